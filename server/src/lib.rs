@@ -1,0 +1,1 @@
+//! HTTP, Hrana and the control API over tenants.

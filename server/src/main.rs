@@ -1,0 +1,3 @@
+//! The `myriad` binary: arguments, an Io, a server, the loop.
+
+fn main() {}

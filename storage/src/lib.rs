@@ -1,0 +1,3 @@
+//! The only crate that touches the kernel, and the only one with `unsafe`.
+
+pub mod io;
