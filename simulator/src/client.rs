@@ -1,0 +1,1 @@
+//! What simulated clients need of HTTP.

@@ -1,0 +1,25 @@
+//! A seeded world for Myriad: time, randomness, disk and network that a seed decides.
+//!
+//! Owns [`SimulatedIo`], an implementation of storage's `Io` seam that is harsher than a kernel
+//! wherever the manual allows it, the disk and the network behind it, the fault options, and the
+//! trace by which two runs of one seed are compared. Leaves to others: the server that runs on it,
+//! what clients ask, and the judgement of what they saw.
+//!
+//! Invariants of the whole crate: nothing is decided by a float, an address, a thread, a clock of
+//! the machine or the order of a `HashMap`; every decision is a draw from a named stream.
+
+pub mod client;
+pub mod disk;
+pub mod draws;
+pub mod faults;
+pub mod io;
+pub mod limits;
+pub mod network;
+pub mod trace;
+
+pub use disk::{CrashMode, SimulatedDisk};
+pub use draws::{Draws, Span, Stream};
+pub use faults::{Faults, NamespaceModel};
+pub use io::{Doom, SimulatedIo};
+pub use network::{ClientSocket, Wake};
+pub use trace::{Checkpoint, Divergence, Kind, Trace};
