@@ -15,6 +15,7 @@
 
 mod buffer;
 mod choice;
+pub mod conformance;
 mod host;
 mod kernel;
 mod operation;
