@@ -14,8 +14,23 @@
 //! - Paths are relative to the data folder that the Io was opened on; `..` never appears.
 
 mod buffer;
+mod choice;
+pub mod conformance;
+mod host;
+mod kernel;
+mod operation;
+mod poll;
+mod table;
+#[cfg(target_os = "linux")]
+mod uring;
 
 pub use buffer::{BLOCK_BYTES, Buffer};
+pub use choice::IoChoice;
+#[cfg(not(target_os = "linux"))]
+pub use choice::uring_available;
+pub use poll::PollIo;
+#[cfg(target_os = "linux")]
+pub use uring::{UringIo, uring_available};
 
 use std::io;
 use std::net::SocketAddr;
