@@ -115,12 +115,9 @@ impl FileState {
         }
     }
 
-    /// Reserve space and set that size if it is larger.
-    pub fn allocate(&mut self, size_bytes: u64, mark: Mark) {
+    /// Reserve the blocks up to `size_bytes`, without touching the size.
+    pub fn reserve(&mut self, size_bytes: u64) {
         self.view.reserve(size_bytes);
-        if size_bytes > self.view.size_bytes() {
-            self.add_size(size_bytes, mark.stamp);
-        }
     }
 
     fn add_size(&mut self, size_bytes: u64, stamp: u64) {

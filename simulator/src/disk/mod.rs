@@ -12,6 +12,8 @@ mod content;
 mod crash;
 mod file;
 mod names;
+#[cfg(test)]
+mod tests;
 
 pub use crash::CrashMode;
 pub(crate) use crash::{InFlightWrite, LateWrite};
@@ -400,8 +402,13 @@ impl SimulatedDisk {
         let missing = self.file(node).state.view().missing_blocks(size_bytes);
         self.take_blocks(missing)?;
         let mark = self.mark();
-        self.file_mut(node).state.allocate(size_bytes, mark);
-        Ok(())
+        let state = &mut self.file_mut(node).state;
+        state.reserve(size_bytes);
+        if size_bytes > state.view().size_bytes() {
+            state.truncate(size_bytes, mark);
+            return Ok(());
+        }
+        self.truncate(file, size_bytes)
     }
 
     fn check_resize(&self, file: FileId, size_bytes: u64) -> io::Result<()> {

@@ -16,6 +16,8 @@ mod crash;
 mod finish;
 mod operation;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use crash::Doom;
 
@@ -392,9 +394,10 @@ impl<W> Io<W> for SimulatedIo<W> {
         if self.doom() == Doom::Overrun {
             return;
         }
+        let wakes_before = self.wakes.len();
         self.charge(self.faults.run_cost_ns);
         self.settle();
-        while self.ready.is_empty() && self.wakes.is_empty() {
+        while self.ready.is_empty() && self.wakes.len() == wakes_before {
             let Some(target) = earlier(self.next_event(), deadline) else {
                 break;
             };

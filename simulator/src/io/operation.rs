@@ -95,6 +95,15 @@ impl Change {
 }
 
 impl<W> Operation<W> {
+    /// The open file that it works on.
+    pub fn file(&self) -> Option<FileId> {
+        match self {
+            Operation::Transfer { file, .. } => Some(*file),
+            Operation::Change { change, .. } => change.file(),
+            _ => None,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Operation::Accept { .. } => Kind::Accept,

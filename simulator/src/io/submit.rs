@@ -24,7 +24,16 @@ pub(super) const DOOMED: io::ErrorKind = io::ErrorKind::Other;
 impl<W> SimulatedIo<W> {
     /// Take an operation in, to end at `at`, or soon and badly if the world is doomed.
     fn submit_at(&mut self, token: Token, operation: Operation<W>, at: Instant) {
-        let pending = self.pending(token, operation);
+        let mut pending = self.pending(token, operation);
+        if let Some(file) = pending.operation.file()
+            && pending.failure.is_none()
+        {
+            if self.disk.is_open(file) {
+                *self.busy_files.entry(file).or_default() += 1;
+            } else {
+                pending.failure = Some(io::ErrorKind::InvalidInput);
+            }
+        }
         if pending.failure.is_some() {
             self.schedule_failure(pending);
         } else {
@@ -63,9 +72,9 @@ impl<W> SimulatedIo<W> {
         self.now.after(nanoseconds + 1)
     }
 
-    /// The number that names a file in draws and trace; a doomed world's files have none.
-    pub(super) fn entity(&self, file: FileId) -> u64 {
-        if self.doomed_since.is_some() {
+    /// The number that names a file in draws and trace; closed and doomed files have none.
+    fn entity(&self, file: FileId) -> u64 {
+        if self.doomed_since.is_some() || !self.disk.is_open(file) {
             return 0;
         }
         self.disk.entity(file)
@@ -73,9 +82,6 @@ impl<W> SimulatedIo<W> {
 
     fn submit_change(&mut self, token: Token, change: Change, done: Callback<W, Self, Done>) {
         let entity = change.file().map_or(0, |file| self.entity(file));
-        if let Some(file) = change.file() {
-            self.begin_on(file);
-        }
         let at = self.disk_end(entity);
         self.submit_at(token, Operation::Change { change, done }, at);
     }
@@ -174,10 +180,10 @@ impl<W> Network<W> for SimulatedIo<W> {
     }
 
     fn close_socket(&mut self, socket: SocketId) {
-        if self.doomed_since.is_some() {
+        let connection = self.network.connection_of(socket);
+        let Some(connection) = connection.filter(|_| self.doomed_since.is_none()) else {
             return;
-        }
-        let connection = self.network.connection_of(socket).unwrap_or(u64::MAX);
+        };
         self.record(Kind::CloseSocket, connection, 0, 0, false);
         self.with_network(|network, around| network.close(socket, around));
         let receive = self.receives.remove(&socket);
@@ -188,7 +194,7 @@ impl<W> Network<W> for SimulatedIo<W> {
     }
 
     fn close_listener(&mut self, listener: ListenerId) {
-        if self.doomed_since.is_some() {
+        if self.doomed_since.is_some() || !self.network.is_listening(listener) {
             return;
         }
         self.record(Kind::CloseSocket, u64::from(listener.0), 1, 0, false);
@@ -307,7 +313,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
     }
 
     fn close_file(&mut self, file: FileId) {
-        if self.doomed_since.is_some() {
+        if self.doomed_since.is_some() || !self.disk.is_open(file) {
             return;
         }
         let busy = self.busy_files.contains_key(&file);
@@ -319,12 +325,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
 }
 
 impl<W> SimulatedIo<W> {
-    fn begin_on(&mut self, file: FileId) {
-        if self.doomed_since.is_none() {
-            *self.busy_files.entry(file).or_default() += 1;
-        }
-    }
-
+    /// An operation on a file is over.
     pub(super) fn end_on(&mut self, file: FileId) {
         let busy = self
             .busy_files
@@ -337,7 +338,6 @@ impl<W> SimulatedIo<W> {
     }
 
     fn transfer_end(&mut self, file: FileId) -> Instant {
-        self.begin_on(file);
         let entity = self.entity(file);
         self.disk_end(entity)
     }

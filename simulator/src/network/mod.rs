@@ -511,11 +511,9 @@ impl Network {
         self.dispatch(id, side.other(), Segment::Fin, around);
     }
 
-    /// As `Network::close_socket` of the seam.
+    /// As `Network::close_socket` of the seam; the socket must be open.
     pub fn close(&mut self, socket: SocketId, around: &mut Surroundings<'_>) {
-        let Some(id) = self.connection_of(socket) else {
-            panic!("the socket {socket:?} is closed already");
-        };
+        let id = self.connection_of(socket).expect("the socket is open");
         let slot = &mut self.sockets[socket.index as usize];
         slot.connection = None;
         slot.generation += 1;
