@@ -124,7 +124,7 @@ impl ResponseReader {
     ///
     /// # Errors
     /// If the bytes are no response; the connection is of no use then.
-    pub fn next(&mut self) -> Result<Option<Response>, ResponseError> {
+    pub fn next_response(&mut self) -> Result<Option<Response>, ResponseError> {
         loop {
             if self.partial.is_none() && !self.begin()? {
                 return Ok(None);
@@ -364,12 +364,12 @@ mod tests {
         let mut responses = Vec::new();
         for segment in segments {
             reader.push(segment);
-            while let Some(response) = reader.next()? {
+            while let Some(response) = reader.next_response()? {
                 responses.push(response);
             }
         }
         reader.end();
-        while let Some(response) = reader.next()? {
+        while let Some(response) = reader.next_response()? {
             responses.push(response);
         }
         Ok(responses)
@@ -453,7 +453,7 @@ mod tests {
         let mut reader = ResponseReader::default();
         reader.expect(true);
         reader.push(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
-        let response = reader.next().expect("fine").expect("whole");
+        let response = reader.next_response().expect("fine").expect("whole");
         assert_eq!((response.body.len(), reader.waiting()), (0, 0));
         assert_eq!(response.header("content-length"), Some("5"));
     }

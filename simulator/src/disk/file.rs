@@ -199,20 +199,17 @@ impl FileState {
         sector_bytes: usize,
         wanted: impl Fn(&PendingSize) -> bool,
     ) {
-        let mut rest = Vec::new();
-        for size in std::mem::take(&mut self.pending_sizes) {
-            if size.stamp > stamp || !wanted(&size) {
-                rest.push(size);
-                continue;
-            }
+        let commits = |size: &PendingSize| size.stamp <= stamp && wanted(size);
+        let Some(last) = self.pending_sizes.iter().rposition(commits) else {
+            return;
+        };
+        // A size that a failed sync refused goes along with the next one that is committed.
+        for size in self.pending_sizes.drain(..=last).collect::<Vec<_>>() {
             self.durable.set_size(size.size_bytes);
-            // A size that was refused by a failed sync is overtaken by any later one.
-            rest.clear();
             if size.shrink {
                 self.commit_shrink(size.stamp, sector_bytes);
             }
         }
-        self.pending_sizes = rest;
     }
 
     fn commit_shrink(&mut self, stamp: u64, sector_bytes: usize) {

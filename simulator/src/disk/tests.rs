@@ -409,3 +409,112 @@ fn damage_reaches_reads_and_the_durable_bytes() {
     assert_eq!(durable[4_094..4_098], [1, 8, 8, 1]);
     assert!(disk.damage(Path::new("f"), 3 * BLOCK as u64, &[8]).is_err());
 }
+
+#[test]
+fn a_shrink_that_a_failed_sync_refused_goes_along_with_the_next_size() {
+    let (mut disk, file) = overwritten();
+    sync(&mut disk, file);
+    disk.truncate(file, 0).expect("cut");
+    let stamp = disk.stamp();
+    disk.fail_sync(file, stamp);
+    sync(&mut disk, file);
+    let durable = disk.durable_bytes(Path::new("f")).expect("there");
+    assert_eq!(
+        durable,
+        vec![3; 3 * BLOCK],
+        "the kernel believes it is done"
+    );
+    disk.truncate(file, 100).expect("grown");
+    sync(&mut disk, file);
+    crash(&mut disk, CrashMode::PowerAllLost, 1);
+    assert_eq!(bytes(&disk, "f"), Some(vec![0; 100]));
+}
+
+/// All files with their bytes, as reads see them.
+fn contents(disk: &SimulatedDisk) -> Vec<(String, Vec<u8>)> {
+    let paths = disk.paths().into_iter();
+    paths
+        .map(|path| (bytes(disk, &path).expect("it is listed"), path))
+        .map(|(bytes, path)| (path, bytes))
+        .collect()
+}
+
+/// One drawn operation on a few names, through a handle that is closed again, errors included.
+fn act(disk: &mut SimulatedDisk, draws: &mut Draws) {
+    let mut below = |bound| draws.below(crate::draws::Stream::Workload, 0, bound);
+    let paths = ["a", "b", "d/a", "d/b", "d/e/a"].map(Path::new);
+    let (path, other) = (paths[below(5) as usize], paths[below(5) as usize]);
+    let choice = below(10);
+    let (offset, length) = (below(5 * BLOCK as u64), below(3 * BLOCK as u64) + 1);
+    let stamp = disk.stamp();
+    let directories = ["d", "d/e", ""].map(Path::new);
+    let directory = directories[below(3) as usize];
+    match choice {
+        0 => drop(disk.make_directory(directory)),
+        1 => drop(disk.rename(path, other)),
+        2 => drop(disk.remove(path)),
+        3 => drop(disk.sync_directory(directory, stamp)),
+        _ => {
+            let options = OpenOptions {
+                data_sync: below(4) == 0,
+                ..WRITE
+            };
+            let Ok((file, _)) = disk.open(path, options) else {
+                return;
+            };
+            match choice {
+                4 => drop(disk.truncate(file, offset)),
+                5 => drop(disk.allocate(file, offset)),
+                6 => disk.sync(file, stamp),
+                7 => disk.fail_sync(file, stamp),
+                _ => drop(disk.write(file, offset, &vec![offset as u8 | 1; length as usize])),
+            }
+            disk.close(file);
+        }
+    }
+}
+
+#[test]
+fn drawn_operations_keep_the_books_and_what_a_crash_owes() {
+    for seed in 0..120 {
+        let model = [NamespaceModel::Posix, NamespaceModel::Ext4][seed as usize % 2];
+        let mut disk = SimulatedDisk::new(&Faults {
+            namespace_model: model,
+            disk_bytes_max: 24 * BLOCK as u64,
+            sector_bytes: [512, 4096][seed as usize / 2 % 2],
+            ..Faults::calm()
+        });
+        let mut draws = Draws::new(seed);
+        for step in 0..120 {
+            act(&mut disk, &mut draws);
+            let booked = disk.used_bytes();
+            disk.count_blocks();
+            assert_eq!(disk.used_bytes(), booked, "seed {seed} step {step}");
+            assert!(booked <= 24 * BLOCK as u64);
+            if step % 40 == 39 {
+                let mode = CrashMode::ALL[draws.index(crate::draws::Stream::Workload, 1, 6)];
+                crash(&mut disk, mode, seed);
+            }
+        }
+        let before = contents(&disk);
+        let mut kept = disk.clone();
+        crash(&mut kept, CrashMode::Kill, seed);
+        assert_eq!(
+            contents(&kept),
+            before,
+            "a kill with nothing in flight loses nothing"
+        );
+        crash(&mut kept, CrashMode::PowerAllKept, seed);
+        assert_eq!(contents(&kept), before, "seed {seed}: all was kept");
+        // Synced, it survives the worst.
+        for (path, _) in &before {
+            let file = open(&mut kept, path, WRITE);
+            sync(&mut kept, file);
+        }
+        for mode in CrashMode::ALL {
+            crash(&mut kept, mode, seed);
+            assert_eq!(contents(&kept), before, "seed {seed} {mode:?}");
+            assert!(!kept.has_unsynced());
+        }
+    }
+}

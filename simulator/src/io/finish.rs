@@ -1,7 +1,7 @@
 //! The completing half: an operation takes effect, faults included, and becomes ready.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use storage::io::{
     Accepted, BLOCK_BYTES, Buffer, Callback, Create, Done, FileId, ListenerId, OpenOptions, Opened,
@@ -264,7 +264,7 @@ impl<W> SimulatedIo<W> {
         Ok(())
     }
 
-    fn open_now(&mut self, path: &PathBuf, options: OpenOptions) -> io::Result<(FileId, u64)> {
+    fn open_now(&mut self, path: &Path, options: OpenOptions) -> io::Result<(FileId, u64)> {
         let creates = match options.create {
             Create::Never => false,
             Create::IfMissing => !self.disk.exists(path),

@@ -12,6 +12,7 @@
 //! fails soon, nothing reaches disk or network, and its user lets it run to its end before
 //! `restart` begins the next process on the same disk.
 
+mod clients;
 mod crash;
 mod finish;
 mod operation;
@@ -22,8 +23,6 @@ mod tests;
 pub use crash::Doom;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::net::SocketAddr;
 
 use storage::io::{Clock, Entropy, FileId, Instant, Io, ListenerId, SocketId, WallTime};
 
@@ -31,8 +30,8 @@ use crate::disk::SimulatedDisk;
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::limits::{CALLBACKS_PER_RUN_MAX, DOOMED_EVENTS_MAX};
-use crate::network::{ClientSocket, Network, Packet, Signal, Surroundings, Wake};
-use crate::trace::{Event as TraceEvent, Kind, Trace, hash_bytes};
+use crate::network::{Network, Packet, Signal, Surroundings, Wake};
+use crate::trace::{Event as TraceEvent, Kind, Trace};
 use crash::CrashPlan;
 use operation::{Event, Pending, Ready};
 
@@ -238,9 +237,11 @@ impl<W> SimulatedIo<W> {
 
     /// Let an operation that need not wait any more end within a few microseconds.
     fn schedule_ready(&mut self, pending: Pending<W>) {
-        let delay = self
-            .draws
-            .within(Stream::Readiness, 0, Span::new(1, 20_000));
+        let connection = pending.operation.socket();
+        let connection = connection.and_then(|socket| self.network.connection_of(socket));
+        let entity = connection.unwrap_or(u64::MAX);
+        let span = Span::new(1, 20_000);
+        let delay = self.draws.within(Stream::Readiness, entity, span);
         let at = self.now.after(delay);
         self.schedule(at, Event::Operation(Box::new(pending)));
     }
@@ -298,74 +299,6 @@ impl<W> SimulatedIo<W> {
             self.charge(self.faults.callback_cost_ns);
             next.deliver(world, self);
         }
-    }
-
-    /// A client connects. It hears by [`Wake::Connected`] or [`Wake::Refused`].
-    pub fn client_connect(&mut self, address: SocketAddr) -> ClientSocket {
-        let socket = self.with_network(|network, around| network.connect(address, around));
-        self.record(Kind::Client, socket.0, 0, 0, false);
-        socket
-    }
-
-    /// A client sends; returns how many bytes went.
-    ///
-    /// # Errors
-    /// `WouldBlock` until connected and while the window is full, `ConnectionReset` and `BrokenPipe`
-    /// as usual, `NotConnected` on a closed socket.
-    pub fn client_send(&mut self, socket: ClientSocket, bytes: &[u8]) -> io::Result<usize> {
-        let result =
-            self.with_network(|network, around| network.client_send(socket, bytes, around));
-        let count = *result.as_ref().unwrap_or(&0);
-        let hash = hash_bytes(&bytes[..count]);
-        self.record(Kind::Client, socket.0, count as u64, hash, result.is_err());
-        result
-    }
-
-    /// A client receives up to `limit` bytes (more than 0); none at the end of the stream.
-    ///
-    /// # Errors
-    /// `WouldBlock` while there is nothing, `ConnectionReset`, `ConnectionRefused`, `NotConnected`.
-    pub fn client_receive(&mut self, socket: ClientSocket, limit: usize) -> io::Result<Vec<u8>> {
-        let result =
-            self.with_network(|network, around| network.client_receive(socket, limit, around));
-        let bytes = result.as_deref().unwrap_or(&[]);
-        let (length, hash) = (bytes.len() as u64, hash_bytes(bytes));
-        self.record(Kind::Client, socket.0, length, hash, result.is_err());
-        result
-    }
-
-    /// A client sends no more, and still receives.
-    pub fn client_shutdown(&mut self, socket: ClientSocket) {
-        self.record(Kind::Client, socket.0, 1, 0, false);
-        self.with_network(|network, around| network.client_shutdown(socket, around));
-    }
-
-    /// A client closes: a FIN, or a reset if it left bytes unread.
-    pub fn client_close(&mut self, socket: ClientSocket) {
-        self.record(Kind::Client, socket.0, 2, 0, false);
-        self.with_network(|network, around| network.client_close(socket, around));
-    }
-
-    /// A client resets the connection.
-    pub fn client_reset(&mut self, socket: ClientSocket) {
-        self.record(Kind::Client, socket.0, 3, 0, false);
-        self.with_network(|network, around| network.client_reset(socket, around));
-    }
-
-    /// A client disappears without a word.
-    pub fn client_vanish(&mut self, socket: ClientSocket) {
-        self.record(Kind::Client, socket.0, 4, 0, false);
-        self.network.client_vanish(socket);
-    }
-
-    /// Wake the clients' side at `at` with [`Wake::Timer`] and this tag.
-    pub fn wake_at(&mut self, at: Instant, tag: u64) {
-        self.schedule(at, Event::Timer(tag));
-    }
-
-    /// The next wake for the clients' side, if there is one.
-    pub fn next_wake(&mut self) -> Option<Wake> {
-        self.wakes.pop_front()
     }
 }
 

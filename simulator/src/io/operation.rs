@@ -95,6 +95,14 @@ impl Change {
 }
 
 impl<W> Operation<W> {
+    /// The socket that it works on.
+    pub fn socket(&self) -> Option<SocketId> {
+        match self {
+            Operation::Receive { socket, .. } | Operation::Send { socket, .. } => Some(*socket),
+            _ => None,
+        }
+    }
+
     /// The open file that it works on.
     pub fn file(&self) -> Option<FileId> {
         match self {

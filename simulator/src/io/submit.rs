@@ -106,10 +106,10 @@ impl<W> Network<W> for SimulatedIo<W> {
             self.schedule_failure(pending);
             return;
         }
-        assert!(
-            self.network.is_listening(listener),
-            "the listener is closed"
-        );
+        if !self.network.is_listening(listener) {
+            self.fail_closed(pending);
+            return;
+        }
         let parked = self.accepts.entry(listener).or_default();
         parked.push_back(pending);
         if self.network.has_backlog(listener) {

@@ -431,3 +431,96 @@ fn entropy_is_seeded() {
     assert_eq!(bytes[0], bytes[1]);
     assert_ne!(bytes[0], bytes[2]);
 }
+
+const DIRECT: OpenOptions = OpenOptions {
+    create: Create::IfMissing,
+    write: true,
+    direct: true,
+    data_sync: true,
+    lock: true,
+};
+
+#[test]
+fn direct_writes_of_a_killed_process_land_late_and_hold_the_lock() {
+    let mut late_count = 0;
+    for seed in 0..30 {
+        let mut io = World::new(seed, Faults::calm());
+        let mut echo = Echo::default();
+        io.open(Token::default(), Path::new("log"), DIRECT, on_opened);
+        while echo.file.is_none() {
+            io.run(&mut echo, None);
+        }
+        let file = echo.file.expect("opened");
+        for block in 0..8 {
+            let mut buffer = Buffer::zeroed(4096);
+            buffer.fill(7);
+            io.write(Token::default(), file, block * 4096, buffer, on_written);
+        }
+        io.crash(CrashMode::Kill);
+        while io.doom() == Doom::Ending {
+            io.run(&mut echo, None);
+        }
+        assert_eq!(echo.errors, 8, "the doomed world hears of no success");
+        io.restart();
+        let crashed_at = io.now();
+        let waiting = io.next_event().is_some();
+        let mut next = Echo::default();
+        io.open(Token::default(), Path::new("log"), DIRECT, on_opened);
+        while next.file.is_none() {
+            io.run(&mut next, None);
+        }
+        // Who has the lock has the file for itself: nothing lands behind its back.
+        let landed = io.trace().count(Kind::LateLanding).events;
+        assert_eq!(landed > 0, waiting);
+        assert!(io.now().since(crashed_at) < 1_100_000_000);
+        let before = io.disk().bytes(Path::new("log"));
+        let until = io.now().after(2_000_000_000);
+        drive(&mut io, &mut next, &mut [], until);
+        assert_eq!(io.disk().bytes(Path::new("log")), before);
+        assert_eq!(io.disk().open_count(), 1);
+        late_count += landed;
+    }
+    assert!(late_count > 30, "{late_count}");
+}
+
+#[test]
+fn a_power_loss_takes_late_writes_along() {
+    for seed in 0..30 {
+        let mut io = World::new(seed, Faults::calm());
+        let mut echo = Echo::default();
+        io.open(Token::default(), Path::new("log"), DIRECT, on_opened);
+        while echo.file.is_none() {
+            io.run(&mut echo, None);
+        }
+        let file = echo.file.expect("opened");
+        io.write(Token::default(), file, 0, Buffer::zeroed(4096), on_written);
+        for mode in [CrashMode::Kill, CrashMode::Kill, CrashMode::PowerGarbage] {
+            io.crash(mode);
+            while io.doom() == Doom::Ending {
+                io.run(&mut echo, None);
+            }
+            io.restart();
+        }
+        assert_eq!(io.disk().open_count(), 0);
+        let until = io.now().after(5_000_000_000);
+        drive(&mut io, &mut echo, &mut [], until);
+        assert_eq!(io.trace().count(Kind::LateLanding).events, 0);
+    }
+}
+
+#[test]
+fn a_connection_asked_for_before_a_crash_finds_the_next_process() {
+    let (mut io, mut echo) = started(5, Faults::calm());
+    let address = echo.address.expect("listening");
+    let mut talkers = vec![Talker::connect(&mut io, address, speech(100))];
+    io.crash(CrashMode::Kill);
+    while io.doom() == Doom::Ending {
+        io.run(&mut echo, None);
+    }
+    io.restart();
+    let mut next = Echo::default();
+    next.start(&mut io);
+    let until = io.now().after(5_000_000_000);
+    drive(&mut io, &mut next, &mut talkers, until);
+    assert!(talkers[0].heard == speech(100));
+}

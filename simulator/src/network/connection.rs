@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     ends: [End; 2],
     pipes: [Pipe; 2],
     pub stage: Stage,
+    /// The server's machine has answered: granted or refused.
+    pub answered: bool,
     pub socket: Option<storage::io::SocketId>,
     pub server_address: SocketAddr,
     pub client_address: SocketAddr,
@@ -72,6 +74,7 @@ impl Connection {
             ends: [End::default(); 2],
             pipes: [Pipe::new(window()), Pipe::new(window())],
             stage: Stage::Asked,
+            answered: false,
             socket: None,
             server_address,
             client_address: SocketAddr::new(IpAddr::V4(ip), 50_000 + (id >> 24) as u16 % 10_000),

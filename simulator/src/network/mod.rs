@@ -7,6 +7,7 @@
 //! The client's side outlives a crash of the server: its connections are reset a little later, or,
 //! after a power loss, when the next packet finds nobody.
 
+mod client;
 mod connection;
 mod pipe;
 
@@ -431,10 +432,12 @@ impl Network {
     }
 
     fn answer_ask(&mut self, id: u64, around: &mut Surroundings<'_>) {
-        let connection = &self.connections[&id];
+        let connection = self.connection_mut(id);
+        connection.answered = true;
         let travel = connection.latency_mean_ns;
+        let address = connection.server_address;
         let arrival = around.now.after(travel + 1);
-        let listener = self.listener_at(connection.server_address);
+        let listener = self.listener_at(address);
         let listener = listener.filter(|listener| {
             let backlog = &self.listeners[listener].backlog;
             backlog.len() < BACKLOG_MAX
@@ -590,6 +593,10 @@ impl Network {
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
             let connection = self.connection_mut(id);
+            if !connection.answered {
+                // Its question is still under way, and finds the next process, or nobody.
+                continue;
+            }
             connection.socket = None;
             if power {
                 let span = Span::new(1, 2_000_000_000);
@@ -598,70 +605,6 @@ impl Network {
                 pipe.last_arrival = pipe.last_arrival.max(around.now.after(delay));
             }
             self.reset_end(id, Side::Server, around);
-        }
-    }
-
-    /// A client asks for a connection.
-    pub fn connect(&mut self, address: SocketAddr, around: &mut Surroundings<'_>) -> ClientSocket {
-        let id = self.next_connection;
-        self.next_connection += 1;
-        let connection = Connection::draw(id, address, around);
-        let travel = connection.latency_mean_ns;
-        self.connections.insert(id, connection);
-        self.outbox
-            .push(Signal::At(around.now.after(travel + 1), Packet::Ask(id)));
-        ClientSocket(id)
-    }
-
-    /// The client's `send`: `WouldBlock` while the window is full.
-    pub fn client_send(
-        &mut self,
-        socket: ClientSocket,
-        bytes: &[u8],
-        around: &mut Surroundings<'_>,
-    ) -> io::Result<usize> {
-        self.check_client(socket)?;
-        self.send_at(socket.0, Side::Client, bytes, around)
-    }
-
-    /// The client's `receive`: empty at the end, `WouldBlock` while there is nothing.
-    pub fn client_receive(
-        &mut self,
-        socket: ClientSocket,
-        limit: usize,
-        around: &mut Surroundings<'_>,
-    ) -> io::Result<Vec<u8>> {
-        assert!(limit > 0);
-        self.check_client(socket)?;
-        self.receive_at(socket.0, Side::Client, limit, around)
-    }
-
-    fn check_client(&self, socket: ClientSocket) -> io::Result<()> {
-        let connection = self.connections.get(&socket.0);
-        let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
-        let end = connection.end(Side::Client);
-        if end.closed || end.vanished {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        Ok(())
-    }
-
-    pub fn client_shutdown(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
-        self.shut(socket.0, Side::Client, around);
-    }
-
-    pub fn client_close(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
-        self.close_end(socket.0, Side::Client, around);
-    }
-
-    pub fn client_reset(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
-        self.reset_end(socket.0, Side::Client, around);
-    }
-
-    /// The client disappears without a word: half-open for the server.
-    pub fn client_vanish(&mut self, socket: ClientSocket) {
-        if let Some(connection) = self.connections.get_mut(&socket.0) {
-            connection.end_mut(Side::Client).vanished = true;
         }
     }
 }
