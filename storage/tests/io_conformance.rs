@@ -2,8 +2,10 @@
 
 use std::io;
 
+use storage::io::PollIo;
 use storage::io::conformance::{Outside, check};
-use storage::io::{PollIo, UringIo, uring_available};
+#[cfg(target_os = "linux")]
+use storage::io::{UringIo, uring_available};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -19,6 +21,7 @@ fn poll_keeps_every_promise() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn uring_keeps_every_promise() {
     if let Err(reason) = uring_available() {
         println!("skipped: {reason}");
@@ -37,6 +40,7 @@ fn a_missing_data_folder_is_an_error() {
     let missing = folder.path().join("missing");
     let error = PollIo::<()>::open(&missing).err().expect("no such folder");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    #[cfg(target_os = "linux")]
     if uring_available().is_ok() {
         let error = UringIo::<()>::open(&missing).err().expect("no such folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
