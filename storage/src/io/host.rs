@@ -147,12 +147,9 @@ impl<W, B: Backend> HostIo<W, B> {
             };
             let operation = &self.operations[ended.key.index()];
             assert!(operation.key == ended.key, "an operation ends once");
-            match self.next_step(ended) {
-                Some(ended) => {
-                    self.end(world, ended);
-                    called_count += 1;
-                }
-                None => continue,
+            if let Some(ended) = self.next_step(ended) {
+                self.end(world, ended);
+                called_count += 1;
             }
         }
         called_count
@@ -163,7 +160,7 @@ impl<W, B: Backend> HostIo<W, B> {
         let Ended { key, result } = ended;
         let operation = &mut self.operations[key.index()];
         match result {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
+            Err(error) if goes_again(&error, &operation.request) => {
                 self.start(key);
                 None
             }
@@ -230,6 +227,17 @@ impl<W, B: Backend> HostIo<W, B> {
                 done(world, self, token, Done { result });
             }
         }
+    }
+}
+
+/// Whether the kernel has done nothing and should be asked again: after a signal, or when io_uring
+/// lets a file's internal "would block" slip out, which means nothing to a regular file.
+fn goes_again(error: &io::Error, request: &Request) -> bool {
+    let on_bytes = matches!(request, Request::Read { .. } | Request::Write { .. });
+    match error.kind() {
+        ErrorKind::Interrupted => true,
+        ErrorKind::WouldBlock => on_bytes,
+        _ => false,
     }
 }
 
