@@ -1,48 +1,11 @@
 //! Both kernel Ios against the one conformance script, with `std::net` as the outside.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io;
 
-use storage::io::conformance::{Peer, check};
-use storage::io::{PollIo, UringIo, uring_available};
-
-struct Outside {
-    /// The data folder lives as long as the peer that came with the Io.
-    _folder: tempfile::TempDir,
-}
-
-impl<I> Peer<I> for Outside {
-    type Connection = TcpStream;
-
-    fn connect(&mut self, _: &mut I, address: SocketAddr) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
-    }
-
-    fn send(&mut self, _: &mut I, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        stream.write(bytes)
-    }
-
-    fn receive(
-        &mut self,
-        _: &mut I,
-        stream: &mut TcpStream,
-        bytes: &mut [u8],
-    ) -> io::Result<usize> {
-        stream.read(bytes)
-    }
-
-    fn shutdown(&mut self, _: &mut I, stream: &mut TcpStream) {
-        stream
-            .shutdown(Shutdown::Write)
-            .expect("the connection is open");
-    }
-
-    fn close(&mut self, _: &mut I, stream: TcpStream) {
-        drop(stream);
-    }
-}
+use storage::io::PollIo;
+use storage::io::conformance::{Outside, check};
+#[cfg(target_os = "linux")]
+use storage::io::{UringIo, uring_available};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -53,11 +16,12 @@ fn poll_keeps_every_promise() {
     check(&mut || {
         let folder = folder();
         let io = PollIo::open(folder.path()).expect("the Io opens");
-        (io, Outside { _folder: folder })
+        (io, Outside::keeping(folder))
     });
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn uring_keeps_every_promise() {
     if let Err(reason) = uring_available() {
         println!("skipped: {reason}");
@@ -66,7 +30,7 @@ fn uring_keeps_every_promise() {
     check(&mut || {
         let folder = folder();
         let io = UringIo::open(folder.path()).expect("the Io opens");
-        (io, Outside { _folder: folder })
+        (io, Outside::keeping(folder))
     });
 }
 
@@ -76,6 +40,7 @@ fn a_missing_data_folder_is_an_error() {
     let missing = folder.path().join("missing");
     let error = PollIo::<()>::open(&missing).err().expect("no such folder");
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    #[cfg(target_os = "linux")]
     if uring_available().is_ok() {
         let error = UringIo::<()>::open(&missing).err().expect("no such folder");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

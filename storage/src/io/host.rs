@@ -12,29 +12,29 @@
 //! - A refused operation (dead id, bad path) takes the same way through `ended`, so its callback
 //!   is deferred like any other.
 
+mod disk;
+mod network;
+
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use slab::Slab;
 
 use super::kernel;
-use super::operation::{Call, Descriptor, Ended, Operation, OperationKey, Outcome, Request};
+use super::operation::{Call, Ended, Operation, OperationKey, Outcome, Request};
 use super::table::Table;
 use super::{
-    Accepted, Callback, Clock, Create, Done, Entropy, FileId, Instant, Io, ListenerId, OpenOptions,
-    Opened, Received, Sent, SocketId, Token, Transferred, WallTime,
+    Accepted, Clock, Done, Entropy, Instant, Io, Opened, Received, Sent, Token, Transferred,
+    WallTime,
 };
+use disk::File;
+use network::{Listener, Socket};
 
 /// Callbacks of one `run`, so that the turn between two runs comes soon: 1,024 callbacks of about
 /// 2 us are 2 ms.
 const CALLBACKS_PER_RUN_MAX: usize = 1024;
-
-/// The kernel's offsets are signed, and io_uring takes -1 for "the file's own position".
-const OFFSET_BYTES_MAX: u64 = i64::MAX as u64;
 
 /// Why a backend's wait came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,25 +71,6 @@ pub trait Backend {
     /// Wait until the kernel holds nothing of any operation. False if that cannot be had: then
     /// the operations must be leaked, for the kernel may still write into their buffers.
     fn drain<C>(&mut self, operations: &mut Slab<Operation<C>>) -> bool;
-}
-
-struct Listener {
-    id: ListenerId,
-    descriptor: OwnedFd,
-    accepts: u32,
-    closing: bool,
-}
-
-struct Socket {
-    descriptor: OwnedFd,
-    receive: Option<OperationKey>,
-    send: Option<OperationKey>,
-    closing: bool,
-}
-
-struct File {
-    descriptor: OwnedFd,
-    operations: u32,
 }
 
 /// The Io of a real host, on one data folder. `UringIo` and `PollIo` are its two kinds.
@@ -157,75 +138,6 @@ impl<W, B: Backend> HostIo<W, B> {
         self.backend.cancel(key, request, &mut self.ended);
     }
 
-    fn submit_names(
-        &mut self,
-        token: Token,
-        request: io::Result<Request>,
-        done: Callback<W, Self, Done>,
-    ) {
-        let call = Call::Names(done);
-        match request {
-            Ok(request) => {
-                self.submit(token, request, call);
-            }
-            Err(error) => self.refuse(token, Request::Refused, call, error),
-        }
-    }
-
-    fn folder(&self) -> Descriptor {
-        Descriptor::of(&self.folder)
-    }
-
-    /// Note one more operation on a file; the dead descriptor if its id is dead.
-    fn file_for_operation(&mut self, id: FileId) -> Descriptor {
-        match self.files.find(id.index, id.generation) {
-            Some(file) => {
-                file.operations += 1;
-                Descriptor::of(&file.descriptor)
-            }
-            None => Descriptor::DEAD,
-        }
-    }
-
-    fn submit_on_file(
-        &mut self,
-        token: Token,
-        file: Descriptor,
-        request: Request,
-        call: Call<W, Self>,
-    ) {
-        let beyond = match &request {
-            Request::Read { offset, .. } | Request::Write { offset, .. } => {
-                *offset > OFFSET_BYTES_MAX
-            }
-            _ => false,
-        };
-        if beyond {
-            self.refuse(token, request, call, ErrorKind::InvalidInput.into());
-        } else if file == Descriptor::DEAD {
-            self.refuse(token, request, call, ErrorKind::NotFound.into());
-        } else {
-            self.submit(token, request, call);
-        }
-    }
-
-    fn live_socket(&mut self, id: SocketId) -> Option<&mut Socket> {
-        let socket = self.sockets.find(id.index, id.generation)?;
-        (!socket.closing).then_some(socket)
-    }
-
-    /// The socket's descriptor; the dead one if its id is dead.
-    fn socket_for_operation(&mut self, id: SocketId) -> Descriptor {
-        let socket = self.live_socket(id);
-        socket.map_or(Descriptor::DEAD, |socket| {
-            Descriptor::of(&socket.descriptor)
-        })
-    }
-
-    fn listener_position(&self, id: ListenerId) -> Option<usize> {
-        self.listeners.iter().position(|listener| listener.id == id)
-    }
-
     /// Call the callbacks of what has ended until now, a bounded number. Returns how many ran.
     fn dispatch(&mut self, world: &mut W) -> usize {
         let mut called_count = 0;
@@ -235,12 +147,9 @@ impl<W, B: Backend> HostIo<W, B> {
             };
             let operation = &self.operations[ended.key.index()];
             assert!(operation.key == ended.key, "an operation ends once");
-            match self.next_step(ended) {
-                Some(ended) => {
-                    self.end(world, ended);
-                    called_count += 1;
-                }
-                None => continue,
+            if let Some(ended) = self.next_step(ended) {
+                self.end(world, ended);
+                called_count += 1;
             }
         }
         called_count
@@ -251,7 +160,7 @@ impl<W, B: Backend> HostIo<W, B> {
         let Ended { key, result } = ended;
         let operation = &mut self.operations[key.index()];
         match result {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {
+            Err(error) if goes_again(&error, &operation.request) => {
                 self.start(key);
                 None
             }
@@ -319,117 +228,16 @@ impl<W, B: Backend> HostIo<W, B> {
             }
         }
     }
+}
 
-    fn end_accept(
-        &mut self,
-        id: ListenerId,
-        result: io::Result<Outcome>,
-    ) -> io::Result<(SocketId, SocketAddr)> {
-        // A refused accept names a listener that is gone.
-        if let Some(position) = self.listener_position(id) {
-            let listener = &mut self.listeners[position];
-            let closing = listener.closing;
-            assert!(listener.accepts > 0);
-            listener.accepts -= 1;
-            if closing {
-                if listener.accepts == 0 {
-                    let listener = self.listeners.swap_remove(position);
-                    self.backend.close(listener.descriptor);
-                }
-                // A connection that came in meanwhile is closed here, with its outcome.
-                return Err(ErrorKind::ConnectionAborted.into());
-            }
-        }
-        let Outcome::Descriptor(descriptor) = result? else {
-            return Err(ErrorKind::InvalidData.into());
-        };
-        let peer = kernel::prepare_connection(&descriptor)?;
-        let (index, generation) = self.sockets.insert(Socket {
-            descriptor,
-            receive: None,
-            send: None,
-            closing: false,
-        });
-        Ok((SocketId { index, generation }, peer))
-    }
-
-    /// Note the end of a receive or a send, and close the socket if that was its last.
-    fn end_on_socket(
-        &mut self,
-        id: SocketId,
-        key: OperationKey,
-        result: io::Result<usize>,
-    ) -> io::Result<usize> {
-        // A refused operation names a socket that is gone, or one that is closing without it.
-        let Some(socket) = self.sockets.find(id.index, id.generation) else {
-            return result;
-        };
-        if socket.receive == Some(key) {
-            socket.receive = None;
-        } else if socket.send == Some(key) {
-            socket.send = None;
-        }
-        if !socket.closing {
-            return result;
-        }
-        if socket.receive.is_none() && socket.send.is_none() {
-            let socket = self.sockets.remove(id.index, id.generation);
-            let socket = socket.expect("found a moment ago");
-            self.backend.close(socket.descriptor);
-        }
-        match result {
-            Ok(0) => Err(ErrorKind::ConnectionAborted.into()),
-            Err(error) if error.kind() == ErrorKind::NotConnected => Err(error),
-            Err(_) => Err(ErrorKind::ConnectionAborted.into()),
-            Ok(count) => Ok(count),
-        }
-    }
-
-    fn end_open(
-        &mut self,
-        options: OpenOptions,
-        request: &Request,
-        result: io::Result<Outcome>,
-    ) -> io::Result<(FileId, u64)> {
-        let unnamed = options.create == Create::Unnamed;
-        let descriptor = match (result, request) {
-            (Ok(Outcome::Descriptor(descriptor)), _) => descriptor,
-            (Ok(Outcome::Count(_)), _) => return Err(ErrorKind::InvalidData.into()),
-            (Err(error), Request::Open { path, .. })
-                if unnamed && kernel::lacks_unnamed(&error) =>
-            {
-                kernel::create_then_remove(&self.folder, path, kernel::open_flags(options)?)?
-            }
-            (Err(error), _) => return Err(error),
-        };
-        let size_bytes = kernel::lock_and_measure(&descriptor, options)?;
-        let operations = 0;
-        let (index, generation) = self.files.insert(File {
-            descriptor,
-            operations,
-        });
-        Ok((FileId { index, generation }, size_bytes))
-    }
-
-    fn end_on_file(&mut self, id: FileId) {
-        // A refused operation names a file that is gone.
-        if let Some(file) = self.files.find(id.index, id.generation) {
-            assert!(file.operations > 0);
-            file.operations -= 1;
-        }
-    }
-
-    fn end_allocate(
-        &mut self,
-        id: FileId,
-        size_bytes: u64,
-        result: io::Result<Outcome>,
-    ) -> io::Result<()> {
-        self.end_on_file(id);
-        count(result)?;
-        let file = self.files.find(id.index, id.generation);
-        let file = file.ok_or(ErrorKind::NotFound)?;
-        kernel::cut(&file.descriptor, size_bytes)
+/// Whether the kernel has done nothing and should be asked again: after a signal, or when io_uring
+/// lets a file's internal "would block" slip out, which means nothing to a regular file.
+fn goes_again(error: &io::Error, request: &Request) -> bool {
+    let on_bytes = matches!(request, Request::Read { .. } | Request::Write { .. });
+    match error.kind() {
+        ErrorKind::Interrupted => true,
+        ErrorKind::WouldBlock => on_bytes,
+        _ => false,
     }
 }
 
@@ -455,276 +263,6 @@ impl<W, B: Backend> Entropy for HostIo<W, B> {
     fn fill(&mut self, bytes: &mut [u8]) {
         kernel::fill_entropy(bytes);
     }
-}
-
-impl<W, B: Backend> super::Network<W> for HostIo<W, B> {
-    fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
-        let (descriptor, bound) = kernel::listen(address, B::NONBLOCKING)?;
-        let id = ListenerId(self.next_listener);
-        self.next_listener = self
-            .next_listener
-            .checked_add(1)
-            .expect("listeners are few");
-        self.listeners.push(Listener {
-            id,
-            descriptor,
-            accepts: 0,
-            closing: false,
-        });
-        Ok((id, bound))
-    }
-
-    fn accept(&mut self, token: Token, listener: ListenerId, done: Callback<W, Self, Accepted>) {
-        let call = Call::Accept(listener, done);
-        let position = self.listener_position(listener);
-        let open = position.filter(|&position| !self.listeners[position].closing);
-        let Some(position) = open else {
-            // Not counted on a closing listener, so it takes the name of one that never was.
-            let call = Call::Accept(ListenerId(u32::MAX), done);
-            return self.refuse(
-                token,
-                Request::Refused,
-                call,
-                ErrorKind::NotConnected.into(),
-            );
-        };
-        self.listeners[position].accepts += 1;
-        let listener = Descriptor::of(&self.listeners[position].descriptor);
-        self.submit(token, Request::Accept { listener }, call);
-    }
-
-    fn receive(
-        &mut self,
-        token: Token,
-        id: SocketId,
-        buffer: Vec<u8>,
-        done: Callback<W, Self, Received>,
-    ) {
-        assert!(buffer.capacity() > buffer.len(), "a receive needs room");
-        let call = Call::Receive(id, done);
-        let socket = self.socket_for_operation(id);
-        let request = Request::Receive { socket, buffer };
-        if socket == Descriptor::DEAD {
-            return self.refuse(token, request, call, ErrorKind::NotConnected.into());
-        }
-        let key = self.submit(token, request, call);
-        let receive = &mut self.live_socket(id).expect("found above").receive;
-        assert!(receive.is_none(), "one receive per socket");
-        *receive = Some(key);
-    }
-
-    fn send(
-        &mut self,
-        token: Token,
-        id: SocketId,
-        buffer: Vec<u8>,
-        offset: usize,
-        done: Callback<W, Self, Sent>,
-    ) {
-        assert!(offset <= buffer.len());
-        let call = Call::Send(id, done);
-        let socket = self.socket_for_operation(id);
-        let request = Request::Send {
-            socket,
-            buffer,
-            offset,
-        };
-        if socket == Descriptor::DEAD {
-            return self.refuse(token, request, call, ErrorKind::NotConnected.into());
-        }
-        let key = self.submit(token, request, call);
-        let send = &mut self.live_socket(id).expect("found above").send;
-        assert!(send.is_none(), "one send per socket");
-        *send = Some(key);
-    }
-
-    fn shutdown(&mut self, id: SocketId) {
-        if let Some(socket) = self.live_socket(id) {
-            kernel::shut_down_sending(&socket.descriptor);
-        }
-    }
-
-    fn close_socket(&mut self, id: SocketId) {
-        let Some(socket) = self.live_socket(id) else {
-            return;
-        };
-        let (receive, send) = (socket.receive, socket.send);
-        if receive.is_none() && send.is_none() {
-            let socket = self.sockets.remove(id.index, id.generation);
-            let socket = socket.expect("found above");
-            return self.backend.close(socket.descriptor);
-        }
-        socket.closing = true;
-        kernel::shut_down(&socket.descriptor);
-        for key in [receive, send].into_iter().flatten() {
-            self.cancel(key);
-        }
-    }
-
-    fn close_listener(&mut self, id: ListenerId) {
-        let Some(position) = self.listener_position(id) else {
-            return;
-        };
-        let listener = &mut self.listeners[position];
-        if listener.closing {
-            return;
-        }
-        if listener.accepts == 0 {
-            let listener = self.listeners.swap_remove(position);
-            return self.backend.close(listener.descriptor);
-        }
-        listener.closing = true;
-        kernel::shut_down(&listener.descriptor);
-        for (_, operation) in &self.operations {
-            if matches!(operation.call, Call::Accept(of, _) if of == id) {
-                let (key, request) = (operation.key, &operation.request);
-                self.backend.cancel(key, request, &mut self.ended);
-            }
-        }
-    }
-}
-
-impl<W, B: Backend> super::Disk<W> for HostIo<W, B> {
-    fn open(
-        &mut self,
-        token: Token,
-        path: &Path,
-        options: OpenOptions,
-        done: Callback<W, Self, Opened>,
-    ) {
-        let call = Call::Open(options, done);
-        let checked = checked_open(path, options);
-        let (path, flags) = match checked {
-            Ok(checked) => checked,
-            Err(error) => return self.refuse(token, Request::Refused, call, error),
-        };
-        let folder = self.folder();
-        let mut request = Request::Open {
-            folder,
-            path,
-            flags,
-        };
-        if options.create == Create::Unnamed {
-            let (Some(unnamed), Request::Open { flags, .. }) = (kernel::UNNAMED, &mut request)
-            else {
-                let error = rustix::io::Errno::OPNOTSUPP.into();
-                return self.refuse(token, request, call, error);
-            };
-            *flags |= unnamed;
-        }
-        self.submit(token, request, call);
-    }
-
-    fn read(
-        &mut self,
-        token: Token,
-        id: FileId,
-        offset: u64,
-        buffer: super::Buffer,
-        done: Callback<W, Self, Transferred>,
-    ) {
-        let file = self.file_for_operation(id);
-        let request = Request::Read {
-            file,
-            buffer,
-            offset,
-        };
-        self.submit_on_file(token, file, request, Call::Transfer(id, done));
-    }
-
-    fn write(
-        &mut self,
-        token: Token,
-        id: FileId,
-        offset: u64,
-        buffer: super::Buffer,
-        done: Callback<W, Self, Transferred>,
-    ) {
-        let file = self.file_for_operation(id);
-        let request = Request::Write {
-            file,
-            buffer,
-            offset,
-        };
-        self.submit_on_file(token, file, request, Call::Transfer(id, done));
-    }
-
-    fn sync(&mut self, token: Token, id: FileId, done: Callback<W, Self, Done>) {
-        let file = self.file_for_operation(id);
-        self.submit_on_file(token, file, Request::Sync { file }, Call::File(id, done));
-    }
-
-    fn truncate(
-        &mut self,
-        token: Token,
-        id: FileId,
-        size_bytes: u64,
-        done: Callback<W, Self, Done>,
-    ) {
-        let file = self.file_for_operation(id);
-        let request = Request::Truncate { file, size_bytes };
-        self.submit_on_file(token, file, request, Call::File(id, done));
-    }
-
-    fn allocate(
-        &mut self,
-        token: Token,
-        id: FileId,
-        size_bytes: u64,
-        done: Callback<W, Self, Done>,
-    ) {
-        let file = self.file_for_operation(id);
-        let request = Request::Allocate { file, size_bytes };
-        self.submit_on_file(token, file, request, Call::Allocate(id, size_bytes, done));
-    }
-
-    fn make_directory(&mut self, token: Token, path: &Path, done: Callback<W, Self, Done>) {
-        let folder = self.folder();
-        let path = kernel::inner_path(path);
-        let request = path.map(|path| Request::MakeDirectory { folder, path });
-        self.submit_names(token, request, done);
-    }
-
-    fn sync_directory(&mut self, token: Token, path: &Path, done: Callback<W, Self, Done>) {
-        let folder = self.folder();
-        let flags = kernel::DIRECTORY_FLAGS;
-        let request = kernel::inner_directory(path).map(|path| Request::Open {
-            folder,
-            path,
-            flags,
-        });
-        self.submit_names(token, request, done);
-    }
-
-    fn rename(&mut self, token: Token, from: &Path, to: &Path, done: Callback<W, Self, Done>) {
-        let folder = self.folder();
-        let paths =
-            kernel::inner_path(from).and_then(|from| kernel::inner_path(to).map(|to| (from, to)));
-        let request = paths.map(|(from, to)| Request::Rename { folder, from, to });
-        self.submit_names(token, request, done);
-    }
-
-    fn remove(&mut self, token: Token, path: &Path, done: Callback<W, Self, Done>) {
-        let folder = self.folder();
-        let request = kernel::inner_path(path).map(|path| Request::Remove { folder, path });
-        self.submit_names(token, request, done);
-    }
-
-    fn close_file(&mut self, id: FileId) {
-        let Some(file) = self.files.remove(id.index, id.generation) else {
-            return;
-        };
-        assert!(file.operations == 0, "a file is closed only once idle");
-        self.backend.close(file.descriptor);
-    }
-}
-
-fn checked_open(path: &Path, options: OpenOptions) -> io::Result<(CString, rustix::fs::OFlags)> {
-    let path = match options.create {
-        Create::Unnamed => kernel::inner_directory(path)?,
-        Create::Never | Create::IfMissing => kernel::inner_path(path)?,
-    };
-    Ok((path, kernel::open_flags(options)?))
 }
 
 impl<W, B: Backend> Io<W> for HostIo<W, B> {

@@ -58,7 +58,8 @@ struct Source {
 /// The poller, and what waits for it.
 pub struct Poll {
     poller: Poller,
-    events: Events,
+    /// Out only while they are handled. Their storage is reused from wait to wait.
+    events: Option<Events>,
     /// Started and not tried yet, in order.
     queue: VecDeque<OperationKey>,
     /// By descriptor number: these are small and dense.
@@ -69,7 +70,7 @@ impl Poll {
     fn new() -> io::Result<Poll> {
         Ok(Poll {
             poller: Poller::new()?,
-            events: Events::new(),
+            events: Some(Events::new()),
             queue: VecDeque::new(),
             sources: Vec::new(),
         })
@@ -366,7 +367,7 @@ impl Backend for Poll {
         let timeout_ns = timeout_ns.unwrap_or(u64::MAX);
         let busy = !ended.is_empty() || !self.queue.is_empty();
         let wait_ns = if busy { 0 } else { timeout_ns.min(WAIT_NS_MAX) };
-        let mut events = std::mem::take(&mut self.events);
+        let mut events = self.events.take().expect("back since the last wait");
         events.clear();
         let answer = self
             .poller
@@ -375,7 +376,7 @@ impl Backend for Poll {
             self.on_ready(event, operations, ended);
         }
         let silent = events.is_empty();
-        self.events = events;
+        self.events = Some(events);
         match answer {
             Err(error) => panic!("the poller is broken: {error}"),
             // Cut short: some signal may have come.

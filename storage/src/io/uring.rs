@@ -97,6 +97,37 @@ pub fn uring_available() -> Result<(), String> {
     })
 }
 
+/// How the kernel tells us of completions, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setup {
+    /// Only when we ask, in batches (Linux 6.1).
+    Deferred,
+    /// At our next system call, without interrupting us (5.19).
+    Cooperative,
+    /// Whenever it likes.
+    Plain,
+}
+
+const SETUPS: [Setup; 3] = [Setup::Deferred, Setup::Cooperative, Setup::Plain];
+
+impl Setup {
+    fn build(self) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(COMPLETIONS_MAX);
+        // The task-run flag tells us when an enter has to ask for completions.
+        if self != Setup::Plain {
+            builder
+                .setup_submit_all()
+                .setup_coop_taskrun()
+                .setup_taskrun_flag();
+        }
+        if self == Setup::Deferred {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        builder.build(SUBMISSIONS_MAX)
+    }
+}
+
 /// The ring, and what waits to enter it.
 pub struct Uring {
     ring: IoUring,
@@ -110,7 +141,12 @@ pub struct Uring {
 
 impl Uring {
     fn new() -> io::Result<Uring> {
-        let mut ring = Uring::build()?;
+        let (ring, setup) = Uring::build()?;
+        tracing::debug!(?setup, "io_uring is set up");
+        Uring::with_ring(ring)
+    }
+
+    fn with_ring(mut ring: IoUring) -> io::Result<Uring> {
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             let reason = "io_uring before Linux 5.11 cannot wait with a deadline";
             return Err(io::Error::new(ErrorKind::Unsupported, reason));
@@ -133,23 +169,14 @@ impl Uring {
         })
     }
 
-    /// A ring with the best flags that this kernel takes: task work only when we ask (6.1), no
-    /// interrupts for it (5.19), or plain.
-    fn build() -> io::Result<IoUring> {
-        let mut builder = IoUring::builder();
-        builder.setup_clamp().setup_cqsize(COMPLETIONS_MAX);
-        let plain = builder.clone();
-        builder
-            .setup_submit_all()
-            .setup_coop_taskrun()
-            .setup_taskrun_flag();
-        let cooperative = builder.clone();
-        builder.setup_single_issuer().setup_defer_taskrun();
+    /// A ring with the best flags that this kernel takes.
+    fn build() -> io::Result<(IoUring, Setup)> {
         let mut refused = Errno::INVAL.into();
-        for builder in [builder, cooperative, plain] {
-            match builder.build(SUBMISSIONS_MAX) {
+        for setup in SETUPS {
+            match setup.build() {
+                Ok(ring) => return Ok((ring, setup)),
                 Err(error) if error.kind() == ErrorKind::InvalidInput => refused = error,
-                answer => return answer,
+                Err(error) => return Err(error),
             }
         }
         Err(refused)
@@ -417,6 +444,35 @@ impl Backend for Uring {
                     _ => return false,
                 },
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::conformance::{ConformanceWorld, Outside, check};
+
+    /// Older kernels take fewer flags and lack `ftruncate`: the promises stay the same.
+    #[test]
+    fn older_kernels_keep_every_promise() {
+        if let Err(reason) = uring_available() {
+            println!("skipped: {reason}");
+            return;
+        }
+        for setup in SETUPS {
+            if setup.build().is_err() {
+                println!("skipped: {setup:?}");
+                continue;
+            }
+            check(&mut || {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let ring = setup.build().expect("it was built before");
+                let mut uring = Uring::with_ring(ring).expect("io_uring is available");
+                uring.has_truncate = false;
+                let io = HostIo::<ConformanceWorld, Uring>::new(uring, folder.path());
+                (io.expect("the folder is there"), Outside::keeping(folder))
+            });
         }
     }
 }

@@ -8,7 +8,10 @@
 
 mod disk;
 mod network;
+mod outside;
 mod wheel;
+
+pub use outside::Outside;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -266,7 +269,11 @@ where
             self.world.called_count, called_count,
             "a callback came late"
         );
-        assert_eq!(self.world.called.len(), called_count as usize);
+        assert_eq!(
+            self.world.called.len(),
+            called_count as usize,
+            "a callback never ran"
+        );
         assert!(
             self.world.answers.is_empty(),
             "an answer that nobody looked at"
