@@ -1,7 +1,7 @@
 //! What may go wrong in a run, as numbers that can be printed, drawn and overridden.
 //!
-//! Rates are parts per million per operation, times are nanoseconds. [`Faults::calm`] has no fault
-//! at all, [`Faults::drawn`] latency and short counts, [`Faults::swarm`] draws each class on or off.
+//! Rates are parts per million per operation, times are nanoseconds. [`Faults::calm`] has none at
+//! all, [`Faults::drawn`] latency and short counts, [`Faults::swarm`] draws each class on or off.
 
 use std::fmt;
 
@@ -125,7 +125,7 @@ impl Faults {
         let mut draws = Draws::new(seed);
         let mut rate = |entity: u64, high: u64| {
             let on = draws.below(Stream::Options, entity, 2);
-            on * draws.logarithmic(Stream::Options, entity, Span::new(1, high))
+            on * draws.logarithmic(Stream::Options, entity, Span::new(high / 100, high))
         };
         let mut faults = Faults::drawn(seed);
         faults.read_error_per_million = rate(101, 10_000);

@@ -1,4 +1,4 @@
-//! The simulated Io against the conformance script that the kernel Ios run, in calm and drawn worlds.
+//! The simulated Io against the conformance script of the kernel Ios, in calm and drawn worlds.
 
 use std::io;
 use std::net::SocketAddr;

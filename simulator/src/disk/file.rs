@@ -192,7 +192,7 @@ impl FileState {
         }
     }
 
-    /// Commit the pending sizes up to `stamp` that are `wanted`, in order, shrinks with their zeros.
+    /// Commit the pending sizes up to `stamp` that are `wanted`, in order, shrinks with zeros.
     fn commit_sizes(
         &mut self,
         stamp: u64,

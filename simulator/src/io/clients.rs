@@ -21,8 +21,8 @@ impl<W> SimulatedIo<W> {
     /// A client sends; returns how many bytes went.
     ///
     /// # Errors
-    /// `WouldBlock` until connected and while the window is full, `ConnectionReset` and `BrokenPipe`
-    /// as usual, `NotConnected` on a closed socket.
+    /// `WouldBlock` until connected and while the window is full, `ConnectionReset` and
+    /// `BrokenPipe` as usual, `NotConnected` on a closed socket.
     pub fn client_send(&mut self, socket: ClientSocket, bytes: &[u8]) -> io::Result<usize> {
         let result =
             self.with_network(|network, around| network.client_send(socket, bytes, around));

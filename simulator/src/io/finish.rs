@@ -1,6 +1,7 @@
 //! The completing half: an operation takes effect, faults included, and becomes ready.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use storage::io::{
@@ -18,6 +19,9 @@ const INPUT_OUTPUT_ERROR: i32 = 5;
 
 /// EMFILE, the same number on every Unix.
 const TOO_MANY_FILES: i32 = 24;
+
+/// What an accept answers.
+type Acceptance = io::Result<(SocketId, SocketAddr)>;
 
 /// Where a byte transfer of a file goes, without the buffer.
 #[derive(Clone, Copy)]
@@ -144,11 +148,8 @@ impl<W> SimulatedIo<W> {
             .push_back(Ready::Accepted(token, done, Accepted { result }));
     }
 
-    #[allow(clippy::type_complexity)] // The result type of the seam, plus "nobody is there".
-    fn accept_now(
-        &mut self,
-        listener: ListenerId,
-    ) -> Option<io::Result<(SocketId, std::net::SocketAddr)>> {
+    /// One try to accept; `None` if nobody is there.
+    fn accept_now(&mut self, listener: ListenerId) -> Option<Acceptance> {
         let entity = u64::from(listener.0);
         let rate = self.faults.accept_error_per_million;
         if !self.fault(Stream::AcceptFault, entity, rate) {

@@ -534,3 +534,46 @@ fn a_connection_asked_for_before_a_crash_finds_the_next_process() {
     drive(&mut io, &mut next, &mut talkers, until);
     assert!(talkers[0].heard == speech(100));
 }
+
+/// Three lives of a server in a world with faults, each ended by a crash; returns the trace hash.
+fn three_lives(seed: u64) -> u64 {
+    let mut io = World::new(seed, Faults::swarm(seed));
+    for life in 0..3 {
+        let mut echo = Echo {
+            stubborn: true,
+            ..Echo::default()
+        };
+        echo.start(&mut io);
+        while echo.file.is_none() {
+            io.run(&mut echo, None);
+        }
+        echo.stubborn = false;
+        let address = echo.address.expect("listening");
+        let mut talkers: Vec<Talker> = (0..3)
+            .map(|_| Talker::connect(&mut io, address, speech(4_000)))
+            .collect();
+        let mode = CrashMode::ALL[(seed + life) as usize % 6];
+        io.crash_at(io.trace().sequence() + 20 + seed, mode);
+        let until = io.now().after(60_000_000_000);
+        drive(&mut io, &mut echo, &mut talkers, until);
+        if io.doom() == Doom::Alive {
+            io.crash(mode);
+            while io.doom() == Doom::Ending {
+                io.run(&mut echo, None);
+            }
+        }
+        for talker in &talkers {
+            assert!(speech(4_000).starts_with(&talker.heard), "seed {seed}");
+        }
+        assert_eq!((io.doom(), echo.unsound), (Doom::Ended, 0), "seed {seed}");
+        io.restart();
+    }
+    io.trace_hash()
+}
+
+#[test]
+fn worlds_with_faults_and_crashes_are_the_same_twice() {
+    for seed in 0..60 {
+        assert_eq!(three_lives(seed), three_lives(seed), "seed {seed}");
+    }
+}
