@@ -361,6 +361,12 @@ impl Log {
         self.segments.front().map_or(self.filling.sequence, |(_, first)| *first)
     }
 
+    /// What a start would find as `redo_from` if the process ended now, or older than that.
+    #[must_use]
+    pub fn redo_from_durable(&self) -> Sequence {
+        self.redo_durable
+    }
+
     /// Batches below `sequence` are not needed any more: every tenant's pages in them are in its
     /// file for sure. Segments become free once a header that says so is durable; `flush` writes
     /// an empty batch for that if there is nothing else to write. Never goes back.

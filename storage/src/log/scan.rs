@@ -814,13 +814,14 @@ impl Scan {
 
     fn written(&mut self, buffer: Buffer, result: io::Result<usize>) -> Result<(), RecoveryError> {
         let writing = self.writes.front_mut().expect("a write is in flight");
+        let file = writing.file();
         match writing.complete(buffer, result) {
             Progress::More => Ok(()),
             Progress::Done(_) => {
                 self.writes.pop_front();
                 Ok(())
             }
-            Progress::Failed(reason) => Err(RecoveryError::Io { file: LogFile::Ring, reason }),
+            Progress::Failed(reason) => Err(RecoveryError::Io { file, reason }),
         }
     }
 

@@ -35,6 +35,11 @@ impl Writing {
         Writing { file, offset, bytes: buffer.len(), buffer: Some(buffer), stalls: 0 }
     }
 
+    /// Which file it goes to.
+    pub fn file(&self) -> LogFile {
+        self.file
+    }
+
     /// The next operation, unless one is in flight.
     pub fn operation(&mut self) -> Option<LogOperation> {
         let buffer = self.buffer.take()?;
