@@ -15,7 +15,7 @@ use super::{
     mismatched,
 };
 use crate::identity::TenantId;
-use crate::io::Buffer;
+use crate::io::{BLOCK_BYTES, Buffer};
 use std::collections::VecDeque;
 
 /// The filling batch has no room for the page. Wait until [`Log::has_room`], then push it again.
@@ -104,6 +104,9 @@ pub struct Log {
     previous: [u8; 32],
     durable: Sequence,
     redo_wanted: Sequence,
+    /// What the newest sealed header says.
+    redo_sealed: Sequence,
+    /// What the newest durable header copy says: segments below it are free.
     redo_durable: Sequence,
     /// Live segments and the first batch in each, oldest first.
     segments: VecDeque<(u64, Sequence)>,
@@ -137,6 +140,7 @@ impl Log {
             previous: start.previous,
             durable: Sequence(start.sequence.0 - 1),
             redo_wanted: start.redo_from,
+            redo_sealed: start.redo_from,
             redo_durable: start.redo_from,
             segments: start.segments,
             reserved: 0,
@@ -175,7 +179,10 @@ impl Log {
             Class::Tenant => self.options.system_reserve_bytes,
             Class::System => 0,
         };
-        let available = self.free_bytes().saturating_sub(self.reserved).saturating_sub(kept);
+        let available = self
+            .free_bytes()
+            .saturating_sub(self.reserved)
+            .saturating_sub(kept);
         if bytes > available {
             let capacity = usable_bytes(&self.options) - kept;
             return Err(LogFull {
@@ -223,9 +230,17 @@ impl Log {
     #[must_use]
     pub fn sequence_at_pressure(&self, percent: u32) -> Option<Sequence> {
         let target = self.capacity_bytes() / 100 * u64::from(percent);
-        let over = self.used_bytes().checked_sub(target).filter(|over| *over > 0)?;
+        let over = self
+            .used_bytes()
+            .checked_sub(target)
+            .filter(|over| *over > 0)?;
+        // One block more: the batch that makes the new `redo_from` durable.
+        let over = over + BLOCK_BYTES as u64;
         let segments = over.div_ceil(self.options.segment_bytes) as usize;
-        let from = self.segments.get(segments).map_or(self.filling.sequence, |(_, first)| *first);
+        let from = self
+            .segments
+            .get(segments)
+            .map_or(self.filling.sequence, |(_, first)| *first);
         Some(from)
     }
 
@@ -254,7 +269,10 @@ impl Log {
     ) -> Transaction {
         assert!(page_count > 0);
         let reserved = self.transaction_bytes(page_count);
-        assert!(reserved <= self.reserved, "a transaction takes over what was reserved for it");
+        assert!(
+            reserved <= self.reserved,
+            "a transaction takes over what was reserved for it"
+        );
         self.transactions += 1;
         Transaction {
             id: self.transactions,
@@ -317,7 +335,10 @@ impl Log {
     pub fn finish(&mut self, transaction: Transaction) -> Committed {
         assert_eq!(transaction.pushed, transaction.page_count);
         self.close(&transaction);
-        Committed { first: transaction.first, last: transaction.last }
+        Committed {
+            first: transaction.first,
+            last: transaction.last,
+        }
     }
 
     /// End a transaction whose pages are not all pushed: it never happened. Its unused space is
@@ -358,7 +379,9 @@ impl Log {
     /// The first batch of the oldest live segment.
     #[must_use]
     pub fn oldest_sequence(&self) -> Sequence {
-        self.segments.front().map_or(self.filling.sequence, |(_, first)| *first)
+        self.segments
+            .front()
+            .map_or(self.filling.sequence, |(_, first)| *first)
     }
 
     /// What a start would find as `redo_from` if the process ended now, or older than that.
@@ -389,11 +412,18 @@ impl Log {
             return None;
         }
         self.seal_if_due(false);
-        let batch = self.flight.as_mut().and_then(|flight| flight.writing.operation());
+        let batch = self
+            .flight
+            .as_mut()
+            .and_then(|flight| flight.writing.operation());
         if let Some(operation) = batch {
             return Some(self.request(Owner::Batch, operation));
         }
-        let copy = self.copies.writing.as_mut().and_then(|(_, writing)| writing.operation());
+        let copy = self
+            .copies
+            .writing
+            .as_mut()
+            .and_then(|(_, writing)| writing.operation());
         if let Some(operation) = copy {
             return Some(self.request(Owner::Copy, operation));
         }
@@ -412,8 +442,13 @@ impl Log {
     /// # Panics
     /// If there is no such request, or the reply is of another kind.
     pub fn complete(&mut self, id: LogRequestId, reply: LogReply) {
-        let index = self.in_flight.iter().position(|(waiting, _)| *waiting == id);
-        let (_, owner) = self.in_flight.swap_remove(index.expect("the request is in flight"));
+        let index = self
+            .in_flight
+            .iter()
+            .position(|(waiting, _)| *waiting == id);
+        let (_, owner) = self
+            .in_flight
+            .swap_remove(index.expect("the request is in flight"));
         if self.failed.is_some() {
             return;
         }
@@ -499,21 +534,35 @@ impl Log {
             return;
         };
         let redo_from = self.redo_from();
-        let frees = self.segments.get(1).is_some_and(|(_, first)| *first <= redo_from);
+        let sealed = self.redo_sealed;
+        let frees = self
+            .segments
+            .iter()
+            .skip(1)
+            .any(|(_, at)| sealed < *at && *at <= redo_from);
         let wanted = asked && (self.filling.commits > 0 || frees);
         if !(self.filling.full || wanted) || !self.slots.ready(self.options.slot(place.segment)) {
             return;
         }
-        let spare = self.spare.take().expect("a buffer is spare while nothing is in flight");
+        let spare = self
+            .spare
+            .take()
+            .expect("a buffer is spare while nothing is in flight");
         let mut copy = self.copies.spare.pop().expect("two copies are enough");
         let sequence = self.filling.sequence;
         let (buffer, header_bytes, hash) = self.filling.seal(redo_from, self.previous);
         fill_copy(&mut copy, &buffer[..header_bytes]);
         self.previous = hash;
+        self.redo_sealed = redo_from;
         self.next_place = place.after(buffer.len() as u64, self.options.segment_bytes);
         let file = LogFile::Segment(self.options.slot(place.segment));
         let writing = Writing::new(file, place.offset, buffer);
-        self.flight = Some(Flight { sequence, redo_from, writing, copy });
+        self.flight = Some(Flight {
+            sequence,
+            redo_from,
+            writing,
+            copy,
+        });
         self.filling.reset(sequence.next(), spare);
         self.place_filling();
     }
@@ -521,15 +570,23 @@ impl Log {
     /// What a header may say now: no further than the oldest transaction that is still open.
     fn redo_from(&self) -> Sequence {
         let open = self.open.iter().map(|(_, first)| *first).min();
-        self.redo_wanted.min(open.unwrap_or(self.redo_wanted)).max(self.redo_durable)
+        self.redo_wanted
+            .min(open.unwrap_or(self.redo_wanted))
+            .max(self.redo_sealed)
     }
 
     fn oldest_segment(&self) -> u64 {
-        self.segments.front().map_or(self.next_place.segment, |(segment, _)| *segment)
+        self.segments
+            .front()
+            .map_or(self.next_place.segment, |(segment, _)| *segment)
     }
 
     fn free_segments(&mut self) {
-        while self.segments.get(1).is_some_and(|(_, first)| *first <= self.redo_durable) {
+        while self
+            .segments
+            .get(1)
+            .is_some_and(|(_, first)| *first <= self.redo_durable)
+        {
             self.segments.pop_front();
         }
     }
@@ -543,9 +600,10 @@ impl Log {
         }
         let left = (self.options.segment_bytes - place.offset) as usize;
         self.filling.place = Some(place);
-        self.filling.blocks_max = left.min(self.options.batch_bytes_max) / crate::io::BLOCK_BYTES;
+        self.filling.blocks_max = left.min(self.options.batch_bytes_max) / BLOCK_BYTES;
         if place.offset == 0 {
-            self.segments.push_back((place.segment, self.filling.sequence));
+            self.segments
+                .push_back((place.segment, self.filling.sequence));
         }
         assert!(self.segments.len() as u64 <= count);
         self.want_segments();
@@ -565,12 +623,21 @@ impl Log {
         let ready = |segment: u64| self.slots.ready(self.options.slot(segment));
         let mut after = end - place.segment - 1;
         if self.slots.refused().is_some() {
-            after = (place.segment + 1..end).take_while(|segment| ready(*segment)).count() as u64;
+            after = (place.segment + 1..end)
+                .take_while(|segment| ready(*segment))
+                .count() as u64;
             if !ready(place.segment) {
                 return 0;
             }
         }
         let offset = place.offset + self.filling.batch_bytes();
-        free_bytes(&self.options, Place { segment: place.segment, offset }, after)
+        free_bytes(
+            &self.options,
+            Place {
+                segment: place.segment,
+                offset,
+            },
+            after,
+        )
     }
 }

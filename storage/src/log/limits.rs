@@ -85,7 +85,5 @@ const _: () = assert!(
 const _: () = assert!(SCAN_WINDOW_BYTES >= BATCH_BYTES_LIMIT);
 const _: () = assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(ZERO_STEP_BYTES.is_multiple_of(BLOCK_BYTES));
-const _: () = assert!(
-    SEGMENT_OVERHEAD_BYTES >= BLOCK_BYTES as u64 + 2 * HEADER_CHARGE_BYTES
-);
+const _: () = assert!(SEGMENT_OVERHEAD_BYTES >= BLOCK_BYTES as u64 + 2 * HEADER_CHARGE_BYTES);
 const _: () = assert!(SEGMENT_OVERHEAD_BYTES * 4 <= SEGMENT_BLOCKS_LEAST * BLOCK_BYTES as u64);

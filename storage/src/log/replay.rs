@@ -61,7 +61,12 @@ impl Replay {
             let end = index + record.page_count as usize;
             if record.fragment == 0 {
                 let images = Vec::new();
-                let pending = Pending { txid: record.txid, fragments: 0, first: sequence, images };
+                let pending = Pending {
+                    txid: record.txid,
+                    fragments: 0,
+                    first: sequence,
+                    images,
+                };
                 self.pending.insert(record.tenant, pending);
             }
             let pending = self.pending.get_mut(&record.tenant);
@@ -83,7 +88,12 @@ impl Replay {
                     check: header.pages[page].check,
                 };
                 let first = pending.first;
-                let image = Image { location, first, sequence, good: good[page] };
+                let image = Image {
+                    location,
+                    first,
+                    sequence,
+                    good: good[page],
+                };
                 pending.images.push((header.pages[page].number, image));
             }
             if record.last {
@@ -94,9 +104,15 @@ impl Replay {
     }
 
     fn commit(&mut self, tenant: TenantId, database_pages: u32) {
-        let pending = self.pending.remove(&tenant).expect("the transaction is pending");
+        let pending = self
+            .pending
+            .remove(&tenant)
+            .expect("the transaction is pending");
         let tenant = self.tenants.entry(tenant).or_default();
-        tenant.ended.push(Ended { txid: pending.txid, first: pending.first });
+        tenant.ended.push(Ended {
+            txid: pending.txid,
+            first: pending.first,
+        });
         tenant.database_pages = database_pages;
         tenant.images.extend(pending.images);
         if let Some(beyond) = database_pages.checked_add(1) {
@@ -105,10 +121,7 @@ impl Replay {
     }
 
     /// The result, without what lies below `redo_from`.
-    pub fn finish(
-        self,
-        redo_from: Sequence,
-    ) -> (BTreeMap<TenantId, RecoveredTenant>, Vec<Damage>) {
+    pub fn finish(self, redo_from: Sequence) -> (BTreeMap<TenantId, RecoveredTenant>, Vec<Damage>) {
         let mut tenants = BTreeMap::new();
         let mut damaged = Vec::new();
         for (id, tenant) in self.tenants {
@@ -117,7 +130,10 @@ impl Replay {
                 continue;
             };
             let last = tenant.ended.last().expect("a tenant has a transaction");
-            let images = tenant.images.iter().filter(|(_, image)| image.first >= redo_from);
+            let images = tenant
+                .images
+                .iter()
+                .filter(|(_, image)| image.first >= redo_from);
             let bad = images.clone().find(|(_, image)| !image.good);
             let mut recovered = RecoveredTenant {
                 first_txid: first.txid,
@@ -136,7 +152,9 @@ impl Replay {
                     ),
                 }),
                 None => {
-                    recovered.pages = images.map(|(number, image)| (*number, image.location)).collect();
+                    recovered.pages = images
+                        .map(|(number, image)| (*number, image.location))
+                        .collect();
                 }
             }
             tenants.insert(id, recovered);

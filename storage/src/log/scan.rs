@@ -141,12 +141,19 @@ impl Scan {
             reader: Reader::new(),
             requests: 0,
             in_flight: None,
-            pending: Some(LogOperation::Open { file: LogFile::Ring, create: false }),
+            pending: Some(LogOperation::Open {
+                file: LogFile::Ring,
+                create: false,
+            }),
             ring_found: RingFound::Missing,
             files: Vec::new(),
             ring: Vec::new(),
             firsts: Vec::new(),
-            cursor: Cursor { sequence: Sequence(1), place: Place::default(), previous: None },
+            cursor: Cursor {
+                sequence: Sequence(1),
+                place: Place::default(),
+                previous: None,
+            },
             suspect: None,
             found: None,
             replay: Replay::default(),
@@ -195,16 +202,21 @@ impl Scan {
             }
             (Phase::CreateRing, LogReply::Opened(result)) => {
                 let bytes = RING_BYTES as u64;
-                let next = LogOperation::Allocate { file: LogFile::Ring, bytes };
+                let next = LogOperation::Allocate {
+                    file: LogFile::Ring,
+                    bytes,
+                };
                 self.ring_step(result.map(|_| ()), Phase::AllocateRing, Some(next))
             }
             (Phase::AllocateRing, LogReply::Allocated(result)) => {
                 self.queue_zeros();
                 self.ring_step(result, Phase::ZeroRing, None)
             }
-            (Phase::SyncRing, LogReply::Synced(result)) => {
-                self.ring_step(result, Phase::SyncDirectory, Some(LogOperation::SyncDirectory))
-            }
+            (Phase::SyncRing, LogReply::Synced(result)) => self.ring_step(
+                result,
+                Phase::SyncDirectory,
+                Some(LogOperation::SyncDirectory),
+            ),
             (Phase::SyncDirectory, LogReply::DirectorySynced(result)) => {
                 self.queue_superblock();
                 self.ring_step(result, Phase::Repair, None)
@@ -267,7 +279,8 @@ impl Scan {
             Ok(_) => {
                 self.ring_found = RingFound::Damaged;
                 self.phase = Phase::Superblock { again: false };
-                self.reader.fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
+                self.reader
+                    .fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_segment(0),
             Err(error) => return Err(io_error(LogFile::Ring, "opening", &error)),
@@ -285,7 +298,8 @@ impl Scan {
             SuperblockRead::Version(found) => return Err(RecoveryError::Version { found }),
             SuperblockRead::Damaged if !again => {
                 self.phase = Phase::Superblock { again: true };
-                self.reader.fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
+                self.reader
+                    .fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
                 return Ok(());
             }
             SuperblockRead::Damaged => {}
@@ -295,12 +309,18 @@ impl Scan {
     }
 
     fn adopt(&mut self, superblock: Superblock) -> Result<(), RecoveryError> {
-        let Superblock { segment_bytes, segment_count } = superblock;
+        let Superblock {
+            segment_bytes,
+            segment_count,
+        } = superblock;
         let sized = segment_bytes.is_multiple_of(BLOCK)
             && segment_bytes >= SEGMENT_BLOCKS_LEAST * BLOCK
             && segment_bytes <= i64::MAX as u64 / u64::from(SEGMENT_COUNT_MOST);
         if !sized || !(SEGMENT_COUNT_LEAST..=SEGMENT_COUNT_MOST).contains(&segment_count) {
-            return Err(RecoveryError::Shape { segment_bytes, segment_count });
+            return Err(RecoveryError::Shape {
+                segment_bytes,
+                segment_count,
+            });
         }
         let options = &mut self.options;
         options.segment_bytes = segment_bytes;
@@ -316,16 +336,18 @@ impl Scan {
     fn open_segment(&mut self, slot: u32) {
         self.phase = Phase::OpenSegment { slot };
         let file = LogFile::Segment(slot);
-        self.pending = Some(LogOperation::Open { file, create: false });
+        self.pending = Some(LogOperation::Open {
+            file,
+            create: false,
+        });
     }
 
-    fn segment_opened(
-        &mut self,
-        slot: u32,
-        result: io::Result<u64>,
-    ) -> Result<(), RecoveryError> {
+    fn segment_opened(&mut self, slot: u32, result: io::Result<u64>) -> Result<(), RecoveryError> {
         self.files.push(match result {
-            Ok(size) => SlotState { opened: true, ready: size == self.options.segment_bytes },
+            Ok(size) => SlotState {
+                opened: true,
+                ready: size == self.options.segment_bytes,
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => SlotState::default(),
             Err(error) => return Err(io_error(LogFile::Segment(slot), "opening", &error)),
         });
@@ -340,12 +362,18 @@ impl Scan {
             RingFound::Damaged if any => return Err(RecoveryError::RingDamaged),
             RingFound::Missing => {
                 self.phase = Phase::CreateRing;
-                self.pending = Some(LogOperation::Open { file: LogFile::Ring, create: true });
+                self.pending = Some(LogOperation::Open {
+                    file: LogFile::Ring,
+                    create: true,
+                });
             }
             RingFound::Damaged => {
                 self.phase = Phase::AllocateRing;
                 let bytes = RING_BYTES as u64;
-                self.pending = Some(LogOperation::Allocate { file: LogFile::Ring, bytes });
+                self.pending = Some(LogOperation::Allocate {
+                    file: LogFile::Ring,
+                    bytes,
+                });
             }
             RingFound::Intact => {
                 self.phase = Phase::Ring { again: false };
@@ -357,14 +385,18 @@ impl Scan {
 
     fn fetch_ring(&mut self) {
         let start = RING_SLOTS_OFFSET as u64;
-        self.reader.fetch(LogFile::Ring, start, RING_SLOTS * SLOT_BYTES, UNREADABLE);
+        self.reader
+            .fetch(LogFile::Ring, start, RING_SLOTS * SLOT_BYTES, UNREADABLE);
     }
 
     fn read_ring(&mut self, again: bool) -> Result<(), RecoveryError> {
         self.ring.clear();
         for index in 0..RING_SLOTS {
-            let bytes = self.reader.slice(LogFile::Ring, slot_offset(index), SLOT_BYTES);
-            self.ring.push(Slot::read(bytes.expect("the ring is in the window"), index));
+            let bytes = self
+                .reader
+                .slice(LogFile::Ring, slot_offset(index), SLOT_BYTES);
+            self.ring
+                .push(Slot::read(bytes.expect("the ring is in the window"), index));
         }
         let bad = self.ring.iter().any(|slot| matches!(slot, Slot::Bad));
         if bad && !again {
@@ -381,7 +413,8 @@ impl Scan {
         match slots.find(|slot| self.files[*slot as usize].opened) {
             Some(slot) => {
                 self.phase = Phase::First { slot, again: false };
-                self.reader.fetch(LogFile::Segment(slot), 0, HEADER_BYTES_MAX, 0);
+                self.reader
+                    .fetch(LogFile::Segment(slot), 0, HEADER_BYTES_MAX, 0);
             }
             None => self.phase = Phase::Begin,
         }
@@ -441,7 +474,9 @@ impl Scan {
             .unwrap_or(newest + 1);
         let segment = lowest.saturating_sub(1);
         if !self.opened(segment) {
-            return Err(RecoveryError::SegmentMissing { slot: self.slot(segment) });
+            return Err(RecoveryError::SegmentMissing {
+                slot: self.slot(segment),
+            });
         }
         self.redo_from = limits[1].unwrap_or_default();
         self.phase = Phase::FindFirst { segment, offset: 0 };
@@ -467,7 +502,9 @@ impl Scan {
         newest: u64,
     ) -> Result<(), RecoveryError> {
         if let Some(missing) = (segment..=newest).find(|segment| !self.opened(*segment)) {
-            return Err(RecoveryError::SegmentMissing { slot: self.slot(missing) });
+            return Err(RecoveryError::SegmentMissing {
+                slot: self.slot(missing),
+            });
         }
         self.start_at(sequence, Place { segment, offset: 0 });
         Ok(())
@@ -475,7 +512,11 @@ impl Scan {
 
     fn start_at(&mut self, sequence: Sequence, place: Place) {
         let previous = (sequence == Sequence(1)).then_some([0; 32]);
-        self.cursor = Cursor { sequence, place, previous };
+        self.cursor = Cursor {
+            sequence,
+            place,
+            previous,
+        };
         self.redo_from = Sequence(1);
         self.phase = Phase::Batch { again: false };
         self.reader.forget();
@@ -490,7 +531,10 @@ impl Scan {
         let slot = self.slot(segment);
         let place = Place { segment, offset: 0 };
         let limit = self.redo_from;
-        let copy = self.copies().map(|copy| copy.fields).find(|fields| fields.place == place);
+        let copy = self
+            .copies()
+            .map(|copy| copy.fields)
+            .find(|fields| fields.place == place);
         match (header, copy) {
             (Some(found), _) if found.sequence <= limit => {
                 self.start_at(found.sequence, found.place);
@@ -499,7 +543,12 @@ impl Scan {
             _ if segment == 0 => self.start_at(Sequence(1), place),
             _ => {
                 let reason = format!("batch {} is still needed", limit.0);
-                return Err(RecoveryError::Unreadable { slot, place, sequence: None, reason });
+                return Err(RecoveryError::Unreadable {
+                    slot,
+                    place,
+                    sequence: None,
+                    reason,
+                });
             }
         }
         Ok(())
@@ -530,12 +579,15 @@ impl Scan {
                 return Ok(None);
             };
             let place = Place { segment, offset };
-            let header = Header::read(bytes).filter(|header| {
-                header.fields.place == place && header.fields.sequence > above
-            });
+            let header = Header::read(bytes)
+                .filter(|header| header.fields.place == place && header.fields.sequence > above);
             if let Some(Header { fields, .. }) = header {
                 let (sequence, previous) = (fields.sequence, fields.previous);
-                return Ok(Some(Some(Found { sequence, place, previous })));
+                return Ok(Some(Some(Found {
+                    sequence,
+                    place,
+                    previous,
+                })));
             }
             offset += BLOCK;
         }
@@ -545,27 +597,41 @@ impl Scan {
     // Batch after batch.
 
     fn judge(&mut self, again: bool) -> Result<(), RecoveryError> {
-        let Cursor { place, sequence, .. } = self.cursor;
+        let Cursor {
+            place, sequence, ..
+        } = self.cursor;
         let copy = self.copy_state();
         if !self.opened(place.segment) {
             if copy == CopyState::Good {
-                return Err(RecoveryError::SegmentMissing { slot: self.slot(place.segment) });
+                return Err(RecoveryError::SegmentMissing {
+                    slot: self.slot(place.segment),
+                });
             }
             let state = BatchState::Absent;
-            self.suspect =
-                Some(Suspect { state, copy, own: None, claims: false, blank: true });
+            self.suspect = Some(Suspect {
+                state,
+                copy,
+                own: None,
+                claims: false,
+                blank: true,
+            });
             return self.search(self.options.segment_bytes);
         }
         let file = LogFile::Segment(self.slot(place.segment));
         let left = (self.options.segment_bytes - place.offset) as usize;
-        let Some(bytes) = self.reader.slice(file, place.offset, left.min(HEADER_BYTES_MAX)) else {
+        let Some(bytes) = self
+            .reader
+            .slice(file, place.offset, left.min(HEADER_BYTES_MAX))
+        else {
             self.fetch_batch();
             return Ok(());
         };
         let header = Header::read(bytes);
         let blank = is_zero(&bytes[..BLOCK_BYTES]);
         let claims = claims(bytes, sequence);
-        let older = header.as_ref().is_some_and(|header| header.fields.sequence < sequence);
+        let older = header
+            .as_ref()
+            .is_some_and(|header| header.fields.sequence < sequence);
         let own = header.filter(|header| self.continues(header));
         let Ok(own) = own.map(|header| self.verify(header)).transpose() else {
             self.fetch_batch();
@@ -588,9 +654,17 @@ impl Scan {
         if copy == CopyState::Good {
             return self.judge_by_copy(own.is_none());
         }
-        self.suspect = Some(Suspect { state, copy, own, claims, blank });
+        self.suspect = Some(Suspect {
+            state,
+            copy,
+            own,
+            claims,
+            blank,
+        });
         self.found = None;
-        self.phase = Phase::Search { offset: place.offset };
+        self.phase = Phase::Search {
+            offset: place.offset,
+        };
         Ok(())
     }
 
@@ -605,7 +679,11 @@ impl Scan {
 
     /// Whether this header is the one expected here.
     fn continues(&self, header: &Header) -> bool {
-        let Cursor { sequence, place, previous } = self.cursor;
+        let Cursor {
+            sequence,
+            place,
+            previous,
+        } = self.cursor;
         let fields = &header.fields;
         let bytes = (header.batch_blocks() * BLOCK_BYTES) as u64;
         fields.sequence == sequence
@@ -621,7 +699,9 @@ impl Scan {
         let bytes = header.batch_blocks() * BLOCK_BYTES;
         let bytes = self.reader.slice(file, place.offset, bytes).ok_or(())?;
         let images = bytes[header.header_blocks() * BLOCK_BYTES..].chunks_exact(BLOCK_BYTES);
-        let good = images.zip(&header.pages).map(|(image, page)| page_check(image) == page.check);
+        let good = images
+            .zip(&header.pages)
+            .map(|(image, page)| page_check(image) == page.check);
         let good: Vec<bool> = good.collect();
         assert_eq!(good.len(), header.pages.len());
         Ok((header, good))
@@ -664,7 +744,8 @@ impl Scan {
         let sequence = self.cursor.sequence;
         let bytes = (header.batch_blocks() * BLOCK_BYTES) as u64;
         self.enter(place.segment, sequence);
-        self.replay.apply(&header, good, self.options.slot(place.segment));
+        self.replay
+            .apply(&header, good, self.options.slot(place.segment));
         self.redo_from = self.redo_from.max(header.fields.redo_from);
         self.batches += 1;
         self.bytes += bytes;
@@ -678,31 +759,44 @@ impl Scan {
     }
 
     fn enter(&mut self, segment: u64, sequence: Sequence) {
-        if self.segments.back().is_none_or(|(newest, _)| *newest != segment) {
+        if self
+            .segments
+            .back()
+            .is_none_or(|(newest, _)| *newest != segment)
+        {
             self.segments.push_back((segment, sequence));
         }
     }
 
     fn search(&mut self, offset: u64) -> Result<(), RecoveryError> {
-        let Cursor { place, sequence, .. } = self.cursor;
+        let Cursor {
+            place, sequence, ..
+        } = self.cursor;
         let Some(mut found) = self.next_header(place.segment, offset, sequence)? else {
             return Ok(());
         };
         if found.is_none() {
-            let next = self.first(place.segment + 1).filter(|first| first.sequence > sequence);
+            let next = self
+                .first(place.segment + 1)
+                .filter(|first| first.sequence > sequence);
             found = next.map(|first| Found {
                 sequence: first.sequence,
-                place: Place { segment: first.segment, offset: 0 },
+                place: Place {
+                    segment: first.segment,
+                    offset: 0,
+                },
                 previous: first.previous,
             });
         }
         if found.is_none() {
             let later = self.copies().filter(|copy| copy.fields.sequence > sequence);
-            found = later.min_by_key(|copy| copy.fields.sequence).map(|copy| Found {
-                sequence: copy.fields.sequence,
-                place: copy.fields.place,
-                previous: copy.fields.previous,
-            });
+            found = later
+                .min_by_key(|copy| copy.fields.sequence)
+                .map(|copy| Found {
+                    sequence: copy.fields.sequence,
+                    place: copy.fields.place,
+                    previous: copy.fields.previous,
+                });
         }
         self.found = found;
         self.decide()
@@ -711,8 +805,11 @@ impl Scan {
     fn decide(&mut self) -> Result<(), RecoveryError> {
         let suspect = self.suspect.take().expect("a batch is under judgement");
         let found = self.found.take();
-        let successor =
-            if found.is_some() { SuccessorState::Good } else { SuccessorState::Absent };
+        let successor = if found.is_some() {
+            SuccessorState::Good
+        } else {
+            SuccessorState::Absent
+        };
         match decide(suspect.state, suspect.copy, successor) {
             Action::Accept | Action::FromCopy => unreachable!("no search for these"),
             Action::End | Action::Truncate => self.end(&suspect),
@@ -739,12 +836,17 @@ impl Scan {
         let limit = known.map_or(self.redo_from, |known| known.max(self.redo_from));
         if let Some(found) = found.filter(|found| found.sequence <= limit) {
             self.enter(self.cursor.place.segment, self.cursor.sequence);
-            self.cursor =
-                Cursor { sequence: found.sequence, place: found.place, previous: None };
+            self.cursor = Cursor {
+                sequence: found.sequence,
+                place: found.place,
+                previous: None,
+            };
             self.phase = Phase::Batch { again: false };
             return Ok(());
         }
-        let Cursor { sequence, place, .. } = self.cursor;
+        let Cursor {
+            sequence, place, ..
+        } = self.cursor;
         let slot = self.slot(place.segment);
         if !self.opened(place.segment) {
             return Err(RecoveryError::SegmentMissing { slot });
@@ -753,18 +855,32 @@ impl Scan {
             Some(found) => format!("batch {} was written after it", found.sequence.0),
             None => String::from("its header copy was written and is damaged too"),
         };
-        Err(RecoveryError::Unreadable { slot, place, sequence: Some(sequence), reason })
+        Err(RecoveryError::Unreadable {
+            slot,
+            place,
+            sequence: Some(sequence),
+            reason,
+        })
     }
 
     // The end.
 
     fn end(&mut self, suspect: &Suspect) -> Result<(), RecoveryError> {
-        let Cursor { sequence, place, previous } = self.cursor;
+        let Cursor {
+            sequence,
+            place,
+            previous,
+        } = self.cursor;
         let slot = self.slot(place.segment);
         if previous.is_none() {
             let reason = String::from("it begins the oldest segment that is needed");
             let sequence = Some(sequence);
-            return Err(RecoveryError::Unreadable { slot, place, sequence, reason });
+            return Err(RecoveryError::Unreadable {
+                slot,
+                place,
+                sequence,
+                reason,
+            });
         }
         if suspect.state == BatchState::Bad {
             if suspect.claims {
@@ -772,7 +888,8 @@ impl Scan {
             }
             if !suspect.blank {
                 let zeros = Buffer::zeroed(BLOCK_BYTES);
-                self.writes.push_back(Writing::new(LogFile::Segment(slot), place.offset, zeros));
+                self.writes
+                    .push_back(Writing::new(LogFile::Segment(slot), place.offset, zeros));
             }
         }
         self.queue_ring_repairs();
@@ -782,7 +899,10 @@ impl Scan {
 
     /// Bad slots must not stay: one that is bad when its next batch is torn would stop a start.
     fn queue_ring_repairs(&mut self) {
-        let last = self.last.as_ref().map(|header| slot_index(header.fields.sequence));
+        let last = self
+            .last
+            .as_ref()
+            .map(|header| slot_index(header.fields.sequence));
         for (index, slot) in self.ring.iter().enumerate() {
             let mut buffer = match (slot, &self.last) {
                 (Slot::Holds(copy), Some(header)) if copy.hash == header.hash => continue,
@@ -795,7 +915,8 @@ impl Scan {
                 header.write(&mut image);
                 fill_copy(&mut buffer, &image);
             }
-            self.writes.push_back(Writing::new(LogFile::Ring, slot_offset(index), buffer));
+            self.writes
+                .push_back(Writing::new(LogFile::Ring, slot_offset(index), buffer));
             self.repaired += 1;
         }
     }
@@ -806,7 +927,9 @@ impl Scan {
             assert!(self.pending.is_some());
         } else if self.phase == Phase::ZeroRing {
             self.phase = Phase::SyncRing;
-            self.pending = Some(LogOperation::Sync { file: LogFile::Ring });
+            self.pending = Some(LogOperation::Sync {
+                file: LogFile::Ring,
+            });
         } else {
             self.hand_over();
         }
@@ -827,9 +950,16 @@ impl Scan {
 
     fn hand_over(&mut self) {
         self.phase = Phase::Done;
-        let redo_from = self.last.as_ref().map_or(Sequence(1), |last| last.fields.redo_from);
+        let redo_from = self
+            .last
+            .as_ref()
+            .map_or(Sequence(1), |last| last.fields.redo_from);
         let (tenants, damaged) = std::mem::take(&mut self.replay).finish(redo_from);
-        let Cursor { sequence, place, previous } = self.cursor;
+        let Cursor {
+            sequence,
+            place,
+            previous,
+        } = self.cursor;
         let mut slots = self.files.clone();
         // A segment with live batches is in use, whatever its size: never fill it with zeros.
         for (segment, _) in &self.segments {
@@ -883,11 +1013,15 @@ impl Scan {
         for twin in buffer.chunks_exact_mut(BLOCK_BYTES) {
             Superblock::of(&self.options).write(twin);
         }
-        self.writes.push_back(Writing::new(LogFile::Ring, 0, buffer));
+        self.writes
+            .push_back(Writing::new(LogFile::Ring, 0, buffer));
         self.cursor.previous = Some([0; 32]);
     }
 }
 
 fn io_error(file: LogFile, action: &str, error: &io::Error) -> RecoveryError {
-    RecoveryError::Io { file, reason: format!("{action}: {error}") }
+    RecoveryError::Io {
+        file,
+        reason: format!("{action}: {error}"),
+    }
 }
