@@ -8,18 +8,19 @@
 //! its twins can be read. The *successor* is good when anything intact says that a later batch was
 //! written: a header further on in the log, or a copy in the ring.
 //!
-//! | batch  | copy        | successor | action     | because |
-//! |--------|-------------|-----------|------------|---------|
-//! | good   | any         | any       | Accept     | it is all there |
-//! | bad    | good        | any       | FromCopy   | copies follow durable batches: it was durable, this is rot |
-//! | absent | good        | any       | FromCopy   | the same, and the write was lost or zeroed |
-//! | bad    | bad, absent | good      | FromHeader | one batch in flight: a successor proves that it was durable |
-//! | bad    | absent      | absent    | Truncate   | nothing says that it was durable: a torn tail |
-//! | bad    | bad         | absent    | FromHeader | a slot is bad only by two faults, or by a write that follows the durable batch: treat it as durable |
-//! | absent | bad, absent | good      | Stop       | a durable batch is gone, and nobody can say whose |
-//! | absent | absent      | absent    | End        | the log ends here |
-//! | absent | bad         | absent    | Stop       | as the sixth row, without a header to tell who is hurt |
+//! | batch  | copy        | successor | action     | because                                      |
+//! |--------|-------------|-----------|------------|----------------------------------------------|
+//! | good   | any         | any       | Accept     | it is all there                              |
+//! | bad    | good        | any       | FromCopy   | a copy follows a durable batch: this is rot  |
+//! | absent | good        | any       | FromCopy   | the same, and the write was lost or zeroed   |
+//! | bad    | bad, absent | good      | FromHeader | one batch in flight: a successor proves it   |
+//! | bad    | absent      | absent    | Truncate   | nothing says it was durable: a torn tail     |
+//! | bad    | bad         | absent    | FromHeader | cannot be told apart: treat it as durable    |
+//! | absent | bad, absent | good      | Stop       | it is gone, and nobody can say whose it was  |
+//! | absent | absent      | absent    | End        | the log ends here                            |
+//! | absent | bad         | absent    | Stop       | cannot be told apart, and nobody can say who |
 //!
+//! A copy is bad only by two faults, or torn by a write that follows the durable batch.
 //! `FromCopy` and `FromHeader` verify each page with that header: a tenant loses only if a page
 //! that it still needs is bad, so a rotten header with a good copy hurts nobody. `FromHeader`
 //! without an intact header of the batch's own is a stop, unless the batch is superseded.

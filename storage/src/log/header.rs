@@ -274,7 +274,8 @@ pub fn describe_batch(bytes: &[u8]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "  tenant {} txid {} fragment {}{} pages {} database_pages {} bad {bad} unread {unread}",
+            "  tenant {} txid {} fragment {}{} pages {} database_pages {} bad {bad} \
+             unread {unread}",
             record.tenant.0,
             record.txid,
             record.fragment,

@@ -1,10 +1,10 @@
 //! Making segment files: one ahead of the log's head, in small steps beside the commits.
 //!
 //! A segment that never existed is created, allocated, filled with zeros (so that later writes
-//! change no metadata), synced, and its name synced, all before its first batch. Whether the zeros
-//! arrived decides nothing in recovery. A disk that refuses (full, mostly) is no failure of the log:
-//! it stays smaller, reservations see that, and `retry` tries again. A failed sync is one: after
-//! it, what the kernel says about that file or folder proves nothing.
+//! change no metadata), synced, and its name synced, all before its first batch. Whether the
+//! zeros arrived decides nothing in recovery. A disk that refuses (full, mostly) is no failure of
+//! the log: it stays smaller, reservations see that, and `retry` tries again. A failed sync is
+//! one: after it, what the kernel says about that file or folder proves nothing.
 
 use super::limits::ZERO_STEP_BYTES;
 use super::transfer::{Progress, Writing};

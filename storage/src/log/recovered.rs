@@ -179,8 +179,8 @@ impl fmt::Display for RecoveryError {
                 segment_count,
             } => write!(
                 f,
-                "the commit log says {segment_count} segments of {segment_bytes} bytes: not a shape \
-                 of this program"
+                "the commit log says {segment_count} segments of {segment_bytes} bytes: not \
+                 a shape of this program"
             ),
             RecoveryError::RingMissing => {
                 write!(f, "commit log file {} is missing", LogFile::Ring.name())

@@ -80,21 +80,22 @@ impl Replay {
                 continue;
             };
             pending.fragments += 1;
-            for page in index..end {
-                let blocks = header.header_blocks() + page;
+            let images = header.pages.iter().zip(good).enumerate();
+            for (place, (page, good)) in images.take(end).skip(index) {
+                let blocks = header.header_blocks() + place;
                 let location = PageLocation {
                     slot,
                     offset: header.fields.place.offset + (blocks * BLOCK_BYTES) as u64,
-                    check: header.pages[page].check,
+                    check: page.check,
                 };
                 let first = pending.first;
                 let image = Image {
                     location,
                     first,
                     sequence,
-                    good: good[page],
+                    good: *good,
                 };
-                pending.images.push((header.pages[page].number, image));
+                pending.images.push((page.number, image));
             }
             if record.last {
                 self.commit(record.tenant, record.database_pages);

@@ -35,7 +35,7 @@ fn fill_and_drain(seed: u64) {
                 }
             }
         }
-        assert!(open.len() > 1);
+        assert!(!open.is_empty());
         while !open.is_empty() {
             let which = random.below(open.len() as u64) as usize;
             let (transaction, entry, index) = &mut open[which];
