@@ -161,6 +161,12 @@ impl Log {
         &self.options
     }
 
+    /// Heap bytes of the log's buffers: two batches and two header copies, for ever.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        2 * self.options.batch_bytes_max + 2 * SLOT_BYTES
+    }
+
     // Space.
 
     /// Most log bytes that a transaction of so many pages can cost: what to reserve for it.

@@ -108,6 +108,38 @@ fn the_log_goes_round_while_it_is_trimmed() {
 }
 
 #[test]
+fn a_segment_is_free_only_once_a_header_copy_says_so() {
+    let mut world = World::new(OPTIONS, 12);
+    while world.log.used_bytes() < 3 * OPTIONS.segment_bytes {
+        world.commit(1, 3).expect("room");
+        world.settle();
+    }
+    assert_eq!(world.log.oldest_sequence(), Sequence(1));
+    let next = world.log.filling_sequence();
+    world.log.set_redo_from(next);
+    world.log.flush();
+    world.collect();
+    assert_eq!(world.in_flight.len(), 1);
+    world.complete(0);
+    assert_eq!(world.log.durable_sequence(), next);
+    assert_eq!(
+        world.log.oldest_sequence(),
+        Sequence(1),
+        "the batch alone frees nothing"
+    );
+    world.collect();
+    assert_eq!(world.in_flight.len(), 1);
+    world.complete(0);
+    assert!(world.log.oldest_sequence() > Sequence(1));
+    assert_eq!(world.log.redo_from_durable(), next);
+    world.log.flush();
+    assert!(
+        world.log.next_request().is_none(),
+        "one empty batch is enough"
+    );
+}
+
+#[test]
 fn an_open_transaction_holds_the_trim_back() {
     let mut world = World::new(OPTIONS, 6);
     let (mut transaction, entry) = world.begin(2, 2, Class::Tenant).expect("room");
