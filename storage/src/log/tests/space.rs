@@ -17,11 +17,11 @@ fn options(random: &mut Random) -> LogOptions {
 }
 
 /// Fill the log with reservations taken all at once, then append them page by page in any order,
-/// flushing as often as the chance says: the worst that a caller can do to a batch.
+/// writing as often as the chance says: the worst that a caller can do to a batch.
 fn fill_and_drain(seed: u64) {
     let mut random = Random(seed);
     let mut world = World::new(options(&mut random), seed);
-    let flush_percent = [0, 10, 50, 100][random.below(4) as usize];
+    let settle_percent = [0, 10, 50, 100][random.below(4) as usize];
     for _ in 0..6 {
         let mut open = Vec::new();
         loop {
@@ -48,8 +48,8 @@ fn fill_and_drain(seed: u64) {
                 let (transaction, entry, _) = open.swap_remove(which);
                 world.finish(transaction, entry);
             }
-            if random.chance(flush_percent) {
-                world.log.flush();
+            if random.chance(settle_percent) {
+                world.settle();
             }
         }
         world.settle();

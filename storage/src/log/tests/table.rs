@@ -253,6 +253,31 @@ fn one_rotten_or_unreadable_block_hurts_at_most_its_owner() {
 }
 
 #[test]
+fn bad_ring_slots_do_not_stay() {
+    let mut world = world();
+    set_copy(&mut world.device, 4, CopyState::Bad);
+    for block in 0..2 {
+        let offset = slot_offset(6) + block * BLOCK;
+        world
+            .device
+            .write(LogFile::Ring, offset, &[0x5a; BLOCK_BYTES]);
+    }
+    let recovered = run(&mut world.device).expect("no batch needs them");
+    assert_eq!(recovered.repaired, 2);
+    // The last batch's copy is back, so its header may rot now.
+    Wound::ZeroHeader.inflict(&mut world.device, 4);
+    let mut recovered = run(&mut world.device).expect("the copy decides");
+    assert!(recovered.damaged.is_empty());
+    assert_eq!(recovered.repaired, 1);
+    // Slot 6 is as new, so a batch 6 that never came is the log's end.
+    std::mem::swap(&mut world.log, &mut recovered.log);
+    world.commit_page(1, 5);
+    world.settle();
+    let recovered = run(&mut world.device).expect("the end of the log");
+    assert_eq!(recovered.log.filling_sequence(), Sequence(6));
+}
+
+#[test]
 fn superseded_damage_is_nobodys() {
     for wounded in [vec![1], vec![2], vec![1, 2, 3]] {
         let mut world = world();
