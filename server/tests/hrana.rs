@@ -546,6 +546,28 @@ fn batches_follow_their_conditions() {
     }
 }
 
+/// A body that nests as deep as it may is decoded on a quarter of a fiber's stack, in a debug build.
+#[test]
+fn decoding_needs_little_stack() {
+    let condition = format!(
+        "{}{{\"type\":\"ok\",\"step\":0}}{}",
+        r#"{"type":"and","conds":["#.repeat(15),
+        "]}".repeat(15)
+    );
+    let good = r#"{"stmt":{"sql":"SELECT 1"}}"#;
+    let steps = format!(r#"{good},{{"stmt":{{"sql":"x"}},"condition":{condition}}}"#);
+    let batch = format!(r#"{{"type":"batch","batch":{{"steps":[{steps}]}}}}"#);
+    // Refused at its end, so nothing but decoding is measured.
+    let body = format!(r#"{{"requests":[{batch},{{"type":"x"}}]}}"#);
+    let decode = move || {
+        let mut engine = Engine::new();
+        pipeline(&mut engine, ProtocolVersion::V3, body.as_bytes()).status
+    };
+    let small = std::thread::Builder::new().stack_size(64 * 1024);
+    let thread = small.spawn(decode).expect("a thread starts");
+    assert_eq!(thread.join().expect("it ends"), 400);
+}
+
 fn next(engine: &mut Engine, baton: &str, requests: &str) -> Reply {
     let body = format!(r#"{{"baton":"{baton}","requests":[{requests}]}}"#);
     pipeline(engine, ProtocolVersion::V2, body.as_bytes())

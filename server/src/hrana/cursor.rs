@@ -170,9 +170,9 @@ impl<H: JobHost> RowSink for EntrySink<'_, '_, H> {
         let out = &mut self.cursor.out;
         out.extend_from_slice(b"{\"type\":\"step_begin\",\"step\":");
         encode::integer(out, self.step as u64);
-        out.extend_from_slice(b",\"cols\":");
+        out.extend_from_slice(b",\"cols\":[");
         encode::columns(out, columns);
-        out.extend_from_slice(b"}\n");
+        out.extend_from_slice(b"]}\n");
         Ok(())
     }
 

@@ -138,16 +138,14 @@ fn escaped_bytes(byte: u8) -> usize {
     }
 }
 
-/// `[{"name":…,"decltype":…},…]`
+/// `{"name":…,"decltype":…},…`: the items of `cols`.
 pub fn columns(out: &mut Vec<u8>, columns: &mut dyn Iterator<Item = Column<'_>>) {
-    out.push(b'[');
     for (index, column) in columns.enumerate() {
         if index > 0 {
             out.push(b',');
         }
         self::column(out, column.name, column.declared_type);
     }
-    out.push(b']');
 }
 
 fn column(out: &mut Vec<u8>, name: &str, declared_type: Option<&str>) {

@@ -21,6 +21,7 @@ mod pipeline;
 mod statement;
 mod stream;
 mod v1;
+mod value;
 
 pub use cursor::run_cursor;
 pub use pipeline::run_pipeline;

@@ -83,9 +83,15 @@ impl RowSink for ResultSink<'_> {
     ) -> Result<(), StatementError> {
         assert!(!self.has_columns);
         self.has_columns = true;
-        self.out.extend_from_slice(b"{\"cols\":");
+        self.out.extend_from_slice(b"{\"cols\":[");
+        let names_start = self.out.len();
         encode::columns(self.out, columns);
-        self.out.extend_from_slice(b",\"rows\":[");
+        // A statement without columns may run in a full response: it can be the COMMIT.
+        let has_names = self.out.len() > names_start;
+        self.out.extend_from_slice(b"],\"rows\":[");
+        if has_names && self.out.len() > self.end {
+            return Err(response_too_large());
+        }
         Ok(())
     }
 
@@ -95,14 +101,14 @@ impl RowSink for ResultSink<'_> {
             self.out.push(b',');
         }
         self.has_rows = true;
-        encode::row(self.out, row, self.end).map_err(|encode::TooLarge| {
-            StatementError::new(
-                "RESPONSE_TOO_LARGE",
-                format!(
-                    "the response is over {} MiB; ask for fewer rows, or read them by a cursor",
-                    RESPONSE_BYTES_MAX >> 20
-                ),
-            )
-        })
+        encode::row(self.out, row, self.end).map_err(|encode::TooLarge| response_too_large())
     }
+}
+
+fn response_too_large() -> StatementError {
+    let text = format!(
+        "the response is over {} MiB; ask for fewer rows, or read them by a cursor",
+        RESPONSE_BYTES_MAX >> 20
+    );
+    StatementError::new("RESPONSE_TOO_LARGE", text)
 }

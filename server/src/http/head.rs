@@ -1,7 +1,8 @@
 //! One request head: the bytes up to and with the empty line, checked and taken apart.
 //!
 //! `httparse` does the tokens; the rules it does not know are here, because two servers that read
-//! one head differently are how requests are smuggled: line ends, one Host, one framing, one tenant.
+//! one head differently are how requests are smuggled: line ends, one Host, one framing, one
+//! tenant.
 //! Fields that we do not use are checked for their form and dropped.
 //!
 //! A parsed head holds positions, not slices, so that it can stay beside its bytes while they move

@@ -10,7 +10,7 @@
 //! lend_buffer → (receive) → return_buffer → advance ┐
 //!      ▲                                            ├─ NeedMore
 //!      └────────────────────────────────────────────┘
-//!        Head      look at head(): authorise, route(), limit_body(), maybe CONTINUE; advance again
+//!        Head      authorise head(), route() it, limit_body(), maybe CONTINUE; advance again
 //!        Complete  body() is whole: take() it into a job, or use it and finish()
 //!        Err       write the problem with `connection: close`, half-close, drain, close
 //! ```
