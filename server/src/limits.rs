@@ -2,8 +2,7 @@
 //!
 //! Owns numbers only. What is refused at a limit, and with which words, stands where it is checked.
 
-/// Spare bytes of a receive buffer while a head is awaited: most requests fit whole, and an idle
-/// connection holds no more than this.
+/// Spare bytes of a receive buffer while a head is awaited: most requests fit whole.
 pub const RECEIVE_BYTES: usize = 4 * 1024;
 /// A receive buffer that grew past this for one request is given back after it.
 pub const RECEIVE_BYTES_KEPT: usize = 64 * 1024;
@@ -47,9 +46,12 @@ pub const RESPONSE_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// A cursor's first part leaves at the first row or step end after this long: a short batch leaves
 /// in one piece, a long one does not keep its baton from the client.
 pub const CURSOR_FIRST_PART_NS: u64 = 20_000_000;
-/// Requests, batch steps and condition nodes of one request body, together. Each may take some 200
-/// bytes decoded, so a body of a few bytes each (`{"type":"close"}`) cannot grow past 13 MiB here.
+/// Requests, batch steps and condition nodes of one request body, together. Each takes at most
+/// `DECODED_ITEM_BYTES_MAX` decoded, so a body of many tiny ones (`{"type":"close"}`) cannot grow
+/// past 8 MiB here (twice that while a list of them grows).
 pub const DECODED_ITEMS_MAX: u32 = 65_536;
+/// Memory of one decoded request, step or condition, without its texts and arguments.
+pub const DECODED_ITEM_BYTES_MAX: usize = 128;
 /// Arguments of one statement: SQLite's own limit on parameters. More cannot be bound anyway.
 pub const ARGUMENTS_MAX: usize = 32_766;
 /// How deep conditions nest. Clients use 2. Decoding recurses on a fiber's stack of 256 KiB.

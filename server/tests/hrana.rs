@@ -740,6 +740,29 @@ fn a_response_over_its_limit_is_that_statements_error() {
 }
 
 #[test]
+fn a_full_response_can_still_commit() {
+    let execute = |sql: &str| json!({"type": "execute", "stmt": {"sql": sql}});
+    let mut requests = vec![execute("BEGIN"), execute(&rows_sql(10, 1_000_000))];
+    requests.extend(vec![execute(&rows_sql(20, 1000)); 30]);
+    requests.extend(vec![execute("SELECT 1"); 200]);
+    requests.push(execute("CREATE TABLE t (a)"));
+    requests.push(execute("COMMIT"));
+    let body = json!({"requests": requests}).to_string();
+    let mut engine = Engine::new();
+    let reply = pipeline(&mut engine, ProtocolVersion::V3, body.as_bytes());
+    let value: Value = serde_json::from_str(&sent(&mut engine, &reply)).expect("JSON");
+    let results = value["results"].as_array().expect("a list");
+    let [.., select, create, commit] = &results[..] else {
+        panic!("there are 234 results");
+    };
+    assert_eq!(select["error"]["code"], "RESPONSE_TOO_LARGE");
+    assert_eq!(
+        (&create["type"], &commit["type"]),
+        (&json!("ok"), &json!("ok"))
+    );
+}
+
+#[test]
 fn batch_errors_are_bounded() {
     let steps = vec![json!({"stmt": {"sql": format!("SELECT {}", "x".repeat(3000))}}); 1000];
     let body = json!({"requests": [{"type": "batch", "batch": {"steps": steps}}]}).to_string();

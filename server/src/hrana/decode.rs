@@ -15,7 +15,7 @@ use super::ProtocolVersion;
 use super::condition::{Condition, ConditionFields};
 use super::fields::{Fields, Items, List, Object, Slot, Text};
 use super::value::{Named, Positional};
-use crate::limits::{DECODED_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX};
+use crate::limits::{DECODED_ITEM_BYTES_MAX, DECODED_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX};
 use crate::problem::Problem;
 
 /// What the decoders of one body share.
@@ -83,6 +83,10 @@ pub(super) enum StreamRequest<'a> {
     CloseSql { sql_id: i32 },
     GetAutocommit,
 }
+
+const _: () = assert!(size_of::<StreamRequest<'_>>() <= DECODED_ITEM_BYTES_MAX);
+const _: () = assert!(size_of::<Step<'_>>() <= DECODED_ITEM_BYTES_MAX);
+const _: () = assert!(size_of::<Condition>() <= DECODED_ITEM_BYTES_MAX);
 
 /// The body of a pipeline request.
 pub(super) struct PipelineBody<'a> {

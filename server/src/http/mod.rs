@@ -14,6 +14,9 @@
 //!        Complete  body() is whole: take() it into a job, or use it and finish()
 //!        Err       write the problem with `connection: close`, half-close, drain, close
 //! ```
+//!
+//! A request that is refused by its head (401, 404) may still have a body to come: either close
+//! after the answer, or advance to `Complete` and finish, which drops the body.
 
 pub mod chunked;
 mod head;
