@@ -1,0 +1,57 @@
+//! `POST /v1/execute`, `POST /v1/batch`: one statement or batch on a stream of its own.
+//!
+//! Only the Python client libsql-client still speaks it over HTTP. A statement's error is the
+//! response's status here, so the response leaves as one.
+
+use std::borrow::Cow;
+
+use tenant::JobHost;
+
+use super::decode;
+use super::output::Output;
+use super::stream::{self, Requests};
+use super::{Reply, V1Call, batch, statement};
+use crate::problem::Problem;
+
+const CONTENT_TYPE: &str = "application/json";
+
+/// Run one v1 call; `out` is an empty buffer to write into. There is no baton
+/// in either direction.
+///
+/// # Panics
+/// If `out` is not empty, or host and stream break their promises.
+pub fn run_v1<H: JobHost>(host: &mut H, call: V1Call, body: &[u8], out: Vec<u8>) -> Reply {
+    let mut output = Output::whole(out);
+    let ran = match call {
+        V1Call::Execute => run_execute(host, body, &mut output),
+        V1Call::Batch => run_batch(host, body, &mut output),
+    };
+    match ran {
+        Ok(()) => Reply::ok(CONTENT_TYPE, output.bytes),
+        Err(problem) => Reply::refused(&problem, output.bytes),
+    }
+}
+
+fn run_execute<H: JobHost>(host: &mut H, body: &[u8], output: &mut Output) -> Result<(), Problem> {
+    let statement = decode::v1_execute(body)?;
+    let mut stream = stream::open(host, &Requests::Statement(&statement))?;
+    output.push("{\"result\":");
+    let executed = statement::execute(&mut stream, &statement, &mut String::new(), output);
+    output.push("}");
+    host.close(stream);
+    executed.map_err(|error| Problem {
+        message: Cow::Owned(error.message),
+        ..Problem::new(400, error.code, "a statement failed")
+    })
+}
+
+fn run_batch<H: JobHost>(host: &mut H, body: &[u8], output: &mut Output) -> Result<(), Problem> {
+    let steps = decode::v1_batch(body)?;
+    let mut stream = stream::open(host, &Requests::Batch(&steps))?;
+    output.push("{\"result\":");
+    let ran = batch::run(host, &mut stream, &steps, &mut String::new(), output);
+    assert!(ran.is_ok());
+    output.push("}");
+    host.close(stream);
+    Ok(())
+}

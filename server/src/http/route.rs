@@ -1,0 +1,106 @@
+//! From a request head to an endpoint and a tenant.
+//!
+//! A tenant is named, in this order, by
+//!
+//! 1. the path's prefix, `/db/<name>/…`: works everywhere, needs no DNS;
+//! 2. the `x-namespace` header, as sqld's clients send it;
+//! 3. the first label of Host, `<name>.anything`. A Host that is an IP address or a single label
+//!    (`localhost`), or is missing, names none: the tenant is then `default`.
+//!
+//! The path comes first because it cannot be there by accident. Empty path segments are ignored:
+//! clients append `/v2/pipeline` to base URLs that end with `/`, and some end paths with one.
+//! `X-Forwarded-Host` is not read: a proxy in front of us must pass Host on.
+
+use super::head::{Head, Method};
+use super::target::tenant_label;
+use super::tenant_name::TenantName;
+use crate::hrana::{ProtocolVersion, V1Call};
+use crate::problem::Problem;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `GET /health`: 200, empty.
+    Health,
+    /// `GET /version`: 200, the server's version.
+    Version,
+    /// `GET /v2`, `GET /v3`: 200, without a token: "do you speak this?"
+    Probe,
+    /// OPTIONS on any path: 200 with CORS headers, without a token.
+    Preflight,
+    /// `POST /v2/pipeline`, `POST /v3/pipeline`.
+    Pipeline(ProtocolVersion),
+    /// `POST /v3/cursor`.
+    Cursor,
+    /// `POST /v1/execute`, `POST /v1/batch`.
+    V1(V1Call),
+}
+
+/// An endpoint and the tenant that it is for; no tenant where none is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// What is asked for.
+    pub endpoint: Endpoint,
+    /// Of which tenant.
+    pub tenant: Option<TenantName>,
+}
+
+/// Route a request by its path, method, Host and `x-namespace`.
+///
+/// # Errors
+/// 404, 405 with the allowed methods, 400 for a name that no tenant can have.
+pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
+    if head.method() == Method::Options {
+        return Ok(Routed {
+            endpoint: Endpoint::Preflight,
+            tenant: None,
+        });
+    }
+    let mut segments = head
+        .path()
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .peekable();
+    let named_by_path = match segments.next_if_eq(&"db") {
+        Some(_) => Some(segments.next().ok_or_else(Problem::not_found)?),
+        None => None,
+    };
+    // One more than any route has, so that a longer path matches none; what follows is not read.
+    let mut path = [""; 3];
+    for (slot, segment) in path.iter_mut().zip(segments) {
+        *slot = segment;
+    }
+    let endpoint = match path {
+        ["health", "", ""] => Endpoint::Health,
+        ["version", "", ""] => Endpoint::Version,
+        ["v2" | "v3", "", ""] => Endpoint::Probe,
+        ["v2", "pipeline", ""] => Endpoint::Pipeline(ProtocolVersion::V2),
+        ["v3", "pipeline", ""] => Endpoint::Pipeline(ProtocolVersion::V3),
+        ["v3", "cursor", ""] => Endpoint::Cursor,
+        ["v1", "execute", ""] => Endpoint::V1(V1Call::Execute),
+        ["v1", "batch", ""] => Endpoint::V1(V1Call::Batch),
+        // /v3-protobuf too: a client that gets 404 there falls back to JSON.
+        _ => return Err(Problem::not_found()),
+    };
+    match endpoint {
+        Endpoint::Health | Endpoint::Version | Endpoint::Probe => match head.method() {
+            Method::Get | Method::Head => Ok(Routed {
+                endpoint,
+                tenant: None,
+            }),
+            _ => Err(Problem::wrong_method("GET, HEAD, OPTIONS")),
+        },
+        _ if head.method() == Method::Post => Ok(Routed {
+            endpoint,
+            tenant: Some(tenant(head, named_by_path)?),
+        }),
+        _ => Err(Problem::wrong_method("POST, OPTIONS")),
+    }
+}
+
+fn tenant(head: &Head<'_>, named_by_path: Option<&str>) -> Result<TenantName, Problem> {
+    let name = named_by_path
+        .or_else(|| head.namespace())
+        .or_else(|| head.host().and_then(tenant_label));
+    name.map_or_else(|| Ok(TenantName::default_tenant()), TenantName::new)
+}

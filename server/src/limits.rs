@@ -1,0 +1,78 @@
+//! Every limit of the server crate, with its reason, and how they hang together.
+//!
+//! Owns numbers only. What is refused at a limit, and with which words, stands where it is checked.
+
+/// Spare bytes of a receive buffer while a head is awaited: most requests fit whole.
+pub const RECEIVE_BYTES: usize = 4 * 1024;
+/// A receive buffer that grew past this for one request is given back after it.
+pub const RECEIVE_BYTES_KEPT: usize = 64 * 1024;
+/// Longest request head: request line, headers and the empty line. Common servers take 8 KiB; 16
+/// leaves room for a long token and a browser's cookies, which we never read.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header fields of one request. Browsers send about 20.
+pub const HEADERS_MAX: usize = 64;
+/// Longest request target. Ours are below 100 bytes; a longer one is a mistake or an attack.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Empty lines forgiven before a request line: some old clients end a body with an extra one
+/// (RFC 9112 section 2.2).
+pub const LEADING_EMPTY_LINES_MAX: u32 = 2;
+/// Digits of a Content-Length: 19 always fit into 64 bits.
+pub const CONTENT_LENGTH_DIGITS_MAX: usize = 19;
+/// Longest request body unless the route says otherwise. A text of the largest size that SQLite
+/// is allowed here (4 MiB) fits even when every second byte of it is escaped.
+pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Hex digits of a chunk size, leading zeros counted: 16 always fit into 64 bits.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
+/// Longest extension of one chunk. Nobody uses them.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// A chunked body's framing may take this part of the body's limit: one-byte chunks cost us about
+/// six bytes each, and a sender of many of them wants to keep us busy, not to send a body.
+pub const CHUNK_FRAMING_SHARE: u64 = 4;
+/// Longest trailer section of a chunked body; it is checked and dropped.
+pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
+/// Longest list of header names that a preflight answer gives back.
+pub const REQUESTED_HEADERS_BYTES_MAX: usize = 1024;
+/// Longest database name. One DNS label holds 63 bytes; the path and the header take one more so
+/// that the limit is a round number for people.
+pub const TENANT_NAME_BYTES_MAX: usize = 64;
+
+/// A response part is handed to the client when it is this long: large enough that a system call
+/// and a chunk header per part do not count, small enough to stay in the first-level cache.
+pub const OUTPUT_FLUSH_BYTES: usize = 32 * 1024;
+/// Longest response of a pipeline and of the v1 calls, as sqld's. It bounds the memory of one
+/// result, which must be held whole: a statement that fails at its last row takes back the others.
+/// Cursors have no such limit, except for a single row.
+pub const RESPONSE_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// A cursor's first part leaves at the first row or step end after this long: a short batch leaves
+/// in one piece, a long one does not keep its baton from the client.
+pub const CURSOR_FIRST_PART_NS: u64 = 20_000_000;
+/// Requests, batch steps and condition nodes of one request body, together. Each takes at most
+/// `DECODED_ITEM_BYTES_MAX` decoded, so a body of many tiny ones (`{"type":"close"}`) cannot grow
+/// past 8 MiB here (twice that while a list of them grows).
+pub const DECODED_ITEMS_MAX: u32 = 65_536;
+/// Memory of one decoded request, step or condition, without its texts and arguments.
+pub const DECODED_ITEM_BYTES_MAX: usize = 128;
+/// Arguments of one statement: SQLite's own limit on parameters. More cannot be bound anyway.
+pub const ARGUMENTS_MAX: usize = 32_766;
+/// How deep conditions nest. Clients use 2. Decoding recurses on a fiber's stack of 256 KiB.
+pub const CONDITION_DEPTH_MAX: u32 = 16;
+/// Longest error message in an answer. SQLite quotes the SQL text in some of its messages.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+/// Error messages of one batch, together: they are held until the step results are out. After
+/// that, errors carry only their code.
+pub const BATCH_ERROR_BYTES_MAX: usize = 1024 * 1024;
+/// How long a parked stream waits for its next request, as sqld's.
+pub const STREAM_IDLE_NS: u64 = 10_000_000_000;
+/// Longest baton that is looked at; ours are 64 bytes.
+pub const BATON_BYTES_MAX: usize = 256;
+
+const _: () = assert!(RECEIVE_BYTES <= RECEIVE_BYTES_KEPT);
+const _: () = assert!(HEAD_BYTES_MAX <= RECEIVE_BYTES_KEPT);
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+// Positions in a head are kept in 16 bits.
+const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(REQUESTED_HEADERS_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(TENANT_NAME_BYTES_MAX <= u8::MAX as usize);
+const _: () = assert!(OUTPUT_FLUSH_BYTES < RESPONSE_BYTES_MAX);
+const _: () = assert!(BATCH_ERROR_BYTES_MAX < RESPONSE_BYTES_MAX);
+const _: () = assert!(ERROR_MESSAGE_BYTES_MAX < OUTPUT_FLUSH_BYTES);
