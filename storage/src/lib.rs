@@ -1,5 +1,19 @@
 //! The only crate that touches the kernel, and the only one with `unsafe`.
+//!
+//! Owns the `Io` seam, fibers, SQLite's VFS and allocator, tenants' volumes and the commit log.
+//! Leaves to others who may use how much, what SQL is allowed, and every protocol.
 
-pub mod identity;
+pub mod allocator;
+pub mod extent;
+pub mod fiber;
+mod identity;
 pub mod io;
+pub mod ledger;
+pub mod limits;
 pub mod log;
+pub mod page;
+pub mod sqlite;
+pub mod vfs;
+pub mod volume;
+
+pub use identity::{TEMPORARY_FOLDER, TENANTS_FOLDER, TenantId, TenantPaths};

@@ -62,10 +62,7 @@ fn on_opened<I>(world: &mut World, _: &mut I, _: Token, opened: Opened) {
 
 fn on_received<I: Network<World>>(_: &mut World, io: &mut I, token: Token, received: Received) {
     assert!(received.result.expect("received") > 0);
-    let socket = SocketId {
-        index: token.index,
-        generation: token.generation,
-    };
+    let socket = SocketId { index: token.index, generation: token.generation };
     io.send(token, socket, received.buffer, 0, on_sent);
 }
 
@@ -82,10 +79,7 @@ fn on_transferred<I>(world: &mut World, _: &mut I, _: Token, moved: Transferred)
 /// One echo, one write and one read.
 fn turn<I: Io<World>>(io: &mut I, world: &mut World, peer: &mut TcpStream) {
     let (socket, file) = (world.socket.expect("accepted"), world.file.expect("opened"));
-    let token = Token {
-        index: socket.index,
-        generation: socket.generation,
-    };
+    let token = Token { index: socket.index, generation: socket.generation };
     let mut bytes = world.bytes.take().expect("back");
     bytes.clear();
     io.receive(token, socket, bytes, on_received);
@@ -115,16 +109,10 @@ fn allocates_nothing_once_warm<I: Io<World>>(mut io: I) {
         block: Some(Buffer::zeroed(BLOCK_BYTES)),
         ..World::default()
     };
-    let (listener, address) = io
-        .listen("127.0.0.1:0".parse().expect("valid"))
-        .expect("listens");
+    let (listener, address) = io.listen("127.0.0.1:0".parse().expect("valid")).expect("listens");
     io.accept(Token::default(), listener, on_accepted);
     let mut peer = TcpStream::connect(address).expect("connected");
-    let options = OpenOptions {
-        create: Create::IfMissing,
-        write: true,
-        ..OpenOptions::READ
-    };
+    let options = OpenOptions { create: Create::IfMissing, write: true, ..OpenOptions::READ };
     io.open(Token::default(), Path::new("file"), options, on_opened);
     while world.socket.is_none() || world.file.is_none() {
         io.run(&mut world, None);
@@ -146,10 +134,7 @@ fn allocates_nothing_once_warm<I: Io<World>>(mut io: I) {
 }
 
 fn open_descriptors() -> usize {
-    Path::new("/proc/self/fd")
-        .read_dir()
-        .expect("Linux")
-        .count()
+    Path::new("/proc/self/fd").read_dir().expect("Linux").count()
 }
 
 #[test]

@@ -31,11 +31,7 @@ impl Buffer {
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout);
         };
-        Buffer {
-            start,
-            length_bytes: capacity_bytes,
-            capacity_bytes,
-        }
+        Buffer { start, length_bytes: capacity_bytes, capacity_bytes }
     }
 
     fn layout(capacity_bytes: usize) -> Layout {
@@ -82,10 +78,6 @@ impl Drop for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Buffer({} of {} bytes)",
-            self.length_bytes, self.capacity_bytes
-        )
+        write!(f, "Buffer({} of {} bytes)", self.length_bytes, self.capacity_bytes)
     }
 }

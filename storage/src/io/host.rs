@@ -107,12 +107,7 @@ impl<W, B: Backend> HostIo<W, B> {
         let entry = self.operations.vacant_entry();
         let key = OperationKey::new(entry.key(), self.next_generation);
         self.next_generation = self.next_generation.wrapping_add(1);
-        entry.insert(Operation {
-            key,
-            token,
-            request,
-            call,
-        });
+        entry.insert(Operation { key, token, request, call });
         key
     }
 
@@ -175,12 +170,7 @@ impl<W, B: Backend> HostIo<W, B> {
 
     fn end(&mut self, world: &mut W, ended: Ended) {
         let operation = self.operations.remove(ended.key.index());
-        let Operation {
-            token,
-            request,
-            call,
-            ..
-        } = operation;
+        let Operation { token, request, call, .. } = operation;
         let result = ended.result;
         match call {
             Call::Accept(listener, done) => {
@@ -273,9 +263,7 @@ impl<W, B: Backend> Io<W> for HostIo<W, B> {
             } else {
                 Some(0)
             };
-            let woken = self
-                .backend
-                .wait(&mut self.operations, &mut self.ended, timeout_ns);
+            let woken = self.backend.wait(&mut self.operations, &mut self.ended, timeout_ns);
             // What ended may be only a step of an operation; then nothing is called yet.
             if self.dispatch(world) > 0 || woken == Woken::Interrupted {
                 return;

@@ -60,9 +60,7 @@ fn nanoseconds(clock: ClockId) -> u64 {
     let time = rustix::time::clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 /// Fill `bytes` from the kernel's generator.
@@ -90,24 +88,15 @@ pub fn fill_entropy(bytes: &mut [u8]) {
 pub fn fill_entropy(bytes: &mut [u8]) {
     use std::io::Read;
     let mut source = std::fs::File::open("/dev/urandom").expect("the kernel gives randomness");
-    source
-        .read_exact(bytes)
-        .expect("the kernel gives randomness");
+    source.read_exact(bytes).expect("the kernel gives randomness");
 }
 
 /// How to open a directory, to name files in it or to sync its names.
-pub const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+pub const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The data folder, opened; it must exist.
 pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(
-        CWD,
-        path,
-        DIRECTORY_FLAGS,
-        Mode::empty(),
-    )?)
+    Ok(rustix::fs::openat(CWD, path, DIRECTORY_FLAGS, Mode::empty())?)
 }
 
 /// The path as the kernel takes it, after checking that it stays inside the data folder.
@@ -115,9 +104,7 @@ pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// `InvalidInput` if it is empty, absolute, too long, or has `..`, `.` or a zero byte in it.
 pub fn inner_path(path: &Path) -> io::Result<CString> {
-    let normal = path
-        .components()
-        .all(|component| matches!(component, Component::Normal(_)));
+    let normal = path.components().all(|component| matches!(component, Component::Normal(_)));
     let bytes = path.as_os_str().as_bytes();
     if !normal || bytes.is_empty() || bytes.len() > PATH_BYTES_MAX {
         return Err(ErrorKind::InvalidInput.into());
@@ -229,12 +216,7 @@ pub fn listen(address: SocketAddr, nonblocking: bool) -> io::Result<(OwnedFd, So
 #[cfg(target_os = "linux")]
 fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = rustix::net::SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(
-        family,
-        SocketType::STREAM,
-        flags,
-        None,
-    )?)
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -273,33 +255,16 @@ mod tests {
 
     #[test]
     fn paths_stay_inside_the_data_folder() {
-        let refused = [
-            "",
-            "/etc/passwd",
-            "../up",
-            "a/../../b",
-            "a/..",
-            "./a",
-            "a\0b",
-            "/",
-        ];
+        let refused = ["", "/etc/passwd", "../up", "a/../../b", "a/..", "./a", "a\0b", "/"];
         for path in refused {
             let error = inner_path(Path::new(path)).expect_err(path);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path:?}");
         }
         for path in ["a", "00/ff/12.db", "..a", "a../b"] {
-            assert_eq!(
-                inner_path(Path::new(path)).expect(path).as_bytes(),
-                path.as_bytes()
-            );
+            assert_eq!(inner_path(Path::new(path)).expect(path).as_bytes(), path.as_bytes());
         }
         assert!(inner_path(Path::new(&"x".repeat(PATH_BYTES_MAX + 1))).is_err());
-        assert_eq!(
-            inner_directory(Path::new(""))
-                .expect("the folder")
-                .as_c_str(),
-            c"."
-        );
+        assert_eq!(inner_directory(Path::new("")).expect("the folder").as_c_str(), c".");
         assert!(inner_directory(Path::new("..")).is_err());
     }
 

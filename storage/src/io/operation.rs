@@ -69,29 +69,13 @@ pub enum Request {
     /// Receive into the spare capacity.
     Receive { socket: Descriptor, buffer: Vec<u8> },
     /// Send `buffer[offset..]`.
-    Send {
-        socket: Descriptor,
-        buffer: Vec<u8>,
-        offset: usize,
-    },
+    Send { socket: Descriptor, buffer: Vec<u8>, offset: usize },
     /// Open a path in the data folder.
-    Open {
-        folder: Descriptor,
-        path: CString,
-        flags: OFlags,
-    },
+    Open { folder: Descriptor, path: CString, flags: OFlags },
     /// Read `buffer.len()` bytes.
-    Read {
-        file: Descriptor,
-        buffer: Buffer,
-        offset: u64,
-    },
+    Read { file: Descriptor, buffer: Buffer, offset: u64 },
     /// Write `buffer.len()` bytes.
-    Write {
-        file: Descriptor,
-        buffer: Buffer,
-        offset: u64,
-    },
+    Write { file: Descriptor, buffer: Buffer, offset: u64 },
     /// Make bytes and size durable.
     Sync { file: Descriptor },
     /// Make a directory's names durable. Owns the descriptor: nobody else knows it.
@@ -103,11 +87,7 @@ pub enum Request {
     /// Create a directory.
     MakeDirectory { folder: Descriptor, path: CString },
     /// Rename, replacing the target.
-    Rename {
-        folder: Descriptor,
-        from: CString,
-        to: CString,
-    },
+    Rename { folder: Descriptor, from: CString, to: CString },
     /// Remove a name.
     Remove { folder: Descriptor, path: CString },
     /// Refused before it reached the kernel, for a path that is none of ours.
@@ -117,10 +97,7 @@ pub enum Request {
 impl Request {
     /// Whether it waits for a peer, so that only cancelling is sure to end it.
     pub fn waits_for_peer(&self) -> bool {
-        matches!(
-            self,
-            Request::Accept { .. } | Request::Receive { .. } | Request::Send { .. }
-        )
+        matches!(self, Request::Accept { .. } | Request::Receive { .. } | Request::Send { .. })
     }
 }
 

@@ -161,9 +161,7 @@ impl Poll {
             return true;
         }
         let position = source.reading.iter().position(|&reading| reading == key);
-        position
-            .and_then(|position| source.reading.remove(position))
-            .is_some()
+        position.and_then(|position| source.reading.remove(position)).is_some()
     }
 
     /// A source is ready: its operations are tried again, and wait again if that was wrong.
@@ -176,16 +174,8 @@ impl Poll {
         let Some(source) = self.sources.get_mut(event.key) else {
             return;
         };
-        let reading_count = if event.readable {
-            source.reading.len()
-        } else {
-            0
-        };
-        let writing = if event.writable {
-            source.writing.take()
-        } else {
-            None
-        };
+        let reading_count = if event.readable { source.reading.len() } else { 0 };
+        let writing = if event.writable { source.writing.take() } else { None };
         for _ in 0..reading_count {
             if let Some(key) = self.sources[event.key].reading.pop_front() {
                 self.try_one(key, operations, ended);
@@ -223,44 +213,22 @@ fn attempt(request: &mut Request) -> io::Result<Outcome> {
             let (_, received) = rustix::net::recv(socket.borrow(), spare, flags)?;
             Ok(Outcome::Count(received))
         }
-        Request::Send {
-            socket,
-            buffer,
-            offset,
-        } => {
+        Request::Send { socket, buffer, offset } => {
             let sent = rustix::net::send(socket.borrow(), &buffer[*offset..], SEND_FLAGS)?;
             Ok(Outcome::Count(sent))
         }
-        Request::Open {
-            folder,
-            path,
-            flags,
-        } => {
+        Request::Open { folder, path, flags } => {
             let mode = Mode::from_raw_mode(kernel::FILE_MODE as _);
             let opened = rustix::fs::openat(folder.borrow(), path.as_c_str(), *flags, mode)?;
             Ok(Outcome::Descriptor(opened))
         }
-        Request::Read {
-            file,
-            buffer,
-            offset,
-        } => Ok(Outcome::Count(rustix::io::pread(
-            file.borrow(),
-            &mut buffer[..],
-            *offset,
-        )?)),
-        Request::Write {
-            file,
-            buffer,
-            offset,
-        } => Ok(Outcome::Count(rustix::io::pwrite(
-            file.borrow(),
-            buffer,
-            *offset,
-        )?)),
-        request => attempt_without_bytes(request)
-            .map(|()| Outcome::Count(0))
-            .map_err(Into::into),
+        Request::Read { file, buffer, offset } => {
+            Ok(Outcome::Count(rustix::io::pread(file.borrow(), &mut buffer[..], *offset)?))
+        }
+        Request::Write { file, buffer, offset } => {
+            Ok(Outcome::Count(rustix::io::pwrite(file.borrow(), buffer, *offset)?))
+        }
+        request => attempt_without_bytes(request).map(|()| Outcome::Count(0)).map_err(Into::into),
     }
 }
 
@@ -328,9 +296,7 @@ impl Backend for Poll {
 
     fn cancel(&mut self, key: OperationKey, request: &Request, ended: &mut VecDeque<Ended>) {
         let position = self.queue.iter().position(|&queued| queued == key);
-        let queued = position
-            .and_then(|position| self.queue.remove(position))
-            .is_some();
+        let queued = position.and_then(|position| self.queue.remove(position)).is_some();
         let descriptor = peer_descriptor(request);
         if queued || descriptor.is_some_and(|descriptor| self.forget(descriptor, key)) {
             let result = Err(Errno::CANCELED.into());
@@ -343,14 +309,8 @@ impl Backend for Poll {
         let Some(source) = self.sources.get_mut(index) else {
             return;
         };
-        assert!(
-            source.reading.is_empty(),
-            "nobody reads from a closed descriptor"
-        );
-        assert!(
-            source.writing.is_none(),
-            "nobody writes to a closed descriptor"
-        );
+        assert!(source.reading.is_empty(), "nobody reads from a closed descriptor");
+        assert!(source.writing.is_none(), "nobody writes to a closed descriptor");
         if std::mem::take(&mut source.registered) {
             // The close takes it out as well, unless a child process holds a copy.
             let _gone = self.poller.delete(descriptor.as_fd());
@@ -369,9 +329,7 @@ impl Backend for Poll {
         let wait_ns = if busy { 0 } else { timeout_ns.min(WAIT_NS_MAX) };
         let mut events = self.events.take().expect("back since the last wait");
         events.clear();
-        let answer = self
-            .poller
-            .wait(&mut events, Some(Duration::from_nanos(wait_ns)));
+        let answer = self.poller.wait(&mut events, Some(Duration::from_nanos(wait_ns)));
         for event in events.iter() {
             self.on_ready(event, operations, ended);
         }

@@ -13,10 +13,7 @@ pub struct Table<T> {
 impl<T> Table<T> {
     /// An empty table.
     pub fn new() -> Table<T> {
-        Table {
-            entries: Slab::new(),
-            next_generation: 1,
-        }
+        Table { entries: Slab::new(), next_generation: 1 }
     }
 
     /// Add an entry; returns its index and generation.

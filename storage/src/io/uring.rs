@@ -116,10 +116,7 @@ impl Setup {
         builder.setup_clamp().setup_cqsize(COMPLETIONS_MAX);
         // The task-run flag tells us when an enter has to ask for completions.
         if self != Setup::Plain {
-            builder
-                .setup_submit_all()
-                .setup_coop_taskrun()
-                .setup_taskrun_flag();
+            builder.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
         }
         if self == Setup::Deferred {
             builder.setup_single_issuer().setup_defer_taskrun();
@@ -310,39 +307,25 @@ fn entry(request: &mut Request) -> squeue::Entry {
             let length_bytes = transfer_bytes(spare.len());
             opcode::Recv::new(Fd(socket.raw()), spare.as_mut_ptr().cast(), length_bytes).build()
         }
-        Request::Send {
-            socket,
-            buffer,
-            offset,
-        } => {
+        Request::Send { socket, buffer, offset } => {
             let bytes = &buffer[*offset..];
             let flags = rustix::net::SendFlags::NOSIGNAL.bits().cast_signed();
             let length_bytes = transfer_bytes(bytes.len());
             let send = opcode::Send::new(Fd(socket.raw()), bytes.as_ptr(), length_bytes);
             send.flags(flags).build()
         }
-        Request::Open {
-            folder,
-            path,
-            flags,
-        } => opcode::OpenAt::new(Fd(folder.raw()), path.as_ptr())
-            .flags(flags.bits().cast_signed())
-            .mode(kernel::FILE_MODE)
-            .build(),
-        Request::Read {
-            file,
-            buffer,
-            offset,
-        } => {
+        Request::Open { folder, path, flags } => {
+            opcode::OpenAt::new(Fd(folder.raw()), path.as_ptr())
+                .flags(flags.bits().cast_signed())
+                .mode(kernel::FILE_MODE)
+                .build()
+        }
+        Request::Read { file, buffer, offset } => {
             let length_bytes = transfer_bytes(buffer.len());
             let read = opcode::Read::new(Fd(file.raw()), buffer.as_mut_ptr(), length_bytes);
             read.offset(*offset).build()
         }
-        Request::Write {
-            file,
-            buffer,
-            offset,
-        } => {
+        Request::Write { file, buffer, offset } => {
             let length_bytes = transfer_bytes(buffer.len());
             let write = opcode::Write::new(Fd(file.raw()), buffer.as_ptr(), length_bytes);
             write.offset(*offset).build()

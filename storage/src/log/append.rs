@@ -185,10 +185,7 @@ impl Log {
             Class::Tenant => self.options.system_reserve_bytes,
             Class::System => 0,
         };
-        let available = self
-            .free_bytes()
-            .saturating_sub(self.reserved)
-            .saturating_sub(kept);
+        let available = self.free_bytes().saturating_sub(self.reserved).saturating_sub(kept);
         if bytes > available {
             let capacity = usable_bytes(&self.options) - kept;
             return Err(LogFull {
@@ -236,17 +233,11 @@ impl Log {
     #[must_use]
     pub fn sequence_at_pressure(&self, percent: u32) -> Option<Sequence> {
         let target = self.capacity_bytes() / 100 * u64::from(percent);
-        let over = self
-            .used_bytes()
-            .checked_sub(target)
-            .filter(|over| *over > 0)?;
+        let over = self.used_bytes().checked_sub(target).filter(|over| *over > 0)?;
         // One block more: the batch that makes the new `redo_from` durable.
         let over = over + BLOCK_BYTES as u64;
         let segments = over.div_ceil(self.options.segment_bytes) as usize;
-        let from = self
-            .segments
-            .get(segments)
-            .map_or(self.filling.sequence, |(_, first)| *first);
+        let from = self.segments.get(segments).map_or(self.filling.sequence, |(_, first)| *first);
         Some(from)
     }
 
@@ -275,10 +266,7 @@ impl Log {
     ) -> Transaction {
         assert!(page_count > 0);
         let reserved = self.transaction_bytes(page_count);
-        assert!(
-            reserved <= self.reserved,
-            "a transaction takes over what was reserved for it"
-        );
+        assert!(reserved <= self.reserved, "a transaction takes over what was reserved for it");
         self.transactions += 1;
         Transaction {
             id: self.transactions,
@@ -341,10 +329,7 @@ impl Log {
     pub fn finish(&mut self, transaction: Transaction) -> Committed {
         assert_eq!(transaction.pushed, transaction.page_count);
         self.close(&transaction);
-        Committed {
-            first: transaction.first,
-            last: transaction.last,
-        }
+        Committed { first: transaction.first, last: transaction.last }
     }
 
     /// End a transaction whose pages are not all pushed: it never happened. Its unused space is
@@ -385,9 +370,7 @@ impl Log {
     /// The first batch of the oldest live segment.
     #[must_use]
     pub fn oldest_sequence(&self) -> Sequence {
-        self.segments
-            .front()
-            .map_or(self.filling.sequence, |(_, first)| *first)
+        self.segments.front().map_or(self.filling.sequence, |(_, first)| *first)
     }
 
     /// What a start would find as `redo_from` if the process ended now, or older than that.
@@ -418,18 +401,11 @@ impl Log {
             return None;
         }
         self.seal_if_due(false);
-        let batch = self
-            .flight
-            .as_mut()
-            .and_then(|flight| flight.writing.operation());
+        let batch = self.flight.as_mut().and_then(|flight| flight.writing.operation());
         if let Some(operation) = batch {
             return Some(self.request(Owner::Batch, operation));
         }
-        let copy = self
-            .copies
-            .writing
-            .as_mut()
-            .and_then(|(_, writing)| writing.operation());
+        let copy = self.copies.writing.as_mut().and_then(|(_, writing)| writing.operation());
         if let Some(operation) = copy {
             return Some(self.request(Owner::Copy, operation));
         }
@@ -448,13 +424,8 @@ impl Log {
     /// # Panics
     /// If there is no such request, or the reply is of another kind.
     pub fn complete(&mut self, id: LogRequestId, reply: LogReply) {
-        let index = self
-            .in_flight
-            .iter()
-            .position(|(waiting, _)| *waiting == id);
-        let (_, owner) = self
-            .in_flight
-            .swap_remove(index.expect("the request is in flight"));
+        let index = self.in_flight.iter().position(|(waiting, _)| *waiting == id);
+        let (_, owner) = self.in_flight.swap_remove(index.expect("the request is in flight"));
         if self.failed.is_some() {
             return;
         }
@@ -541,19 +512,12 @@ impl Log {
         };
         let redo_from = self.redo_from();
         let sealed = self.redo_sealed;
-        let frees = self
-            .segments
-            .iter()
-            .skip(1)
-            .any(|(_, at)| sealed < *at && *at <= redo_from);
+        let frees = self.segments.iter().skip(1).any(|(_, at)| sealed < *at && *at <= redo_from);
         let wanted = asked && (self.filling.commits > 0 || frees);
         if !(self.filling.full || wanted) || !self.slots.ready(self.options.slot(place.segment)) {
             return;
         }
-        let spare = self
-            .spare
-            .take()
-            .expect("a buffer is spare while nothing is in flight");
+        let spare = self.spare.take().expect("a buffer is spare while nothing is in flight");
         let mut copy = self.copies.spare.pop().expect("two copies are enough");
         let sequence = self.filling.sequence;
         let (buffer, header_bytes, hash) = self.filling.seal(redo_from, self.previous);
@@ -563,12 +527,7 @@ impl Log {
         self.next_place = place.after(buffer.len() as u64, self.options.segment_bytes);
         let file = LogFile::Segment(self.options.slot(place.segment));
         let writing = Writing::new(file, place.offset, buffer);
-        self.flight = Some(Flight {
-            sequence,
-            redo_from,
-            writing,
-            copy,
-        });
+        self.flight = Some(Flight { sequence, redo_from, writing, copy });
         self.filling.reset(sequence.next(), spare);
         self.place_filling();
     }
@@ -576,23 +535,15 @@ impl Log {
     /// What a header may say now: no further than the oldest transaction that is still open.
     fn redo_from(&self) -> Sequence {
         let open = self.open.iter().map(|(_, first)| *first).min();
-        self.redo_wanted
-            .min(open.unwrap_or(self.redo_wanted))
-            .max(self.redo_sealed)
+        self.redo_wanted.min(open.unwrap_or(self.redo_wanted)).max(self.redo_sealed)
     }
 
     fn oldest_segment(&self) -> u64 {
-        self.segments
-            .front()
-            .map_or(self.next_place.segment, |(segment, _)| *segment)
+        self.segments.front().map_or(self.next_place.segment, |(segment, _)| *segment)
     }
 
     fn free_segments(&mut self) {
-        while self
-            .segments
-            .get(1)
-            .is_some_and(|(_, first)| *first <= self.redo_durable)
-        {
+        while self.segments.get(1).is_some_and(|(_, first)| *first <= self.redo_durable) {
             self.segments.pop_front();
         }
     }
@@ -608,8 +559,7 @@ impl Log {
         self.filling.place = Some(place);
         self.filling.blocks_max = left.min(self.options.batch_bytes_max) / BLOCK_BYTES;
         if place.offset == 0 {
-            self.segments
-                .push_back((place.segment, self.filling.sequence));
+            self.segments.push_back((place.segment, self.filling.sequence));
         }
         assert!(self.segments.len() as u64 <= count);
         self.want_segments();
@@ -629,21 +579,12 @@ impl Log {
         let ready = |segment: u64| self.slots.ready(self.options.slot(segment));
         let mut after = end - place.segment - 1;
         if self.slots.refused().is_some() {
-            after = (place.segment + 1..end)
-                .take_while(|segment| ready(*segment))
-                .count() as u64;
+            after = (place.segment + 1..end).take_while(|segment| ready(*segment)).count() as u64;
             if !ready(place.segment) {
                 return 0;
             }
         }
         let offset = place.offset + self.filling.batch_bytes();
-        free_bytes(
-            &self.options,
-            Place {
-                segment: place.segment,
-                offset,
-            },
-            after,
-        )
+        free_bytes(&self.options, Place { segment: place.segment, offset }, after)
     }
 }

@@ -117,16 +117,10 @@ impl Filling {
         record.page_count += 1;
         record.last = position.last;
         self.commits += u32::from(position.last);
-        self.pages.push(PageEntry {
-            number,
-            check: page_check(image),
-        });
+        self.pages.push(PageEntry { number, check: page_check(image) });
         self.make_room_for_header();
         let end = (self.header_blocks + self.pages.len()) * BLOCK_BYTES;
-        let buffer = self
-            .buffer
-            .as_mut()
-            .expect("a filling batch has its buffer");
+        let buffer = self.buffer.as_mut().expect("a filling batch has its buffer");
         buffer[end - BLOCK_BYTES..end].copy_from_slice(image);
         new_record
     }
@@ -139,10 +133,7 @@ impl Filling {
         assert_eq!(wanted, self.header_blocks + 1);
         let start = self.header_blocks * BLOCK_BYTES;
         let images = (self.pages.len() - 1) * BLOCK_BYTES;
-        let buffer = self
-            .buffer
-            .as_mut()
-            .expect("a filling batch has its buffer");
+        let buffer = self.buffer.as_mut().expect("a filling batch has its buffer");
         buffer.copy_within(start..start + images, start + BLOCK_BYTES);
         self.header_blocks = wanted;
     }
@@ -151,12 +142,7 @@ impl Filling {
     /// and its hash; `reset` must follow.
     pub fn seal(&mut self, redo_from: Sequence, previous: [u8; 32]) -> (Buffer, usize, [u8; 32]) {
         let place = self.place.expect("a batch is sealed where it has a place");
-        let fields = HeaderFields {
-            sequence: self.sequence,
-            place,
-            redo_from,
-            previous,
-        };
+        let fields = HeaderFields { sequence: self.sequence, place, redo_from, previous };
         let mut buffer = self.buffer.take().expect("a filling batch has its buffer");
         let hash = encode(&fields, &self.records, &self.pages, &mut buffer);
         let blocks = self.header_blocks + self.pages.len();

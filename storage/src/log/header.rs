@@ -147,10 +147,7 @@ impl Header {
         }
         let fields = HeaderFields {
             sequence: Sequence(read_u64(bytes, 16)),
-            place: Place {
-                segment: read_u64(bytes, 24),
-                offset: read_u64(bytes, 32),
-            },
+            place: Place { segment: read_u64(bytes, 24), offset: read_u64(bytes, 32) },
             redo_from: Sequence(read_u64(bytes, 40)),
             previous: bytes[64..96].try_into().ok()?,
         };
@@ -159,25 +156,16 @@ impl Header {
             return None;
         }
         let pages_offset = HEADER_FIXED_BYTES + record_count * RECORD_ENTRY_BYTES;
-        let records: Vec<Record> = (0..record_count)
-            .map(|index| read_record(bytes, index))
-            .collect();
+        let records: Vec<Record> =
+            (0..record_count).map(|index| read_record(bytes, index)).collect();
         let pages: Vec<PageEntry> = (0..page_count)
             .map(|index| read_page(bytes, pages_offset + index * PAGE_ENTRY_BYTES))
             .collect();
-        let listed: u64 = records
-            .iter()
-            .map(|record| u64::from(record.page_count))
-            .sum();
+        let listed: u64 = records.iter().map(|record| u64::from(record.page_count)).sum();
         if listed != page_count as u64 || pages.iter().any(|page| page.number == 0) {
             return None;
         }
-        Some(Header {
-            fields,
-            hash,
-            records,
-            pages,
-        })
+        Some(Header { fields, hash, records, pages })
     }
 }
 
@@ -288,10 +276,7 @@ pub fn describe_batch(bytes: &[u8]) -> String {
 }
 
 fn short_hex(bytes: &[u8]) -> String {
-    bytes[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn header_hash(bytes: &[u8]) -> [u8; 32] {
@@ -325,10 +310,7 @@ fn read_record(bytes: &[u8], index: usize) -> Record {
 fn read_page(bytes: &[u8], offset: usize) -> PageEntry {
     let mut check = [0; 16];
     check.copy_from_slice(&bytes[offset + 4..offset + PAGE_ENTRY_BYTES]);
-    PageEntry {
-        number: read_u32(bytes, offset),
-        check,
-    }
+    PageEntry { number: read_u32(bytes, offset), check }
 }
 
 pub(super) fn read_u32(bytes: &[u8], offset: usize) -> u32 {

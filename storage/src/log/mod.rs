@@ -86,15 +86,9 @@ impl Place {
         let offset = self.offset + batch_bytes;
         assert!(offset <= segment_bytes);
         if segment_bytes - offset < 2 * BLOCK_BYTES as u64 {
-            return Place {
-                segment: self.segment + 1,
-                offset: 0,
-            };
+            return Place { segment: self.segment + 1, offset: 0 };
         }
-        Place {
-            segment: self.segment,
-            offset,
-        }
+        Place { segment: self.segment, offset }
     }
 }
 
@@ -248,8 +242,5 @@ pub(crate) fn mismatched(reply: &LogReply) -> ! {
 
 /// Whether an error of a read or write says "try again" rather than "failed".
 pub(crate) fn is_interruption(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-    )
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }

@@ -42,13 +42,7 @@ pub struct Slots {
 impl Slots {
     /// The files as a scan found them.
     pub fn new(states: Vec<SlotState>, segment_bytes: u64) -> Slots {
-        Slots {
-            states,
-            segment_bytes,
-            making: None,
-            in_flight: false,
-            refused: None,
-        }
+        Slots { states, segment_bytes, making: None, in_flight: false, refused: None }
     }
 
     /// Whether batches may be written to the slot.
@@ -72,11 +66,7 @@ impl Slots {
         if state.ready || self.making.is_some() || self.refused.is_some() {
             return;
         }
-        let step = if state.opened {
-            Step::Allocate
-        } else {
-            Step::Open
-        };
+        let step = if state.opened { Step::Allocate } else { Step::Open };
         self.making = Some((slot, step));
     }
 
@@ -89,10 +79,7 @@ impl Slots {
         let file = LogFile::Segment(*slot);
         let operation = match step {
             Step::Open => LogOperation::Open { file, create: true },
-            Step::Allocate => LogOperation::Allocate {
-                file,
-                bytes: self.segment_bytes,
-            },
+            Step::Allocate => LogOperation::Allocate { file, bytes: self.segment_bytes },
             Step::Zero { writing, .. } => writing.operation()?,
             Step::Sync => LogOperation::Sync { file },
             Step::SyncDirectory => LogOperation::SyncDirectory,
@@ -170,9 +157,6 @@ impl Slots {
         let mut buffer = buffer.unwrap_or_else(|| Buffer::zeroed(bytes));
         buffer.set_len(bytes);
         let writing = Writing::new(file, offset, buffer);
-        Step::Zero {
-            written: offset + bytes as u64,
-            writing,
-        }
+        Step::Zero { written: offset + bytes as u64, writing }
     }
 }

@@ -84,18 +84,11 @@ impl Reader {
         }
         self.in_flight = true;
         let bytes = self.piece_bytes.min(self.bytes - self.filled);
-        let buffer = self
-            .buffer
-            .take()
-            .filter(|buffer| buffer.capacity() >= bytes);
+        let buffer = self.buffer.take().filter(|buffer| buffer.capacity() >= bytes);
         let mut buffer = buffer.unwrap_or_else(|| Buffer::zeroed(bytes));
         buffer.set_len(bytes);
         let offset = self.start + self.filled as u64;
-        Some(LogOperation::Read {
-            file: self.file,
-            offset,
-            buffer,
-        })
+        Some(LogOperation::Read { file: self.file, offset, buffer })
     }
 
     /// The read in flight ended.

@@ -169,15 +169,9 @@ impl fmt::Display for RecoveryError {
                 write!(f, "commit log file {}: {reason}", file.name())
             }
             RecoveryError::Version { found } => {
-                write!(
-                    f,
-                    "the commit log has format version {found}; this program reads version 1"
-                )
+                write!(f, "the commit log has format version {found}; this program reads version 1")
             }
-            RecoveryError::Shape {
-                segment_bytes,
-                segment_count,
-            } => write!(
+            RecoveryError::Shape { segment_bytes, segment_count } => write!(
                 f,
                 "the commit log says {segment_count} segments of {segment_bytes} bytes: not \
                  a shape of this program"
@@ -195,12 +189,7 @@ impl fmt::Display for RecoveryError {
                 "commit log file {} is missing, and batches were written to it",
                 LogFile::Segment(*slot).name()
             ),
-            RecoveryError::Unreadable {
-                slot,
-                place,
-                sequence,
-                reason,
-            } => {
+            RecoveryError::Unreadable { slot, place, sequence, reason } => {
                 let file = LogFile::Segment(*slot).name();
                 write!(f, "commit log file {file}: the batch ")?;
                 if let Some(sequence) = sequence {

@@ -61,12 +61,7 @@ impl Replay {
             let end = index + record.page_count as usize;
             if record.fragment == 0 {
                 let images = Vec::new();
-                let pending = Pending {
-                    txid: record.txid,
-                    fragments: 0,
-                    first: sequence,
-                    images,
-                };
+                let pending = Pending { txid: record.txid, fragments: 0, first: sequence, images };
                 self.pending.insert(record.tenant, pending);
             }
             let pending = self.pending.get_mut(&record.tenant);
@@ -89,12 +84,7 @@ impl Replay {
                     check: page.check,
                 };
                 let first = pending.first;
-                let image = Image {
-                    location,
-                    first,
-                    sequence,
-                    good: *good,
-                };
+                let image = Image { location, first, sequence, good: *good };
                 pending.images.push((page.number, image));
             }
             if record.last {
@@ -105,15 +95,9 @@ impl Replay {
     }
 
     fn commit(&mut self, tenant: TenantId, database_pages: u32) {
-        let pending = self
-            .pending
-            .remove(&tenant)
-            .expect("the transaction is pending");
+        let pending = self.pending.remove(&tenant).expect("the transaction is pending");
         let tenant = self.tenants.entry(tenant).or_default();
-        tenant.ended.push(Ended {
-            txid: pending.txid,
-            first: pending.first,
-        });
+        tenant.ended.push(Ended { txid: pending.txid, first: pending.first });
         tenant.database_pages = database_pages;
         tenant.images.extend(pending.images);
         if let Some(beyond) = database_pages.checked_add(1) {
@@ -131,10 +115,7 @@ impl Replay {
                 continue;
             };
             let last = tenant.ended.last().expect("a tenant has a transaction");
-            let images = tenant
-                .images
-                .iter()
-                .filter(|(_, image)| image.first >= redo_from);
+            let images = tenant.images.iter().filter(|(_, image)| image.first >= redo_from);
             let bad = images.clone().find(|(_, image)| !image.good);
             let mut recovered = RecoveredTenant {
                 first_txid: first.txid,
@@ -153,9 +134,8 @@ impl Replay {
                     ),
                 }),
                 None => {
-                    recovered.pages = images
-                        .map(|(number, image)| (*number, image.location))
-                        .collect();
+                    recovered.pages =
+                        images.map(|(number, image)| (*number, image.location)).collect();
                 }
             }
             tenants.insert(id, recovered);

@@ -48,10 +48,7 @@ pub enum SuperblockRead {
 impl Superblock {
     /// The shape that the options ask for.
     pub fn of(options: &LogOptions) -> Superblock {
-        Superblock {
-            segment_bytes: options.segment_bytes,
-            segment_count: options.segment_count,
-        }
+        Superblock { segment_bytes: options.segment_bytes, segment_count: options.segment_count }
     }
 
     /// Write it to the first block of `out`.
@@ -68,10 +65,7 @@ impl Superblock {
 
     /// Read the ring's first two blocks: either twin will do.
     pub fn read(bytes: &[u8]) -> SuperblockRead {
-        let twins = bytes
-            .chunks_exact(BLOCK_BYTES)
-            .take(2)
-            .map(Superblock::read_one);
+        let twins = bytes.chunks_exact(BLOCK_BYTES).take(2).map(Superblock::read_one);
         let mut found = SuperblockRead::Damaged;
         for twin in twins {
             if found == SuperblockRead::Damaged {
@@ -118,9 +112,7 @@ impl Slot {
                 continue;
             };
             let sequence = header.fields.sequence;
-            let newer = newest
-                .as_ref()
-                .is_none_or(|held| held.fields.sequence < sequence);
+            let newer = newest.as_ref().is_none_or(|held| held.fields.sequence < sequence);
             if slot_index(sequence) == index && newer {
                 newest = Some(header);
             }
@@ -129,11 +121,7 @@ impl Slot {
             return Slot::Holds(Box::new(header));
         }
         let zero = |block: usize| is_zero(&bytes[block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES]);
-        if zero(0) || zero(1) {
-            Slot::Empty
-        } else {
-            Slot::Bad
-        }
+        if zero(0) || zero(1) { Slot::Empty } else { Slot::Bad }
     }
 }
 

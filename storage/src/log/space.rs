@@ -37,16 +37,8 @@ pub struct LogFull {
 
 impl std::fmt::Display for LogFull {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LogFull {
-            used,
-            capacity,
-            wanted,
-            ..
-        } = self;
-        write!(
-            f,
-            "the commit log is full: {used} of {capacity} bytes used, {wanted} more wanted"
-        )?;
+        let LogFull { used, capacity, wanted, .. } = self;
+        write!(f, "the commit log is full: {used} of {capacity} bytes used, {wanted} more wanted")?;
         if self.disk_refused {
             write!(f, "; the disk refused a new log segment")?;
         }

@@ -32,13 +32,7 @@ impl Writing {
         assert!(!buffer.is_empty());
         assert!(buffer.len().is_multiple_of(BLOCK_BYTES));
         assert!(offset.is_multiple_of(BLOCK_BYTES as u64));
-        Writing {
-            file,
-            offset,
-            bytes: buffer.len(),
-            buffer: Some(buffer),
-            stalls: 0,
-        }
+        Writing { file, offset, bytes: buffer.len(), buffer: Some(buffer), stalls: 0 }
     }
 
     /// Which file it goes to.
@@ -49,11 +43,7 @@ impl Writing {
     /// The next operation, unless one is in flight.
     pub fn operation(&mut self) -> Option<LogOperation> {
         let buffer = self.buffer.take()?;
-        Some(LogOperation::Write {
-            file: self.file,
-            offset: self.offset,
-            buffer,
-        })
+        Some(LogOperation::Write { file: self.file, offset: self.offset, buffer })
     }
 
     /// The operation in flight ended. Counts are rounded down to blocks: direct I/O goes on only at
@@ -85,11 +75,6 @@ impl Writing {
     }
 
     fn describe(&self, reason: &str) -> String {
-        format!(
-            "writing {} bytes at {} of {}: {reason}",
-            self.bytes,
-            self.offset,
-            self.file.name()
-        )
+        format!("writing {} bytes at {} of {}: {reason}", self.bytes, self.offset, self.file.name())
     }
 }

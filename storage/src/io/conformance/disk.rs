@@ -7,11 +7,8 @@ use super::{Answer, ConformanceWorld, Peer, Script, on_done, on_opened, on_trans
 use crate::io::{BLOCK_BYTES, Buffer, Create, FileId, Io, OpenOptions, Transferred};
 
 /// Read and write, created if missing.
-pub(super) const READ_WRITE: OpenOptions = OpenOptions {
-    create: Create::IfMissing,
-    write: true,
-    ..OpenOptions::READ
-};
+pub(super) const READ_WRITE: OpenOptions =
+    OpenOptions { create: Create::IfMissing, write: true, ..OpenOptions::READ };
 
 /// The same; the steps say so where the file is new.
 pub(super) const FRESH: OpenOptions = READ_WRITE;
@@ -55,11 +52,7 @@ impl<I: Io<ConformanceWorld>, P: Peer<I>> Script<I, P> {
             let mut buffer = Buffer::zeroed(wanted_bytes);
             buffer.set_len(wanted_bytes);
             let moved = self.read(file, offset + bytes.len() as u64, buffer);
-            assert_eq!(
-                moved.buffer.len(),
-                wanted_bytes,
-                "the buffer comes back as it was lent"
-            );
+            assert_eq!(moved.buffer.len(), wanted_bytes, "the buffer comes back as it was lent");
             let count = moved.result.expect("read");
             assert!(count <= wanted_bytes);
             if count == 0 {
@@ -81,10 +74,7 @@ impl<I: Io<ConformanceWorld>, P: Peer<I>> Script<I, P> {
             let moved = self.write(file, offset + written_bytes as u64, buffer);
             assert!(moved.buffer[..] == *rest, "a write leaves the buffer alone");
             let count = moved.result.expect("written");
-            assert!(
-                (1..=rest.len()).contains(&count),
-                "at least one byte, at most all"
-            );
+            assert!((1..=rest.len()).contains(&count), "at least one byte, at most all");
             written_bytes += count;
         }
     }
@@ -103,19 +93,10 @@ fn kind<T: std::fmt::Debug>(result: io::Result<T>) -> ErrorKind {
 pub(super) fn open_creates_and_measures<I: Io<ConformanceWorld>, P: Peer<I>>(
     script: &mut Script<I, P>,
 ) {
-    assert_eq!(
-        kind(script.open("file", OpenOptions::READ)),
-        ErrorKind::NotFound
-    );
-    let absent = OpenOptions {
-        create: Create::Never,
-        ..READ_WRITE
-    };
+    assert_eq!(kind(script.open("file", OpenOptions::READ)), ErrorKind::NotFound);
+    let absent = OpenOptions { create: Create::Never, ..READ_WRITE };
     assert_eq!(kind(script.open("file", absent)), ErrorKind::NotFound);
-    assert_eq!(
-        kind(script.open("nowhere/file", FRESH)),
-        ErrorKind::NotFound
-    );
+    assert_eq!(kind(script.open("nowhere/file", FRESH)), ErrorKind::NotFound);
 
     let (file, size_bytes) = script.open("file", FRESH).expect("created");
     assert_eq!(size_bytes, 0);
@@ -125,16 +106,10 @@ pub(super) fn open_creates_and_measures<I: Io<ConformanceWorld>, P: Peer<I>>(
     assert!(file != again, "each open has an id of its own");
     assert_eq!(script.read_all(again, 0, 100), b"12345");
 
-    let (readable, _) = script
-        .open("file", OpenOptions::READ)
-        .expect("opened to read");
+    let (readable, _) = script.open("file", OpenOptions::READ).expect("opened to read");
     let moved = script.write(readable, 0, Buffer::zeroed(BLOCK_BYTES));
     assert!(moved.result.is_err(), "opened to read only");
-    assert_eq!(
-        moved.buffer.len(),
-        BLOCK_BYTES,
-        "the buffer comes back with an error"
-    );
+    assert_eq!(moved.buffer.len(), BLOCK_BYTES, "the buffer comes back with an error");
     for file in [file, again, readable] {
         script.io.close_file(file);
     }
@@ -162,9 +137,7 @@ pub(super) fn bytes_read_back<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut 
     let far = 10 * BLOCK_BYTES as u64;
     script.write_all(file, far, b"far");
     assert_eq!(script.read_all(file, far - 2, 100), b"\0\0far");
-    script
-        .done(|io, token| io.sync(token, file, on_done))
-        .expect("synced");
+    script.done(|io, token| io.sync(token, file, on_done)).expect("synced");
     script.io.close_file(file);
     assert_eq!(script.size("file"), far + 3);
 }
@@ -172,88 +145,51 @@ pub(super) fn bytes_read_back<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut 
 pub(super) fn sizes<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, P>) {
     let (file, _) = script.open("file", FRESH).expect("created");
     script.write_all(file, 0, &pattern(2, 1_000));
-    script
-        .done(|io, token| io.truncate(token, file, 10, on_done))
-        .expect("cut");
+    script.done(|io, token| io.truncate(token, file, 10, on_done)).expect("cut");
     assert_eq!(script.size("file"), 10);
-    script
-        .done(|io, token| io.truncate(token, file, 20, on_done))
-        .expect("grown");
+    script.done(|io, token| io.truncate(token, file, 20, on_done)).expect("grown");
     let mut expected = pattern(2, 10);
     expected.resize(20, 0);
-    assert_eq!(
-        script.read_all(file, 0, 100),
-        expected,
-        "what was cut reads as zeroes"
-    );
+    assert_eq!(script.read_all(file, 0, 100), expected, "what was cut reads as zeroes");
 
     let size_bytes = 64 * BLOCK_BYTES as u64;
-    script
-        .done(|io, token| io.allocate(token, file, size_bytes, on_done))
-        .expect("reserved");
+    script.done(|io, token| io.allocate(token, file, size_bytes, on_done)).expect("reserved");
     assert_eq!(script.size("file"), size_bytes);
-    assert_eq!(
-        script.read_all(file, 0, 20),
-        expected,
-        "allocation keeps what is there"
-    );
+    assert_eq!(script.read_all(file, 0, 20), expected, "allocation keeps what is there");
     assert_eq!(script.read_all(file, size_bytes - 4, 100), [0; 4]);
     let smaller_bytes = 2 * BLOCK_BYTES as u64;
-    script
-        .done(|io, token| io.allocate(token, file, smaller_bytes, on_done))
-        .expect("cut");
-    assert_eq!(
-        script.size("file"),
-        smaller_bytes,
-        "allocation sets the size"
-    );
+    script.done(|io, token| io.allocate(token, file, smaller_bytes, on_done)).expect("cut");
+    assert_eq!(script.size("file"), smaller_bytes, "allocation sets the size");
     script.io.close_file(file);
 }
 
 pub(super) fn direct_and_data_sync<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, P>) {
-    let options = OpenOptions {
-        direct: true,
-        data_sync: true,
-        ..FRESH
-    };
+    let options = OpenOptions { direct: true, data_sync: true, ..FRESH };
     let file = match script.open("log", options) {
         Ok((file, _)) => file,
         // A file system without direct I/O says so, and no more can be checked on it.
         Err(error) => return assert_eq!(error.kind(), ErrorKind::InvalidInput),
     };
     let size_bytes = 16 * BLOCK_BYTES;
-    script
-        .done(|io, token| io.allocate(token, file, size_bytes as u64, on_done))
-        .expect("space");
+    script.done(|io, token| io.allocate(token, file, size_bytes as u64, on_done)).expect("space");
     let bytes = pattern(3, 4 * BLOCK_BYTES);
     let offset = 8 * BLOCK_BYTES as u64;
     script.write_all(file, offset, &bytes);
-    assert!(
-        script.read_all(file, offset, bytes.len()) == bytes,
-        "direct reads back"
-    );
+    assert!(script.read_all(file, offset, bytes.len()) == bytes, "direct reads back");
     assert_eq!(script.read_all(file, 0, BLOCK_BYTES), [0; BLOCK_BYTES]);
     let moved = script.read(file, size_bytes as u64, Buffer::zeroed(BLOCK_BYTES));
     assert_eq!(moved.result.expect("no error at the end"), 0);
 
     let (buffered, seen_bytes) = script.open("log", OpenOptions::READ).expect("opened");
     assert_eq!(seen_bytes, size_bytes as u64);
-    assert!(
-        script.read_all(buffered, offset, bytes.len()) == bytes,
-        "the page cache agrees"
-    );
+    assert!(script.read_all(buffered, offset, bytes.len()) == bytes, "the page cache agrees");
     script.io.close_file(buffered);
     script.io.close_file(file);
 }
 
 pub(super) fn unnamed_files<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, P>) {
-    let unnamed = OpenOptions {
-        create: Create::Unnamed,
-        ..READ_WRITE
-    };
-    script
-        .done(|io, token| io.make_directory(token, Path::new("spill"), on_done))
-        .expect("made");
+    let unnamed = OpenOptions { create: Create::Unnamed, ..READ_WRITE };
+    script.done(|io, token| io.make_directory(token, Path::new("spill"), on_done)).expect("made");
     let (first, size_bytes) = script.open("spill", unnamed).expect("an unnamed file");
     assert_eq!(size_bytes, 0);
     let (second, _) = script.open("spill", unnamed).expect("another");
@@ -267,15 +203,10 @@ pub(super) fn unnamed_files<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Sc
 }
 
 pub(super) fn lock_is_exclusive<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, P>) {
-    let locked = OpenOptions {
-        lock: true,
-        ..READ_WRITE
-    };
+    let locked = OpenOptions { lock: true, ..READ_WRITE };
     let (file, _) = script.open("lock", locked).expect("the first lock");
     assert_eq!(kind(script.open("lock", locked)), ErrorKind::WouldBlock);
-    let (unlocked, _) = script
-        .open("lock", READ_WRITE)
-        .expect("who asks for no lock gets in");
+    let (unlocked, _) = script.open("lock", READ_WRITE).expect("who asks for no lock gets in");
     script.io.close_file(unlocked);
     assert_eq!(kind(script.open("lock", locked)), ErrorKind::WouldBlock);
     script.io.close_file(file);
@@ -295,9 +226,7 @@ pub(super) fn names<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, 
     let made = script.done(|io, token| io.make_directory(token, inner, on_done));
     assert_eq!(kind(made), ErrorKind::NotFound, "the parent must exist");
     for path in [folder, inner] {
-        script
-            .done(|io, token| io.make_directory(token, path, on_done))
-            .expect("made");
+        script.done(|io, token| io.make_directory(token, path, on_done)).expect("made");
         let made = script.done(|io, token| io.make_directory(token, path, on_done));
         assert_eq!(kind(made), ErrorKind::AlreadyExists);
     }
@@ -307,33 +236,21 @@ pub(super) fn names<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, 
         script.write_all(file, 0, bytes.as_bytes());
         script.io.close_file(file);
     }
-    script
-        .done(|io, token| io.rename(token, old, new, on_done))
-        .expect("renamed");
+    script.done(|io, token| io.rename(token, old, new, on_done)).expect("renamed");
     assert_eq!(script.size("00/new"), 3, "a rename replaces the target");
-    assert_eq!(
-        kind(script.open("00/ff/old", OpenOptions::READ)),
-        ErrorKind::NotFound
-    );
+    assert_eq!(kind(script.open("00/ff/old", OpenOptions::READ)), ErrorKind::NotFound);
     let renamed = script.done(|io, token| io.rename(token, old, new, on_done));
     assert_eq!(kind(renamed), ErrorKind::NotFound);
 
     for path in ["", "00", "00/ff"] {
-        script
-            .done(|io, token| io.sync_directory(token, Path::new(path), on_done))
-            .expect(path);
+        script.done(|io, token| io.sync_directory(token, Path::new(path), on_done)).expect(path);
     }
     let synced = script.done(|io, token| io.sync_directory(token, Path::new("absent"), on_done));
     assert_eq!(kind(synced), ErrorKind::NotFound);
-    script
-        .done(|io, token| io.remove(token, new, on_done))
-        .expect("removed");
+    script.done(|io, token| io.remove(token, new, on_done)).expect("removed");
     let removed = script.done(|io, token| io.remove(token, new, on_done));
     assert_eq!(kind(removed), ErrorKind::NotFound);
-    assert_eq!(
-        kind(script.open("00/new", OpenOptions::READ)),
-        ErrorKind::NotFound
-    );
+    assert_eq!(kind(script.open("00/new", OpenOptions::READ)), ErrorKind::NotFound);
 }
 
 pub(super) fn dead_file_ids<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, P>) {
@@ -348,15 +265,9 @@ pub(super) fn dead_file_ids<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Sc
     let moved = script.write(dead, 0, Buffer::zeroed(2 * BLOCK_BYTES));
     assert!(moved.result.is_err());
     assert_eq!(moved.buffer.len(), 2 * BLOCK_BYTES);
-    script
-        .done(|io, token| io.sync(token, dead, on_done))
-        .expect_err("dead");
-    script
-        .done(|io, token| io.truncate(token, dead, 1, on_done))
-        .expect_err("dead");
-    script
-        .done(|io, token| io.allocate(token, dead, 1, on_done))
-        .expect_err("dead");
+    script.done(|io, token| io.sync(token, dead, on_done)).expect_err("dead");
+    script.done(|io, token| io.truncate(token, dead, 1, on_done)).expect_err("dead");
+    script.done(|io, token| io.allocate(token, dead, 1, on_done)).expect_err("dead");
     script.io.close_file(dead);
     assert_eq!(script.size("file"), 0, "nothing reached the living file");
     script.write_all(alive, 0, b"alive");

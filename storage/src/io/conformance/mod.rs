@@ -92,11 +92,7 @@ pub struct ConformanceWorld {
 
 impl ConformanceWorld {
     fn record(&mut self, token: Token, answer: Answer) {
-        assert_eq!(
-            token.generation,
-            generation(token.index),
-            "a token came back changed"
-        );
+        assert_eq!(token.generation, generation(token.index), "a token came back changed");
         let called = self.called.get_mut(token.index as usize);
         let called = called.expect("a callback for an operation that was never submitted");
         assert!(!*called, "a callback ran twice");
@@ -204,11 +200,7 @@ where
         self.world.called.push(false);
         let before = self.io.in_flight();
         act(&mut self.io, token);
-        assert_eq!(
-            self.io.in_flight(),
-            before + 1,
-            "a submitted operation is in flight"
-        );
+        assert_eq!(self.io.in_flight(), before + 1, "a submitted operation is in flight");
         token
     }
 
@@ -219,11 +211,7 @@ where
         let in_flight_before = self.io.in_flight();
         self.io.run(&mut self.world, Some(deadline));
         let called = (self.world.called_count - called_before) as usize;
-        assert_eq!(
-            self.io.in_flight() + called,
-            in_flight_before,
-            "each callback counts down"
-        );
+        assert_eq!(self.io.in_flight() + called, in_flight_before, "each callback counts down");
     }
 
     fn answered(&self, token: Token) -> bool {
@@ -265,18 +253,8 @@ where
         assert_eq!(self.io.in_flight(), 0, "operations are left over");
         let called_count = self.world.called_count;
         self.stay_quiet();
-        assert_eq!(
-            self.world.called_count, called_count,
-            "a callback came late"
-        );
-        assert_eq!(
-            self.world.called.len(),
-            called_count as usize,
-            "a callback never ran"
-        );
-        assert!(
-            self.world.answers.is_empty(),
-            "an answer that nobody looked at"
-        );
+        assert_eq!(self.world.called_count, called_count, "a callback came late");
+        assert_eq!(self.world.called.len(), called_count as usize, "a callback never ran");
+        assert!(self.world.answers.is_empty(), "an answer that nobody looked at");
     }
 }

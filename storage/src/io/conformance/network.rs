@@ -40,10 +40,7 @@ impl<I: Io<ConformanceWorld>, P: Peer<I>> Script<I, P> {
         address: SocketAddr,
     ) -> (SocketId, P::Connection) {
         let token = self.submit(|io, token| io.accept(token, listener, on_accepted));
-        let connection = self
-            .peer
-            .connect(&mut self.io, address)
-            .expect("somebody listens");
+        let connection = self.peer.connect(&mut self.io, address).expect("somebody listens");
         let (socket, peer) = self.accepted(token).expect("accepted");
         assert!(peer != address, "the peer's address is not our own");
         (socket, connection)
@@ -141,10 +138,7 @@ pub(super) fn listen_binds<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Scr
     let (second, other) = script.listen();
     assert!(address != other);
     assert!(first != second);
-    let taken = script
-        .io
-        .listen(address)
-        .expect_err("somebody listens there");
+    let taken = script.io.listen(address).expect_err("somebody listens there");
     assert_eq!(taken.kind(), ErrorKind::AddrInUse);
     script.io.close_listener(first);
     script.io.close_listener(second);
@@ -162,18 +156,12 @@ pub(super) fn echo_through_small_buffers<I: Io<ConformanceWorld>, P: Peer<I>>(
     let mut send = None;
     for _ in 0..ROUNDS_MAX {
         if gone < bytes.len() {
-            match script
-                .peer
-                .send(&mut script.io, &mut connection, &bytes[gone..])
-            {
+            match script.peer.send(&mut script.io, &mut connection, &bytes[gone..]) {
                 Ok(count) => gone += count,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
         }
-        match script
-            .peer
-            .receive(&mut script.io, &mut connection, &mut room)
-        {
+        match script.peer.receive(&mut script.io, &mut connection, &mut room) {
             Ok(count) => back.extend_from_slice(&room[..count]),
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
         }
@@ -259,14 +247,10 @@ pub(super) fn half_close<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Scrip
     }
     assert_eq!(question, b"question");
     assert!(script.receive(socket).expect("the end stays").is_empty());
-    script
-        .send_all(socket, b"answer")
-        .expect("the other half is open");
+    script.send_all(socket, b"answer").expect("the other half is open");
     script.io.shutdown(socket);
     assert_eq!(script.peer_receive(&mut connection, 100), b"answer");
-    script
-        .send_all(socket, b"more")
-        .expect_err("this half is closed");
+    script.send_all(socket, b"more").expect_err("this half is closed");
     script.close_both(socket, connection);
     script.io.close_listener(listener);
 }
@@ -287,10 +271,7 @@ pub(super) fn close_ends_a_receive<I: Io<ConformanceWorld>, P: Peer<I>>(script: 
         let received = script.received(token);
         received.result.expect_err("its socket was closed");
         assert_eq!(received.buffer, b"kept");
-        assert!(
-            received.buffer.capacity() >= SMALL_BYTES,
-            "it is the buffer that was lent"
-        );
+        assert!(received.buffer.capacity() >= SMALL_BYTES, "it is the buffer that was lent");
         script.peer.close(&mut script.io, connection);
     }
     script.io.close_listener(listener);
@@ -323,10 +304,7 @@ pub(super) fn close_ends_a_send<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mu
         buffer = sent.buffer;
     }
     script.io.close_socket(socket);
-    script
-        .received(receive)
-        .result
-        .expect_err("its socket was closed");
+    script.received(receive).result.expect_err("its socket was closed");
     script.peer.close(&mut script.io, connection);
     script.io.close_listener(listener);
 }
@@ -426,10 +404,7 @@ pub(super) fn dead_socket_ids<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut 
     let pending = script.submit_receive(alive, Vec::with_capacity(SMALL_BYTES));
     script.io.close_socket(alive);
     let late = script.submit_receive(alive, Vec::with_capacity(SMALL_BYTES));
-    script
-        .received(pending)
-        .result
-        .expect_err("its socket was closed");
+    script.received(pending).result.expect_err("its socket was closed");
     script.received(late).result.expect_err("the id is dead");
     script.peer.close(&mut script.io, connection);
     script.io.close_listener(listener);

@@ -47,22 +47,14 @@ pub(super) fn deadlines<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script
         returned_count += 1;
         assert!(returned_count < 1_000, "it does not wait");
     }
-    assert!(
-        script.now().since(deadline) < LATE_NS_MAX,
-        "the deadline came late"
-    );
+    assert!(script.now().since(deadline) < LATE_NS_MAX, "the deadline came late");
 
     let past = script.now();
     for _ in 0..100 {
         script.io.run(&mut script.world, Some(past));
-        script
-            .io
-            .run(&mut script.world, Some(crate::io::Instant(0)));
+        script.io.run(&mut script.world, Some(crate::io::Instant(0)));
     }
-    assert!(
-        script.now().since(past) < LATE_NS_MAX,
-        "it waits for what is past"
-    );
+    assert!(script.now().since(past) < LATE_NS_MAX, "it waits for what is past");
     assert_eq!(script.world.called_count, 0);
 
     // A completion ends the wait: without a deadline, nothing else would.
@@ -98,10 +90,7 @@ pub(super) fn many_at_once<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Scr
     }
     for index in (0..MANY).step_by(97) {
         let bytes = script.read_all(file, u64::from(index) * BLOCK_BYTES as u64, BLOCK_BYTES);
-        assert!(
-            bytes == pattern(index, BLOCK_BYTES),
-            "block {index} reads back"
-        );
+        assert!(bytes == pattern(index, BLOCK_BYTES), "block {index} reads back");
     }
     script.io.close_file(file);
 }
@@ -121,19 +110,13 @@ fn on_link<I: Io<ConformanceWorld>>(
         let next = Token { index, generation };
         io.sync_directory(next, Path::new(""), on_link);
         assert_eq!(io.in_flight(), in_flight + 1);
-        assert!(
-            !world.called[index as usize],
-            "a callback ran inside a submit"
-        );
+        assert!(!world.called[index as usize], "a callback ran inside a submit");
     }
 }
 
 pub(super) fn callbacks_submit<I: Io<ConformanceWorld>, P: Peer<I>>(script: &mut Script<I, P>) {
     script.world.called = vec![false; CHAIN_LINKS as usize];
-    let token = |index| Token {
-        index,
-        generation: super::generation(index),
-    };
+    let token = |index| Token { index, generation: super::generation(index) };
     script.io.sync_directory(token(0), Path::new(""), on_link);
     for index in 0..CHAIN_LINKS {
         // The wheel is turned by hand: a round's count does not know about links.
@@ -174,9 +157,6 @@ where
     let Script { io, world, .. } = script;
     let called_count = world.called_count;
     drop(io);
-    assert_eq!(
-        world.called_count, called_count,
-        "a dropped Io calls nobody"
-    );
+    assert_eq!(world.called_count, called_count, "a dropped Io calls nobody");
     drop(connection);
 }

@@ -36,11 +36,7 @@ impl<W, B: Backend> Disk<W> for HostIo<W, B> {
             Err(error) => return self.refuse(token, Request::Refused, call, error),
         };
         let folder = self.folder();
-        let mut request = Request::Open {
-            folder,
-            path,
-            flags,
-        };
+        let mut request = Request::Open { folder, path, flags };
         if options.create == Create::Unnamed {
             let (Some(unnamed), Request::Open { flags, .. }) = (kernel::UNNAMED, &mut request)
             else {
@@ -61,11 +57,7 @@ impl<W, B: Backend> Disk<W> for HostIo<W, B> {
         done: Callback<W, Self, Transferred>,
     ) {
         let file = self.file_for_operation(id);
-        let request = Request::Read {
-            file,
-            buffer,
-            offset,
-        };
+        let request = Request::Read { file, buffer, offset };
         self.submit_on_file(token, file, request, Call::Transfer(id, done));
     }
 
@@ -78,11 +70,7 @@ impl<W, B: Backend> Disk<W> for HostIo<W, B> {
         done: Callback<W, Self, Transferred>,
     ) {
         let file = self.file_for_operation(id);
-        let request = Request::Write {
-            file,
-            buffer,
-            offset,
-        };
+        let request = Request::Write { file, buffer, offset };
         self.submit_on_file(token, file, request, Call::Transfer(id, done));
     }
 
@@ -125,11 +113,8 @@ impl<W, B: Backend> Disk<W> for HostIo<W, B> {
     fn sync_directory(&mut self, token: Token, path: &Path, done: Callback<W, Self, Done>) {
         let folder = self.folder();
         let flags = kernel::DIRECTORY_FLAGS;
-        let request = kernel::inner_directory(path).map(|path| Request::Open {
-            folder,
-            path,
-            flags,
-        });
+        let request =
+            kernel::inner_directory(path).map(|path| Request::Open { folder, path, flags });
         self.submit_names(token, request, done);
     }
 
@@ -228,10 +213,7 @@ impl<W, B: Backend> HostIo<W, B> {
         };
         let size_bytes = kernel::lock_and_measure(&descriptor, options)?;
         let operations = 0;
-        let (index, generation) = self.files.insert(File {
-            descriptor,
-            operations,
-        });
+        let (index, generation) = self.files.insert(File { descriptor, operations });
         Ok((FileId { index, generation }, size_bytes))
     }
 

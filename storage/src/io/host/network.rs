@@ -29,16 +29,8 @@ impl<W, B: Backend> Network<W> for HostIo<W, B> {
     fn listen(&mut self, address: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
         let (descriptor, bound) = kernel::listen(address, B::NONBLOCKING)?;
         let id = ListenerId(self.next_listener);
-        self.next_listener = self
-            .next_listener
-            .checked_add(1)
-            .expect("listeners are few");
-        self.listeners.push(Listener {
-            id,
-            descriptor,
-            accepts: 0,
-            closing: false,
-        });
+        self.next_listener = self.next_listener.checked_add(1).expect("listeners are few");
+        self.listeners.push(Listener { id, descriptor, accepts: 0, closing: false });
         Ok((id, bound))
     }
 
@@ -49,12 +41,7 @@ impl<W, B: Backend> Network<W> for HostIo<W, B> {
         let Some(position) = open else {
             // Not counted on a closing listener, so it takes the name of one that never was.
             let call = Call::Accept(ListenerId(u32::MAX), done);
-            return self.refuse(
-                token,
-                Request::Refused,
-                call,
-                ErrorKind::NotConnected.into(),
-            );
+            return self.refuse(token, Request::Refused, call, ErrorKind::NotConnected.into());
         };
         self.listeners[position].accepts += 1;
         let listener = Descriptor::of(&self.listeners[position].descriptor);
@@ -92,11 +79,7 @@ impl<W, B: Backend> Network<W> for HostIo<W, B> {
         assert!(offset <= buffer.len());
         let call = Call::Send(id, done);
         let socket = self.socket_for_operation(id);
-        let request = Request::Send {
-            socket,
-            buffer,
-            offset,
-        };
+        let request = Request::Send { socket, buffer, offset };
         if socket == Descriptor::DEAD {
             return self.refuse(token, request, call, ErrorKind::NotConnected.into());
         }
@@ -161,9 +144,7 @@ impl<W, B: Backend> HostIo<W, B> {
     /// The socket's descriptor; the dead one if its id is dead.
     fn socket_for_operation(&mut self, id: SocketId) -> Descriptor {
         let socket = self.live_socket(id);
-        socket.map_or(Descriptor::DEAD, |socket| {
-            Descriptor::of(&socket.descriptor)
-        })
+        socket.map_or(Descriptor::DEAD, |socket| Descriptor::of(&socket.descriptor))
     }
 
     fn listener_position(&self, id: ListenerId) -> Option<usize> {
@@ -194,12 +175,8 @@ impl<W, B: Backend> HostIo<W, B> {
             return Err(ErrorKind::InvalidData.into());
         };
         let peer = kernel::prepare_connection(&descriptor)?;
-        let (index, generation) = self.sockets.insert(Socket {
-            descriptor,
-            receive: None,
-            send: None,
-            closing: false,
-        });
+        let (index, generation) =
+            self.sockets.insert(Socket { descriptor, receive: None, send: None, closing: false });
         Ok((SocketId { index, generation }, peer))
     }
 

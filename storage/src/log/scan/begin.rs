@@ -41,9 +41,7 @@ impl Scan {
             .unwrap_or(newest + 1);
         let segment = lowest.saturating_sub(1);
         if !self.opened(segment) {
-            return Err(RecoveryError::SegmentMissing {
-                slot: self.slot(segment),
-            });
+            return Err(RecoveryError::SegmentMissing { slot: self.slot(segment) });
         }
         self.redo_from = limits[1].unwrap_or_default();
         self.phase = Phase::FindFirst { segment, offset: 0 };
@@ -69,9 +67,7 @@ impl Scan {
         newest: u64,
     ) -> Result<(), RecoveryError> {
         if let Some(missing) = (segment..=newest).find(|segment| !self.opened(*segment)) {
-            return Err(RecoveryError::SegmentMissing {
-                slot: self.slot(missing),
-            });
+            return Err(RecoveryError::SegmentMissing { slot: self.slot(missing) });
         }
         self.start_at(sequence, Place { segment, offset: 0 });
         Ok(())
@@ -79,11 +75,7 @@ impl Scan {
 
     pub(super) fn start_at(&mut self, sequence: Sequence, place: Place) {
         let previous = (sequence == Sequence(1)).then_some([0; 32]);
-        self.cursor = Cursor {
-            sequence,
-            place,
-            previous,
-        };
+        self.cursor = Cursor { sequence, place, previous };
         self.redo_from = Sequence(1);
         self.phase = Phase::Batch { again: false };
         self.reader.forget();
@@ -98,10 +90,7 @@ impl Scan {
         let slot = self.slot(segment);
         let place = Place { segment, offset: 0 };
         let limit = self.redo_from;
-        let copy = self
-            .copies()
-            .map(|copy| copy.fields)
-            .find(|fields| fields.place == place);
+        let copy = self.copies().map(|copy| copy.fields).find(|fields| fields.place == place);
         match (header, copy) {
             (Some(found), _) if found.sequence <= limit => {
                 self.start_at(found.sequence, found.place);
@@ -110,12 +99,7 @@ impl Scan {
             _ if segment == 0 => self.start_at(Sequence(1), place),
             _ => {
                 let reason = format!("batch {} is still needed", limit.0);
-                return Err(RecoveryError::Unreadable {
-                    slot,
-                    place,
-                    sequence: None,
-                    reason,
-                });
+                return Err(RecoveryError::Unreadable { slot, place, sequence: None, reason });
             }
         }
         Ok(())
@@ -150,11 +134,7 @@ impl Scan {
                 .filter(|header| header.fields.place == place && header.fields.sequence > above);
             if let Some(Header { fields, .. }) = header {
                 let (sequence, previous) = (fields.sequence, fields.previous);
-                return Ok(Some(Some(Found {
-                    sequence,
-                    place,
-                    previous,
-                })));
+                return Ok(Some(Some(Found { sequence, place, previous })));
             }
             offset += BLOCK;
         }

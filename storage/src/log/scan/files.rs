@@ -23,8 +23,7 @@ impl Scan {
             Ok(_) => {
                 self.ring_found = RingFound::Damaged;
                 self.phase = Phase::Superblock { again: false };
-                self.reader
-                    .fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
+                self.reader.fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_segment(0),
             Err(error) => return Err(io_error(LogFile::Ring, "opening", &error)),
@@ -42,8 +41,7 @@ impl Scan {
             SuperblockRead::Version(found) => return Err(RecoveryError::Version { found }),
             SuperblockRead::Damaged if !again => {
                 self.phase = Phase::Superblock { again: true };
-                self.reader
-                    .fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
+                self.reader.fetch(LogFile::Ring, 0, RING_SLOTS_OFFSET, UNREADABLE);
                 return Ok(());
             }
             SuperblockRead::Damaged => {}
@@ -53,18 +51,12 @@ impl Scan {
     }
 
     pub(super) fn adopt(&mut self, superblock: Superblock) -> Result<(), RecoveryError> {
-        let Superblock {
-            segment_bytes,
-            segment_count,
-        } = superblock;
+        let Superblock { segment_bytes, segment_count } = superblock;
         let sized = segment_bytes.is_multiple_of(BLOCK)
             && segment_bytes >= SEGMENT_BLOCKS_LEAST * BLOCK
             && segment_bytes <= i64::MAX as u64 / u64::from(SEGMENT_COUNT_MOST);
         if !sized || !(SEGMENT_COUNT_LEAST..=SEGMENT_COUNT_MOST).contains(&segment_count) {
-            return Err(RecoveryError::Shape {
-                segment_bytes,
-                segment_count,
-            });
+            return Err(RecoveryError::Shape { segment_bytes, segment_count });
         }
         let options = &mut self.options;
         options.segment_bytes = segment_bytes;
@@ -80,10 +72,7 @@ impl Scan {
     pub(super) fn open_segment(&mut self, slot: u32) {
         self.phase = Phase::OpenSegment { slot };
         let file = LogFile::Segment(slot);
-        self.pending = Some(LogOperation::Open {
-            file,
-            create: false,
-        });
+        self.pending = Some(LogOperation::Open { file, create: false });
     }
 
     pub(super) fn segment_opened(
@@ -92,10 +81,7 @@ impl Scan {
         result: io::Result<u64>,
     ) -> Result<(), RecoveryError> {
         self.files.push(match result {
-            Ok(size) => SlotState {
-                opened: true,
-                ready: size == self.options.segment_bytes,
-            },
+            Ok(size) => SlotState { opened: true, ready: size == self.options.segment_bytes },
             Err(error) if error.kind() == io::ErrorKind::NotFound => SlotState::default(),
             Err(error) => return Err(io_error(LogFile::Segment(slot), "opening", &error)),
         });
@@ -110,18 +96,12 @@ impl Scan {
             RingFound::Damaged if any => return Err(RecoveryError::RingDamaged),
             RingFound::Missing => {
                 self.phase = Phase::CreateRing;
-                self.pending = Some(LogOperation::Open {
-                    file: LogFile::Ring,
-                    create: true,
-                });
+                self.pending = Some(LogOperation::Open { file: LogFile::Ring, create: true });
             }
             RingFound::Damaged => {
                 self.phase = Phase::AllocateRing;
                 let bytes = RING_BYTES as u64;
-                self.pending = Some(LogOperation::Allocate {
-                    file: LogFile::Ring,
-                    bytes,
-                });
+                self.pending = Some(LogOperation::Allocate { file: LogFile::Ring, bytes });
             }
             RingFound::Intact => {
                 self.phase = Phase::Ring { again: false };
@@ -133,18 +113,14 @@ impl Scan {
 
     pub(super) fn fetch_ring(&mut self) {
         let start = RING_SLOTS_OFFSET as u64;
-        self.reader
-            .fetch(LogFile::Ring, start, RING_SLOTS * SLOT_BYTES, UNREADABLE);
+        self.reader.fetch(LogFile::Ring, start, RING_SLOTS * SLOT_BYTES, UNREADABLE);
     }
 
     pub(super) fn read_ring(&mut self, again: bool) -> Result<(), RecoveryError> {
         self.ring.clear();
         for index in 0..RING_SLOTS {
-            let bytes = self
-                .reader
-                .slice(LogFile::Ring, slot_offset(index), SLOT_BYTES);
-            self.ring
-                .push(Slot::read(bytes.expect("the ring is in the window"), index));
+            let bytes = self.reader.slice(LogFile::Ring, slot_offset(index), SLOT_BYTES);
+            self.ring.push(Slot::read(bytes.expect("the ring is in the window"), index));
         }
         let bad = self.ring.iter().any(|slot| matches!(slot, Slot::Bad));
         if bad && !again {
@@ -161,8 +137,7 @@ impl Scan {
         match slots.find(|slot| self.files[*slot as usize].opened) {
             Some(slot) => {
                 self.phase = Phase::First { slot, again: false };
-                self.reader
-                    .fetch(LogFile::Segment(slot), 0, HEADER_BYTES_MAX, 0);
+                self.reader.fetch(LogFile::Segment(slot), 0, HEADER_BYTES_MAX, 0);
             }
             None => self.phase = Phase::Begin,
         }
@@ -215,8 +190,7 @@ impl Scan {
         for twin in buffer.chunks_exact_mut(BLOCK_BYTES) {
             Superblock::of(&self.options).write(twin);
         }
-        self.writes
-            .push_back(Writing::new(LogFile::Ring, 0, buffer));
+        self.writes.push_back(Writing::new(LogFile::Ring, 0, buffer));
         self.cursor.previous = Some([0; 32]);
     }
 }

@@ -12,21 +12,12 @@ use std::io;
 
 impl Scan {
     pub(super) fn end(&mut self, suspect: &Suspect) -> Result<(), RecoveryError> {
-        let Cursor {
-            sequence,
-            place,
-            previous,
-        } = self.cursor;
+        let Cursor { sequence, place, previous } = self.cursor;
         let slot = self.slot(place.segment);
         if previous.is_none() {
             let reason = String::from("it begins the oldest segment that is needed");
             let sequence = Some(sequence);
-            return Err(RecoveryError::Unreadable {
-                slot,
-                place,
-                sequence,
-                reason,
-            });
+            return Err(RecoveryError::Unreadable { slot, place, sequence, reason });
         }
         if suspect.state == BatchState::Bad {
             if suspect.claims {
@@ -34,8 +25,7 @@ impl Scan {
             }
             if !suspect.blank {
                 let zeros = Buffer::zeroed(BLOCK_BYTES);
-                self.writes
-                    .push_back(Writing::new(LogFile::Segment(slot), place.offset, zeros));
+                self.writes.push_back(Writing::new(LogFile::Segment(slot), place.offset, zeros));
             }
         }
         self.queue_ring_repairs();
@@ -45,10 +35,7 @@ impl Scan {
 
     /// Bad slots must not stay: one that is bad when its next batch is torn would stop a start.
     pub(super) fn queue_ring_repairs(&mut self) {
-        let last = self
-            .last
-            .as_ref()
-            .map(|header| slot_index(header.fields.sequence));
+        let last = self.last.as_ref().map(|header| slot_index(header.fields.sequence));
         for (index, slot) in self.ring.iter().enumerate() {
             let mut buffer = match (slot, &self.last) {
                 (Slot::Holds(copy), Some(header)) if copy.hash == header.hash => continue,
@@ -61,8 +48,7 @@ impl Scan {
                 header.write(&mut image);
                 fill_copy(&mut buffer, &image);
             }
-            self.writes
-                .push_back(Writing::new(LogFile::Ring, slot_offset(index), buffer));
+            self.writes.push_back(Writing::new(LogFile::Ring, slot_offset(index), buffer));
             self.repaired += 1;
         }
     }
@@ -73,9 +59,7 @@ impl Scan {
             assert!(self.pending.is_some());
         } else if self.phase == Phase::ZeroRing {
             self.phase = Phase::SyncRing;
-            self.pending = Some(LogOperation::Sync {
-                file: LogFile::Ring,
-            });
+            self.pending = Some(LogOperation::Sync { file: LogFile::Ring });
         } else {
             self.hand_over();
         }
@@ -100,16 +84,9 @@ impl Scan {
 
     pub(super) fn hand_over(&mut self) {
         self.phase = Phase::Done;
-        let redo_from = self
-            .last
-            .as_ref()
-            .map_or(Sequence(1), |last| last.fields.redo_from);
+        let redo_from = self.last.as_ref().map_or(Sequence(1), |last| last.fields.redo_from);
         let (tenants, damaged) = std::mem::take(&mut self.replay).finish(redo_from);
-        let Cursor {
-            sequence,
-            place,
-            previous,
-        } = self.cursor;
+        let Cursor { sequence, place, previous } = self.cursor;
         let mut slots = self.files.clone();
         // A segment with live batches is in use, whatever its size: never fill it with zeros.
         for (segment, _) in &self.segments {

@@ -11,41 +11,26 @@ use crate::log::{LogFile, Place, RecoveryError, Sequence};
 
 impl Scan {
     pub(super) fn judge(&mut self, again: bool) -> Result<(), RecoveryError> {
-        let Cursor {
-            place, sequence, ..
-        } = self.cursor;
+        let Cursor { place, sequence, .. } = self.cursor;
         let copy = self.copy_state();
         if !self.opened(place.segment) {
             if copy == CopyState::Good {
-                return Err(RecoveryError::SegmentMissing {
-                    slot: self.slot(place.segment),
-                });
+                return Err(RecoveryError::SegmentMissing { slot: self.slot(place.segment) });
             }
             let state = BatchState::Absent;
-            self.suspect = Some(Suspect {
-                state,
-                copy,
-                own: None,
-                claims: false,
-                blank: true,
-            });
+            self.suspect = Some(Suspect { state, copy, own: None, claims: false, blank: true });
             return self.search(self.options.segment_bytes);
         }
         let file = LogFile::Segment(self.slot(place.segment));
         let left = (self.options.segment_bytes - place.offset) as usize;
-        let Some(bytes) = self
-            .reader
-            .slice(file, place.offset, left.min(HEADER_BYTES_MAX))
-        else {
+        let Some(bytes) = self.reader.slice(file, place.offset, left.min(HEADER_BYTES_MAX)) else {
             self.fetch_batch();
             return Ok(());
         };
         let header = Header::read(bytes);
         let blank = is_zero(&bytes[..BLOCK_BYTES]);
         let claims = claims(bytes, sequence);
-        let older = header
-            .as_ref()
-            .is_some_and(|header| header.fields.sequence < sequence);
+        let older = header.as_ref().is_some_and(|header| header.fields.sequence < sequence);
         let own = header.filter(|header| self.continues(header));
         let Ok(own) = own.map(|header| self.verify(header)).transpose() else {
             self.fetch_batch();
@@ -68,17 +53,9 @@ impl Scan {
         if copy == CopyState::Good {
             return self.judge_by_copy(own.is_none());
         }
-        self.suspect = Some(Suspect {
-            state,
-            copy,
-            own,
-            claims,
-            blank,
-        });
+        self.suspect = Some(Suspect { state, copy, own, claims, blank });
         self.found = None;
-        self.phase = Phase::Search {
-            offset: place.offset,
-        };
+        self.phase = Phase::Search { offset: place.offset };
         Ok(())
     }
 
@@ -93,11 +70,7 @@ impl Scan {
 
     /// Whether this header is the one expected here.
     pub(super) fn continues(&self, header: &Header) -> bool {
-        let Cursor {
-            sequence,
-            place,
-            previous,
-        } = self.cursor;
+        let Cursor { sequence, place, previous } = self.cursor;
         let fields = &header.fields;
         let bytes = (header.batch_blocks() * BLOCK_BYTES) as u64;
         fields.sequence == sequence
@@ -113,9 +86,7 @@ impl Scan {
         let bytes = header.batch_blocks() * BLOCK_BYTES;
         let bytes = self.reader.slice(file, place.offset, bytes).ok_or(())?;
         let images = bytes[header.header_blocks() * BLOCK_BYTES..].chunks_exact(BLOCK_BYTES);
-        let good = images
-            .zip(&header.pages)
-            .map(|(image, page)| page_check(image) == page.check);
+        let good = images.zip(&header.pages).map(|(image, page)| page_check(image) == page.check);
         let good: Vec<bool> = good.collect();
         assert_eq!(good.len(), header.pages.len());
         Ok((header, good))
@@ -158,8 +129,7 @@ impl Scan {
         let sequence = self.cursor.sequence;
         let bytes = (header.batch_blocks() * BLOCK_BYTES) as u64;
         self.enter(place.segment, sequence);
-        self.replay
-            .apply(&header, good, self.options.slot(place.segment));
+        self.replay.apply(&header, good, self.options.slot(place.segment));
         self.redo_from = self.redo_from.max(header.fields.redo_from);
         self.batches += 1;
         self.bytes += bytes;
@@ -173,44 +143,31 @@ impl Scan {
     }
 
     pub(super) fn enter(&mut self, segment: u64, sequence: Sequence) {
-        if self
-            .segments
-            .back()
-            .is_none_or(|(newest, _)| *newest != segment)
-        {
+        if self.segments.back().is_none_or(|(newest, _)| *newest != segment) {
             self.segments.push_back((segment, sequence));
         }
     }
 
     pub(super) fn search(&mut self, offset: u64) -> Result<(), RecoveryError> {
-        let Cursor {
-            place, sequence, ..
-        } = self.cursor;
+        let Cursor { place, sequence, .. } = self.cursor;
         let Some(mut found) = self.next_header(place.segment, offset, sequence)? else {
             return Ok(());
         };
         if found.is_none() {
-            let next = self
-                .first(place.segment + 1)
-                .filter(|first| first.sequence > sequence);
+            let next = self.first(place.segment + 1).filter(|first| first.sequence > sequence);
             found = next.map(|first| Found {
                 sequence: first.sequence,
-                place: Place {
-                    segment: first.segment,
-                    offset: 0,
-                },
+                place: Place { segment: first.segment, offset: 0 },
                 previous: first.previous,
             });
         }
         if found.is_none() {
             let later = self.copies().filter(|copy| copy.fields.sequence > sequence);
-            found = later
-                .min_by_key(|copy| copy.fields.sequence)
-                .map(|copy| Found {
-                    sequence: copy.fields.sequence,
-                    place: copy.fields.place,
-                    previous: copy.fields.previous,
-                });
+            found = later.min_by_key(|copy| copy.fields.sequence).map(|copy| Found {
+                sequence: copy.fields.sequence,
+                place: copy.fields.place,
+                previous: copy.fields.previous,
+            });
         }
         self.found = found;
         self.decide()
@@ -219,11 +176,7 @@ impl Scan {
     pub(super) fn decide(&mut self) -> Result<(), RecoveryError> {
         let suspect = self.suspect.take().expect("a batch is under judgement");
         let found = self.found.take();
-        let successor = if found.is_some() {
-            SuccessorState::Good
-        } else {
-            SuccessorState::Absent
-        };
+        let successor = if found.is_some() { SuccessorState::Good } else { SuccessorState::Absent };
         match decide(suspect.state, suspect.copy, successor) {
             Action::Accept | Action::FromCopy => unreachable!("no search for these"),
             Action::End | Action::Truncate => self.end(&suspect),
@@ -250,17 +203,11 @@ impl Scan {
         let limit = known.map_or(self.redo_from, |known| known.max(self.redo_from));
         if let Some(found) = found.filter(|found| found.sequence <= limit) {
             self.enter(self.cursor.place.segment, self.cursor.sequence);
-            self.cursor = Cursor {
-                sequence: found.sequence,
-                place: found.place,
-                previous: None,
-            };
+            self.cursor = Cursor { sequence: found.sequence, place: found.place, previous: None };
             self.phase = Phase::Batch { again: false };
             return Ok(());
         }
-        let Cursor {
-            sequence, place, ..
-        } = self.cursor;
+        let Cursor { sequence, place, .. } = self.cursor;
         let slot = self.slot(place.segment);
         if !self.opened(place.segment) {
             return Err(RecoveryError::SegmentMissing { slot });
@@ -269,11 +216,6 @@ impl Scan {
             Some(found) => format!("batch {} was written after it", found.sequence.0),
             None => String::from("its header copy was written and is damaged too"),
         };
-        Err(RecoveryError::Unreadable {
-            slot,
-            place,
-            sequence: Some(sequence),
-            reason,
-        })
+        Err(RecoveryError::Unreadable { slot, place, sequence: Some(sequence), reason })
     }
 }

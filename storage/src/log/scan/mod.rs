@@ -138,19 +138,12 @@ impl Scan {
             reader: Reader::new(),
             requests: 0,
             in_flight: None,
-            pending: Some(LogOperation::Open {
-                file: LogFile::Ring,
-                create: false,
-            }),
+            pending: Some(LogOperation::Open { file: LogFile::Ring, create: false }),
             ring_found: RingFound::Missing,
             files: Vec::new(),
             ring: Vec::new(),
             firsts: Vec::new(),
-            cursor: Cursor {
-                sequence: Sequence(1),
-                place: Place::default(),
-                previous: None,
-            },
+            cursor: Cursor { sequence: Sequence(1), place: Place::default(), previous: None },
             suspect: None,
             found: None,
             replay: Replay::default(),
@@ -199,21 +192,16 @@ impl Scan {
             }
             (Phase::CreateRing, LogReply::Opened(result)) => {
                 let bytes = RING_BYTES as u64;
-                let next = LogOperation::Allocate {
-                    file: LogFile::Ring,
-                    bytes,
-                };
+                let next = LogOperation::Allocate { file: LogFile::Ring, bytes };
                 self.ring_step(result.map(|_| ()), Phase::AllocateRing, Some(next))
             }
             (Phase::AllocateRing, LogReply::Allocated(result)) => {
                 self.queue_zeros();
                 self.ring_step(result, Phase::ZeroRing, None)
             }
-            (Phase::SyncRing, LogReply::Synced(result)) => self.ring_step(
-                result,
-                Phase::SyncDirectory,
-                Some(LogOperation::SyncDirectory),
-            ),
+            (Phase::SyncRing, LogReply::Synced(result)) => {
+                self.ring_step(result, Phase::SyncDirectory, Some(LogOperation::SyncDirectory))
+            }
             (Phase::SyncDirectory, LogReply::DirectorySynced(result)) => {
                 self.queue_superblock();
                 self.ring_step(result, Phase::Repair, None)
@@ -271,8 +259,5 @@ impl Scan {
 }
 
 fn io_error(file: LogFile, action: &str, error: &io::Error) -> RecoveryError {
-    RecoveryError::Io {
-        file,
-        reason: format!("{action}: {error}"),
-    }
+    RecoveryError::Io { file, reason: format!("{action}: {error}") }
 }

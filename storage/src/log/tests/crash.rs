@@ -9,9 +9,7 @@ use crate::log::{Class, LogOptions, Scan, Sequence, Transaction};
 fn with_batch_in_flight(seed: u64, rounds: u64) -> World {
     let mut world = World::new(OPTIONS, seed);
     for round in 0..rounds {
-        world
-            .commit(round % 3, 1 + (round % 5) as u32)
-            .expect("room");
+        world.commit(round % 3, 1 + (round % 5) as u32).expect("room");
         world.settle();
         if round % 4 == 3 {
             world.log.set_redo_from(world.log.filling_sequence());
@@ -173,11 +171,7 @@ fn live(seed: u64, steps: u32) -> (u32, u32) {
 
 fn begin(world: &mut World, random: &mut Random, open: &mut Vec<(Transaction, Entry, usize)>) {
     let tenant = random.below(6);
-    let count = 1 + if random.chance(10) {
-        random.below(30)
-    } else {
-        random.below(4)
-    };
+    let count = 1 + if random.chance(10) { random.below(30) } else { random.below(4) };
     if open.iter().any(|(_, entry, _)| entry.tenant.0 == tenant) {
         return;
     }

@@ -53,17 +53,10 @@ impl Device {
             LogOperation::Allocate { file, bytes } => LogReply::Allocated(if self.full {
                 Err(io::ErrorKind::StorageFull.into())
             } else {
-                self.files
-                    .get_mut(&file)
-                    .expect("open")
-                    .resize(bytes as usize, 0);
+                self.files.get_mut(&file).expect("open").resize(bytes as usize, 0);
                 Ok(())
             }),
-            LogOperation::Write {
-                file,
-                offset,
-                buffer,
-            } => {
+            LogOperation::Write { file, offset, buffer } => {
                 let mut count = buffer.len();
                 if short && random.chance(30) {
                     return (
@@ -77,22 +70,12 @@ impl Device {
                 self.write(file, offset, &buffer[..count]);
                 LogReply::Written(buffer, Ok(count))
             }
-            LogOperation::Read {
-                file,
-                offset,
-                mut buffer,
-            } => {
+            LogOperation::Read { file, offset, mut buffer } => {
                 self.reads += 1;
                 let first = offset / BLOCK_BYTES as u64;
                 let blocks = first..first + (buffer.len() / BLOCK_BYTES) as u64;
-                if blocks
-                    .clone()
-                    .any(|block| self.unreadable.contains(&(file, block)))
-                {
-                    return (
-                        request.id,
-                        LogReply::Read(buffer, Err(io::Error::other("EIO"))),
-                    );
+                if blocks.clone().any(|block| self.unreadable.contains(&(file, block))) {
+                    return (request.id, LogReply::Read(buffer, Err(io::Error::other("EIO"))));
                 }
                 let bytes = &self.files[&file];
                 let start = (offset as usize).min(bytes.len());
@@ -138,12 +121,7 @@ impl Device {
         sector: usize,
         mut keep: impl FnMut(usize) -> bool,
     ) {
-        let LogOperation::Write {
-            file,
-            offset,
-            buffer,
-        } = &request.operation
-        else {
+        let LogOperation::Write { file, offset, buffer } = &request.operation else {
             return;
         };
         for (index, bytes) in buffer.chunks(sector).enumerate() {

@@ -36,14 +36,8 @@ fn one_write_serves_many_tenants() {
     assert_eq!(batch.len(), 6 * BLOCK_BYTES);
     let text = describe_batch(batch);
     assert_eq!(text.lines().count(), 6, "{text}");
-    assert!(
-        text.starts_with("batch 1 segment 0 offset 0 blocks 6 records 5 pages 5"),
-        "{text}"
-    );
-    assert!(
-        text.contains("tenant 5 txid 1 fragment 0 last pages 1"),
-        "{text}"
-    );
+    assert!(text.starts_with("batch 1 segment 0 offset 0 blocks 6 records 5 pages 5"), "{text}");
+    assert!(text.contains("tenant 5 txid 1 fragment 0 last pages 1"), "{text}");
     assert!(!text.contains("bad 1"), "{text}");
     world.settle();
     assert_eq!(world.log.durable_sequence(), Sequence(1));
@@ -57,10 +51,7 @@ fn a_big_transaction_spans_batches_and_segments() {
     assert!(world.log.durable_sequence() < committed.last);
     world.settle();
     let recovered = world.recover();
-    assert_eq!(
-        recovered.tenants[&TenantId(7)].first_sequence,
-        committed.first
-    );
+    assert_eq!(recovered.tenants[&TenantId(7)].first_sequence, committed.first);
 }
 
 #[test]
@@ -91,9 +82,7 @@ fn an_unfinished_transaction_never_happened() {
 fn the_log_goes_round_while_it_is_trimmed() {
     let mut world = World::new(OPTIONS, 5);
     for round in 0..300 {
-        world
-            .commit(1 + round % 5, 1 + (round % 4) as u32)
-            .expect("room");
+        world.commit(1 + round % 5, 1 + (round % 4) as u32).expect("room");
         world.settle();
         if round % 7 == 6 {
             let next = world.log.filling_sequence();
@@ -122,21 +111,14 @@ fn a_segment_is_free_only_once_a_header_copy_says_so() {
     assert_eq!(world.in_flight.len(), 1);
     world.complete(0);
     assert_eq!(world.log.durable_sequence(), next);
-    assert_eq!(
-        world.log.oldest_sequence(),
-        Sequence(1),
-        "the batch alone frees nothing"
-    );
+    assert_eq!(world.log.oldest_sequence(), Sequence(1), "the batch alone frees nothing");
     world.collect();
     assert_eq!(world.in_flight.len(), 1);
     world.complete(0);
     assert!(world.log.oldest_sequence() > Sequence(1));
     assert_eq!(world.log.redo_from_durable(), next);
     world.log.flush();
-    assert!(
-        world.log.next_request().is_none(),
-        "one empty batch is enough"
-    );
+    assert!(world.log.next_request().is_none(), "one empty batch is enough");
 }
 
 #[test]
@@ -165,9 +147,7 @@ fn short_counts_and_interruptions_change_nothing() {
         let mut world = World::new(OPTIONS, seed);
         world.device.short_percent = 30;
         for round in 0..40 {
-            world
-                .commit(round % 3, 1 + (round % 9) as u32)
-                .expect("room");
+            world.commit(round % 3, 1 + (round % 9) as u32).expect("room");
             if round % 3 == 0 {
                 world.settle();
                 world.log.set_redo_from(world.log.filling_sequence());
@@ -188,10 +168,7 @@ fn a_failed_write_is_final() {
     let LogOperation::Write { buffer, .. } = request.operation else {
         panic!("a batch is a write");
     };
-    world.log.complete(
-        request.id,
-        LogReply::Written(buffer, Err(io::Error::other("EIO"))),
-    );
+    world.log.complete(request.id, LogReply::Written(buffer, Err(io::Error::other("EIO"))));
     assert!(world.log.failed().expect("failed").contains("segment-000"));
     assert_eq!(world.log.durable_sequence(), Sequence(0));
     assert!(world.log.next_request().is_none());
@@ -216,13 +193,7 @@ fn a_full_disk_makes_the_log_smaller_not_broken() {
     assert!(refused.disk_refused);
     assert!(refused.to_string().contains("disk refused"));
     assert!(committed > 4);
-    assert!(
-        world
-            .log
-            .growth_refused()
-            .expect("refused")
-            .contains("segment-002")
-    );
+    assert!(world.log.growth_refused().expect("refused").contains("segment-002"));
     world.log.retry_growth();
     world.settle();
     assert!(world.log.growth_refused().is_some());
@@ -260,10 +231,7 @@ fn missing_files_and_newer_versions_are_named() {
     let outcome = |world: &mut World| {
         let before = world.device.files.clone();
         let result = scan(OPTIONS, &mut world.device, &mut Random(0));
-        assert_eq!(
-            world.device.files, before,
-            "a refused start changes nothing"
-        );
+        assert_eq!(world.device.files, before, "a refused start changes nothing");
         result.map(|_| ())
     };
     world.device.files.remove(&LogFile::Ring);
@@ -271,10 +239,7 @@ fn missing_files_and_newer_versions_are_named() {
     for slot in 0..2 {
         world.device.files = files.clone();
         world.device.files.remove(&LogFile::Segment(slot));
-        assert_eq!(
-            outcome(&mut world),
-            Err(RecoveryError::SegmentMissing { slot })
-        );
+        assert_eq!(outcome(&mut world), Err(RecoveryError::SegmentMissing { slot }));
     }
     world.device.files = files.clone();
     world.device.zero(LogFile::Ring, 0);
@@ -291,8 +256,5 @@ fn missing_files_and_newer_versions_are_named() {
         let hash = blake3::hash(&block[..BLOCK_BYTES - 32]);
         block[BLOCK_BYTES - 32..].copy_from_slice(hash.as_bytes());
     }
-    assert_eq!(
-        outcome(&mut world),
-        Err(RecoveryError::Version { found: 9 })
-    );
+    assert_eq!(outcome(&mut world), Err(RecoveryError::Version { found: 9 }));
 }

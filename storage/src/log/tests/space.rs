@@ -64,10 +64,7 @@ fn fill_and_drain(seed: u64) {
 /// The system's reserve is still there; then everything is checkpointed and the space comes back.
 fn drain(world: &mut World) {
     let reserve = world.log.options().system_reserve_bytes;
-    world
-        .log
-        .reserve(reserve, Class::System)
-        .expect("the last reserve");
+    world.log.reserve(reserve, Class::System).expect("the last reserve");
     world.log.unreserve(reserve);
     world.log.set_redo_from(world.log.filling_sequence());
     world.settle();
@@ -102,10 +99,7 @@ fn tenants_leave_the_last_reserve_alone() {
     assert!(!refused.disk_refused);
     assert!(refused.to_string().starts_with("the commit log is full"));
     let bytes = world.log.transaction_bytes(1);
-    world
-        .log
-        .reserve(bytes, Class::System)
-        .expect("the system may");
+    world.log.reserve(bytes, Class::System).expect("the system may");
     world.log.unreserve(bytes);
     assert_eq!(world.log.reserved_bytes(), 0);
 }

@@ -128,42 +128,22 @@ const ROWS: [(BatchState, CopyState, SuccessorState, Action); 18] = {
 fn check_row(wound: Wound, copy: CopyState, successor: SuccessorState, action: Action) {
     let world = world();
     let mut device = world.device.clone();
-    let sequence = if successor == SuccessorState::Good {
-        3
-    } else {
-        4
-    };
+    let sequence = if successor == SuccessorState::Good { 3 } else { 4 };
     wound.inflict(&mut device, sequence);
     set_copy(&mut device, sequence, copy);
     let before = device.files.clone();
     let result = run(&mut device);
     let own_header = matches!(wound, Wound::None | Wound::Page);
-    let hurt: Vec<TenantId> = wound
-        .hurt()
-        .iter()
-        .map(|tenant| TenantId(*tenant))
-        .collect();
+    let hurt: Vec<TenantId> = wound.hurt().iter().map(|tenant| TenantId(*tenant)).collect();
     let context = format!("{wound:?} {copy:?} {successor:?}: {action:?}");
     let stops = action == Action::Stop || action == Action::FromHeader && !own_header;
     if stops {
-        let Err(RecoveryError::Unreadable {
-            sequence: Some(found),
-            ..
-        }) = &result
-        else {
+        let Err(RecoveryError::Unreadable { sequence: Some(found), .. }) = &result else {
             panic!("{context}: {result:?}");
         };
         assert_eq!(found.0, sequence, "{context}");
-        assert!(
-            result
-                .expect_err("stopped")
-                .to_string()
-                .contains("segment-000")
-        );
-        assert_eq!(
-            device.files, before,
-            "{context}: a refused start changes nothing"
-        );
+        assert!(result.expect_err("stopped").to_string().contains("segment-000"));
+        assert_eq!(device.files, before, "{context}: a refused start changes nothing");
         return;
     }
     let recovered = result.expect(&context);
@@ -171,19 +151,12 @@ fn check_row(wound: Wound, copy: CopyState, successor: SuccessorState, action: A
     if matches!(action, Action::Truncate | Action::End) {
         assert_eq!(next, Sequence(sequence), "{context}");
         assert!(recovered.damaged.is_empty(), "{context}");
-        assert_eq!(
-            recovered.torn.is_some(),
-            action == Action::Truncate,
-            "{context}"
-        );
+        assert_eq!(recovered.torn.is_some(), action == Action::Truncate, "{context}");
     } else {
         assert_eq!(next, Sequence(5), "{context}");
         let damaged: Vec<TenantId> = recovered.damaged.iter().map(|one| one.tenant).collect();
         assert_eq!(damaged, hurt, "{context}");
-        assert!(
-            hurt.iter()
-                .all(|tenant| recovered.tenants[tenant].pages.is_empty())
-        );
+        assert!(hurt.iter().all(|tenant| recovered.tenants[tenant].pages.is_empty()));
         assert_eq!(recovered.torn, None, "{context}");
     }
     let again = run(&mut device).expect("twice");
@@ -258,9 +231,7 @@ fn bad_ring_slots_do_not_stay() {
     set_copy(&mut world.device, 4, CopyState::Bad);
     for block in 0..2 {
         let offset = slot_offset(6) + block * BLOCK;
-        world
-            .device
-            .write(LogFile::Ring, offset, &[0x5a; BLOCK_BYTES]);
+        world.device.write(LogFile::Ring, offset, &[0x5a; BLOCK_BYTES]);
     }
     let recovered = run(&mut world.device).expect("no batch needs them");
     assert_eq!(recovered.repaired, 2);
@@ -304,9 +275,7 @@ fn the_oldest_header_lost_while_needed_is_a_stop() {
         world.commit(1, 1).expect("room");
         world.settle();
         let next = world.log.filling_sequence();
-        world
-            .log
-            .set_redo_from(Sequence(next.0.saturating_sub(25).max(1)));
+        world.log.set_redo_from(Sequence(next.0.saturating_sub(25).max(1)));
     }
     // Too old for the ring, and still needed: batch 6 onwards.
     let mut device = world.device.clone();
@@ -314,13 +283,7 @@ fn the_oldest_header_lost_while_needed_is_a_stop() {
     assert_eq!(oldest, Sequence(1));
     device.rot(SEGMENT, 6 * 2 * BLOCK + 50);
     let error = run(&mut device).expect_err("needed");
-    assert!(matches!(
-        error,
-        RecoveryError::Unreadable {
-            sequence: Some(Sequence(7)),
-            ..
-        }
-    ));
+    assert!(matches!(error, RecoveryError::Unreadable { sequence: Some(Sequence(7)), .. }));
 }
 
 #[test]
@@ -333,9 +296,7 @@ fn a_log_grows_on_after_repairs() {
         for _ in 0..25 {
             world.commit(3, 1).expect("room");
             world.settle();
-            world
-                .log
-                .set_redo_from(Sequence(world.log.filling_sequence().0.min(4)));
+            world.log.set_redo_from(Sequence(world.log.filling_sequence().0.min(4)));
         }
         let again = run(&mut world.device).expect("long after the ring forgot batch 4");
         let damaged: Vec<u64> = again.damaged.iter().map(|damage| damage.tenant.0).collect();

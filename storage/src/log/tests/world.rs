@@ -116,27 +116,14 @@ impl World {
         page_count: u32,
         class: Class,
     ) -> Result<(Transaction, Entry), LogFull> {
-        self.log
-            .reserve(self.log.transaction_bytes(page_count), class)?;
+        self.log.reserve(self.log.transaction_bytes(page_count), class)?;
         let tenant = TenantId(tenant);
         let txid = self.txids.get(&tenant).map_or(1, |txid| txid + 1);
         self.txids.insert(tenant, txid);
         let (database_pages, pages) = self.draw_pages(page_count);
         let transaction = self.log.begin(tenant, txid, database_pages, page_count);
-        let committed = Committed {
-            first: Sequence(0),
-            last: Sequence(0),
-        };
-        Ok((
-            transaction,
-            Entry {
-                tenant,
-                txid,
-                database_pages,
-                pages,
-                committed,
-            },
-        ))
+        let committed = Committed { first: Sequence(0), last: Sequence(0) };
+        Ok((transaction, Entry { tenant, txid, database_pages, pages, committed }))
     }
 
     pub fn push(
@@ -192,11 +179,7 @@ impl World {
     pub fn crash(&mut self, keep_percent: u64) {
         self.collect();
         let requests = std::mem::take(&mut self.in_flight);
-        let sector = if self.random.chance(50) {
-            512
-        } else {
-            BLOCK_BYTES
-        };
+        let sector = if self.random.chance(50) { 512 } else { BLOCK_BYTES };
         for request in &requests {
             let random = &mut self.random;
             if let LogOperation::Open { file, create: true } = request.operation
@@ -204,8 +187,7 @@ impl World {
             {
                 self.device.files.entry(file).or_default();
             }
-            self.device
-                .tear(request, sector, |_| random.chance(keep_percent));
+            self.device.tear(request, sector, |_| random.chance(keep_percent));
         }
     }
 
@@ -218,10 +200,7 @@ impl World {
         self.check(&recovered, durable);
         let again = scan(options, &mut self.device, &mut self.random).expect("twice");
         assert_eq!(again.tenants, recovered.tenants);
-        assert_eq!(
-            again.log.filling_sequence(),
-            recovered.log.filling_sequence()
-        );
+        assert_eq!(again.log.filling_sequence(), recovered.log.filling_sequence());
         assert_eq!(again.torn, None);
         assert_eq!(again.repaired, 0);
         std::mem::swap(&mut self.log, &mut recovered.log);
@@ -237,10 +216,7 @@ impl World {
     /// The recovered state is the committed prefix, exactly, and nothing durable is missing.
     pub fn check(&self, recovered: &Recovered, durable: Sequence) {
         let next = recovered.log.filling_sequence();
-        assert!(
-            next > durable,
-            "batch {durable:?} was durable, the log ends before {next:?}"
-        );
+        assert!(next > durable, "batch {durable:?} was durable, the log ends before {next:?}");
         assert!(recovered.damaged.is_empty(), "{:?}", recovered.damaged);
         let expected = self.expected(recovered.log.redo_from_durable(), next);
         assert!(expected.keys().eq(recovered.tenants.keys()));
@@ -272,9 +248,7 @@ impl World {
                 continue;
             }
             let first = entry.committed.first;
-            let tenant = tenants
-                .entry(entry.tenant)
-                .or_insert((0, first, BTreeMap::new()));
+            let tenant = tenants.entry(entry.tenant).or_insert((0, first, BTreeMap::new()));
             tenant.0 = entry.database_pages;
             tenant.2.extend(entry.pages.iter().copied());
             tenant.2.retain(|number, _| *number <= entry.database_pages);
@@ -284,15 +258,13 @@ impl World {
 
     /// Bytes of the batch that would be written now.
     pub fn batch_in_flight(&self) -> Option<&Buffer> {
-        self.in_flight
-            .iter()
-            .find_map(|request| match &request.operation {
-                LogOperation::Write {
-                    file: crate::log::LogFile::Segment(_),
-                    buffer,
-                    ..
-                } if crate::log::Header::read(buffer).is_some() => Some(buffer),
-                _ => None,
-            })
+        self.in_flight.iter().find_map(|request| match &request.operation {
+            LogOperation::Write { file: crate::log::LogFile::Segment(_), buffer, .. }
+                if crate::log::Header::read(buffer).is_some() =>
+            {
+                Some(buffer)
+            }
+            _ => None,
+        })
     }
 }

@@ -1,0 +1,407 @@
+//! Fibers: small stacks on which SQLite's blocking C code runs and waits without blocking the loop.
+//!
+//! A fiber runs one job of one tenant. Where SQLite must wait (a page, a lock, its turn of the
+//! CPU), the VFS or the progress handler *suspends* the fiber with a [`Wait`]; the loop does what
+//! is asked and resumes it with an [`Answer`]. The job itself may ask its host for things too
+//! (`Y` in, `A` out), through the [`Handle`] that its body gets.
+//!
+//! **The loan.** Whoever resumes a fiber lends it the tenant's [`Volume`] until it suspends or
+//! ends. So the VFS works on plain `&mut Volume` while C code runs, the loop owns the volume while
+//! it does not, and no lock or counted reference is needed. [`with_volume`] hands it out for the
+//! length of a closure, and asserts that loans do not overlap.
+//!
+//! A fiber must run to its end: unwinding C frames is not possible, so dropping a suspended one is
+//! a bug and aborts. A doomed world resumes its fibers with failures until they end.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::io;
+use std::ptr;
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use crate::io::{Buffer, FileId, Instant, WallTime};
+use crate::ledger::AccountId;
+use crate::log::PageLocation;
+use crate::volume::{ConnectionId, Volume};
+
+/// Bytes of a fiber's stack. SQLite's deepest chain under our limits was measured at 132 KiB in
+/// release and 172 KiB without optimisation; a guard page lies below.
+pub const STACK_BYTES: usize = 256 * 1024;
+
+/// SQLite's VM steps between two calls of the progress handler.
+pub const PROGRESS_STEPS: u32 = 100;
+
+/// What a fiber waits for, as storage code asks it.
+#[derive(Debug)]
+pub enum Wait {
+    /// Its turn: the quantum is used up.
+    Turn,
+    /// The tenant's file, opened or (`create`) created with its folders made durable.
+    OpenMain {
+        /// Create file and folders if they are missing.
+        create: bool,
+        /// For read-back past the page cache.
+        direct: bool,
+    },
+    /// An unnamed temporary file.
+    OpenTemporary,
+    /// Bytes of a file.
+    Read {
+        /// The file.
+        file: FileId,
+        /// Byte offset.
+        offset: u64,
+        /// As many bytes as its length says.
+        buffer: Buffer,
+    },
+    /// Bytes into a file.
+    Write {
+        /// The file.
+        file: FileId,
+        /// Byte offset.
+        offset: u64,
+        /// All of it.
+        buffer: Buffer,
+    },
+    /// A file made durable.
+    Sync(FileId),
+    /// A file's size set, in bytes.
+    Truncate(FileId, u64),
+    /// A recovered page, from the commit log.
+    ReadLog(PageLocation),
+    /// The tenant's writer lock, in order of arrival.
+    Writer(ConnectionId),
+    /// Space in the commit log for a transaction of so many pages.
+    LogSpace {
+        /// Distinct pages of the transaction.
+        pages: u32,
+    },
+    /// The volume's sealing transaction, appended to the commit log.
+    Seal,
+    /// Everything this tenant has committed, durable.
+    Durable,
+}
+
+/// How a wait ended.
+#[derive(Debug)]
+pub enum Answer {
+    /// Done, granted, there.
+    Ready,
+    /// The answer to [`Wait::OpenMain`] and [`Wait::OpenTemporary`]: the file and its size in bytes.
+    Opened(FileId, u64),
+    /// The answer to reads and writes: the buffer and how many of its bytes were moved (a short
+    /// count means the end of the file).
+    Moved(Buffer, usize),
+    /// The answer to [`Wait::Seal`] where a page was spilled: bring this frame's page, then ask again.
+    Bring(u32),
+    /// The deadline passed first.
+    TimedOut,
+    /// There is no room (log full, disk full).
+    Full,
+    /// It failed, or the world is ending.
+    Failed(io::ErrorKind),
+}
+
+/// What the loop lends a fiber from a resume to its next suspension.
+#[derive(Debug)]
+pub struct Loan<'a> {
+    /// The tenant's storage.
+    pub volume: &'a mut Volume,
+    /// Monotonic time.
+    pub now: Instant,
+    /// Wall-clock time, for SQL's `now`.
+    pub wall: WallTime,
+    /// VM steps until the progress handler suspends with [`Wait::Turn`].
+    pub quantum_steps: u64,
+    /// Make the running statement fail with `SQLITE_INTERRUPT` at the next progress callback.
+    pub interrupt: bool,
+}
+
+/// Why a fiber came back.
+#[derive(Debug)]
+pub enum Step<Y, R> {
+    /// Storage code waits.
+    Waits(Wait),
+    /// The job asks its host.
+    Asks(Y),
+    /// The job has ended.
+    Ends(R),
+}
+
+/// What a fiber is resumed with: the answer to what it waited for or asked.
+#[derive(Debug)]
+pub enum Input<A> {
+    /// To start a fiber.
+    Start,
+    /// To [`Step::Waits`].
+    Answer(Answer),
+    /// To [`Step::Asks`].
+    Host(A),
+}
+
+enum Yielded<Y> {
+    Waits(Wait),
+    Asks(Y),
+}
+
+type Inner<Y, A, R> = Coroutine<Input<A>, Yielded<Y>, R, DefaultStack>;
+
+/// A job on its stack.
+pub struct Fiber<Y: 'static, A: 'static, R: 'static> {
+    coroutine: Option<Inner<Y, A, R>>,
+    yielder: *const (),
+    ended: bool,
+}
+
+/// A fiber's way to its host; exists only while its body runs.
+pub struct Handle<'a, Y, A> {
+    yielder: &'a Yielder<Input<A>, Yielded<Y>>,
+}
+
+impl<Y, A> Handle<'_, Y, A> {
+    /// Suspend, and come back with the host's answer.
+    ///
+    /// # Panics
+    /// If the host answers something else than what was asked: a bug of the host.
+    pub fn ask(&self, question: Y) -> A {
+        let context = context();
+        assert!(!context.borrowed.get(), "suspended while the volume was borrowed");
+        match self.yielder.suspend(Yielded::Asks(question)) {
+            Input::Host(answer) => answer,
+            Input::Start | Input::Answer(_) => panic!("a job's question got storage's answer"),
+        }
+    }
+}
+
+/// What the running fiber's C callbacks reach: lives in the frame of `resume`.
+struct Context {
+    yielder: Cell<*const ()>,
+    suspend: unsafe fn(*const (), Wait) -> Answer,
+    volume: *mut Volume,
+    borrowed: Cell<bool>,
+    account: AccountId,
+    now: Instant,
+    wall: WallTime,
+    steps: Cell<u64>,
+    quantum_steps: u64,
+    interrupt: bool,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Context> = const { Cell::new(ptr::null()) };
+}
+
+fn context_opt<'a>() -> Option<&'a Context> {
+    let current = CURRENT.get();
+    // SAFETY: not null only while `resume` is on this thread's stack below us, whose frame owns it;
+    // the reference is used up before the fiber can suspend (callers copy out or use `Cell`s).
+    unsafe { current.as_ref() }
+}
+
+fn context<'a>() -> &'a Context {
+    context_opt().expect("storage code runs on a fiber")
+}
+
+/// # Safety
+/// `yielder` is the running fiber's, of these very types.
+unsafe fn suspend_as<Y, A>(yielder: *const (), wait: Wait) -> Answer {
+    // SAFETY: the caller's promise; the yielder lives on the fiber's own stack, below this frame.
+    let yielder = unsafe { &*yielder.cast::<Yielder<Input<A>, Yielded<Y>>>() };
+    match yielder.suspend(Yielded::Waits(wait)) {
+        Input::Answer(answer) => answer,
+        Input::Start | Input::Host(_) => panic!("storage's wait got a host's answer"),
+    }
+}
+
+/// Suspend the running fiber until `wait` is answered.
+///
+/// # Panics
+/// If no fiber runs, or the volume is borrowed: both are bugs.
+pub fn suspend(wait: Wait) -> Answer {
+    let (yielder, suspend) = {
+        let context = context();
+        assert!(!context.borrowed.get(), "suspended while the volume was borrowed");
+        (context.yielder.get(), context.suspend)
+    };
+    // SAFETY: `resume` stored the yielder and the function of the running fiber's types together.
+    unsafe { suspend(yielder, wait) }
+}
+
+/// Whether the caller runs on a fiber.
+#[must_use]
+pub fn running() -> bool {
+    context_opt().is_some()
+}
+
+/// Borrow the volume that the running fiber was lent.
+///
+/// # Panics
+/// If no fiber runs or the volume is borrowed already: both are bugs.
+pub fn with_volume<R>(body: impl FnOnce(&mut Volume) -> R) -> R {
+    let context = context();
+    assert!(!context.borrowed.replace(true), "the volume is borrowed twice");
+    // SAFETY: `resume` holds the exclusive borrow that this pointer was made from until the fiber
+    // suspends, `borrowed` keeps closures from overlapping, and `suspend` refuses inside one.
+    let result = body(unsafe { &mut *context.volume });
+    context.borrowed.set(false);
+    result
+}
+
+/// The account that pays now: the running fiber's tenant, else the system.
+#[must_use]
+pub fn account() -> AccountId {
+    context_opt().map_or(AccountId::SYSTEM, |context| context.account)
+}
+
+/// Monotonic time as the loop saw it when it resumed this fiber.
+#[must_use]
+pub fn now() -> Instant {
+    context().now
+}
+
+/// Wall-clock time, if a fiber runs.
+#[must_use]
+pub fn wall() -> Option<WallTime> {
+    context_opt().map(|context| context.wall)
+}
+
+/// The progress handler's part: count steps; `true` interrupts the statement.
+pub(crate) fn on_progress() -> bool {
+    let Some(context) = context_opt() else {
+        return false;
+    };
+    let steps = context.steps.get() + u64::from(PROGRESS_STEPS);
+    context.steps.set(steps);
+    if context.interrupt {
+        return true;
+    }
+    if steps >= context.quantum_steps && !context.borrowed.get() {
+        let _ = suspend(Wait::Turn);
+        return self::context().interrupt;
+    }
+    false
+}
+
+impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
+    /// A fiber that will run `body` on `stack` when it is first resumed.
+    pub fn new<F>(stack: Stack, body: F) -> Fiber<Y, A, R>
+    where
+        F: FnOnce(&Handle<'_, Y, A>) -> R + 'static,
+    {
+        let coroutine = Coroutine::with_stack(stack.0, move |yielder, input: Input<A>| {
+            assert!(matches!(input, Input::Start));
+            context().yielder.set(ptr::from_ref(yielder).cast());
+            body(&Handle { yielder })
+        });
+        Fiber { coroutine: Some(coroutine), yielder: ptr::null(), ended: false }
+    }
+
+    /// Run until the next suspension or the end. Returns the VM steps used too, rounded down to
+    /// [`PROGRESS_STEPS`].
+    ///
+    /// # Panics
+    /// If the fiber has ended, or another one is running: bugs of the loop.
+    pub fn resume(&mut self, loan: Loan<'_>, input: Input<A>) -> (Step<Y, R>, u64) {
+        assert!(!self.ended);
+        assert!(CURRENT.get().is_null(), "a fiber may not resume a fiber");
+        let context = Context {
+            yielder: Cell::new(self.yielder),
+            suspend: suspend_as::<Y, A>,
+            account: loan.volume.account(),
+            volume: ptr::from_mut(loan.volume),
+            borrowed: Cell::new(false),
+            now: loan.now,
+            wall: loan.wall,
+            steps: Cell::new(0),
+            quantum_steps: loan.quantum_steps,
+            interrupt: loan.interrupt,
+        };
+        CURRENT.set(ptr::from_ref(&context));
+        let coroutine = self.coroutine.as_mut().expect("a fiber that has not ended has a stack");
+        let result = coroutine.resume(input);
+        CURRENT.set(ptr::null());
+        self.yielder = context.yielder.get();
+        let step = match result {
+            CoroutineResult::Yield(Yielded::Waits(wait)) => Step::Waits(wait),
+            CoroutineResult::Yield(Yielded::Asks(question)) => Step::Asks(question),
+            CoroutineResult::Return(value) => {
+                self.ended = true;
+                Step::Ends(value)
+            }
+        };
+        (step, context.steps.get())
+    }
+
+    /// The stack of a fiber that has ended.
+    ///
+    /// # Panics
+    /// If it has not ended.
+    #[must_use]
+    pub fn into_stack(mut self) -> Stack {
+        assert!(self.ended);
+        let coroutine = self.coroutine.take().expect("the stack is taken once");
+        Stack(coroutine.into_stack())
+    }
+}
+
+impl<Y: 'static, A: 'static, R: 'static> Drop for Fiber<Y, A, R> {
+    fn drop(&mut self) {
+        if let Some(coroutine) = &self.coroutine {
+            // Unwinding through SQLite's frames is undefined: better no process than that.
+            if coroutine.started() && !coroutine.done() {
+                eprintln!("bug: a suspended fiber was dropped");
+                std::process::abort();
+            }
+        }
+    }
+}
+
+/// A fiber's stack, with a guard page below it.
+pub struct Stack(DefaultStack);
+
+/// Stacks that are not in use, up to a bound; more than that are given back to the kernel.
+#[derive(Default)]
+pub struct StackPool {
+    free: Vec<Stack>,
+    made: usize,
+    taken: usize,
+}
+
+impl StackPool {
+    /// Stacks kept for reuse.
+    const FREE_MAX: usize = 256;
+
+    /// A stack, new or used.
+    ///
+    /// # Errors
+    /// If the kernel refuses memory.
+    pub fn take(&mut self) -> io::Result<Stack> {
+        let stack = match self.free.pop() {
+            Some(stack) => stack,
+            None => {
+                self.made += 1;
+                Stack(DefaultStack::new(STACK_BYTES)?)
+            }
+        };
+        self.taken += 1;
+        Ok(stack)
+    }
+
+    /// Give a stack back.
+    pub fn give(&mut self, stack: Stack) {
+        assert!(self.taken > 0);
+        self.taken -= 1;
+        if self.free.len() < StackPool::FREE_MAX {
+            self.free.push(stack);
+        }
+    }
+
+    /// Stacks in use now.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+}

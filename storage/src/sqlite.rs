@@ -1,0 +1,764 @@
+//! SQLite itself: process configuration, connections and statements, as safe values.
+//!
+//! Owns the calls into the C library and nothing of policy: limits, the authorizer's verdicts and
+//! the texts of errors come from above. Written on the C interface (`rusqlite::ffi`) and not on
+//! rusqlite's safe layer, because that one asserts that a TEXT value has an address: under a memory
+//! limit it may not, and no client may stop the process.
+//!
+//! Every connection and statement lives on fibers of one tenant: calls may suspend. SQLite's
+//! mutexes do not keep two fibers of one thread apart, so `busy` asserts one fiber per connection.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::Once;
+use std::{ptr, slice};
+
+use rusqlite::ffi;
+
+use crate::fiber::{self, Answer, Wait, suspend, with_volume};
+use crate::vfs;
+use crate::volume::ConnectionId;
+use crate::{allocator, fiber::PROGRESS_STEPS};
+
+pub use rusqlite::ffi as codes;
+pub use rusqlite::ffi::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_INTERRUPT, SQLITE_NOMEM};
+
+/// Pragmas that may reach SQLite at all. The authorizer has the same list and checks arguments
+/// too; the VFS is asked first, before SQLite acts on a pragma.
+pub const PRAGMAS: &[&str] = &[
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+    "foreign_key_check",
+    "collation_list",
+    "page_count",
+    "page_size",
+    "freelist_count",
+    "data_version",
+    "schema_version",
+    "encoding",
+    "integrity_check",
+    "quick_check",
+    "application_id",
+    "user_version",
+    "foreign_keys",
+    "defer_foreign_keys",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "case_sensitive_like",
+    "legacy_alter_table",
+    "optimize",
+    "compile_options",
+    "journal_mode",
+    "synchronous",
+    "read_uncommitted",
+    "busy_timeout",
+    "cell_size_check",
+];
+
+/// A result code that is not OK, with SQLite's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteError {
+    /// Extended result code; the primary one is its low byte.
+    pub code: i32,
+    /// SQLite's message.
+    pub message: String,
+    /// Byte offset in the SQL text, where SQLite knows one.
+    pub offset: Option<usize>,
+}
+
+impl SqliteError {
+    /// The primary result code.
+    #[must_use]
+    pub fn primary(&self) -> i32 {
+        self.code & 0xff
+    }
+
+    fn of(code: c_int) -> SqliteError {
+        // SAFETY: the function returns a constant string for every code.
+        let text = unsafe { CStr::from_ptr(ffi::sqlite3_errstr(code)) };
+        SqliteError { code, message: text.to_string_lossy().into_owned(), offset: None }
+    }
+}
+
+/// A value in a result row, borrowed until the next step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValueRef<'a> {
+    /// SQL NULL.
+    Null,
+    /// 64-bit integer.
+    Integer(i64),
+    /// 64-bit float.
+    Real(f64),
+    /// Text as stored; UTF-8 unless the writer cheated.
+    Text(&'a [u8]),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+/// What SQLite asks the authorizer (`sqlite3_set_authorizer`): an action code and up to four names.
+#[derive(Clone, Copy, Debug)]
+pub struct Action<'a> {
+    /// `SQLITE_READ`, `SQLITE_PRAGMA`, …
+    pub code: i32,
+    /// Third argument of the C callback.
+    pub first: Option<&'a str>,
+    /// Fourth.
+    pub second: Option<&'a str>,
+    /// The schema: `main`, `temp`.
+    pub schema: Option<&'a str>,
+    /// The innermost trigger or view, if any.
+    pub inside: Option<&'a str>,
+}
+
+/// Says whether an action is allowed. Pure: it sees the action and nothing else.
+pub type Authorizer = fn(Action<'_>) -> Verdict;
+
+/// What the authorizer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The statement does not compile.
+    Deny,
+    /// Allowed.
+    Allow,
+    /// Allowed, and worth noting: the statement inserts rows.
+    AllowInsert,
+    /// Allowed, and it changes the connection itself: nobody else may use it after this stream.
+    AllowTaint,
+}
+
+/// What is registered with SQLite beside the authorizer.
+struct Watch {
+    authorizer: Authorizer,
+    inserts: Cell<bool>,
+    tainted: Cell<bool>,
+}
+
+/// Configure and initialise the library, once per process; checks that it was built as designed.
+///
+/// # Panics
+/// If it was not (F6): a wrong build would share caches between tenants or load extensions.
+pub fn initialise() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        configure();
+        // SAFETY: called once, after configuration.
+        assert!(unsafe { ffi::sqlite3_initialize() } == ffi::SQLITE_OK);
+        vfs::register();
+        assert_build();
+    });
+}
+
+fn configure() {
+    let methods = allocator::methods();
+    // SAFETY: before initialisation, with the argument types that the manual gives for each option;
+    // SQLite copies the method table.
+    unsafe {
+        let no: c_int = 0;
+        let ok = ffi::SQLITE_OK;
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const methods) == ok);
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, no) == ok);
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, no, no) == ok);
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_URI, no) == ok);
+    }
+}
+
+fn assert_build() {
+    let has = |option: &CStr| {
+        // SAFETY: the option is a NUL-terminated string.
+        unsafe { ffi::sqlite3_compileoption_used(option.as_ptr()) != 0 }
+    };
+    assert!(!has(c"ENABLE_MEMORY_MANAGEMENT"), "one page-cache group for all tenants");
+    assert!(has(c"THREADSAFE=2"), "the thread mode is not the designed one");
+    assert!(has(c"OMIT_LOAD_EXTENSION"), "extensions could be loaded");
+    assert!(has(c"OMIT_SHARED_CACHE"), "caches could be shared");
+    assert!(has(c"MAX_ATTACHED=0"), "databases could be attached");
+    assert!(has(c"TEMP_STORE=1"), "sorts would be unbounded in memory");
+    // SAFETY: no arguments.
+    assert!(unsafe { ffi::sqlite3_libversion_number() } >= 3_054_000, "known CVEs are open");
+}
+
+/// Forget the state of SQLite's process-wide random generator: the next draw seeds it anew. For
+/// simulated runs that must repeat.
+pub fn reset_randomness() {
+    // SAFETY: zero bytes and a null buffer ask for exactly this.
+    unsafe { ffi::sqlite3_randomness(0, ptr::null_mut()) };
+}
+
+unsafe extern "C" {
+    /// In the library, but not in the bindings.
+    fn sqlite3_close_v2(db: *mut ffi::sqlite3) -> c_int;
+}
+
+/// How far [`Connection::checkpoint`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointMode {
+    /// As far as readers allow; nobody waits.
+    Passive,
+    /// All of it, and give the WAL image back; fails if somebody reads or writes.
+    Truncate,
+}
+
+/// A connection to the tenant whose volume the running fiber was lent.
+pub struct Connection {
+    db: *mut ffi::sqlite3,
+    id: ConnectionId,
+    watch: Option<Box<Watch>>,
+    busy: Cell<bool>,
+}
+
+/// Marks a connection as used by the running fiber (F6), for the length of a C call.
+struct Entered<'a>(&'a Cell<bool>);
+
+impl<'a> Entered<'a> {
+    fn new(busy: &'a Cell<bool>) -> Entered<'a> {
+        assert!(!busy.replace(true), "two fibers in one connection");
+        Entered(busy)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl Connection {
+    /// Open the tenant's database. Must run on a fiber.
+    ///
+    /// # Errors
+    /// SQLite's: out of memory, corrupt, input/output.
+    pub fn open() -> Result<Connection, SqliteError> {
+        let flags = ffi::SQLITE_OPEN_READWRITE
+            | ffi::SQLITE_OPEN_NOMUTEX
+            | ffi::SQLITE_OPEN_EXRESCODE
+            | ffi::SQLITE_OPEN_PRIVATECACHE;
+        let mut db = ptr::null_mut();
+        // SAFETY: constant names, and a place for the handle.
+        let code = unsafe {
+            ffi::sqlite3_open_v2(
+                vfs::MAIN_NAME.as_ptr(),
+                &raw mut db,
+                flags,
+                vfs::VFS_NAME.as_ptr(),
+            )
+        };
+        if db.is_null() {
+            return Err(SqliteError::of(ffi::SQLITE_NOMEM));
+        }
+        let id = ConnectionId(0);
+        let mut connection = Connection { db, id, watch: None, busy: Cell::new(false) };
+        connection.check(code)?;
+        connection.id = connection.main_file().connection;
+        // SAFETY: our callbacks take what is registered with them: nothing, or the id as a number.
+        unsafe {
+            let id = connection.id.0 as usize as *mut c_void;
+            ffi::sqlite3_busy_handler(db, Some(on_busy), id);
+            let steps = PROGRESS_STEPS as c_int;
+            ffi::sqlite3_progress_handler(db, steps, Some(on_progress), ptr::null_mut());
+            ffi::sqlite3_wal_autocheckpoint(db, 0);
+        }
+        connection.harden()?;
+        Ok(connection)
+    }
+
+    /// db_config of the confinement policy, and the functions that are a tenant's own (F13).
+    fn harden(&mut self) -> Result<(), SqliteError> {
+        let switches = [
+            (ffi::SQLITE_DBCONFIG_DEFENSIVE, 1),
+            (ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+            (ffi::SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0),
+            (ffi::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, 0),
+            (ffi::SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0),
+            (ffi::SQLITE_DBCONFIG_ENABLE_ATTACH_CREATE, 0),
+            (ffi::SQLITE_DBCONFIG_ENABLE_ATTACH_WRITE, 0),
+            (ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1),
+            (ffi::SQLITE_DBCONFIG_ENABLE_FKEY, 1),
+        ];
+        for (switch, value) in switches {
+            let out: *mut c_int = ptr::null_mut();
+            // SAFETY: these switches take an int and a place for an int, which may be null.
+            let code = unsafe { ffi::sqlite3_db_config(self.db, switch, value as c_int, out) };
+            self.check(code)?;
+        }
+        let utf8 = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS;
+        for (name, arguments, function) in [
+            (c"random", 0, random_integer as SqlFunction),
+            (c"randomblob", 1, random_blob as SqlFunction),
+        ] {
+            // SAFETY: a scalar function without state.
+            let code = unsafe {
+                ffi::sqlite3_create_function_v2(
+                    self.db,
+                    name.as_ptr(),
+                    arguments,
+                    utf8,
+                    ptr::null_mut(),
+                    Some(function),
+                    None,
+                    None,
+                    None,
+                )
+            };
+            self.check(code)?;
+        }
+        self.run(c"PRAGMA cell_size_check=ON")
+    }
+
+    fn run(&mut self, sql: &CStr) -> Result<(), SqliteError> {
+        let _entered = Entered::new(&self.busy);
+        let none = ptr::null_mut();
+        // SAFETY: a NUL-terminated text, no row callback.
+        let code = unsafe { ffi::sqlite3_exec(self.db, sql.as_ptr(), None, none, ptr::null_mut()) };
+        self.check(code)
+    }
+
+    fn main_file(&self) -> &mut vfs::File {
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
+        // SAFETY: the operation writes a pointer to the main file, which our VFS opened as a File
+        // that lives as long as the connection.
+        unsafe {
+            let place = (&raw mut file).cast();
+            ffi::sqlite3_file_control(self.db, vfs::MAIN_SCHEMA.as_ptr(), operation, place);
+            &mut *file.cast::<vfs::File>()
+        }
+    }
+
+    /// Set one of SQLite's run-time limits (`SQLITE_LIMIT_*`).
+    pub fn set_limit(&mut self, limit: i32, value: i32) {
+        // SAFETY: unknown limits are ignored.
+        unsafe { ffi::sqlite3_limit(self.db, limit, value) };
+    }
+
+    /// Ask `authorizer` about every action of every statement compiled from now on.
+    pub fn set_authorizer(&mut self, authorizer: Authorizer) {
+        let inserts = Cell::new(false);
+        let watch = Box::new(Watch { authorizer, inserts, tainted: Cell::new(false) });
+        let state = (&raw const *watch).cast_mut().cast();
+        // SAFETY: the box lives in the connection, which outlives the registration.
+        unsafe { ffi::sqlite3_set_authorizer(self.db, Some(on_action), state) };
+        self.watch = Some(watch);
+    }
+
+    /// Whether a statement compiled since the last call inserts rows.
+    #[must_use]
+    pub fn take_inserts(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.inserts.take())
+    }
+
+    /// A statement that changes the connection itself was compiled on it.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.tainted.get())
+    }
+
+    /// Let SQL's `last_insert_rowid()` answer 0, as on a new connection.
+    pub fn forget_insert(&mut self) {
+        // SAFETY: an open connection.
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.db, 0) };
+    }
+
+    /// The connection's id in its volume.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// No explicit transaction is open.
+    #[must_use]
+    pub fn is_autocommit(&self) -> bool {
+        // SAFETY: an open connection.
+        unsafe { ffi::sqlite3_get_autocommit(self.db) != 0 }
+    }
+
+    /// Rows changed by the last INSERT, UPDATE or DELETE itself.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        // SAFETY: an open connection.
+        unsafe { ffi::sqlite3_changes64(self.db) }.max(0) as u64
+    }
+
+    /// Rows changed since the connection opened, triggers and foreign key actions included.
+    #[must_use]
+    pub fn total_changes(&self) -> u64 {
+        // SAFETY: an open connection.
+        unsafe { ffi::sqlite3_total_changes64(self.db) }.max(0) as u64
+    }
+
+    /// Rowid of the last row inserted.
+    #[must_use]
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: an open connection.
+        unsafe { ffi::sqlite3_last_insert_rowid(self.db) }
+    }
+
+    /// Note that a statement starts: whether the connection holds a snapshot already decides how a
+    /// wait for the writer lock ends.
+    pub fn mark_statement(&mut self) {
+        self.main_file().mark_statement();
+    }
+
+    /// Compile the first statement of `sql`. Gives it (`None` for white space and comments) and
+    /// the byte offset behind it. `keep` tells SQLite that it will be used many times.
+    ///
+    /// # Errors
+    /// SQLite's, with an offset where it knows one.
+    pub fn prepare(
+        &mut self,
+        sql: &str,
+        keep: bool,
+    ) -> Result<(Option<Statement>, usize), SqliteError> {
+        let _entered = Entered::new(&self.busy);
+        let length = c_int::try_from(sql.len()).map_err(|_| SqliteError::of(ffi::SQLITE_TOOBIG))?;
+        let flags = if keep { ffi::SQLITE_PREPARE_PERSISTENT } else { 0 };
+        let mut handle = ptr::null_mut();
+        let mut tail = ptr::null();
+        let start = sql.as_ptr().cast::<c_char>();
+        // SAFETY: the text and its length, and places for statement and tail.
+        let code = unsafe {
+            ffi::sqlite3_prepare_v3(
+                self.db,
+                start,
+                length,
+                flags as _,
+                &raw mut handle,
+                &raw mut tail,
+            )
+        };
+        if code != ffi::SQLITE_OK {
+            let mut error = self.error(code);
+            // SAFETY: an open connection whose last call failed.
+            let offset = unsafe { ffi::sqlite3_error_offset(self.db) };
+            error.offset = usize::try_from(offset).ok();
+            return Err(error);
+        }
+        let consumed = if tail.is_null() { sql.len() } else { tail as usize - start as usize };
+        let statement = (!handle.is_null()).then_some(Statement { handle });
+        Ok((statement, consumed.min(sql.len())))
+    }
+
+    /// Run SQLite's checkpoint. Gives the frames in the WAL and how many of them are in the file.
+    ///
+    /// # Errors
+    /// SQLite's; `SQLITE_BUSY` if the mode asks for more than readers and writers allow.
+    pub fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(u32, u32), SqliteError> {
+        let _entered = Entered::new(&self.busy);
+        let mode = match mode {
+            CheckpointMode::Passive => ffi::SQLITE_CHECKPOINT_PASSIVE,
+            CheckpointMode::Truncate => ffi::SQLITE_CHECKPOINT_TRUNCATE,
+        };
+        let (mut frames, mut written) = (0, 0);
+        // SAFETY: a constant schema name and places for two ints.
+        let code = unsafe {
+            ffi::sqlite3_wal_checkpoint_v2(
+                self.db,
+                vfs::MAIN_SCHEMA.as_ptr(),
+                mode,
+                &raw mut frames,
+                &raw mut written,
+            )
+        };
+        self.check(code)?;
+        Ok((frames.max(0) as u32, written.max(0) as u32))
+    }
+
+    fn check(&self, code: c_int) -> Result<(), SqliteError> {
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.error(code)) }
+    }
+
+    fn error(&self, code: c_int) -> SqliteError {
+        error_of(self.db, code)
+    }
+}
+
+fn error_of(db: *mut ffi::sqlite3, code: c_int) -> SqliteError {
+    // SAFETY: an open connection; the text is copied before the next call.
+    let text = unsafe { ffi::sqlite3_errmsg(db) };
+    if text.is_null() {
+        return SqliteError::of(code);
+    }
+    // SAFETY: SQLite's messages are NUL-terminated.
+    let message = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    SqliteError { code, message, offset: None }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: closed once; statements that still live keep what they need (`close_v2`).
+        unsafe { sqlite3_close_v2(self.db) };
+    }
+}
+
+/// A compiled statement.
+pub struct Statement {
+    handle: *mut ffi::sqlite3_stmt,
+}
+
+impl Statement {
+    /// Number of the largest parameter.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        // SAFETY: a live statement.
+        unsafe { ffi::sqlite3_bind_parameter_count(self.handle) }.max(0) as usize
+    }
+
+    /// Name of parameter `number` (from 1) with its prefix; `None` for `?` and for holes.
+    #[must_use]
+    pub fn parameter_name(&self, number: usize) -> Option<&str> {
+        // SAFETY: a live statement; out of range gives null.
+        let name = unsafe { ffi::sqlite3_bind_parameter_name(self.handle, number as c_int) };
+        borrowed_text(name)
+    }
+
+    /// Number of result columns.
+    #[must_use]
+    pub fn column_count(&self) -> usize {
+        // SAFETY: a live statement.
+        unsafe { ffi::sqlite3_column_count(self.handle) }.max(0) as usize
+    }
+
+    /// Name of result column `index` (from 0).
+    #[must_use]
+    pub fn column_name(&self, index: usize) -> &str {
+        // SAFETY: a live statement; out of range or out of memory gives null.
+        let name = unsafe { ffi::sqlite3_column_name(self.handle, index as c_int) };
+        borrowed_text(name).unwrap_or("")
+    }
+
+    /// Declared type of the table column behind result column `index`.
+    #[must_use]
+    pub fn column_declared_type(&self, index: usize) -> Option<&str> {
+        // SAFETY: a live statement; an expression gives null.
+        let name = unsafe { ffi::sqlite3_column_decltype(self.handle, index as c_int) };
+        borrowed_text(name)
+    }
+
+    /// The statement does not write to the database.
+    #[must_use]
+    pub fn is_readonly(&self) -> bool {
+        // SAFETY: a live statement.
+        unsafe { ffi::sqlite3_stmt_readonly(self.handle) != 0 }
+    }
+
+    /// 1 for EXPLAIN, 2 for EXPLAIN QUERY PLAN, else 0.
+    #[must_use]
+    pub fn explain(&self) -> i32 {
+        // SAFETY: a live statement.
+        unsafe { ffi::sqlite3_stmt_isexplain(self.handle) }
+    }
+
+    /// Bind a value to parameter `number` (from 1); SQLite copies it.
+    ///
+    /// # Errors
+    /// `SQLITE_RANGE`, `SQLITE_TOOBIG`, `SQLITE_NOMEM`.
+    pub fn bind(&mut self, number: usize, value: ValueRef<'_>) -> Result<(), SqliteError> {
+        let number = c_int::try_from(number).map_err(|_| SqliteError::of(ffi::SQLITE_RANGE))?;
+        let copy = ffi::SQLITE_TRANSIENT();
+        // SAFETY: a live statement; text and blobs are copied during the call.
+        let code = unsafe {
+            match value {
+                ValueRef::Null => ffi::sqlite3_bind_null(self.handle, number),
+                ValueRef::Integer(value) => ffi::sqlite3_bind_int64(self.handle, number, value),
+                ValueRef::Real(value) => ffi::sqlite3_bind_double(self.handle, number, value),
+                ValueRef::Text(text) => {
+                    let start = text.as_ptr().cast();
+                    let length = text.len() as u64;
+                    let utf8 = ffi::SQLITE_UTF8 as u8;
+                    ffi::sqlite3_bind_text64(self.handle, number, start, length, copy, utf8)
+                }
+                ValueRef::Blob([]) => ffi::sqlite3_bind_zeroblob(self.handle, number, 0),
+                ValueRef::Blob(blob) => {
+                    let start = blob.as_ptr().cast();
+                    ffi::sqlite3_bind_blob64(self.handle, number, start, blob.len() as u64, copy)
+                }
+            }
+        };
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.error(code)) }
+    }
+
+    /// Run to the next row (`true`) or to the end (`false`).
+    ///
+    /// # Errors
+    /// The statement's.
+    pub fn step(&mut self, connection: &Connection) -> Result<bool, SqliteError> {
+        let _entered = Entered::new(&connection.busy);
+        // SAFETY: a live statement.
+        match unsafe { ffi::sqlite3_step(self.handle) } {
+            ffi::SQLITE_ROW => Ok(true),
+            ffi::SQLITE_DONE => Ok(false),
+            code => Err(self.error(code)),
+        }
+    }
+
+    /// The value in result column `index` of the current row.
+    ///
+    /// # Errors
+    /// `SQLITE_NOMEM` if SQLite has no memory to show it.
+    pub fn column(&self, index: usize) -> Result<ValueRef<'_>, SqliteError> {
+        let index = index as c_int;
+        // SAFETY: a live statement. The bytes stay until the next step or reset, which need `&mut`.
+        // `column_blob` of a text gives its bytes without asking for a terminator, so it needs
+        // memory only to write out a zeroblob.
+        unsafe {
+            Ok(match ffi::sqlite3_column_type(self.handle, index) {
+                ffi::SQLITE_INTEGER => {
+                    ValueRef::Integer(ffi::sqlite3_column_int64(self.handle, index))
+                }
+                ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_column_double(self.handle, index)),
+                kind @ (ffi::SQLITE_TEXT | ffi::SQLITE_BLOB) => {
+                    let start = ffi::sqlite3_column_blob(self.handle, index);
+                    let length = ffi::sqlite3_column_bytes(self.handle, index).max(0) as usize;
+                    if start.is_null() && length > 0 {
+                        return Err(SqliteError::of(ffi::SQLITE_NOMEM));
+                    }
+                    let bytes = if length == 0 {
+                        &[]
+                    } else {
+                        slice::from_raw_parts(start.cast::<u8>(), length)
+                    };
+                    if kind == ffi::SQLITE_TEXT {
+                        ValueRef::Text(bytes)
+                    } else {
+                        ValueRef::Blob(bytes)
+                    }
+                }
+                _ => ValueRef::Null,
+            })
+        }
+    }
+
+    /// Make it ready to run again, its parameters unbound. The error of the last run is forgotten.
+    pub fn reset(&mut self, connection: &Connection) {
+        let _entered = Entered::new(&connection.busy);
+        // SAFETY: a live statement. The result repeats the last step's error, which was returned.
+        unsafe {
+            ffi::sqlite3_reset(self.handle);
+            ffi::sqlite3_clear_bindings(self.handle);
+        }
+    }
+
+    /// Rows that full scans stepped over since the last call, and rows that sorts handled are not
+    /// counted: `SQLITE_STMTSTATUS_FULLSCAN_STEP`.
+    #[must_use]
+    pub fn take_scan_steps(&mut self) -> u64 {
+        let counter = ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP;
+        // SAFETY: a live statement.
+        unsafe { ffi::sqlite3_stmt_status(self.handle, counter, 1) }.max(0) as u64
+    }
+
+    fn error(&self, code: c_int) -> SqliteError {
+        // SAFETY: a live statement's connection is open (`close_v2`).
+        error_of(unsafe { ffi::sqlite3_db_handle(self.handle) }, code)
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: finalised once.
+        unsafe { ffi::sqlite3_finalize(self.handle) };
+    }
+}
+
+/// A text that SQLite owns, borrowed from its statement; SQLite's names are UTF-8 or we drop them.
+fn borrowed_text<'a>(text: *const c_char) -> Option<&'a str> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: SQLite's texts are NUL-terminated and live as long as the statement they belong to,
+    // to which every caller's signature binds the lifetime.
+    unsafe { CStr::from_ptr(text) }.to_str().ok()
+}
+
+unsafe extern "C" fn on_busy(connection: *mut c_void, count: c_int) -> c_int {
+    /// Tries without waiting before a busy database is reported: the lock was free each time.
+    const TRIES_MAX: c_int = 100;
+    if !fiber::running() || count > TRIES_MAX {
+        return 0;
+    }
+    let id = ConnectionId(connection as usize as u32);
+    if with_volume(|volume| volume.writer_free()) {
+        return 1;
+    }
+    c_int::from(matches!(suspend(Wait::Writer(id)), Answer::Ready))
+}
+
+unsafe extern "C" fn on_progress(_: *mut c_void) -> c_int {
+    c_int::from(fiber::on_progress())
+}
+
+unsafe extern "C" fn on_action(
+    state: *mut c_void,
+    code: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    schema: *const c_char,
+    inside: *const c_char,
+) -> c_int {
+    // SAFETY: `set_authorizer` registered a Watch that lives as long as the connection.
+    let watch = unsafe { &*state.cast::<Watch>() };
+    let given = [first, second, schema, inside];
+    let names = given.map(borrowed_text);
+    // A name that is no UTF-8 cannot be judged.
+    if given.iter().zip(names).any(|(raw, name)| !raw.is_null() && name.is_none()) {
+        return ffi::SQLITE_DENY;
+    }
+    let [first, second, schema, inside] = names;
+    match (watch.authorizer)(Action { code, first, second, schema, inside }) {
+        Verdict::Deny => return ffi::SQLITE_DENY,
+        Verdict::Allow => {}
+        Verdict::AllowInsert => watch.inserts.set(true),
+        Verdict::AllowTaint => watch.tainted.set(true),
+    }
+    ffi::SQLITE_OK
+}
+
+type SqlFunction =
+    unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
+
+unsafe extern "C" fn random_integer(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+    let mut bytes = [0; 8];
+    with_volume(|volume| volume.random(&mut bytes));
+    // SAFETY: SQLite's context for the length of this call.
+    unsafe { ffi::sqlite3_result_int64(context, i64::from_le_bytes(bytes)) };
+}
+
+unsafe extern "C" fn random_blob(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: one argument, as registered.
+    let wanted = unsafe { ffi::sqlite3_value_int64(*arguments) }.max(1);
+    // SAFETY: the connection of this call; -1 asks for the limit.
+    let limit = unsafe {
+        let db = ffi::sqlite3_context_db_handle(context);
+        ffi::sqlite3_limit(db, ffi::SQLITE_LIMIT_LENGTH, -1)
+    };
+    if wanted > i64::from(limit) {
+        // SAFETY: SQLite's context for the length of this call.
+        unsafe { ffi::sqlite3_result_error_toobig(context) };
+        return;
+    }
+    // SAFETY: allocated from the tenant's account, and handed over with its own free function.
+    unsafe {
+        let memory = ffi::sqlite3_malloc64(wanted as u64);
+        if memory.is_null() {
+            ffi::sqlite3_result_error_nomem(context);
+            return;
+        }
+        let bytes = slice::from_raw_parts_mut(memory.cast::<u8>(), wanted as usize);
+        with_volume(|volume| volume.random(bytes));
+        ffi::sqlite3_result_blob(context, memory, wanted as c_int, Some(ffi::sqlite3_free));
+    }
+}

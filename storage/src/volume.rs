@@ -1,0 +1,694 @@
+//! One tenant's storage while it is open: WAL image, wal-index, locks, commits, checkpoint state.
+//!
+//! Owns what the VFS works on, as plain values: nothing here waits, calls C or knows the Io. The
+//! VFS (`vfs.rs`) borrows the volume between suspensions; the engine owns it in between.
+//!
+//! **Where a page is**, in the order in which it is looked for: SQLite finds what is in the WAL
+//! through the wal-index; then the *overlay*, pages that recovery found in the commit log and that
+//! no checkpoint has written yet; then the tenant's file; a tenant without a file reads as the
+//! constant empty database.
+//!
+//! **What a commit is** (F8). Not a sync of the WAL: SQLite also syncs after a WAL restart and
+//! before a checkpoint, and may still fail after a commit's sync. A commit is what the wal-index
+//! header says when the writer lock is released: frames `(logged, mxFrame]` are then *sealed* into
+//! one transaction of the commit log, the last version of each page. Space for it was reserved at
+//! the WAL's sync, where a refusal still rolls back cleanly.
+//!
+//! Invariants: `logged_frame <= frames.len()`; a transaction id is given once, in order, without
+//! gaps; `redo_from` is set while any commit is not in the file for good.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use crate::extent::Extent;
+use crate::identity::TenantId;
+use crate::io::{Buffer, FileId};
+use crate::ledger::{self, AccountId, Kind};
+use crate::limits;
+use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
+use crate::page;
+
+/// Bytes of a WAL header.
+pub const WAL_HEADER_BYTES: u64 = 32;
+/// Bytes of a WAL frame header.
+pub const FRAME_HEADER_BYTES: u64 = 24;
+/// Bytes of a WAL frame.
+pub const FRAME_BYTES: u64 = FRAME_HEADER_BYTES + page::PAGE_BYTES as u64;
+/// Bytes of a wal-index region, fixed by SQLite.
+pub const REGION_BYTES: usize = 32 * 1024;
+/// Number of wal-index locks, fixed by SQLite.
+pub const LOCKS: usize = 8;
+/// The lock that SQLite calls `WAL_WRITE_LOCK`.
+pub const WRITER_LOCK: usize = 0;
+
+/// A frame of the WAL as its header describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The page that it holds.
+    pub page_number: u32,
+    /// Pages of the database after the commit that this frame ends; 0 if it ends none.
+    pub database_pages: u32,
+}
+
+/// The tenant's main file.
+#[derive(Debug, Default)]
+pub struct MainFile {
+    /// A checkpoint has made the file, durably.
+    pub exists: bool,
+    /// The open file.
+    pub handle: Option<FileId>,
+    /// The same file past the page cache, for read-back; open during a checkpoint.
+    pub direct: Option<FileId>,
+    /// Its size in pages.
+    pub pages: u32,
+    /// Stamp of page 1 that the catalogue knows; the file may be newer, never older (F10).
+    pub stamp_min: u64,
+    /// Page 1 was checked against `stamp_min` since the file was opened.
+    pub stamp_checked: bool,
+}
+
+/// One of the eight wal-index locks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lock {
+    shared: u32,
+    exclusive: Option<ConnectionId>,
+}
+
+/// A connection of this volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionId(pub u32);
+
+/// A transaction on its way into the commit log.
+#[derive(Debug)]
+pub struct Sealing {
+    /// Frames that hold the last version of each page, with the page numbers.
+    pub pages: Vec<(u32, u32)>,
+    /// How many are in the log already.
+    pub next: usize,
+    /// Pages of the database after the commit.
+    pub database_pages: u32,
+    /// Last frame of the commit.
+    pub last_frame: u32,
+    /// The log's part, once begun.
+    pub transaction: Option<Transaction>,
+    /// The batch in which the transaction begins.
+    pub first_sequence: Option<Sequence>,
+    /// A spilled page that the fiber brought.
+    pub brought: Option<Buffer>,
+}
+
+/// A sealed commit that no checkpoint has covered yet.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    txid: u64,
+    /// Its last frame; 0 once the WAL was started anew, which SQLite does only when every frame is
+    /// in the file.
+    last_frame: u32,
+    first_sequence: Sequence,
+}
+
+/// Pages that recovery found in the commit log.
+#[derive(Debug)]
+struct Overlay {
+    pages: Vec<(u32, PageLocation)>,
+}
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Transaction id in the tail of every page that it writes.
+    pub stamp: u64,
+    /// Pages written since the last sync of the file.
+    pub written: Vec<u32>,
+    /// Consecutive pages not written yet, tails set.
+    pub run: Option<(u32, Buffer, usize)>,
+}
+
+/// Where a page of the main file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSource {
+    /// In the commit log, found by recovery.
+    Log(PageLocation),
+    /// In the tenant's file.
+    File,
+    /// The constant page 1 of an empty database.
+    Empty,
+    /// Past the end: zeros.
+    Beyond,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Volume {
+    tenant: TenantId,
+    account: AccountId,
+    /// The tenant's main file.
+    pub main: MainFile,
+    overlay: Option<Overlay>,
+    /// The log batch that the overlay's pages begin in, until a checkpoint of them is known to the
+    /// catalogue.
+    recovered_from: Option<Sequence>,
+    database_pages: u32,
+    /// The WAL image.
+    pub wal: Extent,
+    frames: Vec<Frame>,
+    logged_frame: u32,
+    backfilled_frame: u32,
+    regions: Vec<Box<[u64]>>,
+    locks: [Lock; LOCKS],
+    next_connection: u32,
+    reserved_for: Option<ConnectionId>,
+    /// SQLite's temporary objects.
+    pub scratch: Slab<Extent>,
+    /// Temporary files to close.
+    pub closing: Vec<FileId>,
+    last_txid: u64,
+    last_sequence: Option<Sequence>,
+    commits: VecDeque<Commit>,
+    /// Pages for which the transaction that is about to commit has room in the log.
+    pub reserved_pages: Option<u32>,
+    /// Pages reserved by a transaction that did not commit after all: the engine gives them back.
+    pub unused_pages: Vec<u32>,
+    /// The transaction that is being appended to the log.
+    pub sealing: Option<Sealing>,
+    /// A transaction that was given up half way into the log.
+    pub abandoned: Option<Transaction>,
+    /// The checkpoint that is being written.
+    pub checkpoint: Option<Checkpoint>,
+    damage: Option<String>,
+    random: blake3::OutputReader,
+}
+
+/// What opens a volume.
+#[derive(Debug)]
+pub struct VolumeOptions {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Bytes of memory it may hold.
+    pub memory_limit: u64,
+    /// The catalogue says that the tenant has a file.
+    pub file_exists: bool,
+    /// Stamp of the last checkpoint, from the catalogue.
+    pub stamp_min: u64,
+    /// What recovery found in the commit log.
+    pub recovered: Option<RecoveredTenant>,
+    /// Seed of the tenant's random generator (F13).
+    pub seed: [u8; 32],
+}
+
+impl Volume {
+    /// An open volume; touches no file.
+    ///
+    /// # Errors
+    /// A sentence if the tenant cannot be opened safely: it has commits in the log that stand on
+    /// a file which never was.
+    pub fn open(options: VolumeOptions) -> Result<Volume, String> {
+        let mut last_txid = options.stamp_min;
+        let mut database_pages = if options.file_exists { 0 } else { 1 };
+        let mut overlay = None;
+        let mut recovered_from = None;
+        if let Some(recovered) = options.recovered {
+            if !options.file_exists && recovered.first_txid != 1 {
+                return Err(format!(
+                    "its first {} transactions are neither in a file nor in the log",
+                    recovered.first_txid - 1
+                ));
+            }
+            last_txid = last_txid.max(recovered.last_txid);
+            database_pages = recovered.database_pages;
+            overlay = Some(Overlay { pages: recovered.pages.into_iter().collect() });
+            recovered_from = Some(recovered.first_sequence);
+        }
+        let account = ledger::open(options.memory_limit);
+        let mut random = blake3::Hasher::new_keyed(&options.seed);
+        random.update(&options.tenant.0.to_le_bytes());
+        Ok(Volume {
+            tenant: options.tenant,
+            account,
+            main: MainFile {
+                exists: options.file_exists,
+                stamp_min: options.stamp_min,
+                ..MainFile::default()
+            },
+            overlay,
+            recovered_from,
+            database_pages,
+            wal: Extent::new(account, Kind::Wal, limits::WAL_MEMORY_BYTES_MAX),
+            frames: Vec::new(),
+            logged_frame: 0,
+            backfilled_frame: 0,
+            regions: Vec::new(),
+            locks: [Lock::default(); LOCKS],
+            next_connection: 0,
+            reserved_for: None,
+            scratch: Slab::new(),
+            closing: Vec::new(),
+            last_txid,
+            last_sequence: None,
+            commits: VecDeque::new(),
+            reserved_pages: None,
+            unused_pages: Vec::new(),
+            sealing: None,
+            abandoned: None,
+            checkpoint: None,
+            damage: None,
+            random: random.finalize_xof(),
+        })
+    }
+
+    /// Close: give back all memory. Temporary and main files to close are returned.
+    ///
+    /// # Panics
+    /// If a connection or a checkpoint still uses the volume.
+    #[must_use]
+    pub fn close(mut self) -> Vec<FileId> {
+        assert!(self.scratch.is_empty());
+        assert!(self.sealing.is_none());
+        assert!(self.locks.iter().all(|lock| lock.shared == 0 && lock.exclusive.is_none()));
+        let mut files = std::mem::take(&mut self.closing);
+        files.extend(self.wal.clear());
+        files.extend(self.main.handle.take());
+        files.extend(self.main.direct.take());
+        let index_bytes = (self.regions.len() * REGION_BYTES) as u64;
+        self.regions.clear();
+        ledger::credit(self.account, Kind::WalIndex, index_bytes);
+        let account = self.account;
+        drop(self);
+        ledger::close(account);
+        files
+    }
+
+    /// Whose volume this is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The account that pays for it.
+    #[must_use]
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Id of the last sealed transaction; 0 if there never was one.
+    #[must_use]
+    pub fn last_txid(&self) -> u64 {
+        self.last_txid
+    }
+
+    /// The log batch that ends the last sealed transaction, if any was sealed since the open.
+    #[must_use]
+    pub fn last_sequence(&self) -> Option<Sequence> {
+        self.last_sequence
+    }
+
+    /// The oldest log batch that the tenant still needs.
+    #[must_use]
+    pub fn redo_from(&self) -> Option<Sequence> {
+        let commit = self.commits.front().map(|commit| commit.first_sequence);
+        [self.recovered_from, commit].into_iter().flatten().min()
+    }
+
+    /// Bytes of the WAL image.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal.size()
+    }
+
+    /// Why the tenant must be fenced, once something is found to be damaged.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    /// Note damage; the first one stays.
+    pub fn set_damage(&mut self, reason: String) {
+        self.damage.get_or_insert(reason);
+    }
+
+    /// Fill from the tenant's own random generator (F13).
+    pub fn random(&mut self, bytes: &mut [u8]) {
+        self.random.fill(bytes);
+    }
+
+    // ---- the main file ----
+
+    /// Where a page of the main file is now.
+    #[must_use]
+    pub fn page_source(&self, page_number: u32) -> PageSource {
+        assert!(page_number > 0);
+        if let Some(overlay) = &self.overlay {
+            if page_number > self.database_pages {
+                return PageSource::Beyond;
+            }
+            let found = overlay.pages.binary_search_by_key(&page_number, |&(number, _)| number);
+            if let Ok(index) = found {
+                return PageSource::Log(overlay.pages[index].1);
+            }
+        }
+        if self.main.exists {
+            return PageSource::File;
+        }
+        if page_number == 1 { PageSource::Empty } else { PageSource::Beyond }
+    }
+
+    /// Size of the main file in pages as SQLite should see it.
+    #[must_use]
+    pub fn main_pages(&self) -> u32 {
+        match (&self.overlay, self.main.exists) {
+            (Some(_), _) => self.database_pages,
+            (None, true) => self.main.pages,
+            (None, false) => 1,
+        }
+    }
+
+    /// Recovered pages that no checkpoint has written yet, in order.
+    #[must_use]
+    pub fn overlay_pages(&self) -> Vec<(u32, PageLocation)> {
+        self.overlay.as_ref().map_or_else(Vec::new, |overlay| overlay.pages.clone())
+    }
+
+    /// What the checkpoint wrote is in the file for good: the overlay with it. SQLite may now send
+    /// readers to the file.
+    pub fn on_main_synced(&mut self) {
+        self.main.exists = true;
+        self.overlay = None;
+    }
+
+    /// SQLite's checkpoint has brought the first `frame` frames of the WAL into the file.
+    pub fn on_backfill(&mut self, frame: u32) {
+        assert!(frame <= self.logged_frame);
+        self.backfilled_frame = frame;
+    }
+
+    /// There are recovered pages that no checkpoint has written yet.
+    #[must_use]
+    pub fn has_overlay(&self) -> bool {
+        self.overlay.is_some()
+    }
+
+    /// Page 1 is in the WAL or the overlay, so the next checkpoint stamps it.
+    #[must_use]
+    pub fn page_one_pending(&self) -> bool {
+        matches!(self.page_source(1), PageSource::Log(_))
+            || self.frames[..self.logged_frame as usize].iter().any(|f| f.page_number == 1)
+    }
+
+    // ---- the WAL ----
+
+    /// The WAL is being started anew: its header was written, or it was cut to nothing.
+    pub fn on_wal_header(&mut self) {
+        assert!(self.sealing.is_none());
+        self.frames.clear();
+        self.logged_frame = 0;
+        self.backfilled_frame = 0;
+        for commit in &mut self.commits {
+            commit.last_frame = 0;
+        }
+    }
+
+    /// A frame header was written at `index` (from 0).
+    ///
+    /// # Errors
+    /// If SQLite leaves a gap, which it never does.
+    pub fn on_frame_header(&mut self, index: usize, frame: Frame) -> Result<(), String> {
+        if index < self.frames.len() {
+            if (index as u64) < u64::from(self.logged_frame) {
+                return Err("a logged frame was written again".into());
+            }
+            self.frames[index] = frame;
+            return Ok(());
+        }
+        if index > self.frames.len() {
+            return Err("a frame was left out".into());
+        }
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// Distinct pages of the commit that ends in the last frames written, if a commit frame is
+    /// among them: what the log must have room for.
+    #[must_use]
+    pub fn committing_pages(&self) -> Option<u32> {
+        let new = &self.frames[self.logged_frame as usize..];
+        let end = new.iter().rposition(|frame| frame.database_pages != 0)?;
+        let database_pages = new[end].database_pages;
+        let mut pages: Vec<u32> = new[..=end]
+            .iter()
+            .map(|frame| frame.page_number)
+            .filter(|&number| number <= database_pages)
+            .collect();
+        pages.sort_unstable();
+        pages.dedup();
+        Some(u32::try_from(pages.len()).expect("frames fit in 32 bits"))
+    }
+
+    /// The writer lock is being released: begin to seal what was committed under it, if anything.
+    #[must_use]
+    pub fn begin_sealing(&mut self) -> bool {
+        assert!(self.sealing.is_none());
+        let Some((max_frame, database_pages)) = self.index_header() else {
+            return false;
+        };
+        if max_frame <= self.logged_frame || max_frame as usize > self.frames.len() {
+            return false;
+        }
+        let first = self.logged_frame as usize;
+        let mut pages: Vec<(u32, u32)> = self.frames[first..max_frame as usize]
+            .iter()
+            .enumerate()
+            .filter(|(_, frame)| frame.page_number <= database_pages)
+            .map(|(offset, frame)| (frame.page_number, (first + offset) as u32))
+            .collect();
+        pages.sort_unstable();
+        // The last version of each page: of equal page numbers the largest frame.
+        let mut kept = 0;
+        for index in 0..pages.len() {
+            if index + 1 < pages.len() && pages[index + 1].0 == pages[index].0 {
+                continue;
+            }
+            pages[kept] = pages[index];
+            kept += 1;
+        }
+        pages.truncate(kept);
+        self.sealing = Some(Sealing {
+            pages,
+            next: 0,
+            database_pages,
+            last_frame: max_frame,
+            transaction: None,
+            first_sequence: None,
+            brought: None,
+        });
+        true
+    }
+
+    /// The sealing transaction is in the log, ending in batch `sequence`.
+    pub fn end_sealing(&mut self, sequence: Sequence) {
+        let sealing = self.sealing.take().expect("something is being sealed");
+        assert!(sealing.next == sealing.pages.len());
+        assert!(sealing.last_frame > self.logged_frame);
+        self.logged_frame = sealing.last_frame;
+        self.last_txid += 1;
+        self.last_sequence = Some(sequence);
+        self.commits.push_back(Commit {
+            txid: self.last_txid,
+            last_frame: sealing.last_frame,
+            first_sequence: sealing.first_sequence.expect("a finished transaction has begun"),
+        });
+    }
+
+    /// What was reserved in the log is not needed: the transaction did not commit.
+    pub fn release_reservation(&mut self) {
+        self.unused_pages.extend(self.reserved_pages.take());
+    }
+
+    /// The fiber brought a spilled page that the log asked for; without it the commit can not be
+    /// logged, and the tenant is fenced: nothing of it was acknowledged.
+    pub fn bring(&mut self, page: Option<Buffer>) {
+        match (page, &mut self.sealing) {
+            (Some(page), Some(sealing)) => sealing.brought = Some(page),
+            _ => {
+                self.set_damage("its spilled WAL cannot be read back".into());
+                self.abandon_sealing();
+            }
+        }
+    }
+
+    /// Give the sealing transaction up: the world ends, or the tenant is fenced.
+    pub fn abandon_sealing(&mut self) {
+        if let Some(sealing) = self.sealing.take() {
+            self.abandoned = sealing.transaction;
+        }
+        self.release_reservation();
+    }
+
+    /// Byte offset of a frame's page in the WAL image.
+    #[must_use]
+    pub fn frame_page_offset(frame: u32) -> u64 {
+        WAL_HEADER_BYTES + u64::from(frame) * FRAME_BYTES + FRAME_HEADER_BYTES
+    }
+
+    /// mxFrame and nPage of the wal-index header (SQLite's `WalIndexHdr`, in the machine's byte
+    /// order: isInit at byte 12, mxFrame at 16, nPage at 20).
+    fn index_header(&self) -> Option<(u32, u32)> {
+        let region = self.regions.first()?;
+        let word = |index: usize| {
+            let bytes = region[index / 2].to_ne_bytes();
+            let half = (index % 2) * 4;
+            u32::from_ne_bytes(bytes[half..half + 4].try_into().expect("4 bytes"))
+        };
+        let initialised = word(3).to_ne_bytes()[0] != 0;
+        initialised.then(|| (word(4), word(5)))
+    }
+
+    /// The last transaction of which every frame is among the first `frame` of the WAL: what a
+    /// checkpoint that wrote them covers. `None` if it covers nothing new.
+    #[must_use]
+    pub fn covered_txid(&self, frame: u32) -> Option<u64> {
+        self.commits.iter().take_while(|c| c.last_frame <= frame).last().map(|c| c.txid)
+    }
+
+    /// The file holds every transaction up to `txid` for good, with `stamp` in page 1, and the
+    /// catalogue knows it: the log is not needed for them any more.
+    pub fn forget_commits(&mut self, txid: u64, stamp: u64) {
+        self.recovered_from = None;
+        self.main.stamp_min = stamp;
+        while self.commits.front().is_some_and(|commit| commit.txid <= txid) {
+            self.commits.pop_front();
+        }
+    }
+
+    /// Transactions that the log still has to keep.
+    #[must_use]
+    pub fn commits_pending(&self) -> usize {
+        self.commits.len()
+    }
+
+    /// Frames of the WAL that are sealed.
+    #[must_use]
+    pub fn logged_frame(&self) -> u32 {
+        self.logged_frame
+    }
+
+    // ---- the wal-index ----
+
+    /// Address of a wal-index region, made if `extend`; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`crate::extent::NoMemory`] if the account's limit refuses it.
+    pub fn region(
+        &mut self,
+        index: usize,
+        extend: bool,
+    ) -> Result<Option<*mut u64>, crate::extent::NoMemory> {
+        while extend && self.regions.len() <= index {
+            if !ledger::charge(self.account, Kind::WalIndex, REGION_BYTES as u64) {
+                return Err(crate::extent::NoMemory);
+            }
+            self.regions.push(vec![0; REGION_BYTES / 8].into_boxed_slice());
+        }
+        Ok(self.regions.get_mut(index).map(|region| region.as_mut_ptr()))
+    }
+
+    // ---- locks ----
+
+    /// A new connection's id.
+    pub fn connect(&mut self) -> ConnectionId {
+        self.next_connection = self.next_connection.wrapping_add(1);
+        ConnectionId(self.next_connection)
+    }
+
+    /// Take locks `first..first + count` shared (count is 1 then) or exclusive; `false` if another
+    /// connection stands in the way.
+    #[must_use]
+    pub fn lock(
+        &mut self,
+        connection: ConnectionId,
+        first: usize,
+        count: usize,
+        exclusive: bool,
+        held_shared: u8,
+    ) -> bool {
+        let range = first..first + count;
+        for index in range.clone() {
+            let lock = &self.locks[index];
+            let own_shared = u32::from(held_shared >> index & 1);
+            let free = if exclusive {
+                lock.exclusive.is_none() && lock.shared == own_shared
+            } else {
+                lock.exclusive.is_none()
+            };
+            if !free {
+                return false;
+            }
+            let reserved = self.reserved_for.is_some_and(|other| other != connection);
+            if index == WRITER_LOCK && exclusive && reserved {
+                return false;
+            }
+        }
+        for index in range {
+            let lock = &mut self.locks[index];
+            if exclusive {
+                lock.exclusive = Some(connection);
+                if index == WRITER_LOCK {
+                    self.reserved_for = None;
+                }
+            } else {
+                lock.shared += 1;
+            }
+        }
+        true
+    }
+
+    /// Give locks back.
+    pub fn unlock(
+        &mut self,
+        connection: ConnectionId,
+        first: usize,
+        count: usize,
+        exclusive: bool,
+    ) {
+        for lock in &mut self.locks[first..first + count] {
+            if exclusive {
+                assert!(lock.exclusive == Some(connection));
+                lock.exclusive = None;
+            } else {
+                assert!(lock.shared > 0);
+                lock.shared -= 1;
+            }
+        }
+    }
+
+    /// Who holds the writer lock.
+    #[must_use]
+    pub fn writer(&self) -> Option<ConnectionId> {
+        self.locks[WRITER_LOCK].exclusive
+    }
+
+    /// The writer lock is neither held nor promised.
+    #[must_use]
+    pub fn writer_free(&self) -> bool {
+        self.writer().is_none() && self.reserved_for.is_none()
+    }
+
+    /// Promise the writer lock to the connection that waited longest.
+    pub fn reserve_writer(&mut self, connection: ConnectionId) {
+        assert!(self.writer_free());
+        self.reserved_for = Some(connection);
+    }
+
+    /// Take a promise back that its connection did not use.
+    pub fn unreserve_writer(&mut self, connection: ConnectionId) {
+        if self.reserved_for == Some(connection) {
+            self.reserved_for = None;
+        }
+    }
+
+    /// Bytes of temporary files in use.
+    #[must_use]
+    pub fn temporary_bytes(&self) -> u64 {
+        ledger::held(self.account)[Kind::Temporary as usize]
+    }
+}

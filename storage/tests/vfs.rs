@@ -1,0 +1,233 @@
+//! SQLite on a fiber over a volume, with a loop of a few lines instead of the engine: files are
+//! vectors, the log accepts everything at once.
+
+use std::collections::BTreeMap;
+
+use storage::TenantId;
+use storage::fiber::{Answer, Fiber, Input, Loan, StackPool, Step, Wait};
+use storage::io::{FileId, Instant, WallTime};
+use storage::log::Sequence;
+use storage::sqlite::{self, CheckpointMode, Connection, ValueRef};
+use storage::vfs;
+use storage::volume::{Volume, VolumeOptions};
+
+#[derive(Default)]
+struct World {
+    files: BTreeMap<u32, Vec<u8>>,
+    main: Option<u32>,
+    next: u32,
+    sealed: u64,
+    stacks: StackPool,
+}
+
+impl World {
+    fn file(&mut self) -> (u32, FileId) {
+        self.next += 1;
+        self.files.insert(self.next, Vec::new());
+        (self.next, FileId { index: self.next, generation: 0 })
+    }
+
+    fn answer(&mut self, volume: &mut Volume, wait: Wait) -> Answer {
+        match wait {
+            Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable => Answer::Ready,
+            Wait::Writer(_) => Answer::TimedOut,
+            Wait::OpenTemporary => Answer::Opened(self.file().1, 0),
+            Wait::OpenMain { .. } => {
+                let index = *self.main.get_or_insert_with(|| {
+                    self.next += 1;
+                    self.files.insert(self.next, Vec::new());
+                    self.next
+                });
+                let size = self.files[&index].len() as u64;
+                Answer::Opened(FileId { index, generation: 0 }, size)
+            }
+            Wait::Read { file, offset, mut buffer } => {
+                let bytes = &self.files[&file.index];
+                let start = (offset as usize).min(bytes.len());
+                let length = buffer.len().min(bytes.len() - start);
+                buffer[..length].copy_from_slice(&bytes[start..start + length]);
+                Answer::Moved(buffer, length)
+            }
+            Wait::Write { file, offset, buffer } => {
+                let bytes = self.files.get_mut(&file.index).expect("an open file");
+                let end = offset as usize + buffer.len();
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[offset as usize..end].copy_from_slice(&buffer);
+                let length = buffer.len();
+                Answer::Moved(buffer, length)
+            }
+            Wait::Truncate(file, size) => {
+                self.files.get_mut(&file.index).expect("an open file").truncate(size as usize);
+                Answer::Ready
+            }
+            Wait::Seal => {
+                volume.reserved_pages = None;
+                let sealing = volume.sealing.as_mut().expect("something is being sealed");
+                while sealing.next < sealing.pages.len() {
+                    let (_, frame) = sealing.pages[sealing.next];
+                    let offset = Volume::frame_page_offset(frame);
+                    let spilled =
+                        matches!(volume.wal.locate(offset, 4096), storage::extent::Place::File(..));
+                    if spilled && sealing.brought.take().is_none() {
+                        return Answer::Bring(frame);
+                    }
+                    sealing.next += 1;
+                }
+                sealing.first_sequence = Some(Sequence(self.sealed + 1));
+                self.sealed += 1;
+                volume.end_sealing(Sequence(self.sealed));
+                Answer::Ready
+            }
+            Wait::ReadLog(_) => panic!("nothing was recovered"),
+        }
+    }
+
+    fn run<R: 'static>(&mut self, volume: &mut Volume, body: impl FnOnce() -> R + 'static) -> R {
+        sqlite::initialise();
+        let stack = self.stacks.take().expect("memory for a stack");
+        let mut fiber: Fiber<(), (), R> = Fiber::new(stack, move |_| body());
+        let mut input = Input::Start;
+        loop {
+            let loan = Loan {
+                volume,
+                now: Instant(0),
+                wall: WallTime(0),
+                quantum_steps: 10_000,
+                interrupt: false,
+            };
+            match fiber.resume(loan, input).0 {
+                Step::Waits(wait) => input = Input::Answer(self.answer(volume, wait)),
+                Step::Asks(()) => input = Input::Host(()),
+                Step::Ends(value) => {
+                    self.stacks.give(fiber.into_stack());
+                    return value;
+                }
+            }
+        }
+    }
+}
+
+fn volume(file_exists: bool, stamp_min: u64) -> Volume {
+    Volume::open(VolumeOptions {
+        tenant: TenantId(5),
+        memory_limit: 16 << 20,
+        file_exists,
+        stamp_min,
+        recovered: None,
+        seed: [1; 32],
+    })
+    .expect("nothing to contradict")
+}
+
+fn run(connection: &mut Connection, sql: &str) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut rest = sql;
+    loop {
+        connection.mark_statement();
+        let (statement, consumed) = connection.prepare(rest, false).expect(sql);
+        rest = &rest[consumed..];
+        let Some(mut statement) = statement else {
+            return rows;
+        };
+        while statement.step(connection).expect(sql) {
+            let row = (0..statement.column_count())
+                .map(|index| match statement.column(index).expect("memory") {
+                    ValueRef::Null => "NULL".into(),
+                    ValueRef::Integer(value) => value.to_string(),
+                    ValueRef::Real(value) => value.to_string(),
+                    ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
+                })
+                .collect();
+            rows.push(row);
+        }
+        if rest.is_empty() {
+            return rows;
+        }
+    }
+}
+
+fn checkpoint() -> Result<(), i32> {
+    vfs::begin_checkpoint()?;
+    let mut connection = Connection::open().map_err(|error| error.code)?;
+    run(&mut connection, "SELECT count(*) FROM sqlite_schema");
+    let (frames, written) =
+        connection.checkpoint(CheckpointMode::Passive).map_err(|error| error.code)?;
+    assert_eq!(frames, written);
+    drop(connection);
+    vfs::end_checkpoint(written)
+}
+
+#[test]
+fn a_tenant_lives_from_the_empty_page_over_a_checkpoint_to_a_second_open() {
+    let mut world = World::default();
+    let mut first = volume(false, 0);
+    let rows = world.run(&mut first, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES('x'), (zeroblob(5000))");
+        run(&mut connection, "SELECT a, b FROM t; PRAGMA integrity_check")
+    });
+    assert_eq!(rows, [vec!["1", "x"], vec!["2", "5000 bytes"], vec!["ok"]]);
+    assert_eq!(first.last_txid(), 2);
+    world.run(&mut first, checkpoint).expect("the checkpoint works");
+    assert!(first.main.exists);
+    let stamp = first.last_txid();
+    assert!(first.close().len() <= 2);
+
+    let mut second = volume(true, stamp);
+    let rows = world.run(&mut second, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "SELECT a, b FROM t; PRAGMA integrity_check")
+    });
+    assert_eq!(rows.len(), 3);
+    let _ = second.close();
+
+    // An older copy than the catalogue knows is damage (F10).
+    let mut third = volume(true, stamp + 1);
+    world.run(&mut third, || {
+        assert!(Connection::open().is_err());
+    });
+    assert!(third.damage().expect("an old copy").contains("old copy"));
+    let _ = third.close();
+
+    // So is one flipped bit, and nothing of the page is shown.
+    let main = world.main.expect("the checkpoint made a file");
+    world.files.get_mut(&main).expect("it is there")[4096 + 7] ^= 4;
+    let mut fourth = volume(true, stamp);
+    world.run(&mut fourth, || {
+        let mut connection = Connection::open().expect("page 1 is sound");
+        let statement = connection.prepare("SELECT * FROM t", false).expect("the schema is").0;
+        let mut statement = statement.expect("there is a statement");
+        assert_eq!(
+            statement.step(&connection).expect_err("damage").primary(),
+            sqlite::SQLITE_CORRUPT
+        );
+        drop(statement);
+    });
+    assert_eq!(fourth.damage(), Some("page 2 of its file is damaged"));
+    let _ = fourth.close();
+}
+
+#[test]
+fn a_transaction_larger_than_the_wal_memory_spills_and_is_sealed() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    let rows = world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "CREATE TABLE t(a, b)");
+        run(
+            &mut connection,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO t SELECT i, randomblob(1000) FROM n",
+        );
+        run(&mut connection, "BEGIN; DELETE FROM t WHERE a % 2; ROLLBACK");
+        run(&mut connection, "CREATE INDEX i ON t(b)");
+        run(&mut connection, "SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check")
+    });
+    assert_eq!(rows, [vec!["3000", "3000000"], vec!["ok"]]);
+    assert!(volume.wal_bytes() > storage::limits::WAL_MEMORY_BYTES_MAX);
+    assert_eq!(volume.last_txid(), 3);
+    world.run(&mut volume, checkpoint).expect("the checkpoint works");
+    let files = volume.close();
+    assert!(!files.is_empty());
+}
