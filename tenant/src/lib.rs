@@ -1,7 +1,24 @@
 //! Who may use how much, and running their SQL.
+//!
+//! Owns tenants' lives, the catalogue, sessions and statements, the scheduler and the gate. Knows no
+//! HTTP, no JSON and no file names; everything it wants done outside it asks for as values.
 
+mod catalogue;
+pub mod engine;
+mod failure;
+pub mod limits;
+mod policy;
+mod pool;
+mod session;
 mod statement;
 
+pub use catalogue::{DatabaseRow, RowState};
+pub use engine::{
+    ControlCall, Counters, DiskOperation, DiskReply, DiskRequest, Engine, EngineOptions, Event,
+    Failure, Job, JobContext, Refusal, RequestId,
+};
+pub use pool::{Key, Pool};
+pub use session::Session;
 pub use statement::{
     Argument, Arguments, Column, Description, Executed, Gone, JobHost, Row, RowSink, SqlStream,
     StatementError, StreamError, Ticket, ValueRef,

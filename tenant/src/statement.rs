@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-pub use rusqlite::types::ValueRef;
+pub use storage::sqlite::ValueRef;
 
 /// One argument value, borrowed from the request where it can be.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,10 +109,7 @@ impl StatementError {
     /// An error of this code with this message.
     #[must_use]
     pub fn new(code: &'static str, message: impl Into<String>) -> StatementError {
-        StatementError {
-            code,
-            message: message.into(),
-        }
+        StatementError { code, message: message.into() }
     }
 }
 

@@ -1,0 +1,132 @@
+//! What a job sees of the engine from its fiber.
+
+use storage::fiber::{self, Handle};
+
+use crate::session::{PooledConnection, Session};
+use crate::statement::{Gone, JobHost, StreamError, Ticket};
+
+/// Work for a tenant, run on a fiber. The server's jobs decode a request, run its statements and
+/// encode the reply.
+pub trait Job: 'static {
+    /// What the job ends with.
+    type Reply: 'static;
+    /// Do it. May suspend in every call to `host` and to its streams.
+    fn run(self, host: &mut JobContext<'_>) -> Self::Reply;
+}
+
+/// What a fiber asks its engine.
+pub enum Ask {
+    /// A connection for a new stream.
+    Open,
+    /// The new stream's connection could not be opened: it does not count.
+    OpenFailed,
+    /// The stream parked under a ticket.
+    Resume(Ticket),
+    /// A ticket for the stream in use.
+    Promise,
+    /// Keep a stream for later.
+    Park(Session),
+    /// A stream has ended; its connection is free. Comes back if it must be closed.
+    Close(PooledConnection, Option<Ticket>),
+    /// Send a part of the response.
+    Flush(Vec<u8>),
+}
+
+/// What the engine answers.
+pub enum Reply {
+    /// To [`Ask::Open`]: an idle connection, or none: open one.
+    Connection(Result<Option<PooledConnection>, StreamError>),
+    /// To [`Ask::Resume`].
+    Stream(Result<Session, StreamError>),
+    /// To [`Ask::Promise`] and [`Ask::Park`].
+    Ticket(Ticket),
+    /// To [`Ask::Close`]: the connection, if nobody wants it.
+    Closed(Option<PooledConnection>),
+    /// To [`Ask::Flush`].
+    Flushed(Result<Vec<u8>, Gone>),
+    /// To [`Ask::OpenFailed`].
+    Done,
+}
+
+/// The engine as a running job sees it.
+pub struct JobContext<'a> {
+    handle: &'a Handle<'a, Ask, Reply>,
+    tenant_id: u64,
+}
+
+impl<'a> JobContext<'a> {
+    pub(super) fn new(handle: &'a Handle<'a, Ask, Reply>, tenant_id: u64) -> JobContext<'a> {
+        JobContext { handle, tenant_id }
+    }
+}
+
+impl JobHost for JobContext<'_> {
+    type Stream = Session;
+
+    fn open_stream(&mut self) -> Result<Session, StreamError> {
+        let Reply::Connection(connection) = self.handle.ask(Ask::Open) else {
+            unreachable!("a connection was asked for")
+        };
+        if let Some(pooled) = connection? {
+            return Ok(Session::new(pooled));
+        }
+        match PooledConnection::open() {
+            Ok(pooled) => Ok(Session::new(pooled)),
+            Err(_) => {
+                self.handle.ask(Ask::OpenFailed);
+                Err(StreamError::Unavailable)
+            }
+        }
+    }
+
+    fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {
+        match self.handle.ask(Ask::Resume(ticket)) {
+            Reply::Stream(stream) => stream,
+            _ => unreachable!("a stream was asked for"),
+        }
+    }
+
+    fn promise(&mut self, stream: &mut Session) -> Ticket {
+        if let Some(ticket) = stream.promised {
+            return ticket;
+        }
+        match self.handle.ask(Ask::Promise) {
+            Reply::Ticket(ticket) => {
+                stream.promised = Some(ticket);
+                ticket
+            }
+            _ => unreachable!("a ticket was asked for"),
+        }
+    }
+
+    fn park(&mut self, stream: Session) -> Ticket {
+        match self.handle.ask(Ask::Park(stream)) {
+            Reply::Ticket(ticket) => ticket,
+            _ => unreachable!("a ticket was asked for"),
+        }
+    }
+
+    fn close(&mut self, stream: Session) {
+        let Session { mut pooled, promised, .. } = stream;
+        pooled.roll_back();
+        match self.handle.ask(Ask::Close(pooled, promised)) {
+            Reply::Closed(unwanted) => drop(unwanted),
+            _ => unreachable!("a stream was closed"),
+        }
+    }
+
+    fn flush(&mut self, part: Vec<u8>) -> Result<Vec<u8>, Gone> {
+        match self.handle.ask(Ask::Flush(part)) {
+            Reply::Flushed(result) => result,
+            _ => unreachable!("a part was flushed"),
+        }
+    }
+
+    fn tenant_id(&self) -> u64 {
+        self.tenant_id
+    }
+
+    fn now_ns(&self) -> u64 {
+        fiber::now().0
+    }
+}

@@ -1,0 +1,172 @@
+//! The catalogue's calls: who asked, one transaction for many of them, and what follows.
+
+use storage::TenantId;
+
+use super::context::Job;
+use super::tasks::{Kind, Work};
+use super::{Engine, Event, Failure, Phase, Refusal, RequestId};
+use crate::catalogue::{Call, DatabaseRow, Outcome};
+use crate::limits;
+use crate::pool::Key;
+
+/// What the control API may ask; answered by [`Event::Control`] or [`Event::Refused`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlCall {
+    /// Create a database.
+    Create(String),
+    /// Drop a database.
+    Drop(String),
+    /// Show one database.
+    Show(String),
+    /// Up to `limit` databases with names after `after` that start with `prefix`, in order.
+    List {
+        /// Names behind this one; empty for the first page.
+        after: String,
+        /// Names that begin so.
+        prefix: String,
+        /// At most so many, and never more than [`limits::LIST_PAGE_MAX`].
+        limit: usize,
+    },
+}
+
+/// Who waits for a call.
+#[derive(Clone, Debug)]
+pub(super) enum Asker {
+    Startup,
+    Control(RequestId),
+    /// The tenant that is being opened.
+    Opening(Key),
+    /// A checkpoint's end: the tenant and the last transaction in its file.
+    Checkpoint(Key, u64, u64),
+    Nobody,
+}
+
+#[derive(Default)]
+pub(super) struct Catalogue {
+    queue: std::collections::VecDeque<(Asker, Call)>,
+    running: Vec<(Asker, Call)>,
+    /// Checkpoints whose rows are committed but not durable: (batch, tenant, txid, stamp).
+    pub(super) unsettled: Vec<(storage::log::Sequence, Key, u64, u64)>,
+}
+
+impl Catalogue {
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.running.is_empty() && self.unsettled.is_empty()
+    }
+}
+
+impl<J: Job> Engine<J> {
+    /// Carry out a control call.
+    pub fn control(&mut self, request: RequestId, call: ControlCall) {
+        if self.phase != Phase::Serving {
+            self.emit(Event::Refused(request, Refusal::Unavailable));
+            return;
+        }
+        let call = match call {
+            ControlCall::Create(name) => Call::Create { name, exists_ok: false },
+            ControlCall::Drop(name) => Call::Drop(name),
+            ControlCall::Show(name) => Call::Find(name),
+            ControlCall::List { after, prefix, limit } => {
+                Call::List { after, prefix, limit: limit.min(limits::LIST_PAGE_MAX) }
+            }
+        };
+        self.call_catalogue(Asker::Control(request), call);
+    }
+
+    pub(super) fn call_catalogue(&mut self, asker: Asker, call: Call) {
+        self.catalogue.queue.push_back((asker, call));
+    }
+
+    /// Start the next transaction of the catalogue, if none runs.
+    pub(super) fn pump_catalogue(&mut self) {
+        let open = self.tenants.get(self.catalogue_key).is_some_and(|t| t.volume.is_some());
+        if !open || !self.catalogue.running.is_empty() || self.catalogue.queue.is_empty() {
+            return;
+        }
+        let count = self.catalogue.queue.len().min(limits::CATALOGUE_BATCH);
+        self.catalogue.running = self.catalogue.queue.drain(..count).collect();
+        let calls = self.catalogue.running.iter().map(|(_, call)| call.clone()).collect();
+        let work = Work::Catalogue(calls);
+        if self.start_task(self.catalogue_key, Kind::Catalogue, work).is_none() {
+            let outcomes = vec![Outcome::Failed("no memory for a fiber".into()); count];
+            self.catalogue_done(outcomes);
+        }
+    }
+
+    pub(super) fn catalogue_done(&mut self, outcomes: Vec<Outcome>) {
+        let running = std::mem::take(&mut self.catalogue.running);
+        assert_eq!(running.len(), outcomes.len());
+        for ((asker, call), outcome) in running.into_iter().zip(outcomes) {
+            self.catalogue_answered(asker, call, outcome);
+        }
+        if let Some(reason) = self.damage(self.catalogue_key) {
+            let text = format!("the catalogue is damaged: {reason}; restore the data folder");
+            self.fail(Failure::Start(text));
+        }
+    }
+
+    fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
+        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
+            self.on_dropped(name, row);
+        }
+        match asker {
+            Asker::Startup => self.startup_rows(outcome),
+            Asker::Control(request) => {
+                let event = match outcome {
+                    Outcome::Row(row) => Event::Control(request, vec![row]),
+                    Outcome::Rows(rows) => Event::Control(request, rows),
+                    Outcome::Done => Event::Control(request, Vec::new()),
+                    Outcome::NotFound => Event::Refused(request, Refusal::NotFound),
+                    Outcome::Exists => Event::Refused(request, Refusal::Exists),
+                    Outcome::Failed(text) => Event::Refused(request, Refusal::Failed(text)),
+                };
+                self.emit_gated(self.catalogue_key, event);
+            }
+            Asker::Opening(key) => self.on_found(key, outcome),
+            Asker::Checkpoint(key, txid, stamp) => match outcome {
+                Outcome::Done => {
+                    let volume =
+                        self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
+                    let sequence = volume.and_then(|volume| volume.last_sequence());
+                    let sequence = sequence.unwrap_or_default();
+                    self.catalogue.unsettled.push((sequence, key, txid, stamp));
+                    self.settle_checkpoints();
+                }
+                _ => self.checkpoint_failed(key),
+            },
+            Asker::Nobody => {}
+        }
+    }
+
+    /// Checkpoints whose row is durable now: the log need not keep what they cover.
+    pub(super) fn settle_checkpoints(&mut self) {
+        let durable = self.durable();
+        let unsettled = std::mem::take(&mut self.catalogue.unsettled);
+        let (settled, left): (Vec<_>, Vec<_>) =
+            unsettled.into_iter().partition(|&(sequence, ..)| sequence <= durable);
+        self.catalogue.unsettled = left;
+        for (_, key, txid, stamp) in settled {
+            self.checkpoint_settled(key, txid, stamp);
+        }
+    }
+
+    pub(super) fn fence_in_catalogue(&mut self, id: TenantId, reason: String) {
+        self.call_catalogue(Asker::Nobody, Call::Fence(id, reason));
+    }
+
+    /// Ask for the row of a tenant that is being opened.
+    pub(super) fn find_in_catalogue(&mut self, key: Key, name: String) {
+        let call = if self.options.create_on_first_use {
+            Call::Create { name, exists_ok: true }
+        } else {
+            Call::Find(name)
+        };
+        self.call_catalogue(Asker::Opening(key), call);
+    }
+
+    /// The row that a tenant was opened from, as the catalogue has it by now.
+    pub(super) fn row_after_checkpoint(row: &mut DatabaseRow, stamp: u64) {
+        row.file = true;
+        row.stamp = stamp;
+    }
+}

@@ -1,0 +1,666 @@
+//! A tenant's life: cold → opening → open → closing → cold; fenced and dropped aside.
+//!
+//! Nothing is kept for a cold tenant but its row in the catalogue. A checkpoint's end is told to
+//! the catalogue first; only when that is durable does the log let go of what it covers (F1).
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+use storage::TenantId;
+use storage::io::Instant;
+use storage::log::{Log, Sequence};
+use storage::volume::{ConnectionId, Volume, VolumeOptions};
+
+use super::context::Job;
+use super::control::Asker;
+use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::tasks::{Checkpointed, Kind, Work};
+use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
+use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
+use crate::limits;
+use crate::pool::Key;
+use crate::session::PooledConnection;
+
+/// Memory that the catalogue may hold: its cache, its WAL, its statements.
+const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A tenant that is not cold.
+pub(super) struct Tenant<J> {
+    pub name: Box<str>,
+    pub id: TenantId,
+    pub row: Option<DatabaseRow>,
+    pub volume: Option<Volume>,
+    /// Requests that wait for the volume to open.
+    waiting: VecDeque<(RequestId, J)>,
+    /// Fibers that run on it.
+    pub tasks: usize,
+    /// Who waits for the writer lock, in order.
+    pub writers: VecDeque<(Key, ConnectionId)>,
+    pub idle: Vec<PooledConnection>,
+    /// Streams in use or parked.
+    pub streams: usize,
+    pub last_used: Instant,
+    /// SIEVE's mark: used since the hand passed.
+    visited: bool,
+    checkpointing: bool,
+    /// No checkpoint before this instant: the last one failed.
+    retry_at: Instant,
+    /// What `dirty` says of it.
+    redo: Option<Sequence>,
+    fenced: Option<String>,
+    /// It was dropped: end everything, then remove the file.
+    dropped: bool,
+    /// Running jobs are told to end.
+    pub ending: bool,
+    /// Its connections and volume are to be closed.
+    closing: bool,
+}
+
+impl<J> Tenant<J> {
+    fn new(name: &str) -> Tenant<J> {
+        Tenant {
+            name: name.into(),
+            id: TenantId(u64::MAX),
+            row: None,
+            volume: None,
+            waiting: VecDeque::new(),
+            tasks: 0,
+            writers: VecDeque::new(),
+            idle: Vec::new(),
+            streams: 0,
+            last_used: Instant(0),
+            visited: true,
+            checkpointing: false,
+            retry_at: Instant(0),
+            redo: None,
+            fenced: None,
+            dropped: false,
+            ending: false,
+            closing: false,
+        }
+    }
+
+    /// The catalogue itself: it has no name that a request could ask for.
+    pub fn catalogue() -> Tenant<J> {
+        Tenant::new("")
+    }
+
+    /// Nothing runs on it, nothing waits for it, nobody has a stream.
+    fn is_unused(&self) -> bool {
+        self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
+    }
+}
+
+impl<J: Job> Engine<J> {
+    // ---- opening ----
+
+    /// The tenant of this name, found or begun to be opened.
+    pub(super) fn tenant_by_name(&mut self, name: &str) -> Key {
+        if let Some(&key) = self.names.get(name) {
+            return key;
+        }
+        let key = self.tenants.insert(Tenant::new(name));
+        self.names.insert(name.into(), key);
+        self.find_in_catalogue(key, name.to_owned());
+        key
+    }
+
+    pub(super) fn submit_to(&mut self, key: Key, request: RequestId, job: J) {
+        let tenant = self.tenants.get_mut(key).expect("named just now");
+        tenant.visited = true;
+        tenant.last_used = self.now;
+        if let Some(reason) = &tenant.fenced {
+            let refusal = Refusal::Fenced(reason.clone());
+            return self.emit(Event::Refused(request, refusal));
+        }
+        if tenant.waiting.len() + tenant.tasks >= limits::REQUESTS_MAX {
+            return self.emit(Event::Refused(request, Refusal::TooManyRequests));
+        }
+        if tenant.closing && !tenant.ending {
+            // Somebody comes back in time.
+            tenant.closing = false;
+            self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
+        }
+        let tenant = self.tenants.get_mut(key).expect("named just now");
+        if tenant.volume.is_none() || tenant.closing || tenant.dropped {
+            tenant.waiting.push_back((request, job));
+            return;
+        }
+        self.admit(key, request, job);
+    }
+
+    /// Start the job's fiber, or let it wait for one.
+    fn admit(&mut self, key: Key, request: RequestId, job: J) {
+        if self.stacks.taken() >= limits::FIBERS_MAX || !self.admission.is_empty() {
+            let tenant = self.tenants.get_mut(key).expect("the caller has it");
+            tenant.tasks += 1;
+            self.admission.push_back((key, request, job));
+            return;
+        }
+        self.start_client(key, request, job);
+    }
+
+    fn start_client(&mut self, key: Key, request: RequestId, job: J) {
+        if self.start_task(key, Kind::Client(request), Work::Client(job)).is_none() {
+            let refusal = Refusal::Failed("no memory for a fiber".into());
+            self.emit(Event::Refused(request, refusal));
+        }
+    }
+
+    pub(super) fn pump_admission(&mut self) {
+        while self.stacks.taken() < limits::FIBERS_MAX {
+            let Some((key, request, job)) = self.admission.pop_front() else { return };
+            let tenant = self.tenants.get_mut(key).expect("a waiting job keeps its tenant");
+            tenant.tasks -= 1;
+            if tenant.volume.is_none() || tenant.dropped || tenant.fenced.is_some() {
+                self.emit(Event::Refused(request, Refusal::Unavailable));
+                self.after_task(key);
+                continue;
+            }
+            self.start_client(key, request, job);
+        }
+    }
+
+    /// The catalogue's answer for a tenant that is being opened.
+    pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
+        match outcome {
+            Outcome::Row(row) => self.open_row(key, row),
+            Outcome::NotFound => self.refuse_waiting(key, &Refusal::NotFound),
+            Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
+            Outcome::Done | Outcome::Rows(_) | Outcome::Exists => {
+                unreachable!("a row was asked for")
+            }
+        }
+    }
+
+    /// Nothing to open: tell those who wait, and forget the tenant.
+    fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
+        let Some(tenant) = self.tenants.remove(key) else { return };
+        assert!(tenant.volume.is_none() && tenant.tasks == 0);
+        self.names.remove(&tenant.name);
+        self.ids.remove(&tenant.id);
+        for (request, _) in tenant.waiting {
+            self.emit_gated(self.catalogue_key, Event::Refused(request, refusal.clone()));
+        }
+    }
+
+    pub(super) fn open_row(&mut self, key: Key, row: DatabaseRow) {
+        if row.state == RowState::Fenced {
+            let reason = row.reason.clone().unwrap_or_else(|| "it was fenced".into());
+            return self.refuse_waiting(key, &Refusal::Fenced(reason));
+        }
+        let recovered = self.recovered.remove(&row.id);
+        let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
+        let limit = if row.id == TenantId::CATALOGUE {
+            CATALOGUE_MEMORY_BYTES
+        } else {
+            self.options.tenant_memory_bytes
+        };
+        let opened = Volume::open(VolumeOptions {
+            tenant: row.id,
+            memory_limit: limit,
+            file_exists: row.file,
+            stamp_min: row.stamp,
+            recovered,
+            seed: self.options.seed,
+        });
+        self.counters.opens += 1;
+        self.ids.insert(row.id, key);
+        let now = self.now;
+        let tenant = self.tenants.get_mut(key).expect("it is being opened");
+        tenant.id = row.id;
+        tenant.row = Some(row);
+        tenant.last_used = now;
+        tenant.redo = redo;
+        match opened {
+            Ok(volume) => {
+                tenant.volume = Some(volume);
+                let waiting = std::mem::take(&mut tenant.waiting);
+                for (request, job) in waiting {
+                    self.admit(key, request, job);
+                }
+                self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
+            }
+            Err(reason) => self.fence(key, reason),
+        }
+    }
+
+    // ---- what the log must keep ----
+
+    /// Bring `dirty` up to date with what the tenant's volume says.
+    pub(super) fn note_redo(&mut self, key: Key) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        let redo = tenant.volume.as_ref().and_then(Volume::redo_from);
+        if redo == tenant.redo {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut tenant.redo, redo) {
+            self.dirty.remove(&(old, tenant.id));
+        }
+        if let Some(new) = redo {
+            self.dirty.insert((new, tenant.id));
+        }
+    }
+
+    fn trim_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        let filling = log.filling_sequence();
+        let oldest = self.dirty.first().map_or(filling, |&(sequence, _)| sequence);
+        log.set_redo_from(oldest.min(filling));
+        self.retry_log_waiters();
+    }
+
+    // ---- checkpoints ----
+
+    /// Start checkpoints: of tenants with a large WAL (noted at their tasks' ends), of the oldest
+    /// ones while the log is more than half full or holds what recovery found, of all when stopping.
+    pub(super) fn pump_checkpoints(&mut self) {
+        if !matches!(self.phase, Phase::Serving | Phase::Stopping) {
+            return;
+        }
+        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        let until = self.log.as_ref().and_then(|log| log.sequence_at_pressure(pressure));
+        let all = self.phase == Phase::Stopping;
+        let mut chosen = Vec::new();
+        for &(sequence, id) in &self.dirty {
+            if self.checkpoints_running + chosen.len() >= limits::CHECKPOINTS_MAX {
+                break;
+            }
+            let recovered = self.recovered_rows.contains_key(&id);
+            let pressed = until.is_some_and(|until| sequence < until);
+            // Others' checkpoints write to the catalogue: it comes last.
+            if all && id == TenantId::CATALOGUE && self.tenants.len() > 1 {
+                continue;
+            }
+            if all || pressed || recovered {
+                chosen.push(id);
+            } else if !pressed && self.recovered_rows.is_empty() {
+                break;
+            }
+        }
+        for id in chosen {
+            self.checkpoint_by_id(id);
+        }
+    }
+
+    fn checkpoint_by_id(&mut self, id: TenantId) {
+        let row = self.recovered_rows.remove(&id);
+        if let Some(&key) = self.ids.get(&id) {
+            return self.start_checkpoint(key);
+        }
+        let Some(row) = row else { return };
+        let key = match self.names.get(row.name.as_str()) {
+            // A request asked for it just now: the catalogue's answer will open it.
+            Some(_) => return,
+            None => self.tenants.insert(Tenant::new(&row.name)),
+        };
+        self.names.insert(row.name.as_str().into(), key);
+        self.open_row(key, row);
+        self.start_checkpoint(key);
+    }
+
+    pub(super) fn start_checkpoint(&mut self, key: Key) {
+        let now = self.now;
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        let ready = tenant.volume.is_some()
+            && !tenant.checkpointing
+            && !tenant.dropped
+            && tenant.fenced.is_none()
+            && tenant.redo.is_some()
+            && tenant.retry_at <= now;
+        if !ready || self.checkpoints_running >= limits::CHECKPOINTS_MAX {
+            return;
+        }
+        tenant.checkpointing = true;
+        let pooled = tenant.idle.pop();
+        self.checkpoints_running += 1;
+        if self.start_task(key, Kind::Checkpoint, Work::Checkpoint(pooled)).is_none() {
+            self.checkpoint_failed(key);
+        }
+    }
+
+    pub(super) fn checkpoint_done(&mut self, key: Key, result: Result<Checkpointed, i32>) {
+        let Some(tenant) = self.tenants.get(key) else { return };
+        match result {
+            Ok(Checkpointed { complete: true, txid, stamp }) => {
+                let id = tenant.id;
+                if id == TenantId::CATALOGUE {
+                    self.checkpoint_settled(key, txid, stamp);
+                } else {
+                    let asker = Asker::Checkpoint(key, txid, stamp);
+                    self.call_catalogue(asker, Call::Checkpointed(id, stamp));
+                }
+            }
+            Ok(_) | Err(_) => self.checkpoint_failed(key),
+        }
+    }
+
+    pub(super) fn checkpoint_failed(&mut self, key: Key) {
+        self.checkpoints_running -= 1;
+        self.counters.checkpoint_failures += 1;
+        let retry_at = self.now.after(limits::CHECKPOINT_RETRY_NS);
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            tenant.checkpointing = false;
+            tenant.retry_at = retry_at;
+            self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
+        }
+        self.after_task(key);
+    }
+
+    /// The catalogue knows durably that the checkpoint is complete.
+    pub(super) fn checkpoint_settled(&mut self, key: Key, txid: u64, stamp: u64) {
+        self.checkpoints_running -= 1;
+        self.counters.checkpoints += 1;
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            tenant.checkpointing = false;
+            if let Some(row) = &mut tenant.row {
+                Self::row_after_checkpoint(row, stamp);
+            }
+            if let Some(volume) = &mut tenant.volume {
+                volume.forget_commits(txid, stamp);
+            }
+        }
+        self.note_redo(key);
+        self.trim_log();
+        self.after_task(key);
+    }
+
+    pub(super) fn checkpoint_retry(&mut self, key: Key) {
+        let large = self.tenants.get(key).is_some_and(|tenant| {
+            tenant.volume.as_ref().is_some_and(|v| v.wal_bytes() > limits::CHECKPOINT_WAL_BYTES)
+        });
+        if large {
+            self.start_checkpoint(key);
+        }
+        self.after_task(key);
+    }
+
+    // ---- after each task ----
+
+    pub(super) fn damage(&self, key: Key) -> Option<String> {
+        let tenant = self.tenants.get(key)?;
+        let found = tenant.volume.as_ref().and_then(|volume| volume.damage());
+        tenant.fenced.as_deref().or(found).map(str::to_owned)
+    }
+
+    pub(super) fn keep_idle(
+        &mut self,
+        key: Key,
+        connections: impl IntoIterator<Item = PooledConnection>,
+    ) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        tenant.idle.extend(connections);
+        if tenant.idle.len() > limits::IDLE_CONNECTIONS_MAX && !self.doomed {
+            let excess = tenant.idle.split_off(limits::IDLE_CONNECTIONS_MAX);
+            self.start_discarding(key, excess);
+        }
+    }
+
+    /// A task of the tenant has ended or its state changed: what is next in its life?
+    pub(super) fn after_task(&mut self, key: Key) {
+        if self.doomed {
+            return;
+        }
+        let Some(tenant) = self.tenants.get(key) else { return };
+        if tenant.fenced.is_none()
+            && let Some(reason) = tenant.volume.as_ref().and_then(|volume| volume.damage())
+        {
+            let reason = reason.to_owned();
+            return self.fence(key, reason);
+        }
+        let large = tenant
+            .volume
+            .as_ref()
+            .is_some_and(|volume| volume.wal_bytes() > limits::CHECKPOINT_WAL_BYTES);
+        if tenant.closing || tenant.dropped || tenant.fenced.is_some() {
+            self.go_on_closing(key);
+        } else if large {
+            self.start_checkpoint(key);
+        }
+    }
+
+    // ---- closing ----
+
+    pub(super) fn tenant_idle(&mut self, key: Key) {
+        let Some(tenant) = self.tenants.get(key) else { return };
+        if tenant.id == TenantId::CATALOGUE || tenant.volume.is_none() {
+            return;
+        }
+        let idle_ns = self.now.since(tenant.last_used);
+        if tenant.is_unused() && idle_ns >= limits::TENANT_IDLE_NS {
+            self.begin_closing(key);
+        } else {
+            let left = limits::TENANT_IDLE_NS.saturating_sub(idle_ns).max(limits::SECOND_NS);
+            self.set_timer(left, Timer::TenantIdle(key));
+        }
+    }
+
+    fn begin_closing(&mut self, key: Key) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        if !tenant.closing {
+            tenant.closing = true;
+            self.go_on_closing(key);
+        }
+    }
+
+    /// Close an account's connections in a doomed world.
+    pub(super) fn discard_doomed(&mut self, key: Key, connections: Vec<PooledConnection>) {
+        self.start_discarding(key, connections);
+    }
+
+    /// Close all volumes of a doomed world.
+    pub(super) fn close_doomed(&mut self) {
+        for key in self.tenants.keys() {
+            let Some(mut tenant) = self.tenants.remove(key) else { continue };
+            assert!(tenant.tasks == 0 && tenant.idle.is_empty());
+            if let Some(mut volume) = tenant.volume.take() {
+                volume.abandon_sealing();
+                let _ = volume.close();
+            }
+        }
+        storage::ledger::assert_closed();
+        assert_eq!(storage::ledger::open_accounts(), 0, "an account is left over");
+    }
+
+    /// The next step towards a closed volume; called again when something ends.
+    fn go_on_closing(&mut self, key: Key) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        let discard = tenant.dropped || tenant.fenced.is_some();
+        let reopen = !discard && !tenant.waiting.is_empty() && self.phase == Phase::Serving;
+        if reopen && tenant.volume.is_some() {
+            tenant.closing = false;
+            tenant.ending = false;
+            let waiting = std::mem::take(&mut tenant.waiting);
+            for (request, job) in waiting {
+                self.admit(key, request, job);
+            }
+            self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
+            return;
+        }
+        if tenant.tasks > 0 || tenant.checkpointing {
+            return;
+        }
+        if tenant.streams > 0 {
+            return self.close_streams_of(key);
+        }
+        if tenant.redo.is_some() && !discard {
+            return self.start_checkpoint(key);
+        }
+        if !tenant.idle.is_empty() {
+            let idle = std::mem::take(&mut tenant.idle);
+            tenant.ending = true;
+            return self.start_discarding(key, idle);
+        }
+        self.close_volume(key);
+    }
+
+    /// Close idle connections for good, on a fiber.
+    fn start_discarding(&mut self, key: Key, connections: Vec<PooledConnection>) {
+        let started = self.start_task(key, Kind::Close, Work::Discard(connections));
+        assert!(started.is_some(), "no memory for the stack that closes a connection");
+    }
+
+    fn close_volume(&mut self, key: Key) {
+        let Some(mut tenant) = self.tenants.remove(key) else { return };
+        self.counters.closes += 1;
+        self.names.remove(&tenant.name);
+        self.ids.remove(&tenant.id);
+        if let Some(redo) = tenant.redo.take() {
+            self.dirty.remove(&(redo, tenant.id));
+        }
+        let mut file = tenant.row.as_ref().is_some_and(|row| row.file);
+        if let Some(mut volume) = tenant.volume.take() {
+            file |= volume.main.exists;
+            volume.abandon_sealing();
+            for handle in volume.close() {
+                self.close_file(handle);
+            }
+        }
+        if tenant.dropped {
+            self.remove_dropped(tenant.id, file);
+        }
+        if let Some(reason) = &tenant.fenced {
+            for (request, _) in tenant.waiting {
+                self.emit(Event::Refused(request, Refusal::Fenced(reason.clone())));
+            }
+        } else if self.phase == Phase::Serving {
+            for (request, job) in tenant.waiting {
+                let key = self.tenant_by_name(&tenant.name);
+                self.submit_to(key, request, job);
+            }
+        } else {
+            for (request, _) in tenant.waiting {
+                self.emit(Event::Refused(request, Refusal::Unavailable));
+            }
+        }
+        self.trim_log();
+    }
+
+    /// Tenants hold more than they may together: close the ones that were not used for longest
+    /// (SIEVE: the hand clears marks and takes the first unmarked, unused one).
+    pub(super) fn pump_evictions(&mut self) {
+        let held: u64 = storage::ledger::total()[..4].iter().sum();
+        if held <= self.options.memory_bytes || self.phase != Phase::Serving {
+            return;
+        }
+        let keys = self.tenants.keys();
+        let start = keys.partition_point(|key| key.index < self.evict_hand);
+        for key in keys[start..].iter().chain(&keys[..start]).copied() {
+            let tenant = self.tenants.get_mut(key).expect("listed just now");
+            self.evict_hand = key.index + 1;
+            let candidate = tenant.volume.is_some()
+                && tenant.is_unused()
+                && !tenant.closing
+                && tenant.id != TenantId::CATALOGUE;
+            if candidate && !std::mem::take(&mut tenant.visited) {
+                return self.begin_closing(key);
+            }
+        }
+    }
+
+    // ---- fencing ----
+
+    /// Something of the tenant is damaged: it answers nothing but why, now and after a restart.
+    pub(super) fn fence(&mut self, key: Key, reason: String) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        if tenant.fenced.is_some() {
+            return;
+        }
+        self.counters.fences += 1;
+        let id = tenant.id;
+        tenant.fenced = Some(reason.clone());
+        tenant.ending = true;
+        for (request, _) in std::mem::take(&mut tenant.waiting) {
+            self.emit(Event::Refused(request, Refusal::Fenced(reason.clone())));
+        }
+        if id != TenantId::CATALOGUE {
+            self.fence_in_catalogue(id, reason);
+        }
+        self.go_on_closing(key);
+    }
+
+    // ---- dropping ----
+
+    /// The catalogue has the tombstone: end the tenant's life.
+    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
+        self.recovered_rows.remove(&row.id);
+        if let Some(recovered) = self.recovered.remove(&row.id) {
+            self.dirty.remove(&(recovered.first_sequence, row.id));
+        }
+        let open = self.ids.get(&row.id).copied();
+        let Some(key) = open else { return self.remove_dropped(row.id, row.file) };
+        self.names.remove(name);
+        let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
+        // Free the name at once: the entry keeps one that nobody can ask for.
+        tenant.name = "".into();
+        tenant.dropped = true;
+        tenant.ending = true;
+        let waiting = std::mem::take(&mut tenant.waiting);
+        for (request, _) in waiting {
+            self.emit(Event::Refused(request, Refusal::NotFound));
+        }
+        self.go_on_closing(key);
+    }
+
+    pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
+        if !file {
+            return self.call_catalogue(Asker::Nobody, Call::Forget(id));
+        }
+        let what = DiskOperation::Remove(id.paths().file);
+        self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
+    }
+
+    pub(super) fn on_removed(&mut self, id: TenantId, step: RemoveStep, reply: DiskReply) {
+        let DiskReply::Done(result) = reply else { panic!("nothing was to be opened or moved") };
+        match (step, result) {
+            (RemoveStep::Remove, Ok(())) => {
+                let what = DiskOperation::SyncDirectory(id.paths().inner);
+                self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Sync), what);
+            }
+            (RemoveStep::Remove, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.call_catalogue(Asker::Nobody, Call::Forget(id));
+            }
+            (RemoveStep::Sync, Ok(())) => self.call_catalogue(Asker::Nobody, Call::Forget(id)),
+            // The tombstone stays: the next start tries again.
+            (_, Err(_)) => {}
+        }
+    }
+
+    // ---- stopping ----
+
+    /// When stopping: close everything, the catalogue last.
+    pub(super) fn pump_stop(&mut self) {
+        if self.phase != Phase::Stopping {
+            return;
+        }
+        let keys = self.tenants.keys();
+        let mut others = 0;
+        for key in keys {
+            if key == self.catalogue_key {
+                continue;
+            }
+            others += 1;
+            let Some(tenant) = self.tenants.get_mut(key) else { continue };
+            if tenant.volume.is_some() {
+                tenant.closing = true;
+                self.go_on_closing(key);
+            }
+        }
+        let recovered_left = !self.recovered_rows.is_empty();
+        if others > 0 || recovered_left || !self.catalogue.is_idle() {
+            return;
+        }
+        if let Some(tenant) = self.tenants.get_mut(self.catalogue_key) {
+            tenant.closing = true;
+            return self.go_on_closing(self.catalogue_key);
+        }
+        let log_idle = self.log.as_ref().is_none_or(|log: &Log| log.requests_in_flight() == 0);
+        if log_idle && self.operations.is_empty() {
+            for (_, file) in std::mem::take(&mut self.log_files) {
+                self.close_file(file);
+            }
+            self.phase = Phase::Stopped;
+            self.events.push_back(Event::Stopped);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The engine: tenants' lives, fibers and their turns, the gate, and everything that they ask for.
+//!
+//! A state machine without I/O, as the commit log below it: it asks for disk operations as values
+//! ([`Engine::next_disk_request`]), is told their results ([`Engine::on_disk`]), and hands events to
+//! the server ([`Engine::next_event`]). Time comes with each [`Engine::turn`].
+//!
+//! - `tasks`: running fibers: what they wait for, what they ask.
+//! - `disk`: operations in flight and how each goes on.
+//! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
+//! - `streams`: parked sessions, tickets, expiry, idle transactions.
+//! - `control`: the catalogue's calls and who waits for them.
+//! - `startup`: from an unread log to serving.
+//!
+//! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
+//! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
+//! not durable wait in `gated`.
+
+mod context;
+mod control;
+mod disk;
+mod life;
+mod startup;
+mod streams;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use storage::TenantId;
+use storage::fiber::StackPool;
+use storage::io::{FileId, Instant, WallTime};
+use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
+
+use crate::catalogue::DatabaseRow;
+use crate::limits;
+use crate::pool::{Key, Pool};
+use crate::statement::Ticket;
+
+pub use context::{Job, JobContext};
+pub use control::ControlCall;
+pub use disk::{DiskOperation, DiskReply, DiskRequest};
+
+use control::Catalogue;
+use disk::Operation;
+use life::Tenant;
+use startup::Startup;
+use streams::Stream;
+use tasks::Task;
+
+/// The server's name for one of its requests.
+pub type RequestId = u64;
+
+/// Sizes and policies, given once.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Create a database when a request first names it.
+    pub create_on_first_use: bool,
+    /// Bytes of memory that tenants may hold together before idle ones are closed.
+    pub memory_bytes: u64,
+    /// Bytes of memory for one tenant.
+    pub tenant_memory_bytes: u64,
+    /// The commit log's shape.
+    pub log: LogOptions,
+    /// Seed of tenants' random generators.
+    pub seed: [u8; 32],
+}
+
+/// Why a request is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such database.
+    NotFound,
+    /// There is one of that name already.
+    Exists,
+    /// The database is damaged and fenced; the text says what was found.
+    Fenced(String),
+    /// The tenant has as many requests as it may have.
+    TooManyRequests,
+    /// The server is stopping, or the database is being dropped or closed.
+    Unavailable,
+    /// The catalogue or the kernel refused.
+    Failed(String),
+}
+
+/// What the server is told.
+#[derive(Debug)]
+pub enum Event<R> {
+    /// Recovery is over: requests are carried out.
+    Ready,
+    /// A part of a response; the job waits until [`Engine::flushed`].
+    Part(RequestId, Vec<u8>),
+    /// A job has ended.
+    Finished(RequestId, R),
+    /// A job or control call was refused; a job may have sent parts before.
+    Refused(RequestId, Refusal),
+    /// A control call has ended with these rows (one, unless it lists).
+    Control(RequestId, Vec<DatabaseRow>),
+    /// Everything is checkpointed and closed.
+    Stopped,
+    /// The process must end: durability is unknown, or the start is refused.
+    Failed(Failure),
+}
+
+/// Why the process must end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Another process uses the data folder.
+    InUse,
+    /// The start is refused: the text says why and what to do.
+    Start(String),
+    /// Writing the commit log failed: what was in flight may or may not be durable.
+    Log(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    WriterWait(Key),
+    LogWait(Key),
+    StreamExpiry(Ticket),
+    TransactionIdle(Key),
+    TenantIdle(Key),
+    CheckpointRetry(Key),
+    LogOpen,
+    LogGrowth,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Serving,
+    Stopping,
+    Stopped,
+    Failed,
+}
+
+/// Counters since the start; all only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Jobs started.
+    pub jobs: u64,
+    /// Transactions appended to the log.
+    pub commits: u64,
+    /// Pages in them.
+    pub commit_pages: u64,
+    /// Checkpoints that completed.
+    pub checkpoints: u64,
+    /// Checkpoints that failed or were incomplete.
+    pub checkpoint_failures: u64,
+    /// Volumes opened.
+    pub opens: u64,
+    /// Volumes closed.
+    pub closes: u64,
+    /// Tenants fenced.
+    pub fences: u64,
+    /// Fibers resumed.
+    pub resumes: u64,
+    /// VM steps, rounded down per resume.
+    pub vm_steps: u64,
+    /// Idle transactions that lost the writer lock.
+    pub transactions_timed_out: u64,
+    /// Events that waited in the gate.
+    pub gated: u64,
+}
+
+/// See the head of the file.
+pub struct Engine<J: Job> {
+    options: EngineOptions,
+    now: Instant,
+    wall: WallTime,
+    phase: Phase,
+    startup: Option<Startup>,
+    log: Option<Log>,
+    log_files: BTreeMap<LogFile, FileId>,
+    log_opens: Vec<disk::LogOpen>,
+    recovered: BTreeMap<TenantId, RecoveredTenant>,
+    recovered_rows: BTreeMap<TenantId, DatabaseRow>,
+    dirty: BTreeSet<(Sequence, TenantId)>,
+    tenants: Pool<Tenant<J>>,
+    names: BTreeMap<Box<str>, Key>,
+    ids: BTreeMap<TenantId, Key>,
+    catalogue: Catalogue,
+    catalogue_key: Key,
+    tasks: Pool<Task<J>>,
+    stacks: StackPool,
+    ready: VecDeque<Key>,
+    admission: VecDeque<(Key, RequestId, J)>,
+    by_request: BTreeMap<RequestId, Key>,
+    log_waiters: VecDeque<Key>,
+    batch_waiters: VecDeque<Key>,
+    durable_waiters: BTreeMap<Sequence, Vec<Key>>,
+    streams: BTreeMap<Ticket, Stream>,
+    next_ticket: u64,
+    operations: Pool<Operation>,
+    requests: VecDeque<DiskRequest>,
+    events: VecDeque<Event<J::Reply>>,
+    gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
+    timers: BTreeSet<(Instant, Timer)>,
+    evict_hand: u32,
+    checkpoints_running: usize,
+    doomed: bool,
+    counters: Counters,
+}
+
+impl<J: Job> Engine<J> {
+    /// An engine that will read the log of the data folder before it serves.
+    #[must_use]
+    pub fn new(options: EngineOptions) -> Engine<J> {
+        storage::sqlite::initialise();
+        let startup = Some(Startup::new(options.log));
+        Engine {
+            options,
+            now: Instant(0),
+            wall: WallTime(0),
+            phase: Phase::Starting,
+            startup,
+            log: None,
+            log_files: BTreeMap::new(),
+            log_opens: Vec::new(),
+            recovered: BTreeMap::new(),
+            recovered_rows: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            tenants: Pool::default(),
+            names: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            catalogue: Catalogue::default(),
+            catalogue_key: Key::default(),
+            tasks: Pool::default(),
+            stacks: StackPool::default(),
+            ready: VecDeque::new(),
+            admission: VecDeque::new(),
+            by_request: BTreeMap::new(),
+            log_waiters: VecDeque::new(),
+            batch_waiters: VecDeque::new(),
+            durable_waiters: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            next_ticket: 0,
+            operations: Pool::default(),
+            requests: VecDeque::new(),
+            events: VecDeque::new(),
+            gated: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            evict_hand: 0,
+            checkpoints_running: 0,
+            doomed: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Carry out `job` on the database of this name.
+    pub fn submit(&mut self, request: RequestId, name: &str, job: J) {
+        if self.phase != Phase::Serving {
+            self.emit(Event::Refused(request, Refusal::Unavailable));
+            return;
+        }
+        let key = self.tenant_by_name(name);
+        self.submit_to(key, request, job);
+    }
+
+    /// The part of `request`'s response has left: the job may go on, with this empty buffer.
+    pub fn flushed(&mut self, request: RequestId, buffer: Vec<u8>) {
+        if let Some(&key) = self.by_request.get(&request) {
+            self.answer_flush(key, Ok(buffer));
+        }
+    }
+
+    /// Nobody waits for `request` any more: its job ends early. No event about it comes after the
+    /// job has ended, but one may be on its way.
+    pub fn cancel(&mut self, request: RequestId) {
+        if let Some(&key) = self.by_request.get(&request) {
+            self.cancel_task(key);
+        }
+    }
+
+    /// One turn: fire timers, run ready fibers (a bounded number), write the log.
+    pub fn turn(&mut self, now: Instant, wall: WallTime) {
+        self.now = self.now.max(now);
+        self.wall = wall;
+        self.fire_timers();
+        self.pump_startup();
+        self.pump_catalogue();
+        self.pump_admission();
+        for _ in 0..limits::RESUMES_PER_TURN {
+            let Some(key) = self.ready.pop_front() else { break };
+            self.run_task(key);
+        }
+        self.pump_catalogue();
+        self.pump_checkpoints();
+        self.pump_evictions();
+        self.pump_stop();
+        self.pump_log();
+    }
+
+    /// When the next turn is due if nothing else happens: now, if fibers are ready.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.ready.is_empty() || !self.events.is_empty() {
+            return Some(self.now);
+        }
+        self.timers.first().map(|&(at, _)| at)
+    }
+
+    /// The next disk operation to submit.
+    pub fn next_disk_request(&mut self) -> Option<DiskRequest> {
+        self.requests.pop_front()
+    }
+
+    /// The next thing to tell the server.
+    pub fn next_event(&mut self) -> Option<Event<J::Reply>> {
+        self.events.pop_front()
+    }
+
+    /// Finish what runs, checkpoint and close everything, then [`Event::Stopped`].
+    pub fn stop(&mut self) {
+        match self.phase {
+            Phase::Serving => self.phase = Phase::Stopping,
+            Phase::Starting => {
+                self.phase = Phase::Stopped;
+                self.events.push_back(Event::Stopped);
+            }
+            Phase::Stopping | Phase::Stopped | Phase::Failed => {}
+        }
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Bytes of the commit log in use, and its capacity.
+    #[must_use]
+    pub fn log_bytes(&self) -> (u64, u64) {
+        self.log.as_ref().map_or((0, 0), |log| (log.used_bytes(), log.capacity_bytes()))
+    }
+
+    /// Databases that are open now, the catalogue included.
+    #[must_use]
+    pub fn open_tenants(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Fibers that run or wait now.
+    #[must_use]
+    pub fn running_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Streams that are parked or promised now.
+    #[must_use]
+    pub fn parked_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        if self.phase != Phase::Failed {
+            self.phase = Phase::Failed;
+            self.events.push_back(Event::Failed(failure));
+        }
+    }
+
+    // ---- the gate ----
+
+    fn durable(&self) -> Sequence {
+        self.log.as_ref().map_or(Sequence(0), Log::durable_sequence)
+    }
+
+    fn emit(&mut self, event: Event<J::Reply>) {
+        self.events.push_back(event);
+    }
+
+    /// Tell the server once everything that `tenant` has committed is durable.
+    fn emit_gated(&mut self, tenant: Key, event: Event<J::Reply>) {
+        let volume = self.tenants.get(tenant).and_then(|tenant| tenant.volume.as_ref());
+        let seen = volume.and_then(storage::volume::Volume::last_sequence);
+        match seen {
+            Some(sequence) if sequence > self.durable() => {
+                self.counters.gated += 1;
+                self.gated.entry(sequence).or_default().push(event);
+            }
+            _ => self.emit(event),
+        }
+    }
+
+    fn open_gate(&mut self) {
+        let durable = self.durable();
+        while let Some(entry) = self.gated.first_entry() {
+            if *entry.key() > durable {
+                break;
+            }
+            self.events.extend(entry.remove());
+        }
+        while let Some(entry) = self.durable_waiters.first_entry() {
+            if *entry.key() > durable {
+                break;
+            }
+            for key in entry.remove() {
+                self.answer(key, storage::fiber::Answer::Ready);
+            }
+        }
+    }
+
+    fn pump_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        log.flush();
+        while let Some(request) = self.log.as_mut().and_then(Log::next_request) {
+            self.submit_log(request);
+        }
+        let failed = self.log.as_ref().and_then(Log::failed).map(str::to_owned);
+        if let Some(reason) = failed {
+            self.fail(Failure::Log(reason));
+        }
+    }
+
+    // ---- timers ----
+
+    fn set_timer(&mut self, after_ns: u64, timer: Timer) {
+        self.timers.insert((self.now.after(after_ns), timer));
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > self.now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::WriterWait(task) => self.writer_timed_out(task),
+                Timer::LogWait(task) => self.log_wait_timed_out(task),
+                Timer::StreamExpiry(ticket) => self.stream_expired(ticket),
+                Timer::TransactionIdle(tenant) => self.transaction_idle(tenant),
+                Timer::TenantIdle(tenant) => self.tenant_idle(tenant),
+                Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
+                Timer::LogOpen => self.retry_log_open(),
+                Timer::LogGrowth => self.retry_log_growth(),
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Streams between requests: parked sessions, their tickets, expiry, and idle transactions.
+
+use storage::fiber::Input;
+
+use super::context::{Job, Reply};
+use super::tasks::{Kind, Work};
+use super::{Engine, Timer};
+use crate::limits;
+use crate::pool::Key;
+use crate::session::{PooledConnection, Session};
+use crate::statement::{StreamError, Ticket};
+
+/// A ticket's stream.
+pub(super) struct Stream {
+    tenant: Key,
+    state: State,
+}
+
+enum State {
+    /// Nobody uses it.
+    Parked(Box<Session>),
+    /// Somebody does, under a promised ticket; one more may wait for it.
+    Busy(Option<Key>),
+}
+
+impl<J: Job> Engine<J> {
+    fn new_ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// A ticket for a stream that is in use.
+    pub(super) fn promise_stream(&mut self, tenant: Key) -> Ticket {
+        let ticket = self.new_ticket();
+        self.streams.insert(ticket, Stream { tenant, state: State::Busy(None) });
+        ticket
+    }
+
+    pub(super) fn park_stream(&mut self, tenant: Key, mut session: Session) -> Ticket {
+        let promised = session.promised.take();
+        let ticket = promised.unwrap_or_else(|| self.new_ticket());
+        let waiter = match self.streams.remove(&ticket) {
+            Some(Stream { state: State::Busy(waiter), .. }) => waiter,
+            Some(_) => unreachable!("a promised ticket's stream is busy"),
+            None => None,
+        };
+        if let Some(task) = waiter
+            && self.tasks.get(task).is_some()
+        {
+            self.wake(task, Input::Host(Reply::Stream(Ok(session))));
+            return ticket;
+        }
+        let state = State::Parked(Box::new(session));
+        self.streams.insert(ticket, Stream { tenant, state });
+        self.set_timer(limits::STREAM_IDLE_NS, Timer::StreamExpiry(ticket));
+        if self.tenants.get(tenant).is_some_and(|tenant| !tenant.writers.is_empty()) {
+            self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant));
+        }
+        ticket
+    }
+
+    /// The stream, or `None` if it is busy and the task waits for it.
+    pub(super) fn resume_stream(
+        &mut self,
+        task: Key,
+        tenant: Key,
+        ticket: Ticket,
+    ) -> Option<Result<Session, StreamError>> {
+        let Some(stream) = self.streams.get_mut(&ticket) else {
+            return Some(Err(StreamError::Unknown));
+        };
+        if stream.tenant != tenant {
+            return Some(Err(StreamError::Unknown));
+        }
+        match &mut stream.state {
+            State::Busy(waiter @ None) => {
+                *waiter = Some(task);
+                None
+            }
+            State::Busy(Some(_)) => Some(Err(StreamError::Unknown)),
+            State::Parked(_) => match self.streams.remove(&ticket) {
+                Some(Stream { state: State::Parked(session), .. }) => Some(Ok(*session)),
+                _ => unreachable!("looked at just now"),
+            },
+        }
+    }
+
+    /// A stream has ended. Gives the connection back if the tenant has no use for it.
+    pub(super) fn close_stream(
+        &mut self,
+        tenant_key: Key,
+        pooled: PooledConnection,
+        promised: Option<Ticket>,
+    ) -> Option<PooledConnection> {
+        if let Some(ticket) = promised
+            && let Some(Stream { state: State::Busy(Some(task)), .. }) =
+                self.streams.remove(&ticket)
+        {
+            self.wake(task, Input::Host(Reply::Stream(Err(StreamError::Unknown))));
+        }
+        let ending = self.doomed || self.is_stopping();
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        tenant.streams -= 1;
+        if let Some(volume) = &mut tenant.volume {
+            volume.unreserve_writer(pooled.id());
+        }
+        let room = tenant.idle.len() < limits::IDLE_CONNECTIONS_MAX;
+        if ending || tenant.ending || !room || !pooled.is_clean() {
+            return Some(pooled);
+        }
+        let mut pooled = pooled;
+        pooled.connection().forget_insert();
+        tenant.idle.push(pooled);
+        None
+    }
+
+    /// Nobody came back for the stream.
+    pub(super) fn stream_expired(&mut self, ticket: Ticket) {
+        let parked = self.streams.get(&ticket).is_some_and(|s| matches!(s.state, State::Parked(_)));
+        if parked {
+            self.close_parked(ticket);
+        }
+    }
+
+    /// Close a parked stream, on a fiber: it may have to roll back.
+    fn close_parked(&mut self, ticket: Ticket) {
+        let Some(Stream { tenant: key, state: State::Parked(session) }) =
+            self.streams.remove(&ticket)
+        else {
+            unreachable!("the stream is parked")
+        };
+        let Session { pooled, .. } = *session;
+        self.start_closing(key, vec![pooled]);
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            tenant.streams -= 1;
+        }
+    }
+
+    /// Take all parked streams' connections out, for a doomed world.
+    pub(super) fn take_parked(&mut self) -> Vec<(Key, PooledConnection)> {
+        let streams = std::mem::take(&mut self.streams);
+        let parked = streams.into_values().filter_map(|stream| match stream.state {
+            State::Parked(session) => {
+                let Session { pooled, .. } = *session;
+                Some((stream.tenant, pooled))
+            }
+            State::Busy(_) => None,
+        });
+        parked.collect()
+    }
+
+    fn start_closing(&mut self, tenant: Key, connections: Vec<PooledConnection>) {
+        let started = self.start_task(tenant, Kind::Close, Work::Close(connections));
+        assert!(started.is_some(), "no memory for the stack that closes a connection");
+    }
+
+    /// Close every parked stream of the tenant.
+    pub(super) fn close_streams_of(&mut self, tenant: Key) {
+        let tickets: Vec<Ticket> = self
+            .streams
+            .iter()
+            .filter(|(_, s)| s.tenant == tenant && matches!(s.state, State::Parked(_)))
+            .map(|(&ticket, _)| ticket)
+            .collect();
+        for ticket in tickets {
+            self.close_parked(ticket);
+        }
+    }
+
+    /// Somebody has waited for the writer lock for a while: if its holder is parked, it loses it.
+    pub(super) fn transaction_idle(&mut self, tenant_key: Key) {
+        let Some(tenant) = self.tenants.get(tenant_key) else { return };
+        if tenant.writers.is_empty() {
+            return;
+        }
+        let Some(volume) = &tenant.volume else { return };
+        let holder = self.streams.iter().find_map(|(&ticket, stream)| match &stream.state {
+            State::Parked(session)
+                if stream.tenant == tenant_key && Self::holds_writer(volume, session) =>
+            {
+                Some(ticket)
+            }
+            _ => None,
+        });
+        let Some(ticket) = holder else { return };
+        let stream = self.streams.get_mut(&ticket).expect("found just now");
+        let state = std::mem::replace(&mut stream.state, State::Busy(None));
+        let State::Parked(session) = state else { unreachable!("found parked just now") };
+        self.counters.transactions_timed_out += 1;
+        let work = Work::RollBack(*session);
+        let started = self.start_task(tenant_key, Kind::RollBack(ticket), work);
+        assert!(started.is_some(), "no memory for the stack that rolls a transaction back");
+    }
+
+    pub(super) fn rolled_back(&mut self, tenant: Key, ticket: Ticket, mut session: Session) {
+        session.timed_out = true;
+        session.promised = Some(ticket);
+        self.park_stream(tenant, session);
+    }
+}

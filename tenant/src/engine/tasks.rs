@@ -1,0 +1,663 @@
+//! Tasks: one fiber each, what it waits for, and what it asks.
+//!
+//! A task is *ready* (in the ready queue, with the input for its next resume) or *waiting* (somebody
+//! will call `answer`). It runs until it waits; answers that are there at once do not leave the run.
+
+use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
+use storage::io::Instant;
+use storage::log::{Class, Sequence};
+use storage::vfs;
+use storage::volume::{ConnectionId, Volume};
+
+use super::context::{Ask, Job, JobContext, Reply};
+use super::disk::DiskOperation;
+use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
+use crate::catalogue::{self, Call, Outcome};
+use crate::limits;
+use crate::pool::Key;
+use crate::session::{PooledConnection, Session};
+use crate::statement::{Gone, SqlStream, StreamError};
+
+/// What a fiber does.
+pub(super) enum Work<J> {
+    Client(J),
+    Catalogue(Vec<Call>),
+    Checkpoint(Option<PooledConnection>),
+    /// Roll an idle transaction back; the session lives on.
+    RollBack(Session),
+    /// Close sessions' connections, or give them back to the tenant.
+    Close(Vec<PooledConnection>),
+    /// Close connections for good.
+    Discard(Vec<PooledConnection>),
+}
+
+/// What a fiber ends with.
+pub(super) enum Ended<R> {
+    Client(R),
+    Catalogue(Vec<Outcome>),
+    Checkpoint(Result<Checkpointed, i32>, Option<PooledConnection>),
+    RolledBack(Session),
+    Closed(Vec<PooledConnection>),
+}
+
+/// What a checkpoint achieved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checkpointed {
+    /// Everything that was in the log before is in the file.
+    pub complete: bool,
+    /// The last transaction in the file.
+    pub txid: u64,
+    /// The stamp in its pages.
+    pub stamp: u64,
+}
+
+/// Who a task works for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Client(RequestId),
+    Catalogue,
+    Checkpoint,
+    RollBack(crate::statement::Ticket),
+    Close,
+}
+
+/// What a suspended task is to be resumed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    /// An answer to storage's wait.
+    Storage,
+    /// Its part of the response to leave.
+    Flush,
+    /// A stream's current user.
+    Stream,
+}
+
+type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
+
+/// See the head of the file.
+pub(super) struct Task<J: Job> {
+    pub tenant: Key,
+    pub kind: Kind,
+    fiber: TaskFiber<J>,
+    input: Option<Input<Reply>>,
+    started: Instant,
+    cancelled: bool,
+    waits_for: WaitsFor,
+    /// It waits for log space for so many pages.
+    log_pages: Option<u32>,
+}
+
+fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
+    match work {
+        Work::Client(job) => {
+            let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
+            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id)))
+        }
+        Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
+        Work::Checkpoint(pooled) => run_checkpoint(pooled),
+        Work::RollBack(mut session) => {
+            session.pooled.roll_back();
+            Ended::RolledBack(session)
+        }
+        Work::Discard(connections) => {
+            drop(connections);
+            Ended::Closed(Vec::new())
+        }
+        Work::Close(connections) => Ended::Closed(
+            connections
+                .into_iter()
+                .filter_map(|mut pooled| {
+                    pooled.roll_back();
+                    pooled.is_clean().then_some(pooled)
+                })
+                .collect(),
+        ),
+    }
+}
+
+fn run_catalogue(handle: &storage::fiber::Handle<'_, Ask, Reply>, calls: &[Call]) -> Vec<Outcome> {
+    let failed = |text: String| vec![Outcome::Failed(text); calls.len()];
+    let connection = match handle.ask(Ask::Open) {
+        Reply::Connection(Ok(connection)) => connection,
+        _ => return failed("the catalogue has no connection".into()),
+    };
+    let mut pooled = match connection.map_or_else(PooledConnection::open, Ok) {
+        Ok(pooled) => pooled,
+        Err(error) => {
+            handle.ask(Ask::OpenFailed);
+            return failed(error.message);
+        }
+    };
+    let outcomes = catalogue::carry_out(&mut pooled, calls);
+    pooled.roll_back();
+    if let Reply::Closed(unwanted) = handle.ask(Ask::Close(pooled, None)) {
+        drop(unwanted);
+    }
+    outcomes
+}
+
+fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
+    let mut pooled = match pooled.map_or_else(PooledConnection::open, Ok) {
+        Ok(pooled) => pooled,
+        Err(error) => return Ended::Checkpoint(Err(error.code), None),
+    };
+    // A failed sync may have dropped pages that the kernel calls clean: all pages are written
+    // again from WAL and log, once; then it is damage.
+    let mut result = try_checkpoint(&mut pooled);
+    if matches!(result, Err(code) if is_storage_error(code)) {
+        vfs::abandon_checkpoint();
+        result = try_checkpoint(&mut pooled);
+    }
+    if result.is_err() {
+        vfs::abandon_checkpoint();
+    }
+    if let Err(code) = result
+        && is_storage_error(code)
+    {
+        let text = format!("its file cannot be written (SQLite result {code})");
+        storage::fiber::with_volume(|volume| volume.set_damage(text));
+    }
+    Ended::Checkpoint(result, Some(pooled))
+}
+
+fn is_storage_error(code: i32) -> bool {
+    code & 0xff == storage::sqlite::codes::SQLITE_IOERR
+        && code != storage::sqlite::codes::SQLITE_IOERR_NOMEM
+}
+
+fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
+    use storage::fiber::with_volume;
+    use storage::sqlite::CheckpointMode;
+    if !with_volume(|volume| volume.page_one_pending()) {
+        // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
+        let version = pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
+        let touch = format!("PRAGMA user_version = {version}");
+        pooled.for_each_row(&touch, &[], |_| ()).map_err(|error| error.code)?;
+    } else {
+        // SQLite checkpoints only what a connection has looked at.
+        pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
+    }
+    vfs::begin_checkpoint()?;
+    let (frames, written) =
+        pooled.connection().checkpoint(CheckpointMode::Passive).map_err(|error| error.code)?;
+    let (covered, stamp) = with_volume(|volume| {
+        let stamp = volume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.stamp);
+        (volume.covered_txid(written), stamp)
+    });
+    vfs::end_checkpoint(written)?;
+    if frames == written && frames > 0 {
+        // Give the WAL image back, unless somebody reads or writes just now.
+        let _ = pooled.connection().checkpoint(CheckpointMode::Truncate);
+    }
+    Ok(Checkpointed { complete: frames == written, txid: covered.unwrap_or(0), stamp })
+}
+
+impl<J: Job> Engine<J> {
+    /// Start a fiber on the tenant. Fails if the kernel refuses memory for its stack.
+    pub(super) fn start_task(&mut self, tenant: Key, kind: Kind, work: Work<J>) -> Option<Key> {
+        let stack = self.stacks.take().ok()?;
+        let fiber = Fiber::new(stack, move |handle| body(work, handle));
+        let key = self.tasks.insert(Task {
+            tenant,
+            kind,
+            fiber,
+            input: Some(Input::Start),
+            started: self.now,
+            cancelled: false,
+            waits_for: WaitsFor::Storage,
+            log_pages: None,
+        });
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.tasks += 1;
+        }
+        if let Kind::Client(request) = kind {
+            self.by_request.insert(request, key);
+            self.counters.jobs += 1;
+        }
+        self.ready.push_back(key);
+        Some(key)
+    }
+
+    /// What the task waited for has come.
+    pub(super) fn answer(&mut self, key: Key, answer: Answer) {
+        self.wake(key, Input::Answer(answer));
+    }
+
+    pub(super) fn wake(&mut self, key: Key, input: Input<Reply>) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            assert!(task.input.is_none(), "a task is woken once");
+            task.input = Some(input);
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(super) fn answer_flush(&mut self, key: Key, result: Result<Vec<u8>, Gone>) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.waits_for == WaitsFor::Flush && task.input.is_none() {
+            self.wake(key, Input::Host(Reply::Flushed(result)));
+        }
+    }
+
+    pub(super) fn cancel_task(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.cancelled = true;
+        self.answer_flush(key, Err(Gone));
+    }
+
+    /// In a doomed world: let every wait fail until no fiber is left.
+    ///
+    /// # Panics
+    /// If they do not end in a bounded number of resumes.
+    pub(super) fn finish_fibers(&mut self) {
+        /// A fiber that retries for ever would never end (F7).
+        const ROUNDS_MAX: usize = 10_000;
+        for _ in 0..ROUNDS_MAX {
+            let keys = self.tasks.keys();
+            if keys.is_empty() {
+                return;
+            }
+            for key in keys {
+                let Some(task) = self.tasks.get_mut(key) else { continue };
+                task.input.get_or_insert_with(|| match task.waits_for {
+                    WaitsFor::Storage => Input::Answer(Answer::Failed(std::io::ErrorKind::Other)),
+                    WaitsFor::Flush => Input::Host(Reply::Flushed(Err(Gone))),
+                    WaitsFor::Stream => Input::Host(Reply::Stream(Err(StreamError::Unavailable))),
+                });
+                self.run_task(key);
+            }
+        }
+        panic!("a fiber of a doomed world does not end");
+    }
+
+    /// Resume the task until it waits or ends.
+    pub(super) fn run_task(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let tenant_key = task.tenant;
+        let Some(mut input) = task.input.take() else { return };
+        loop {
+            let task = self.tasks.get_mut(key).expect("the task runs");
+            let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+            let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
+            let client = matches!(task.kind, Kind::Client(_));
+            let overdue = client && self.now.since(task.started) > limits::STATEMENT_NS;
+            let loan = Loan {
+                volume,
+                now: self.now,
+                wall: self.wall,
+                quantum_steps: limits::QUANTUM_STEPS,
+                interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
+            };
+            let (step, steps) = task.fiber.resume(loan, input);
+            self.counters.resumes += 1;
+            self.counters.vm_steps += steps;
+            let next = match step {
+                Step::Waits(wait) => {
+                    task.waits_for = WaitsFor::Storage;
+                    self.on_wait(key, tenant_key, wait).map(Input::Answer)
+                }
+                Step::Asks(ask) => self.on_ask(key, tenant_key, ask).map(Input::Host),
+                Step::Ends(ended) => {
+                    self.end_task(key, tenant_key, ended);
+                    return;
+                }
+            };
+            self.settle(tenant_key);
+            match next {
+                Some(next) => input = next,
+                None => return,
+            }
+        }
+    }
+
+    /// After a fiber of the tenant ran: carry out what it left in the volume.
+    pub(super) fn settle(&mut self, tenant_key: Key) {
+        let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
+        let Some(volume) = &mut tenant.volume else { return };
+        let closing = std::mem::take(&mut volume.closing);
+        if let Some(log) = &mut self.log {
+            for pages in volume.unused_pages.drain(..) {
+                log.unreserve(log.transaction_bytes(pages));
+            }
+            if let Some(transaction) = volume.abandoned.take() {
+                log.abandon(transaction);
+            }
+        }
+        for file in closing {
+            self.close_file(file);
+        }
+        self.grant_writer(tenant_key);
+        self.note_redo(tenant_key);
+    }
+
+    // ---- waits ----
+
+    /// What is answered at once is returned; else somebody will wake the task.
+    fn on_wait(&mut self, key: Key, tenant_key: Key, wait: Wait) -> Option<Answer> {
+        if self.doomed {
+            return Some(Answer::Failed(std::io::ErrorKind::Other));
+        }
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        let id = tenant.id;
+        match wait {
+            Wait::Turn => {
+                self.answer(key, Answer::Ready);
+                None
+            }
+            Wait::OpenMain { create, direct } => {
+                self.ask_open_main(key, id, create, direct);
+                None
+            }
+            Wait::OpenTemporary => {
+                self.ask_temporary(key);
+                None
+            }
+            Wait::Read { file, offset, buffer } => {
+                self.ask_transfer(key, false, file, offset, buffer);
+                None
+            }
+            Wait::Write { file, offset, buffer } => {
+                self.ask_transfer(key, true, file, offset, buffer);
+                None
+            }
+            Wait::Sync(file) => {
+                self.ask_plain(key, DiskOperation::Sync(file));
+                None
+            }
+            Wait::Truncate(file, size) => {
+                self.ask_plain(key, DiskOperation::Truncate(file, size));
+                None
+            }
+            Wait::ReadLog(location) => {
+                self.ask_log_page(key, location);
+                None
+            }
+            Wait::Writer(connection) => self.wait_for_writer(key, tenant_key, connection),
+            Wait::LogSpace { pages } => self.wait_for_log_space(key, pages),
+            Wait::Seal => self.seal(key, tenant_key),
+            Wait::Durable => {
+                let durable = self.durable();
+                match self.last_sequence(tenant_key) {
+                    Some(sequence) if sequence > durable => {
+                        self.durable_waiters.entry(sequence).or_default().push(key);
+                        None
+                    }
+                    _ => Some(Answer::Ready),
+                }
+            }
+        }
+    }
+
+    fn last_sequence(&self, tenant: Key) -> Option<Sequence> {
+        self.tenants.get(tenant)?.volume.as_ref()?.last_sequence()
+    }
+
+    fn wait_for_writer(
+        &mut self,
+        key: Key,
+        tenant_key: Key,
+        connection: ConnectionId,
+    ) -> Option<Answer> {
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        tenant.writers.push_back((key, connection));
+        self.set_timer(limits::WRITER_WAIT_NS, Timer::WriterWait(key));
+        self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
+        None
+    }
+
+    /// Promise the writer lock to the longest waiter, if it is free.
+    pub(super) fn grant_writer(&mut self, tenant_key: Key) {
+        let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
+        let Some(volume) = &mut tenant.volume else { return };
+        if !volume.writer_free() {
+            return;
+        }
+        if let Some((task, connection)) = tenant.writers.pop_front() {
+            volume.reserve_writer(connection);
+            self.answer(task, Answer::Ready);
+        }
+    }
+
+    pub(super) fn writer_timed_out(&mut self, key: Key) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(tenant) = self.tenants.get_mut(task.tenant) else { return };
+        let Some(index) = tenant.writers.iter().position(|&(waiter, _)| waiter == key) else {
+            return;
+        };
+        tenant.writers.remove(index);
+        self.answer(key, Answer::TimedOut);
+    }
+
+    fn log_class(&self, key: Key) -> Class {
+        match self.tasks.get(key).map(|task| task.kind) {
+            Some(Kind::Catalogue | Kind::Checkpoint) => Class::System,
+            _ => Class::Tenant,
+        }
+    }
+
+    fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
+        let class = self.log_class(key);
+        let log = self.log.as_mut()?;
+        let bytes = log.transaction_bytes(pages);
+        match log.reserve(bytes, class) {
+            Ok(()) => Some(Answer::Ready),
+            Err(full) if full.wanted > full.capacity => Some(Answer::Full),
+            Err(full) => {
+                if full.disk_refused {
+                    self.set_timer(limits::SECOND_NS, Timer::LogGrowth);
+                }
+                self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
+                self.log_waiters.push_back(key);
+                self.set_timer(limits::LOG_WAIT_NS, Timer::LogWait(key));
+                None
+            }
+        }
+    }
+
+    /// Space may have become free: serve the waiters in order.
+    pub(super) fn retry_log_waiters(&mut self) {
+        while let Some(&key) = self.log_waiters.front() {
+            let class = self.log_class(key);
+            let Some(task) = self.tasks.get_mut(key) else {
+                self.log_waiters.pop_front();
+                continue;
+            };
+            let pages = task.log_pages.expect("a waiter says what it waits for");
+            let Some(log) = &mut self.log else { return };
+            if log.reserve(log.transaction_bytes(pages), class).is_err() {
+                return;
+            }
+            task.log_pages = None;
+            self.log_waiters.pop_front();
+            self.answer(key, Answer::Ready);
+        }
+    }
+
+    pub(super) fn log_wait_timed_out(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.log_pages.take().is_some() {
+            self.log_waiters.retain(|&waiter| waiter != key);
+            self.answer(key, Answer::TimedOut);
+        }
+    }
+
+    pub(super) fn retry_log_growth(&mut self) {
+        if let Some(log) = &mut self.log
+            && log.growth_refused().is_some()
+        {
+            log.retry_growth();
+        }
+        self.retry_log_waiters();
+    }
+
+    /// Append the volume's sealing transaction to the log, as far as it goes.
+    fn seal(&mut self, key: Key, tenant_key: Key) -> Option<Answer> {
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
+        let log = self.log.as_mut().expect("nothing runs before the log is open");
+        match append(volume, log) {
+            Appended::All => {
+                self.counters.commits += 1;
+                Some(Answer::Ready)
+            }
+            Appended::Bring(frame) => Some(Answer::Bring(frame)),
+            Appended::BatchFull => {
+                self.batch_waiters.push_back(key);
+                None
+            }
+        }
+    }
+
+    /// A batch was written: those whose pages did not fit go on.
+    pub(super) fn retry_batch_waiters(&mut self) {
+        for _ in 0..self.batch_waiters.len() {
+            let Some(key) = self.batch_waiters.pop_front() else { return };
+            let Some(tenant_key) = self.tasks.get(key).map(|task| task.tenant) else { continue };
+            if let Some(answer) = self.seal(key, tenant_key) {
+                self.answer(key, answer);
+                self.settle(tenant_key);
+            }
+        }
+    }
+
+    // ---- asks ----
+
+    fn on_ask(&mut self, key: Key, tenant_key: Key, ask: Ask) -> Option<Reply> {
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        match ask {
+            Ask::Open => Some(Reply::Connection(if self.doomed || tenant.ending {
+                Err(StreamError::Unavailable)
+            } else if tenant.streams >= limits::STREAMS_MAX {
+                Err(StreamError::TooMany)
+            } else {
+                tenant.streams += 1;
+                Ok(tenant.idle.pop())
+            })),
+            Ask::OpenFailed => {
+                tenant.streams -= 1;
+                Some(Reply::Done)
+            }
+            Ask::Resume(ticket) => {
+                let task = self.tasks.get_mut(key).expect("the task runs");
+                task.waits_for = WaitsFor::Stream;
+                self.resume_stream(key, tenant_key, ticket).map(Reply::Stream)
+            }
+            Ask::Promise => Some(Reply::Ticket(self.promise_stream(tenant_key))),
+            Ask::Park(session) => Some(Reply::Ticket(self.park_stream(tenant_key, session))),
+            Ask::Close(pooled, promised) => {
+                Some(Reply::Closed(self.close_stream(tenant_key, pooled, promised)))
+            }
+            Ask::Flush(part) => self.flush_part(key, tenant_key, part),
+        }
+    }
+
+    fn flush_part(&mut self, key: Key, tenant_key: Key, part: Vec<u8>) -> Option<Reply> {
+        let damaged = self.damage(tenant_key).is_some();
+        let task = self.tasks.get_mut(key).expect("the task runs");
+        let Kind::Client(request) = task.kind else {
+            unreachable!("only a client's job has a response")
+        };
+        if task.cancelled || self.doomed || damaged {
+            return Some(Reply::Flushed(Err(Gone)));
+        }
+        task.waits_for = WaitsFor::Flush;
+        self.emit_gated(tenant_key, Event::Part(request, part));
+        None
+    }
+
+    // ---- ends ----
+
+    fn end_task(&mut self, key: Key, tenant_key: Key, ended: Ended<J::Reply>) {
+        let task = self.tasks.remove(key).expect("the task runs");
+        self.stacks.give(task.fiber.into_stack());
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        tenant.tasks -= 1;
+        tenant.last_used = self.now;
+        self.settle(tenant_key);
+        match (task.kind, ended) {
+            (Kind::Client(request), Ended::Client(reply)) => {
+                self.by_request.remove(&request);
+                let event = match self.damage(tenant_key) {
+                    Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
+                    None => Event::Finished(request, reply),
+                };
+                if !task.cancelled {
+                    self.emit_gated(tenant_key, event);
+                }
+            }
+            (Kind::Catalogue, Ended::Catalogue(outcomes)) => self.catalogue_done(outcomes),
+            (Kind::Checkpoint, Ended::Checkpoint(result, pooled)) => {
+                self.keep_idle(tenant_key, pooled);
+                self.checkpoint_done(tenant_key, result);
+            }
+            (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
+                self.rolled_back(tenant_key, ticket, session);
+            }
+            (Kind::Close, Ended::Closed(connections)) => {
+                self.keep_idle(tenant_key, connections);
+            }
+            _ => unreachable!("a task ends as what it began"),
+        }
+        self.after_task(tenant_key);
+    }
+
+    /// Whether the engine is past its serving life.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping | Phase::Stopped | Phase::Failed)
+    }
+
+    /// A session that is being parked without a user of its own: whether it must be rolled back.
+    pub(super) fn holds_writer(volume: &Volume, session: &Session) -> bool {
+        !session.is_autocommit() && volume.writer() == Some(session.pooled.id())
+    }
+}
+
+enum Appended {
+    All,
+    Bring(u32),
+    BatchFull,
+}
+
+fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
+    let tenant = volume.tenant();
+    let txid = volume.last_txid() + 1;
+    let reserved = volume.reserved_pages;
+    let Volume { sealing, wal, reserved_pages, .. } = volume;
+    let sealing = sealing.as_mut().expect("something is being sealed");
+    if sealing.transaction.is_none() {
+        let pages = u32::try_from(sealing.pages.len()).expect("pages fit in 32 bits");
+        let reserved = reserved.expect("a commit has reserved its space");
+        assert!(pages > 0 && pages <= reserved);
+        log.unreserve(log.transaction_bytes(reserved) - log.transaction_bytes(pages));
+        *reserved_pages = None;
+        sealing.transaction = Some(log.begin(tenant, txid, sealing.database_pages, pages));
+    }
+    let transaction = sealing.transaction.as_mut().expect("begun above");
+    while let Some(&(number, frame)) = sealing.pages.get(sealing.next) {
+        let offset = Volume::frame_page_offset(frame);
+        let pushed = match sealing.brought.take() {
+            Some(page) => match log.push_page(transaction, number, &page) {
+                Err(full) => {
+                    sealing.brought = Some(page);
+                    Err(full)
+                }
+                Ok(()) => Ok(()),
+            },
+            None => {
+                let mut page = [0; storage::page::PAGE_BYTES];
+                if !wal.copy_from_memory(offset, &mut page) {
+                    return Appended::Bring(frame);
+                }
+                log.push_page(transaction, number, &page)
+            }
+        };
+        if pushed.is_err() {
+            return Appended::BatchFull;
+        }
+        sealing.next += 1;
+    }
+    let transaction = sealing.transaction.take().expect("begun above");
+    let committed = log.finish(transaction);
+    sealing.first_sequence = Some(committed.first);
+    volume.end_sealing(committed.last);
+    Appended::All
+}

@@ -1,0 +1,133 @@
+//! From SQLite's result codes to the words that libSQL clients expect.
+
+use storage::sqlite::{SqliteError, codes};
+
+use crate::statement::StatementError;
+
+/// Names of the primary result codes; plain `SQLITE_ERROR` is `SQLITE_UNKNOWN`, as libSQL has it.
+fn name_of(primary: i32) -> &'static str {
+    match primary {
+        codes::SQLITE_INTERNAL => "SQLITE_INTERNAL",
+        codes::SQLITE_PERM => "SQLITE_PERM",
+        codes::SQLITE_ABORT => "SQLITE_ABORT",
+        codes::SQLITE_BUSY => "SQLITE_BUSY",
+        codes::SQLITE_LOCKED => "SQLITE_LOCKED",
+        codes::SQLITE_NOMEM => "SQLITE_NOMEM",
+        codes::SQLITE_READONLY => "SQLITE_READONLY",
+        codes::SQLITE_INTERRUPT => "SQLITE_INTERRUPT",
+        codes::SQLITE_IOERR => "SQLITE_IOERR",
+        codes::SQLITE_CORRUPT => "SQLITE_CORRUPT",
+        codes::SQLITE_NOTFOUND => "SQLITE_NOTFOUND",
+        codes::SQLITE_FULL => "SQLITE_FULL",
+        codes::SQLITE_CANTOPEN => "SQLITE_CANTOPEN",
+        codes::SQLITE_PROTOCOL => "SQLITE_PROTOCOL",
+        codes::SQLITE_SCHEMA => "SQLITE_SCHEMA",
+        codes::SQLITE_TOOBIG => "SQLITE_TOOBIG",
+        codes::SQLITE_CONSTRAINT => "SQLITE_CONSTRAINT",
+        codes::SQLITE_MISMATCH => "SQLITE_MISMATCH",
+        codes::SQLITE_MISUSE => "SQLITE_MISUSE",
+        codes::SQLITE_NOLFS => "SQLITE_NOLFS",
+        codes::SQLITE_AUTH => "SQLITE_AUTH",
+        codes::SQLITE_RANGE => "SQLITE_RANGE",
+        codes::SQLITE_NOTADB => "SQLITE_NOTADB",
+        _ => "SQLITE_UNKNOWN",
+    }
+}
+
+/// What was known when a statement failed, beside SQLite's own words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Circumstances {
+    /// The memory budget refused an allocation of this statement: (limit, held) in bytes.
+    pub memory: Option<(u64, u64)>,
+    /// A transaction was open before and is not any more.
+    pub rolled_back: bool,
+}
+
+/// The statement's error, as a client reads it.
+#[must_use]
+pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> StatementError {
+    let text = &error.message;
+    let primary = error.primary();
+    let mut message = match primary {
+        codes::SQLITE_ERROR if is_syntax(text) => {
+            return StatementError::new(
+                "SQL_PARSE_ERROR",
+                format!("SQL string could not be parsed: {text}"),
+            );
+        }
+        codes::SQLITE_ERROR if error.offset.is_some() => {
+            let offset = error.offset.unwrap_or_default();
+            return StatementError::new(
+                "SQL_INPUT_ERROR",
+                format!("SQL input error: {text} (at offset {offset})"),
+            );
+        }
+        codes::SQLITE_NOMEM => match circumstances.memory {
+            Some((limit, held)) => format!(
+                "SQLite error: out of memory: the statement needs more than the database's memory \
+                 budget of {limit} bytes ({held} in use)"
+            ),
+            None => "SQLite error: the statement is too complex: it compiles to too many steps"
+                .to_owned(),
+        },
+        codes::SQLITE_AUTH => format!(
+            "SQLite error: {text}: ATTACH, temporary tables, VACUUM, some pragmas and some \
+             functions are not available"
+        ),
+        codes::SQLITE_INTERRUPT => format!(
+            "SQLite error: {text}: the statement ran longer than {} s or its client has gone",
+            crate::limits::STATEMENT_NS / crate::limits::SECOND_NS
+        ),
+        codes::SQLITE_FULL => format!(
+            "SQLite error: {text}: the transaction or its temporary data is too large, or the \
+             commit log has no room; smaller transactions may pass"
+        ),
+        _ => format!("SQLite error: {text}"),
+    };
+    if circumstances.rolled_back {
+        message.push_str("; the transaction was rolled back");
+    }
+    StatementError::new(name_of(primary), message)
+}
+
+fn is_syntax(text: &str) -> bool {
+    text.ends_with("syntax error")
+        || text == "incomplete input"
+        || text.starts_with("unrecognized token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        let error =
+            |code, message: &str, offset| SqliteError { code, message: message.into(), offset };
+        for (error, code, message) in [
+            (
+                error(codes::SQLITE_ERROR, "near \"SELEC\": syntax error", Some(0)),
+                "SQL_PARSE_ERROR",
+                "SQL string could not be parsed: near \"SELEC\": syntax error",
+            ),
+            (
+                error(codes::SQLITE_ERROR, "no such column: nope", Some(7)),
+                "SQL_INPUT_ERROR",
+                "SQL input error: no such column: nope (at offset 7)",
+            ),
+            (
+                error(codes::SQLITE_ERROR, "no such table: nope", None),
+                "SQLITE_UNKNOWN",
+                "SQLite error: no such table: nope",
+            ),
+            (
+                error(codes::SQLITE_CONSTRAINT_UNIQUE, "UNIQUE constraint failed: t.a", None),
+                "SQLITE_CONSTRAINT",
+                "SQLite error: UNIQUE constraint failed: t.a",
+            ),
+        ] {
+            let got = statement_error(&error, Circumstances::default());
+            assert_eq!((got.code, got.message.as_str()), (code, message));
+        }
+    }
+}

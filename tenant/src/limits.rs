@@ -1,0 +1,77 @@
+//! Tenant's limits, each with its reason. Budgets by plan come on top, never beyond these.
+
+/// Compiled statements that a connection keeps for reuse. Drivers repeat a few dozen texts; each
+/// keeps 2-10 KB of the tenant's own heap.
+pub const STATEMENTS_CACHED_MAX: usize = 32;
+
+/// SQL texts longer than this are compiled anew each time: they are imports, not queries.
+pub const STATEMENT_CACHED_BYTES_MAX: usize = 4096;
+
+/// SQL texts that a stream may keep by id; @libsql/client uses up to 100.
+pub const STORED_SQL_MAX: usize = 150;
+
+/// Bytes of one stored SQL text; @libsql/client stores texts below 5,000 characters.
+pub const STORED_SQL_BYTES_MAX: usize = 64 * 1024;
+
+/// Open streams of one tenant: each may hold a connection of some 50 KB.
+pub const STREAMS_MAX: usize = 128;
+
+/// Idle connections that a tenant keeps for its next requests.
+pub const IDLE_CONNECTIONS_MAX: usize = 4;
+
+/// Requests of one tenant that wait or run.
+pub const REQUESTS_MAX: usize = 1024;
+
+/// Nanoseconds of a second, for the times below.
+pub const SECOND_NS: u64 = 1_000_000_000;
+
+/// A stream without a request is closed after this; libSQL servers use the same.
+pub const STREAM_IDLE_NS: u64 = 10 * SECOND_NS;
+
+/// A transaction whose stream sits idle loses the writer lock after this, if somebody waits for it;
+/// libSQL servers use the same.
+pub const TRANSACTION_IDLE_NS: u64 = 5 * SECOND_NS;
+
+/// How long a writer waits for the lock before it is told that the database is busy. Longer than
+/// [`TRANSACTION_IDLE_NS`], so an idle holder yields first.
+pub const WRITER_WAIT_NS: u64 = 15 * SECOND_NS;
+
+/// How long a commit waits for space in the log before it is refused.
+pub const LOG_WAIT_NS: u64 = 5 * SECOND_NS;
+
+/// How long one statement may run.
+pub const STATEMENT_NS: u64 = 30 * SECOND_NS;
+
+/// A tenant without requests and streams is closed after this.
+pub const TENANT_IDLE_NS: u64 = 60 * SECOND_NS;
+
+/// VM steps of a turn: about 0.1 ms of simple steps.
+pub const QUANTUM_STEPS: u64 = 10_000;
+
+/// Fibers resumed in one turn of the loop, so that completions are never far away.
+pub const RESUMES_PER_TURN: usize = 256;
+
+/// Fibers at a time: 64 MiB of stacks if all were used to the end.
+pub const FIBERS_MAX: usize = 1024;
+
+/// Checkpoints at a time: their syncs share journal commits of the file system.
+pub const CHECKPOINTS_MAX: usize = 16;
+
+/// Bytes of WAL after which a tenant is checkpointed: what SQLite does by default (1,000 pages).
+pub const CHECKPOINT_WAL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// After a failed or incomplete checkpoint the next try waits this long.
+pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
+
+/// Share of the log in percent above which the oldest tenants are checkpointed.
+pub const LOG_PRESSURE_PERCENT: u64 = 50;
+
+/// Operations of the catalogue in one transaction.
+pub const CATALOGUE_BATCH: usize = 256;
+
+/// Databases in one page of a list.
+pub const LIST_PAGE_MAX: usize = 1000;
+
+const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS);
+const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
+const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);

@@ -1,0 +1,435 @@
+//! A session: one SQL stream's connection, and running statements on it.
+//!
+//! Owns the connection, its cache of compiled statements, and the texts that a client stored. Runs
+//! on a fiber of its tenant; between requests it is parked in the engine, or its connection goes
+//! back to the tenant's idle ones.
+//!
+//! **Rows read** is what stock SQLite can tell without counting each step: rows that full scans
+//! stepped over (`SQLITE_STMTSTATUS_FULLSCAN_STEP`), or, where none scanned, the rows returned. Rows
+//! found through an index and then filtered away are not in it. **Rows written** are rows changed,
+//! by triggers and foreign key actions too.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use storage::fiber;
+use storage::ledger;
+use storage::sqlite::{Connection, SqliteError, Statement, ValueRef, codes};
+
+use crate::failure::{Circumstances, statement_error};
+use crate::limits;
+use crate::policy;
+use crate::statement::{
+    Argument, Arguments, Column, Description, Executed, Row, RowSink, SqlStream, StatementError,
+};
+
+/// A compiled statement and what was learnt when it was compiled.
+struct Compiled {
+    sql: Box<str>,
+    statement: Statement,
+    inserts: bool,
+}
+
+/// A connection and its compiled statements; outlives the session that uses it.
+pub struct PooledConnection {
+    // Statements first: they are finalised before the connection closes.
+    cache: Vec<Compiled>,
+    connection: Connection,
+}
+
+impl PooledConnection {
+    /// Open a connection under the policy. Must run on a fiber.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open() -> Result<PooledConnection, SqliteError> {
+        let mut connection = Connection::open()?;
+        policy::confine(&mut connection);
+        Ok(PooledConnection { cache: Vec::new(), connection })
+    }
+
+    /// The connection itself.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Its id in the volume.
+    #[must_use]
+    pub fn id(&self) -> storage::volume::ConnectionId {
+        self.connection.id()
+    }
+
+    /// Another stream may use it: no transaction is open, nothing on it was changed for good.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.connection.is_autocommit() && !self.connection.is_tainted()
+    }
+
+    /// Roll back what is open. Must run on a fiber.
+    pub fn roll_back(&mut self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        self.connection.mark_statement();
+        if let Ok((Some(mut statement), _)) = self.connection.prepare("ROLLBACK", false) {
+            let _ = statement.step(&self.connection);
+        }
+    }
+
+    /// Run one statement of our own and look at each of its rows.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn for_each_row(
+        &mut self,
+        sql: &str,
+        arguments: &[ValueRef<'_>],
+        mut row: impl FnMut(&Statement),
+    ) -> Result<(), SqliteError> {
+        let plain = |error: StatementError| SqliteError {
+            code: codes::SQLITE_ERROR,
+            message: error.message,
+            offset: None,
+        };
+        let mut compiled = self.take_compiled(sql).map_err(plain)?;
+        self.connection.mark_statement();
+        let result = (|| {
+            for (index, &argument) in arguments.iter().enumerate() {
+                compiled.statement.bind(index + 1, argument)?;
+            }
+            while compiled.statement.step(&self.connection)? {
+                row(&compiled.statement);
+            }
+            Ok(())
+        })();
+        self.give_compiled(compiled);
+        result
+    }
+
+    /// The integer in the first row and column; 0 if there is none.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn query_integer(&mut self, sql: &str) -> Result<i64, SqliteError> {
+        let mut value = 0;
+        self.for_each_row(sql, &[], |statement| {
+            if let Ok(ValueRef::Integer(integer)) = statement.column(0) {
+                value = integer;
+            }
+        })?;
+        Ok(value)
+    }
+
+    fn take_compiled(&mut self, sql: &str) -> Result<Compiled, StatementError> {
+        let found = self.cache.iter().position(|compiled| &*compiled.sql == sql);
+        if let Some(index) = found {
+            return Ok(self.cache.remove(index));
+        }
+        let keep = sql.len() <= limits::STATEMENT_CACHED_BYTES_MAX;
+        let _ = self.connection.take_inserts();
+        let (statement, end) = self.connection.prepare(sql, keep).map_err(|e| self.failure(&e))?;
+        let inserts = self.connection.take_inserts();
+        let Some(statement) = statement else {
+            return Err(StatementError::new(
+                "SQL_NO_STATEMENT",
+                "SQL string contains no statement",
+            ));
+        };
+        if is_more_than_space(&sql[end..]) {
+            match self.connection.prepare(&sql[end..], false) {
+                Ok((None, _)) => {}
+                Ok((Some(_), _)) | Err(_) => {
+                    return Err(StatementError::new(
+                        "SQL_MANY_STATEMENTS",
+                        "SQL string contains more than one statement",
+                    ));
+                }
+            }
+        }
+        Ok(Compiled { sql: sql.into(), statement, inserts })
+    }
+
+    fn give_compiled(&mut self, mut compiled: Compiled) {
+        compiled.statement.reset(&self.connection);
+        if compiled.sql.len() > limits::STATEMENT_CACHED_BYTES_MAX {
+            return;
+        }
+        if self.cache.len() == limits::STATEMENTS_CACHED_MAX {
+            self.cache.remove(0);
+        }
+        self.cache.push(compiled);
+    }
+
+    fn failure(&self, error: &SqliteError) -> StatementError {
+        statement_error(error, Circumstances { memory: refused_now(0), rolled_back: false })
+    }
+}
+
+fn is_more_than_space(tail: &str) -> bool {
+    tail.bytes().any(|byte| !byte.is_ascii_whitespace() && byte != b';')
+}
+
+/// The account's limit and use, if it refused more than `before` allocations.
+fn refused_now(before: u64) -> Option<(u64, u64)> {
+    let account = fiber::account();
+    (ledger::refused(account) > before)
+        .then(|| (ledger::memory_limit(account), ledger::memory_held(account)))
+}
+
+/// See the head of the file.
+pub struct Session {
+    /// `None` only while the connection is being replaced.
+    pub(crate) pooled: PooledConnection,
+    stored: BTreeMap<i32, Box<str>>,
+    /// The engine took the writer lock away: told once, with the next statement.
+    pub(crate) timed_out: bool,
+    /// The ticket promised to a cursor's client.
+    pub(crate) promised: Option<crate::statement::Ticket>,
+}
+
+impl Session {
+    pub(crate) fn new(pooled: PooledConnection) -> Session {
+        Session { pooled, stored: BTreeMap::new(), timed_out: false, promised: None }
+    }
+
+    fn run(
+        &mut self,
+        compiled: &mut Compiled,
+        arguments: &Arguments<'_>,
+        want_rows: bool,
+        sink: &mut dyn RowSink,
+    ) -> Result<Executed, StatementError> {
+        let started = fiber::now();
+        let refused_before = ledger::refused(fiber::account());
+        let autocommit_before = self.pooled.connection.is_autocommit();
+        let changes_before = self.pooled.connection.total_changes();
+        let failure = |session: &Session, error: &SqliteError| {
+            let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
+            let memory = refused_now(refused_before);
+            statement_error(error, Circumstances { memory, rolled_back })
+        };
+        let statement = &mut compiled.statement;
+        bind(statement, arguments).map_err(|error| match error {
+            BindError::Arguments(error) => error,
+            BindError::Sqlite(error) => failure(self, &error),
+        })?;
+        self.pooled.connection.mark_statement();
+        sink.columns(&mut (0..statement.column_count()).map(|index| Column {
+            name: statement.column_name(index),
+            declared_type: statement.column_declared_type(index),
+        }))?;
+        let mut rows = 0;
+        while statement.step(&self.pooled.connection).map_err(|e| failure(self, &e))? {
+            rows += 1;
+            if want_rows {
+                let row = CurrentRow { statement, failed: Cell::new(None) };
+                sink.row(&row)?;
+                if let Some(code) = row.failed.get() {
+                    let error = SqliteError { code, message: "out of memory".into(), offset: None };
+                    return Err(failure(self, &error));
+                }
+            }
+        }
+        let written = self.pooled.connection.total_changes() - changes_before;
+        let scanned = statement.take_scan_steps();
+        Ok(Executed {
+            affected_rows: if written == 0 { 0 } else { self.pooled.connection.changes() },
+            last_insert_rowid: compiled.inserts.then(|| self.pooled.connection.last_insert_rowid()),
+            rows_read: if scanned > 0 { scanned } else { rows },
+            rows_written: written,
+            duration_ns: fiber::now().since(started),
+        })
+    }
+
+    fn check_timed_out(&mut self) -> Result<(), StatementError> {
+        if std::mem::take(&mut self.timed_out) {
+            return Err(StatementError::new("TRANSACTION_TIMEOUT", "Transaction timed out"));
+        }
+        Ok(())
+    }
+}
+
+impl SqlStream for Session {
+    fn execute(
+        &mut self,
+        sql: &str,
+        arguments: &Arguments<'_>,
+        want_rows: bool,
+        sink: &mut dyn RowSink,
+    ) -> Result<Executed, StatementError> {
+        self.check_timed_out()?;
+        let mut compiled = self.pooled.take_compiled(sql)?;
+        let result = self.run(&mut compiled, arguments, want_rows, sink);
+        self.pooled.give_compiled(compiled);
+        result
+    }
+
+    fn sequence(&mut self, sql: &str) -> Result<(), StatementError> {
+        self.check_timed_out()?;
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let prepared = self.pooled.connection.prepare(rest, false);
+            let (statement, end) = prepared.map_err(|error| self.pooled.failure(&error))?;
+            rest = &rest[end..];
+            let Some(statement) = statement else { continue };
+            let inserts = self.pooled.connection.take_inserts();
+            let mut compiled = Compiled { sql: "".into(), statement, inserts };
+            self.run(&mut compiled, &Arguments::default(), false, &mut NoRows)?;
+            compiled.statement.reset(&self.pooled.connection);
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self, sql: &str) -> Result<Description, StatementError> {
+        self.check_timed_out()?;
+        let compiled = self.pooled.take_compiled(sql)?;
+        let statement = &compiled.statement;
+        let description = Description {
+            parameters: (1..=statement.parameter_count())
+                .map(|number| statement.parameter_name(number).map(str::to_owned))
+                .collect(),
+            columns: (0..statement.column_count())
+                .map(|index| {
+                    let declared_type = statement.column_declared_type(index);
+                    (statement.column_name(index).to_owned(), declared_type.map(str::to_owned))
+                })
+                .collect(),
+            is_explain: statement.explain() != 0,
+            is_readonly: statement.is_readonly(),
+        };
+        self.pooled.give_compiled(compiled);
+        Ok(description)
+    }
+
+    fn is_autocommit(&self) -> bool {
+        self.pooled.connection.is_autocommit()
+    }
+
+    fn store_sql(&mut self, sql_id: i32, sql: &str) -> Result<(), StatementError> {
+        if sql.len() > limits::STORED_SQL_BYTES_MAX {
+            let message = format!(
+                "SQL text of {} bytes is larger than the limit of {} bytes for stored texts",
+                sql.len(),
+                limits::STORED_SQL_BYTES_MAX
+            );
+            return Err(StatementError::new("SQL_STORE_TOO_LARGE", message));
+        }
+        if self.stored.len() >= limits::STORED_SQL_MAX {
+            let message = format!(
+                "the stream already stores {} SQL texts, its limit",
+                limits::STORED_SQL_MAX
+            );
+            return Err(StatementError::new("SQL_STORE_TOO_MANY", message));
+        }
+        self.stored.insert(sql_id, sql.into());
+        Ok(())
+    }
+
+    fn close_sql(&mut self, sql_id: i32) {
+        self.stored.remove(&sql_id);
+    }
+
+    fn stored_sql(&self, sql_id: i32) -> Option<&str> {
+        self.stored.get(&sql_id).map(|sql| &**sql)
+    }
+}
+
+struct NoRows;
+
+impl RowSink for NoRows {
+    fn columns(&mut self, _: &mut dyn Iterator<Item = Column<'_>>) -> Result<(), StatementError> {
+        Ok(())
+    }
+    fn row(&mut self, _: &dyn Row) -> Result<(), StatementError> {
+        Ok(())
+    }
+}
+
+struct CurrentRow<'a> {
+    statement: &'a Statement,
+    failed: Cell<Option<i32>>,
+}
+
+impl Row for CurrentRow<'_> {
+    fn column_count(&self) -> usize {
+        self.statement.column_count()
+    }
+    fn value(&self, index: usize) -> ValueRef<'_> {
+        self.statement.column(index).unwrap_or_else(|error| {
+            self.failed.set(Some(error.code));
+            ValueRef::Null
+        })
+    }
+}
+
+enum BindError {
+    Arguments(StatementError),
+    Sqlite(SqliteError),
+}
+
+impl From<SqliteError> for BindError {
+    fn from(error: SqliteError) -> BindError {
+        BindError::Sqlite(error)
+    }
+}
+
+fn invalid(text: impl std::fmt::Display) -> BindError {
+    let message = format!("Arguments do not match SQL parameters: {text}");
+    BindError::Arguments(StatementError::new("ARGS_INVALID", message))
+}
+
+fn value_of<'a>(argument: &'a Argument<'_>) -> ValueRef<'a> {
+    match argument {
+        Argument::Null => ValueRef::Null,
+        Argument::Integer(value) => ValueRef::Integer(*value),
+        Argument::Real(value) => ValueRef::Real(*value),
+        Argument::Text(text) => ValueRef::Text(text.as_bytes()),
+        Argument::Blob(blob) => ValueRef::Blob(blob),
+    }
+}
+
+/// Bind as libSQL servers do: positional arguments fill `?` and `?NNN`, named ones `:a`, `@a` and
+/// `$a` with or without their sign; a parameter without a value is an error, and so are more
+/// positional arguments than parameters.
+fn bind(statement: &mut Statement, arguments: &Arguments<'_>) -> Result<(), BindError> {
+    let count = statement.parameter_count();
+    let Arguments { positional, named } = arguments;
+    if positional.len() > count {
+        return Err(invalid("too many parameters"));
+    }
+    if !positional.is_empty() && !named.is_empty() {
+        return Err(BindError::Arguments(StatementError::new(
+            "ARGS_BOTH_POSITIONAL_AND_NAMED",
+            "Specifying both positional and named arguments is not supported",
+        )));
+    }
+    for number in 1..=count {
+        let name = statement.parameter_name(number).map(Cow::Borrowed);
+        let is_named = name.as_ref().is_some_and(|name| !name.starts_with('?'));
+        let by_name = name.as_ref().and_then(|name| {
+            let bare = &name[1..];
+            named.iter().find(|(given, _)| given == name || given == bare)
+        });
+        if let Some((_, argument)) = by_name {
+            statement.bind(number, value_of(argument))?;
+            continue;
+        }
+        match positional.get(number - 1) {
+            Some(argument) if !is_named => statement.bind(number, value_of(argument))?,
+            // A number that the text leaves out (`?1, ?3`) may go without.
+            None if name.is_none() && !named.is_empty() => {}
+            _ => {
+                let name = name.map_or_else(|| number.to_string(), Cow::into_owned);
+                return Err(invalid(format_args!("value for parameter {name} not found")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error of SQLite means that the tenant's storage is damaged.
+#[must_use]
+pub fn is_damage(error: &SqliteError) -> bool {
+    matches!(error.primary(), codes::SQLITE_CORRUPT | codes::SQLITE_NOTADB)
+}
