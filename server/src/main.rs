@@ -202,7 +202,7 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
         }
     };
     let options = options_of(serve, &mut io);
-    let mut server = match Server::start(&mut io, options) {
+    let mut server = match start(&mut io, &options) {
         Ok(server) => server,
         Err((address, error)) => {
             let text = format!(
@@ -226,6 +226,25 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
                  check the disk and start again"
             );
             fail(exit_code::LOG_FAILED, &text)
+        }
+    }
+}
+
+/// Listen, and for a moment try again where the address is in use: the kernel may still be closing
+/// the sockets of a process that was killed just now.
+fn start<I: Io<Server>>(
+    io: &mut I,
+    options: &ServerOptions,
+) -> Result<Server, (SocketAddr, std::io::Error)> {
+    const TRIES: u32 = 20;
+    let mut tries = 0;
+    loop {
+        match Server::start(io, options.clone()) {
+            Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            result => return result,
         }
     }
 }
