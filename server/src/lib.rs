@@ -1,1 +1,3 @@
 //! HTTP, Hrana and the control API over tenants.
+
+pub mod bench;
