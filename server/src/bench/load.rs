@@ -79,6 +79,9 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Requests sent, of any result, warm-up included.
     pub sent: u64,
+    /// Share of the phase that the load generator, or the server it started, was ready to run and
+    /// had no core; the larger of both. Whoever runs the phase fills it in.
+    pub core_wait_share: f64,
 }
 
 impl Outcome {

@@ -120,7 +120,7 @@ pub enum Scenario {
     InsertOne,
     /// Insert single rows, spread over many databases
     InsertMany,
-    /// Insert single rows with plain SQLite and an fsync each, without a server: one file, then many
+    /// Insert single rows with plain SQLite and fsync, without a server: one file, then many
     Fsync,
     /// The first query on each of many databases after a restart of the started server
     Cold,

@@ -27,7 +27,8 @@ const VFS: &str = "unix";
 /// One row, as the server's scenario inserts it.
 const INSERT: &str = "INSERT INTO bench (value) VALUES (?)";
 
-/// Inserts into `files` new databases in `folder`, spread over them, for `measured` after `warm_up`.
+/// Inserts into `files` new databases in `folder`, spread over them, for `measured` after
+/// `warm_up`.
 ///
 /// # Errors
 /// A database cannot be prepared. A failed insert is counted.

@@ -28,6 +28,10 @@ const RATIOS: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// Waiting longer than this for a core means that other processes used it, and that the row says
+/// more about them. On a quiet machine the share is under 2 %.
+const CORE_WAIT_SHARE_NOTED: f64 = 0.1;
+
 /// One measured scenario.
 pub struct Row {
     /// The scenario's name.
@@ -114,6 +118,20 @@ impl Report {
             );
         }
         line(&mut text, format_args!("\n{}", self.conditions()));
+        for row in &self.rows {
+            let share = row.outcome.core_wait_share;
+            if share > CORE_WAIT_SHARE_NOTED {
+                line(
+                    &mut text,
+                    format_args!(
+                        "{}: not to be trusted, {:.0} % of the time was spent waiting for a core \
+                         that others used",
+                        row.name,
+                        share * 100.0
+                    ),
+                );
+            }
+        }
         text
     }
 
@@ -130,6 +148,7 @@ impl Report {
                 "requests_per_second": row.outcome.per_second(),
                 "elapsed_seconds": row.outcome.elapsed.as_secs_f64(),
                 "latency_ns": serde_json::Map::from_iter(latencies),
+                "core_wait_share": row.outcome.core_wait_share,
                 "errors": row.outcome.errors,
                 "first_error": row.outcome.first_error,
             })
@@ -267,6 +286,11 @@ select/empty                    0.75   what SQL costs beyond the HTTP loop; 1 wo
 closed loop: each client sends its next request when the answer has arrived; 0.5 s each; server on core 0, load on core 1
 ";
         let table = report().table();
+        let mut disturbed = report();
+        disturbed.rows[1].outcome.core_wait_share = 0.5;
+        let note = "select: not to be trusted, 50 % of the time was spent waiting for a core that \
+                    others used\n";
+        assert_eq!(disturbed.table(), format!("{expected}{note}"));
         assert_eq!(table, expected, "\n{table}");
         let mut report = report();
         let verdict = "2 requests failed; the first, in insert-one: error 0";

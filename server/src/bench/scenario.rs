@@ -6,9 +6,9 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::cores::{Cores, allow_descriptors};
+use super::cores::{self, Cores, allow_descriptors};
 use super::load::{self, Outcome, Phase, Until};
 use super::progress::Progress;
 use super::report::{Report, Row};
@@ -226,7 +226,9 @@ impl<'a> Bench<'a> {
             let folder = self.folder().join(name);
             std::fs::create_dir_all(&folder)
                 .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+            let watch = Watch::start(None);
             let outcome = plain::run(&folder, files, warm_up, measured, &mut self.progress)?;
+            let outcome = watch.end(None, outcome);
             self.rows.push(Row {
                 name,
                 databases: files,
@@ -350,10 +352,13 @@ impl<'a> Bench<'a> {
             connections,
             until,
         };
-        load::run(phase, &mut self.progress).map_err(|error| match &self.server {
-            Some(server) => server.failure(&error),
-            None => error,
-        })
+        let watch = Watch::start(self.server.as_ref());
+        let result = load::run(phase, &mut self.progress);
+        let server = self.server.as_ref();
+        match result {
+            Ok(outcome) => Ok(watch.end(server, outcome)),
+            Err(error) => Err(server.map_or(error.clone(), |server| server.failure(&error))),
+        }
     }
 
     fn keep(&mut self, name: &'static str, databases: u32, outcome: Outcome) {
@@ -411,6 +416,39 @@ impl<'a> Bench<'a> {
             .as_ref()
             .expect("made where a scenario needs it")
             .path()
+    }
+}
+
+/// Watches how long the load generator and its server wait for their cores.
+struct Watch {
+    started: Instant,
+    own_wait: Option<Duration>,
+    server_wait: Option<Duration>,
+}
+
+impl Watch {
+    fn start(server: Option<&Server>) -> Self {
+        let (own_wait, server_wait) =
+            (cores::core_wait("self"), server.and_then(Server::core_wait));
+        Self {
+            started: Instant::now(),
+            own_wait,
+            server_wait,
+        }
+    }
+
+    fn end(self, server: Option<&Server>, mut outcome: Outcome) -> Outcome {
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let share = |before: Option<Duration>, after: Option<Duration>| {
+            let waited = after
+                .zip(before)
+                .map(|(after, before)| after.saturating_sub(before));
+            waited.map_or(0.0, |waited| waited.as_secs_f64() / elapsed)
+        };
+        let own = share(self.own_wait, cores::core_wait("self"));
+        let server = share(self.server_wait, server.and_then(Server::core_wait));
+        outcome.core_wait_share = own.max(server);
+        outcome
     }
 }
 

@@ -9,12 +9,15 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cores::Cores;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::cores::{self, Cores};
 
 /// A server without databases starts in milliseconds, one with a thousand written ones replays its
 /// log; more than this is a fault.
@@ -143,18 +146,16 @@ impl Server {
     /// # Errors
     /// It does not end within the limit, or reports a failure.
     fn stop(&mut self) -> Result<(), String> {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM)
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
             .map_err(|error| format!("cannot stop the server: {error}"))?;
         let started = Instant::now();
         while started.elapsed() < STOP_LIMIT {
             if let Some(status) = self.exited()? {
-                let failed = || self.failure(&format!("the server's stop failed ({status})"));
-                return if status.success() {
-                    Ok(())
-                } else {
-                    Err(failed())
-                };
+                // A server that does not listen to the signal is ended by it: not clean, but over.
+                if status.success() || status.signal() == Some(Signal::TERM.as_raw()) {
+                    return Ok(());
+                }
+                return Err(self.failure(&format!("the server's stop failed ({status})")));
             }
             thread::sleep(LOOK_INTERVAL);
         }
@@ -185,6 +186,12 @@ impl Server {
         Err(self.failure(&format!(
             "the server did not say within {seconds} s where it listens"
         )))
+    }
+
+    /// How long it was ready to run and had no core, since its start.
+    #[must_use]
+    pub fn core_wait(&self) -> Option<Duration> {
+        cores::core_wait(&self.child.id().to_string())
     }
 
     fn exited(&mut self) -> Result<Option<ExitStatus>, String> {
@@ -294,7 +301,7 @@ mod tests {
         assert_eq!(server.url, "http://127.0.0.1:1");
         assert_eq!(server.admin_url, "http://[::1]:2");
         let server = server.restart().unwrap();
-        let process = rustix::process::Pid::from_child(&server.child);
+        let process = Pid::from_child(&server.child);
         drop(server);
         assert!(
             rustix::process::test_kill_process(process).is_err(),

@@ -158,6 +158,44 @@ fn the_server_is_started_with_its_arguments() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// The server process is a script that points at the responder, which so outlives a restart.
+#[test]
+fn a_cold_run_restarts_the_server() {
+    let responder = Responder::start(answer);
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("server");
+    let url = responder.url();
+    let script = format!(
+        "#!/bin/sh\\necho started >> {}/starts\\n\
+         echo listening on {url}\\necho admin on {url}\\nexec sleep 600\\n",
+        folder.path().display()
+    );
+    // Written by another process: a descriptor of ours that is open for writing while another
+    // test forks would make the script busy.
+    let write = format!("printf '{script}' > \"$0\" && chmod +x \"$0\"");
+    let written = std::process::Command::new("/bin/sh")
+        .args(["-c", &write])
+        .arg(&program)
+        .status();
+    assert!(written.unwrap().success());
+    let data = folder.path().to_str().unwrap();
+    let arguments = ["--data", data, "--scenario", "cold", "--tenants", "5"];
+    let report = scenario::measure(&parse(&arguments).unwrap(), program).unwrap();
+    assert_eq!(report.verdict(), Ok(()));
+    assert_eq!(report.rows[0].outcome.latencies.count(), 5);
+    let expected: Vec<_> = (0..5)
+        .map(|n| (format!("POST /db/cold-{n:08}/v2/pipeline"), 2))
+        .collect();
+    assert_eq!(summary(&responder), expected, "prepared, then asked once");
+    let starts = std::fs::read_to_string(folder.path().join("starts")).unwrap();
+    assert_eq!(starts.lines().count(), 2);
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        2,
+        "the folder is gone"
+    );
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused() {
     let check = |arguments: &[&str], expected: &str| {
