@@ -175,6 +175,8 @@ pub fn run(options: Options) -> Result<(), String> {
     let report = scenario::measure(&options, program)?;
     let text = if options.json {
         format!("{:#}\n", report.json())
+    } else if report.rows.is_empty() {
+        String::new()
     } else {
         report.table()
     };
