@@ -1,6 +1,7 @@
 //! HTTP, Hrana and the control API over tenants.
 
 pub mod baton;
+pub mod bench;
 mod connection;
 pub mod control;
 pub mod hrana;

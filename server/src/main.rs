@@ -45,6 +45,9 @@ struct Arguments {
 enum Command {
     /// Run the server.
     Serve(Serve),
+    /// Measure: point selects, inserts, creates and cold starts, beside an empty reply and plain
+    /// SQLite. Without options it starts a server of its own.
+    Bench(server::bench::Options),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match arguments.command {
         Command::Serve(serve) => return run_serve(&serve),
+        Command::Bench(options) => server::bench::run(options),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };
