@@ -683,6 +683,10 @@ unsafe extern "C" fn on_busy(connection: *mut c_void, count: c_int) -> c_int {
         return 0;
     }
     let id = ConnectionId(connection as usize as u32);
+    // The writer itself can only be waiting for readers: it does not.
+    if with_volume(|volume| volume.writer() == Some(id)) {
+        return 0;
+    }
     if with_volume(|volume| volume.writer_free()) {
         return 1;
     }
