@@ -47,11 +47,16 @@ pub(super) struct Catalogue {
     running: Vec<(Asker, Call)>,
     /// Checkpoints whose rows are committed but not durable: (batch, tenant, txid, stamp).
     pub(super) unsettled: Vec<(storage::log::Sequence, Key, u64, u64)>,
+    /// Files to remove once the tombstones of their tenants are durable: (batch, tenant).
+    pub(super) removals: Vec<(storage::log::Sequence, TenantId)>,
 }
 
 impl Catalogue {
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running.is_empty() && self.unsettled.is_empty()
+        self.queue.is_empty()
+            && self.running.is_empty()
+            && self.unsettled.is_empty()
+            && self.removals.is_empty()
     }
 }
 

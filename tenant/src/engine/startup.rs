@@ -112,6 +112,7 @@ impl<J: Job> Engine<J> {
             log.complete(id, reply);
             self.open_gate();
             self.settle_checkpoints();
+            self.settle_removals();
             self.retry_batch_waiters();
             self.retry_log_waiters();
             return;
