@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use storage::TenantId;
-use storage::fiber::{Answer, Fiber, Input, Loan, StackPool, Step, Wait};
+use storage::fiber::{Answer, Fiber, Input, Loan, StackPool, Step, Wait, with_volume};
 use storage::io::{Clock, FileId, Instant, WallTime};
 use storage::log::Sequence;
 use storage::sqlite::{self, CheckpointMode, Connection, ValueRef};
@@ -214,6 +214,45 @@ fn a_tenant_lives_from_the_empty_page_over_a_checkpoint_to_a_second_open() {
     });
     assert_eq!(fourth.damage(), Some("page 2 of its file is damaged"));
     let _ = fourth.close();
+}
+
+#[test]
+fn every_checkpoint_stamps_page_one_anew() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    world.run(&mut volume, || {
+        let mut writer = Connection::open().expect("opens");
+        run(&mut writer, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+        assert!(with_volume(|volume| volume.page_one_pending()));
+        // A reader of the newest state keeps the WAL from starting anew.
+        let mut reader = Connection::open().expect("opens");
+        run(&mut reader, "BEGIN; SELECT a FROM t");
+        checkpoint().expect("the checkpoint works");
+        run(&mut writer, "UPDATE t SET a = 2");
+        assert!(with_volume(|volume| volume.logged_frame() > 2), "the WAL goes on");
+        assert!(!with_volume(|volume| volume.page_one_pending()), "its frame was copied before");
+        run(&mut reader, "COMMIT");
+    });
+    let _ = volume.close();
+}
+
+#[test]
+fn a_file_that_was_cut_is_damage() {
+    let mut world = World::default();
+    let mut first = volume(false, 0);
+    world.run(&mut first, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "CREATE TABLE t(a); INSERT INTO t VALUES(zeroblob(50000))");
+    });
+    world.run(&mut first, checkpoint).expect("the checkpoint works");
+    let stamp = first.last_txid();
+    let _ = first.close();
+    let main = world.main.expect("the checkpoint made a file");
+    world.files.get_mut(&main).expect("it is there").truncate(3 * 4096 + 10);
+    let mut second = volume(true, stamp);
+    world.run(&mut second, || assert!(Connection::open().is_err()));
+    assert!(second.damage().expect("it was cut").contains("cut"), "{:?}", second.damage());
+    let _ = second.close();
 }
 
 #[test]
