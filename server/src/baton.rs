@@ -103,10 +103,7 @@ impl BatonKey {
             bytes.copy_from_slice(&payload[at..at + 8]);
             u64::from_le_bytes(bytes)
         };
-        Ok(Claim {
-            ticket: Ticket(number(0)),
-            issued_at_ns: number(8),
-        })
+        Ok(Claim { ticket: Ticket(number(0)), issued_at_ns: number(8) })
     }
 
     fn mac(&self, payload: &[u8], tenant_id: u64) -> blake3::Hash {
@@ -122,17 +119,9 @@ impl Claim {
     #[must_use]
     pub fn gone(&self, now_ns: u64) -> Problem {
         if now_ns.saturating_sub(self.issued_at_ns) > STREAM_IDLE_NS {
-            return Problem::new(
-                400,
-                "STREAM_EXPIRED",
-                "The stream has expired due to inactivity",
-            );
+            return Problem::new(400, "STREAM_EXPIRED", "The stream has expired due to inactivity");
         }
-        Problem::new(
-            400,
-            "BATON_USED",
-            "Received a baton that has already been used",
-        )
+        Problem::new(400, "BATON_USED", "Received a baton that has already been used")
     }
 }
 
@@ -184,10 +173,7 @@ mod tests {
 
     #[test]
     fn age_tells_expired_from_used() {
-        let claim = Claim {
-            ticket: Ticket(1),
-            issued_at_ns: 50,
-        };
+        let claim = Claim { ticket: Ticket(1), issued_at_ns: 50 };
         assert_eq!(claim.gone(50 + STREAM_IDLE_NS).code, "BATON_USED");
         assert_eq!(claim.gone(51 + STREAM_IDLE_NS).code, "STREAM_EXPIRED");
         // A clock that ran backwards is not an error here.

@@ -1,7 +1,16 @@
 //! HTTP, Hrana and the control API over tenants.
 
 pub mod baton;
+pub mod bench;
+mod connection;
+pub mod control;
 pub mod hrana;
 pub mod http;
+pub mod inspect;
 pub mod limits;
 pub mod problem;
+mod server;
+mod work;
+
+pub use server::{Exit, Server, ServerOptions};
+pub use work::{Work, WorkKind, WorkReply};

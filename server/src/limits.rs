@@ -66,6 +66,27 @@ pub const STREAM_IDLE_NS: u64 = 10_000_000_000;
 /// Longest baton that is looked at; ours are 64 bytes.
 pub const BATON_BYTES_MAX: usize = 256;
 
+/// Connections at a time, both addresses together. Each holds a descriptor and about 10 KiB.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Empty buffers kept for the next requests: 64 KiB each at most.
+pub const SPARE_BUFFERS_MAX: usize = 256;
+/// Time for a request's whole head, from its first byte.
+pub const HEAD_NS: u64 = 10_000_000_000;
+/// Time for a request's whole body.
+pub const BODY_NS: u64 = 60_000_000_000;
+/// Time that a connection may wait for its next request.
+pub const KEEP_ALIVE_NS: u64 = 60_000_000_000;
+/// Time in which at least one byte of a response must leave.
+pub const SEND_STALL_NS: u64 = 30_000_000_000;
+/// Bytes thrown away after a protocol error, so that the peer can read the answer before a reset.
+pub const DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Time for that.
+pub const DRAIN_NS: u64 = 1_000_000_000;
+/// After a failed accept the next one waits this long.
+pub const ACCEPT_RETRY_NS: u64 = 100_000_000;
+/// Time for running requests to end when the server stops.
+pub const STOP_GRACE_NS: u64 = 10_000_000_000;
+
 const _: () = assert!(RECEIVE_BYTES <= RECEIVE_BYTES_KEPT);
 const _: () = assert!(HEAD_BYTES_MAX <= RECEIVE_BYTES_KEPT);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);

@@ -1,3 +1,286 @@
-//! The `myriad` binary: arguments, an Io, a server, the loop.
+//! The `myriad` binary: arguments, an Io, a server, the loop. Everything else is in the library.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+use server::{Exit, Server, ServerOptions, inspect};
+use storage::io::{Instant, Io, IoChoice, PollIo, uring_available};
+use storage::log::LogOptions;
+use tenant::{EngineOptions, Failure};
+
+/// Longest wait of the loop: a signal that comes just before it is seen this late.
+const WAIT_NS_MAX: u64 = 200_000_000;
+
+/// Exit codes, as the operations notes have them.
+mod exit_code {
+    /// The start was refused: address, folder, log or catalogue; the message says why.
+    pub const START: u8 = 1;
+    /// Another process uses the data folder.
+    pub const IN_USE: u8 = 3;
+    /// Writing the commit log failed: durability of what was in flight is unknown. Start again.
+    pub const LOG_FAILED: u8 = 4;
+}
+
+/// Millions of SQLite databases in one process, SQL over HTTP.
+#[derive(Parser)]
+#[command(name = "myriad", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Try it:
+  myriad serve
+  curl -s http://127.0.0.1:8080/db/notes/v2/pipeline -d \\
+    '{\"requests\":[{\"type\":\"execute\",\"stmt\":{\"sql\":\"SELECT 1\"}},{\"type\":\"close\"}]}'
+
+Exit codes of `serve`: 0 stopped, 1 start refused, 2 wrong arguments, 3 data folder in use,
+4 the commit log could not be written.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(Serve),
+    /// Measure: point selects, inserts, creates and cold starts, beside an empty reply and plain
+    /// SQLite. Without options it starts a server of its own.
+    Bench(server::bench::Options),
+    /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
+    Inspect {
+        #[command(subcommand)]
+        what: Inspect,
+    },
+}
+
+#[derive(Subcommand)]
+enum Inspect {
+    /// A commit log: the folder `log` of a data folder.
+    Log {
+        /// The data folder, or its folder `log`.
+        path: PathBuf,
+    },
+    /// A tenant's file.
+    Tenant {
+        /// The file: `<data>/tenants/<2 hex>/<2 hex>/<id>.db`.
+        path: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Folder of all data; made if it is missing.
+    #[arg(long, env = "MYRIAD_DATA", default_value = "myriad-data")]
+    data: PathBuf,
+    /// Address for SQL over HTTP; port 0 picks one.
+    #[arg(long, env = "MYRIAD_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Address of the control API. It asks for no key yet: keep it on loopback.
+    #[arg(long, env = "MYRIAD_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
+    admin_listen: SocketAddr,
+    /// How to talk to the kernel: `uring`, `poll`, or `auto` for io_uring where it is allowed.
+    #[arg(long, env = "MYRIAD_IO", default_value = "auto")]
+    io: IoChoice,
+    /// Memory that databases may hold together, in bytes or with KiB, MiB, GiB; idle ones are
+    /// closed beyond it.
+    #[arg(long, env = "MYRIAD_MEMORY", default_value = "1GiB", value_parser = parse_bytes)]
+    memory: u64,
+    /// Create a database when a request first names it. By default only on loopback addresses.
+    #[arg(
+        long,
+        env = "MYRIAD_CREATE_ON_FIRST_USE",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    create_on_first_use: Option<bool>,
+    /// Size of the commit log in bytes or with MiB, GiB; taken when the data folder is new.
+    #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_bytes)]
+    log: u64,
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        unit => return Err(format!("{unit:?} is no unit: use KiB, MiB or GiB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("{digits:?} is no number"))?;
+    number.checked_mul(factor).ok_or_else(|| "the number is too large".to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MYRIAD_LOG_FILTER")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match arguments.command {
+        Command::Serve(serve) => return run_serve(&serve),
+        Command::Bench(options) => server::bench::run(options),
+        Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
+        Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => fail(exit_code::START, &text),
+    }
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    eprintln!("myriad: {text}");
+    ExitCode::from(code)
+}
+
+fn run_serve(serve: &Serve) -> ExitCode {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
+            return fail(exit_code::START, &format!("cannot listen for signals: {error}"));
+        }
+    }
+    if let Err(error) = std::fs::create_dir_all(&serve.data) {
+        let data = serve.data.display();
+        let text = format!("cannot make the data folder {data}: {error}; choose another --data");
+        return fail(exit_code::START, &text);
+    }
+    let _ = storage::process::raise_open_files();
+    if let Err(reason) = storage::process::lock_memory() {
+        tracing::info!("memory is not locked, so it may be swapped: {reason}");
+    }
+    let refused = match serve.io {
+        IoChoice::Poll => None,
+        IoChoice::Auto | IoChoice::Uring => uring_available().err(),
+    };
+    match (serve.io, refused) {
+        (IoChoice::Poll, _) => serve_on(serve, &stop, PollIo::open(&serve.data)),
+        (IoChoice::Uring, Some(reason)) => {
+            let text = format!("io_uring is not available: {reason}; use --io auto or poll");
+            fail(exit_code::START, &text)
+        }
+        (_, Some(reason)) => {
+            eprintln!("myriad: io_uring is not available ({reason}); using poll instead");
+            serve_on(serve, &stop, PollIo::open(&serve.data))
+        }
+        #[cfg(target_os = "linux")]
+        (_, None) => {
+            let io = storage::io::UringIo::open(&serve.data);
+            serve_on(serve, &stop, io)
+        }
+        #[cfg(not(target_os = "linux"))]
+        (_, None) => serve_on(serve, &stop, PollIo::open(&serve.data)),
+    }
+}
+
+fn options_of<I: Io<Server>>(serve: &Serve, io: &mut I) -> ServerOptions {
+    let (mut seed, mut baton_key) = ([0; 32], [0; 32]);
+    io.fill(&mut seed);
+    io.fill(&mut baton_key);
+    let segment_bytes = LogOptions::default().segment_bytes;
+    let segment_count = (serve.log / segment_bytes).clamp(4, 4096) as u32;
+    let loopback = serve.listen.ip().is_loopback();
+    ServerOptions {
+        listen: serve.listen,
+        admin_listen: serve.admin_listen,
+        engine: EngineOptions {
+            create_on_first_use: serve.create_on_first_use.unwrap_or(loopback),
+            memory_bytes: serve.memory,
+            tenant_memory_bytes: storage::limits::TENANT_MEMORY_BYTES,
+            log: LogOptions { segment_count, ..LogOptions::default() },
+            seed,
+        },
+        baton_key,
+    }
+}
+
+fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result<I>) -> ExitCode {
+    let data = serve.data.display();
+    let mut io = match io {
+        Ok(io) => io,
+        Err(error) => {
+            let text = format!("cannot use the data folder {data}: {error}");
+            return fail(exit_code::START, &text);
+        }
+    };
+    let options = options_of(serve, &mut io);
+    let mut server = match start(&mut io, &options) {
+        Ok(server) => server,
+        Err((address, error)) => {
+            let text = format!(
+                "cannot listen on {address}: {error}; choose another with --listen or --admin-listen"
+            );
+            return fail(exit_code::START, &text);
+        }
+    };
+    let exit = run(&mut server, &mut io, stop, &serve.data);
+    drop(io);
+    match exit {
+        Exit::Stopped => ExitCode::SUCCESS,
+        Exit::Failed(Failure::InUse) => {
+            let text = format!("another process uses the data folder {data}: stop it first");
+            fail(exit_code::IN_USE, &text)
+        }
+        Exit::Failed(Failure::Start(text)) => fail(exit_code::START, &text),
+        Exit::Failed(Failure::Log(text)) => {
+            let text = format!(
+                "the commit log cannot be written: {text}; what was not acknowledged may be lost; \
+                 check the disk and start again"
+            );
+            fail(exit_code::LOG_FAILED, &text)
+        }
+    }
+}
+
+/// Listen, and for a moment try again where the address is in use: the kernel may still be closing
+/// the sockets of a process that was killed just now.
+fn start<I: Io<Server>>(
+    io: &mut I,
+    options: &ServerOptions,
+) -> Result<Server, (SocketAddr, std::io::Error)> {
+    const TRIES: u32 = 20;
+    let mut tries = 0;
+    loop {
+        match Server::start(io, options.clone()) {
+            Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: &Path) -> Exit {
+    let mut announced = false;
+    loop {
+        server.turn(io);
+        if let Some(exit) = server.exit() {
+            return exit.clone();
+        }
+        if server.is_ready() && !announced {
+            announced = true;
+            announce(server, data);
+        }
+        if stop.load(Ordering::Relaxed) {
+            server.stop();
+        }
+        let latest = io.now().after(WAIT_NS_MAX);
+        let deadline = server.deadline().map_or(latest, |deadline: Instant| deadline.min(latest));
+        io.run(server, Some(deadline));
+    }
+}
+
+fn announce(server: &Server, data: &Path) {
+    let (public, admin) = server.addresses();
+    for (address, what) in [(public, "SQL"), (admin, "the control API")] {
+        if !address.ip().is_loopback() {
+            eprintln!("myriad: warning: {what} on {address} asks for no key: anyone may use it");
+        }
+    }
+    eprintln!("listening on http://{public}");
+    eprintln!("admin on http://{admin}");
+    eprintln!("data in {}", data.display());
+}

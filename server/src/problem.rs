@@ -56,39 +56,25 @@ impl Problem {
         log: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Problem {
-        Problem {
-            message: message.into(),
-            ..Problem::new(status, code, log)
-        }
+        Problem { message: message.into(), ..Problem::new(status, code, log) }
     }
 
     /// A violation of HTTP: answered once, then the connection is closed.
     #[must_use]
     pub fn protocol(status: u16, code: &'static str, text: &'static str) -> Problem {
-        Problem {
-            close: true,
-            ..Problem::new(status, code, text)
-        }
+        Problem { close: true, ..Problem::new(status, code, text) }
     }
 
     /// A request body that is not what the endpoint takes.
     #[must_use]
     pub fn body(message: impl Into<Cow<'static, str>>) -> Problem {
-        Problem::detailed(
-            400,
-            "REQUEST_INVALID",
-            "a request body was refused",
-            message,
-        )
+        Problem::detailed(400, "REQUEST_INVALID", "a request body was refused", message)
     }
 
     /// The same, and the client should try again after `seconds`.
     #[must_use]
     pub fn retry_after(self, seconds: u32) -> Problem {
-        Problem {
-            retry_after_seconds: Some(seconds),
-            ..self
-        }
+        Problem { retry_after_seconds: Some(seconds), ..self }
     }
 
     /// No such path.
@@ -102,11 +88,7 @@ impl Problem {
     pub fn wrong_method(allow: &'static str) -> Problem {
         Problem {
             allow: Some(allow),
-            ..Problem::new(
-                405,
-                "METHOD_NOT_ALLOWED",
-                "this path does not take this method",
-            )
+            ..Problem::new(405, "METHOD_NOT_ALLOWED", "this path does not take this method")
         }
     }
 

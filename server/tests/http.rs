@@ -141,27 +141,15 @@ fn routes() {
         ("POST //db//my_DB//v3//cursor//", "Cursor of my_db"),
         ("POST /db/_x/v3/cursor", "400 DATABASE_NAME_INVALID"),
         ("POST /db/%61/v3/cursor", "400 DATABASE_NAME_INVALID"),
-        (
-            "GET /v3/pipeline",
-            "405 METHOD_NOT_ALLOWED allow POST, OPTIONS",
-        ),
-        (
-            "DELETE /v3/cursor",
-            "405 METHOD_NOT_ALLOWED allow POST, OPTIONS",
-        ),
-        (
-            "PATCH /health",
-            "405 METHOD_NOT_ALLOWED allow GET, HEAD, OPTIONS",
-        ),
+        ("GET /v3/pipeline", "405 METHOD_NOT_ALLOWED allow POST, OPTIONS"),
+        ("DELETE /v3/cursor", "405 METHOD_NOT_ALLOWED allow POST, OPTIONS"),
+        ("PATCH /health", "405 METHOD_NOT_ALLOWED allow GET, HEAD, OPTIONS"),
         ("PUT /nothing", "404 NOT_FOUND"),
         ("OPTIONS /v3/pipeline", "Preflight"),
         ("OPTIONS /nothing", "Preflight"),
         ("OPTIONS *", "Preflight"),
         ("POST http://t.example/v2/pipeline", "Pipeline(V2) of t"),
-        (
-            "POST HTTPS://T.example/v2/pipeline?q",
-            "Pipeline(V2) of t, query q",
-        ),
+        ("POST HTTPS://T.example/v2/pipeline?q", "Pipeline(V2) of t, query q"),
         ("GET http://t.example", "404 NOT_FOUND"),
         ("GET http://t.example?x", "404 NOT_FOUND, query x"),
         ("GET http://u.example/health", "421 HTTP_TWO_HOSTS"),
@@ -206,16 +194,10 @@ fn tenants() {
             "400" => "400 DATABASE_NAME_INVALID".to_owned(),
             name => format!("Cursor of {name}"),
         };
-        check(
-            &format!("POST /v3/cursor HTTP/1.1\n{headers}\n\n"),
-            &expected,
-        );
+        check(&format!("POST /v3/cursor HTTP/1.1\n{headers}\n\n"), &expected);
     }
     // The path wins over the header, the header over the Host.
-    check(
-        "POST /db/a/v3/cursor HTTP/1.1\nHost: c.d\nx-namespace: b\n\n",
-        "Cursor of a",
-    );
+    check("POST /db/a/v3/cursor HTTP/1.1\nHost: c.d\nx-namespace: b\n\n", "Cursor of a");
     check("POST /v3/cursor HTTP/1.0\n\n", "Cursor of default, closes");
     // A probe needs no tenant, so a bad name does not matter.
     check("GET /v2 HTTP/1.1\nHost: -.b\n\n", "Probe");
@@ -282,10 +264,7 @@ fn connections() {
         ("1.10", "", "400 HTTP_BAD_REQUEST"),
     ] {
         let host = if version == "1.0" { "" } else { "Host: a\n" };
-        check(
-            &format!("GET /v2 HTTP/{version}\n{host}{headers}\n"),
-            expected,
-        );
+        check(&format!("GET /v2 HTTP/{version}\n{host}{headers}\n"), expected);
     }
 }
 
@@ -295,10 +274,7 @@ fn framing() {
     check_post("", PIPELINE);
     check_post("Content-Length: 0\n", PIPELINE);
     let raw = |headers: &str, text: &str, expected: &str| {
-        check(
-            &format!("POST /v2/pipeline HTTP/1.1\nHost: a.b\n{headers}\n\n{text}"),
-            expected,
-        );
+        check(&format!("POST /v2/pipeline HTTP/1.1\nHost: a.b\n{headers}\n\n{text}"), expected);
     };
     raw("Content-Length: 5", "hello", &whole("hello"));
     raw("Content-Length: 005", "hello", &whole("hello"));
@@ -329,29 +305,15 @@ fn framing() {
     ] {
         raw(bad, "hello", "400 HTTP_BAD_REQUEST");
     }
-    for coding in [
-        "gzip",
-        "gzip, chunked",
-        "chunked, chunked",
-        "xchunked",
-        "identity",
-        "",
-    ] {
+    for coding in ["gzip", "gzip, chunked", "chunked, chunked", "xchunked", "identity", ""] {
         let header = format!("Transfer-Encoding: {coding}");
         raw(&header, "", "501 HTTP_TRANSFER_ENCODING");
     }
     let encoded = "Content-Encoding: gzip\nContent-Length: 5";
     raw(encoded, "hello", "415 HTTP_CONTENT_ENCODING");
     raw("Content-Encoding: gzip", "", PIPELINE);
-    raw(
-        "Content-Encoding: identity\nContent-Length: 1",
-        "x",
-        &whole("x"),
-    );
-    check(
-        "POST / HTTP/1.0\nTransfer-Encoding: chunked\n\n",
-        "400 HTTP_BAD_REQUEST",
-    );
+    raw("Content-Encoding: identity\nContent-Length: 1", "x", &whole("x"));
+    check("POST / HTTP/1.0\nTransfer-Encoding: chunked\n\n", "400 HTTP_BAD_REQUEST");
     // A body where none is expected is read and belongs to its request.
     check(
         "GET /v2 HTTP/1.1\nHost: a\nContent-Length: 3\n\nabcGET /v3 HTTP/1.1\nHost: a\n\n",
@@ -375,10 +337,7 @@ fn chunks() {
     raw("00000000000000A\n0123456789\n0\n\n", "\"0123456789\"");
     raw("5;x=\"y\"\nhello\n0;z\n\n", "\"hello\"");
     raw("5\nhello\n0\nTrailer: x\nMore: y\n\n", "\"hello\"");
-    raw(
-        "5\nhello\n0\n\nGET /v2 HTTP/1.1\nHost: a\n\n",
-        "\"hello\" | Probe",
-    );
+    raw("5\nhello\n0\n\nGET /v2 HTTP/1.1\nHost: a\n\n", "\"hello\" | Probe");
     raw("5\nhello\n0\n", "waits");
     raw("5\nhello", "waits");
     let bad = "400 HTTP_BAD_CHUNK";
@@ -404,10 +363,7 @@ fn chunks() {
     raw("1\nx\nffffffffffffffff\n", too_large);
     // 4096 / 4 bytes of framing at about 5 a chunk.
     raw(&format!("{}0\n\n", "1\nx\n".repeat(300)), bad);
-    raw(
-        &format!("{}0\n\n", "1\nx\n".repeat(100)),
-        &format!("{:?}", "x".repeat(100)),
-    );
+    raw(&format!("{}0\n\n", "1\nx\n".repeat(100)), &format!("{:?}", "x".repeat(100)));
     for bytes in [
         b"5\nhello\r\n0\r\n\r\n".as_slice(),
         b"5\r\nhello\n0\r\n\r\n",
@@ -561,11 +517,7 @@ fn response_heads() {
     };
     has(
         ResponseHead::streamed("text/plain", Version::Http11),
-        &[
-            "transfer-encoding: chunked",
-            "connection: keep-alive",
-            "content-type: text/plain",
-        ],
+        &["transfer-encoding: chunked", "connection: keep-alive", "content-type: text/plain"],
         &["content-length"],
     );
     has(
@@ -580,11 +532,7 @@ fn response_heads() {
             cross_origin: CrossOrigin::Refused,
             ..ResponseHead::new(401, "application/json", 2)
         },
-        &[
-            "connection: close",
-            "retry-after: 7",
-            "www-authenticate: Bearer",
-        ],
+        &["connection: close", "retry-after: 7", "www-authenticate: Bearer"],
         &["access-control"],
     );
     let asked = Some("X-Namespace, authorization,bad name, x:y,é,, x-turso-encryption-key");
@@ -639,20 +587,15 @@ fn problems_are_whole_responses() {
 
 #[test]
 fn chunks_are_framed_in_place() {
-    for (text, expected) in [
-        ("", ""),
-        ("x", "1\r\nx\r\n"),
-        ("0123456789abcdef", "10\r\n0123456789abcdef\r\n"),
-    ] {
+    for (text, expected) in
+        [("", ""), ("x", "1\r\nx\r\n"), ("0123456789abcdef", "10\r\n0123456789abcdef\r\n")]
+    {
         let mut part = text.as_bytes().to_vec();
         chunked::frame(&mut part);
         assert_eq!(String::from_utf8_lossy(&part), expected);
         let mut last = text.as_bytes().to_vec();
         chunked::frame_last(&mut last);
-        assert_eq!(
-            String::from_utf8_lossy(&last),
-            format!("{expected}0\r\n\r\n")
-        );
+        assert_eq!(String::from_utf8_lossy(&last), format!("{expected}0\r\n\r\n"));
     }
     let mut part = b"body".to_vec();
     let head = ResponseHead::new(200, "text/plain", 4);
@@ -682,10 +625,7 @@ struct Generator(u64);
 
 impl Generator {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let high = usize::try_from(self.0 >> 33).expect("31 bits");
         high % bound
     }

@@ -199,11 +199,7 @@ impl ResponseReader {
             let Some(line_bytes) = find(&self.bytes, b"\r\n") else {
                 let longest_line = 16;
                 let too_long = self.bytes.len() > longest_line;
-                return if too_long {
-                    Err(ResponseError::Chunk)
-                } else {
-                    Ok(false)
-                };
+                return if too_long { Err(ResponseError::Chunk) } else { Ok(false) };
             };
             let size = chunk_size(&self.bytes[..line_bytes])?;
             if body.len() + size > BODY_BYTES_MAX {
@@ -226,9 +222,7 @@ impl ResponseReader {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes
-        .windows(wanted.len())
-        .position(|window| window == wanted)
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 fn chunk_size(line: &[u8]) -> Result<usize, ResponseError> {
@@ -251,11 +245,7 @@ fn parse_head(head: &[u8]) -> Result<Response, ResponseError> {
         let is_token =
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         let bad_name = name.is_empty() || !name.bytes().all(is_token);
-        if bad_name
-            || value
-                .bytes()
-                .any(|byte| byte != b'\t' && byte.is_ascii_control())
-        {
+        if bad_name || value.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
             return Err(ResponseError::HeaderLine);
         }
         let value = value.trim_matches([' ', '\t']);
@@ -265,12 +255,7 @@ fn parse_head(head: &[u8]) -> Result<Response, ResponseError> {
         header.0 == "connection" && header.1.eq_ignore_ascii_case("close")
     };
     let closes = headers.iter().any(is_close);
-    Ok(Response {
-        status,
-        headers,
-        body: Vec::new(),
-        closes,
-    })
+    Ok(Response { status, headers, body: Vec::new(), closes })
 }
 
 fn parse_status(line: &str) -> Option<u16> {
@@ -297,11 +282,7 @@ fn framing(response: &Response, head_only: bool) -> Result<Framing, ResponseErro
         if !encoding.eq_ignore_ascii_case("chunked") {
             return Err(ResponseError::Chunk);
         }
-        return Ok(if bodyless {
-            Framing::Length(0)
-        } else {
-            Framing::Chunked
-        });
+        return Ok(if bodyless { Framing::Length(0) } else { Framing::Chunked });
     }
     if let Some(length) = lengths.first() {
         let digits = (1..=10).contains(&length.len()) && length.bytes().all(|b| b.is_ascii_digit());
@@ -350,11 +331,7 @@ mod tests {
     fn check(text: &str, requests: usize) -> Result<Vec<Response>, ResponseError> {
         let whole = read(&[text.as_bytes()], requests);
         let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
-        assert_eq!(
-            read(&bytes, requests),
-            whole,
-            "segmentation changes nothing"
-        );
+        assert_eq!(read(&bytes, requests), whole, "segmentation changes nothing");
         whole
     }
 
@@ -384,16 +361,10 @@ mod tests {
                     HTTP/1.1 204 No Content\r\n\r\n\
                     HTTP/1.1 500 \r\nConnection: close\r\n\r\nuntil the end";
         let responses = check(text, 4).expect("all are fine");
-        let seen: Vec<(u16, &[u8])> = responses
-            .iter()
-            .map(|r| (r.status, r.body.as_slice()))
-            .collect();
-        let expected: [(u16, &[u8]); 4] = [
-            (200, b"hello"),
-            (404, b"abc0123456789"),
-            (204, b""),
-            (500, b"until the end"),
-        ];
+        let seen: Vec<(u16, &[u8])> =
+            responses.iter().map(|r| (r.status, r.body.as_slice())).collect();
+        let expected: [(u16, &[u8]); 4] =
+            [(200, b"hello"), (404, b"abc0123456789"), (204, b""), (500, b"until the end")];
         assert_eq!(seen, expected);
         assert_eq!(responses[0].header("x-a"), Some("b"));
         assert!(!responses[0].closes && responses[3].closes);
@@ -412,31 +383,13 @@ mod tests {
             (format!("{ok}a: b\nc: d\r\n\r\n"), HeaderLine),
             (format!("{ok}Content-Length: -1\r\n\r\n"), Length),
             (format!("{ok}Content-Length: +1\r\n\r\nx"), Length),
-            (
-                format!("{ok}Content-Length: 1\r\nContent-Length: 1\r\n\r\nx"),
-                Length,
-            ),
-            (
-                format!("{ok}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx"),
-                Length,
-            ),
-            (
-                format!("{ok}Content-Length: 999999999\r\n\r\n"),
-                BodyTooLong,
-            ),
+            (format!("{ok}Content-Length: 1\r\nContent-Length: 1\r\n\r\nx"), Length),
+            (format!("{ok}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx"), Length),
+            (format!("{ok}Content-Length: 999999999\r\n\r\n"), BodyTooLong),
             (format!("{ok}Transfer-Encoding: gzip\r\n\r\n"), Chunk),
-            (
-                format!("{ok}Transfer-Encoding: chunked\r\n\r\nx\r\n"),
-                Chunk,
-            ),
-            (
-                format!("{ok}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n"),
-                Chunk,
-            ),
-            (
-                format!("{ok}Transfer-Encoding: chunked\r\n\r\n5\r\nab"),
-                Truncated,
-            ),
+            (format!("{ok}Transfer-Encoding: chunked\r\n\r\nx\r\n"), Chunk),
+            (format!("{ok}Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n"), Chunk),
+            (format!("{ok}Transfer-Encoding: chunked\r\n\r\n5\r\nab"), Truncated),
             (format!("{ok}Content-Length: 5\r\n\r\nabcd"), Truncated),
             (format!("{ok}\r\n"), Undelimited),
             (ok.to_owned(), Truncated),

@@ -99,11 +99,7 @@ impl Draws {
     /// The streams of `seed`, none of them drawn yet.
     #[must_use]
     pub fn new(seed: u64) -> Draws {
-        Draws {
-            seed,
-            counts: BTreeMap::new(),
-            total: 0,
-        }
+        Draws { seed, counts: BTreeMap::new(), total: 0 }
     }
 
     /// The seed.

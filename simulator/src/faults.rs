@@ -172,11 +172,7 @@ impl fmt::Display for Faults {
             NamespaceModel::Posix => "posix",
             NamespaceModel::Ext4 => "ext4",
         };
-        write!(
-            f,
-            "sector_bytes={} namespace_model={model}",
-            self.sector_bytes
-        )?;
+        write!(f, "sector_bytes={} namespace_model={model}", self.sector_bytes)?;
         for (name, value) in [
             ("disk_bytes_max", self.disk_bytes_max),
             ("disk_latency_mean_ns", self.disk_latency_mean_ns),

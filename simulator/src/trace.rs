@@ -132,14 +132,7 @@ impl Trace {
     pub fn record(&mut self, now: Instant, draws: u64, event: Event) {
         self.sequence += 1;
         let flags = (event.kind as u64) << 1 | u64::from(event.failed);
-        for word in [
-            self.sequence,
-            flags,
-            event.entity,
-            event.length,
-            now.0,
-            event.payload_hash,
-        ] {
+        for word in [self.sequence, flags, event.entity, event.length, now.0, event.payload_hash] {
             self.hash = splitmix(self.hash ^ word);
         }
         let count = &mut self.counts[event.kind as usize];
@@ -162,19 +155,12 @@ impl Trace {
     }
 
     fn checkpoint(&mut self, draws: u64) {
-        let found = Checkpoint {
-            sequence: self.sequence,
-            hash: self.hash,
-            draws,
-        };
+        let found = Checkpoint { sequence: self.sequence, hash: self.hash, draws };
         if let Some(expected) = self.expected.get(self.checkpoints.len())
             && *expected != found
             && self.divergence.is_none()
         {
-            self.divergence = Some(Divergence {
-                expected: *expected,
-                found,
-            });
+            self.divergence = Some(Divergence { expected: *expected, found });
         }
         self.checkpoints.push(found);
     }
@@ -205,10 +191,7 @@ impl Trace {
 
     /// Compare this run with the checkpoints of an earlier one as it goes.
     pub fn expect(&mut self, checkpoints: Vec<Checkpoint>) {
-        assert!(
-            self.checkpoints.is_empty(),
-            "a run is compared from its start"
-        );
+        assert!(self.checkpoints.is_empty(), "a run is compared from its start");
         self.expected = checkpoints;
     }
 
@@ -227,9 +210,7 @@ impl Trace {
     #[must_use]
     pub fn recent_lines(&self) -> Vec<String> {
         let lines = self.recent.iter();
-        lines
-            .map(|(sequence, now, event)| line(*sequence, *now, event))
-            .collect()
+        lines.map(|(sequence, now, event)| line(*sequence, *now, event)).collect()
     }
 }
 
@@ -286,13 +267,7 @@ mod tests {
     use super::*;
 
     fn event(length: u64) -> Event {
-        Event {
-            kind: Kind::Write,
-            entity: 1,
-            length,
-            payload_hash: 5,
-            failed: false,
-        }
+        Event { kind: Kind::Write, entity: 1, length, payload_hash: 5, failed: false }
     }
 
     #[test]
@@ -335,10 +310,7 @@ mod tests {
     fn counts_keep_errors_and_bytes_apart() {
         let mut trace = Trace::default();
         trace.record(Instant(1), 0, event(10));
-        let failed = Event {
-            failed: true,
-            ..event(99)
-        };
+        let failed = Event { failed: true, ..event(99) };
         trace.record(Instant(2), 0, failed);
         let count = trace.count(Kind::Write);
         assert_eq!((count.events, count.errors, count.bytes), (2, 1, 10));

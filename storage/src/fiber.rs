@@ -22,7 +22,7 @@ use std::ptr;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use crate::io::{Buffer, FileId, Instant, WallTime};
+use crate::io::{Buffer, Clock, FileId, Instant, WallTime};
 use crate::ledger::AccountId;
 use crate::log::PageLocation;
 use crate::volume::{ConnectionId, Volume};
@@ -106,14 +106,11 @@ pub enum Answer {
 }
 
 /// What the loop lends a fiber from a resume to its next suspension.
-#[derive(Debug)]
 pub struct Loan<'a> {
     /// The tenant's storage.
     pub volume: &'a mut Volume,
-    /// Monotonic time.
-    pub now: Instant,
-    /// Wall-clock time, for SQL's `now`.
-    pub wall: WallTime,
+    /// Time: monotonic for durations and deadlines, wall-clock for SQL's `now`.
+    pub clock: &'a dyn Clock,
     /// VM steps until the progress handler suspends with [`Wait::Turn`].
     pub quantum_steps: u64,
     /// Make the running statement fail with `SQLITE_INTERRUPT` at the next progress callback.
@@ -183,8 +180,7 @@ struct Context {
     volume: *mut Volume,
     borrowed: Cell<bool>,
     account: AccountId,
-    now: Instant,
-    wall: WallTime,
+    clock: *const dyn Clock,
     steps: Cell<u64>,
     quantum_steps: u64,
     interrupt: bool,
@@ -256,16 +252,21 @@ pub fn account() -> AccountId {
     context_opt().map_or(AccountId::SYSTEM, |context| context.account)
 }
 
-/// Monotonic time as the loop saw it when it resumed this fiber.
+/// Monotonic time.
+///
+/// # Panics
+/// If no fiber runs.
 #[must_use]
 pub fn now() -> Instant {
-    context().now
+    // SAFETY: the loan lives as long as the fiber runs, and the caller runs on it.
+    unsafe { &*context().clock }.now()
 }
 
 /// Wall-clock time, if a fiber runs.
 #[must_use]
 pub fn wall() -> Option<WallTime> {
-    context_opt().map(|context| context.wall)
+    // SAFETY: as in `now`.
+    context_opt().map(|context| unsafe { &*context.clock }.wall())
 }
 
 /// The progress handler's part: count steps; `true` interrupts the statement.
@@ -313,8 +314,9 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             account: loan.volume.account(),
             volume: ptr::from_mut(loan.volume),
             borrowed: Cell::new(false),
-            now: loan.now,
-            wall: loan.wall,
+            // SAFETY: only the lifetime is forgotten: the pointer is used while this frame, and the
+            // loan that it holds, are alive.
+            clock: unsafe { std::mem::transmute::<&dyn Clock, &'static dyn Clock>(loan.clock) },
             steps: Cell::new(0),
             quantum_steps: loan.quantum_steps,
             interrupt: loan.interrupt,

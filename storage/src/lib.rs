@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod page;
+pub mod process;
 pub mod sqlite;
 pub mod vfs;
 pub mod volume;

@@ -5,11 +5,22 @@ use std::collections::BTreeMap;
 
 use storage::TenantId;
 use storage::fiber::{Answer, Fiber, Input, Loan, StackPool, Step, Wait};
-use storage::io::{FileId, Instant, WallTime};
+use storage::io::{Clock, FileId, Instant, WallTime};
 use storage::log::Sequence;
 use storage::sqlite::{self, CheckpointMode, Connection, ValueRef};
 use storage::vfs;
 use storage::volume::{Volume, VolumeOptions};
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Instant {
+        Instant(0)
+    }
+    fn wall(&self) -> WallTime {
+        WallTime(0)
+    }
+}
 
 #[derive(Default)]
 struct World {
@@ -88,13 +99,7 @@ impl World {
         let mut fiber: Fiber<(), (), R> = Fiber::new(stack, move |_| body());
         let mut input = Input::Start;
         loop {
-            let loan = Loan {
-                volume,
-                now: Instant(0),
-                wall: WallTime(0),
-                quantum_steps: 10_000,
-                interrupt: false,
-            };
+            let loan = Loan { volume, clock: &Still, quantum_steps: 10_000, interrupt: false };
             match fiber.resume(loan, input).0 {
                 Step::Waits(wait) => input = Input::Answer(self.answer(volume, wait)),
                 Step::Asks(()) => input = Input::Host(()),

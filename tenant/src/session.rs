@@ -5,7 +5,7 @@
 //! back to the tenant's idle ones.
 //!
 //! **Rows read** is what stock SQLite can tell without counting each step: rows that full scans
-//! stepped over (`SQLITE_STMTSTATUS_FULLSCAN_STEP`), or, where none scanned, the rows returned. Rows
+//! visited (`SQLITE_STMTSTATUS_FULLSCAN_STEP`, and the first row), or the rows returned if those are more. Rows
 //! found through an index and then filtered away are not in it. **Rows written** are rows changed,
 //! by triggers and foreign key actions too.
 
@@ -236,7 +236,7 @@ impl Session {
         Ok(Executed {
             affected_rows: if written == 0 { 0 } else { self.pooled.connection.changes() },
             last_insert_rowid: compiled.inserts.then(|| self.pooled.connection.last_insert_rowid()),
-            rows_read: if scanned > 0 { scanned } else { rows },
+            rows_read: rows.max(if scanned > 0 { scanned + 1 } else { 0 }),
             rows_written: written,
             duration_ns: fiber::now().since(started),
         })
@@ -426,10 +426,4 @@ fn bind(statement: &mut Statement, arguments: &Arguments<'_>) -> Result<(), Bind
         }
     }
     Ok(())
-}
-
-/// Whether an error of SQLite means that the tenant's storage is damaged.
-#[must_use]
-pub fn is_damage(error: &SqliteError) -> bool {
-    matches!(error.primary(), codes::SQLITE_CORRUPT | codes::SQLITE_NOTADB)
 }

@@ -47,20 +47,9 @@ pub fn run_cursor<H: JobHost>(host: &mut H, body: &[u8], batons: &BatonKey, out:
     };
     let promised = host.promise(&mut stream);
     let started_ns = host.now_ns();
-    let mut cursor = Cursor {
-        out,
-        host,
-        started_ns,
-        has_left: false,
-        is_gone: false,
-    };
+    let mut cursor = Cursor { out, host, started_ns, has_left: false, is_gone: false };
     cursor.out.extend_from_slice(b"{\"baton\":\"");
-    batons.seal(
-        &mut cursor.out,
-        cursor.host.tenant_id(),
-        promised,
-        started_ns,
-    );
+    batons.seal(&mut cursor.out, cursor.host.tenant_id(), promised, started_ns);
     cursor.out.extend_from_slice(b"\",\"base_url\":null}\n");
     cursor.run(&mut stream, &body.steps);
     let Cursor { out, host, .. } = cursor;
@@ -99,8 +88,7 @@ impl<H: JobHost> Cursor<'_, H> {
                     StepOutcome::Succeeded
                 }
                 Err(error) => {
-                    self.out
-                        .extend_from_slice(b"{\"type\":\"step_error\",\"step\":");
+                    self.out.extend_from_slice(b"{\"type\":\"step_error\",\"step\":");
                     encode::integer(&mut self.out, index as u64);
                     self.out.extend_from_slice(b",\"error\":");
                     encode::error(&mut self.out, &error);
@@ -123,11 +111,7 @@ impl<H: JobHost> Cursor<'_, H> {
         copy: &mut String,
     ) -> Result<Executed, StatementError> {
         let sql = statement::text(stream, &step.statement.text, copy)?;
-        let mut sink = EntrySink {
-            cursor: self,
-            step: index,
-            has_columns: false,
-        };
+        let mut sink = EntrySink { cursor: self, step: index, has_columns: false };
         let arguments = &step.statement.arguments;
         let executed = stream.execute(sql, arguments, step.statement.want_rows, &mut sink)?;
         assert!(sink.has_columns);

@@ -27,10 +27,7 @@ pub(super) struct Context {
 
 impl Context {
     fn new(has_autocommit: bool) -> Context {
-        Context {
-            has_autocommit,
-            items_left: Cell::new(DECODED_ITEMS_MAX),
-        }
+        Context { has_autocommit, items_left: Cell::new(DECODED_ITEMS_MAX) }
     }
 
     /// Count one request, step or condition.
@@ -110,16 +107,9 @@ pub(super) fn pipeline(body: &[u8], version: ProtocolVersion) -> Result<Pipeline
     if let Some(at) = requests.iter().position(close)
         && at + 1 < requests.len()
     {
-        return Err(Problem::new(
-            400,
-            "STREAM_CLOSED",
-            "Stream for this baton was closed",
-        ));
+        return Err(Problem::new(400, "STREAM_CLOSED", "Stream for this baton was closed"));
     }
-    Ok(PipelineBody {
-        baton: fields.baton.into_option().map(|text| text.0),
-        requests,
-    })
+    Ok(PipelineBody { baton: fields.baton.into_option().map(|text| text.0), requests })
 }
 
 /// Decode a cursor's body.
@@ -275,9 +265,7 @@ impl<'a> Fields<'a> for RequestFields<'_, 'a> {
                 sql_id: self.sql_id.required("sql_id")?,
                 sql: self.sql.required("sql")?.0,
             }),
-            "close_sql" => Ok(StreamRequest::CloseSql {
-                sql_id: self.sql_id.required("sql_id")?,
-            }),
+            "close_sql" => Ok(StreamRequest::CloseSql { sql_id: self.sql_id.required("sql_id")? }),
             "get_autocommit" if self.context.has_autocommit => Ok(StreamRequest::GetAutocommit),
             _ => Err(E::custom("unknown type of a request in this version")),
         }
@@ -300,10 +288,7 @@ struct BatchFields<'c, 'a> {
 
 impl<'c> BatchFields<'c, '_> {
     fn new(context: &'c Context) -> Self {
-        BatchFields {
-            context,
-            steps: Slot::default(),
-        }
+        BatchFields { context, steps: Slot::default() }
     }
 }
 
@@ -311,9 +296,7 @@ impl<'a> Fields<'a> for BatchFields<'_, 'a> {
     type Output = Vec<Step<'a>>;
 
     fn field<A: MapAccess<'a>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        let steps = List(Steps {
-            context: self.context,
-        });
+        let steps = List(Steps { context: self.context });
         match name {
             "steps" => self.steps.read_by("steps", map, steps),
             _ => Ok(false),

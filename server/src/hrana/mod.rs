@@ -64,13 +64,7 @@ pub struct Reply {
 
 impl Reply {
     fn ok(content_type: &'static str, body: Vec<u8>) -> Reply {
-        Reply {
-            status: 200,
-            content_type,
-            body,
-            retry_after_seconds: None,
-            log: None,
-        }
+        Reply { status: 200, content_type, body, retry_after_seconds: None, log: None }
     }
 
     /// A refusal; `body` is reused for its text.

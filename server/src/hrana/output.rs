@@ -21,19 +21,12 @@ impl Output {
     /// A response that leaves in parts.
     pub fn streamed(bytes: Vec<u8>) -> Output {
         assert!(bytes.is_empty());
-        Output {
-            bytes,
-            flushed_bytes: 0,
-            flush_at_bytes: OUTPUT_FLUSH_BYTES,
-        }
+        Output { bytes, flushed_bytes: 0, flush_at_bytes: OUTPUT_FLUSH_BYTES }
     }
 
     /// A response that leaves as one, because its status is known only at its end.
     pub fn whole(bytes: Vec<u8>) -> Output {
-        Output {
-            flush_at_bytes: usize::MAX,
-            ..Output::streamed(bytes)
-        }
+        Output { flush_at_bytes: usize::MAX, ..Output::streamed(bytes) }
     }
 
     /// Append constant bytes.

@@ -41,12 +41,8 @@ pub fn run_pipeline<H: JobHost>(
         Ok(stream) => stream,
         Err(problem) => return Reply::refused(&problem, out),
     };
-    let mut pipeline = Pipeline {
-        host,
-        stream: Some(stream),
-        output: Output::streamed(out),
-        copy: String::new(),
-    };
+    let mut pipeline =
+        Pipeline { host, stream: Some(stream), output: Output::streamed(out), copy: String::new() };
     match pipeline.run(&body.requests) {
         Ok(()) => Reply::ok(CONTENT_TYPE, pipeline.finish(batons)),
         Err(Gone) => {
@@ -101,14 +97,12 @@ impl<H: JobHost> Pipeline<'_, H> {
         if *request == StreamRequest::Close {
             let stream = self.stream.take().expect("only the last request closes");
             self.host.close(stream);
-            self.output
-                .push("{\"type\":\"ok\",\"response\":{\"type\":\"close\"}}");
+            self.output.push("{\"type\":\"ok\",\"response\":{\"type\":\"close\"}}");
             return Ok(());
         }
         let stream = self.stream.as_mut().expect("only the last request closes");
         let start = self.output.bytes.len();
-        self.output
-            .push("{\"type\":\"ok\",\"response\":{\"type\":\"");
+        self.output.push("{\"type\":\"ok\",\"response\":{\"type\":\"");
         if let StreamRequest::Batch(steps) = request {
             self.output.push("batch\",\"result\":");
             batch::run(self.host, stream, steps, &mut self.copy, &mut self.output)?;

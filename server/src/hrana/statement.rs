@@ -52,12 +52,7 @@ fn execute_at<S: SqlStream>(
     end: usize,
 ) -> Result<(), StatementError> {
     let sql = text(stream, &statement.text, copy)?;
-    let mut sink = ResultSink {
-        out,
-        end,
-        has_columns: false,
-        has_rows: false,
-    };
+    let mut sink = ResultSink { out, end, has_columns: false, has_rows: false };
     let executed: Executed =
         stream.execute(sql, &statement.arguments, statement.want_rows, &mut sink)?;
     assert!(sink.has_columns);

@@ -57,10 +57,7 @@ impl Requests<'_, '_> {
     pub fn check(&self, is_stored: impl Fn(i32) -> bool) -> Result<(), Problem> {
         // What the body has changed so far.
         let mut changed = BTreeMap::new();
-        let mut ids = StoredIds {
-            changed: &mut changed,
-            is_stored: &is_stored,
-        };
+        let mut ids = StoredIds { changed: &mut changed, is_stored: &is_stored };
         match self {
             Requests::Pipeline(requests) => requests.iter().try_for_each(|r| ids.request(r)),
             Requests::Batch(steps) => ids.steps(steps),
@@ -137,12 +134,10 @@ pub(super) fn refusal(error: StreamError) -> Problem {
             "the database has as many open streams as it may have; close some",
         )
         .retry_after(1),
-        StreamError::Unavailable => Problem::new(
-            503,
-            "DATABASE_UNAVAILABLE",
-            "the database cannot be opened at the moment",
-        )
-        .retry_after(1),
+        StreamError::Unavailable => {
+            Problem::new(503, "DATABASE_UNAVAILABLE", "the database cannot be opened at the moment")
+                .retry_after(1)
+        }
         // Only resuming answers this, and it has words of its own.
         StreamError::Unknown => Problem::new(400, "BATON_INVALID", "Received an invalid baton"),
     }

@@ -47,9 +47,7 @@ impl<'a> Items<'a> for Named {
 
 fn check_argument_count<E: Error>(index: usize) -> Result<(), E> {
     if index > ARGUMENTS_MAX {
-        return Err(E::custom(format_args!(
-            "a statement has more than {ARGUMENTS_MAX} arguments"
-        )));
+        return Err(E::custom(format_args!("a statement has more than {ARGUMENTS_MAX} arguments")));
     }
     Ok(())
 }
@@ -131,9 +129,7 @@ fn integer<E: Error>(digits: &str) -> Result<i64, E> {
     // `parse` alone would take `+1`.
     match digits.parse() {
         Ok(integer) if !digits.starts_with('+') => Ok(integer),
-        _ => Err(E::custom(
-            "the value of an integer must be a decimal number of 64 bits",
-        )),
+        _ => Err(E::custom("the value of an integer must be a decimal number of 64 bits")),
     }
 }
 

@@ -66,12 +66,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(body_bytes_max: u64) -> Decoder {
-        Decoder {
-            state: State::SizeLine,
-            body_bytes_max,
-            framing_bytes: 0,
-            announced_bytes: 0,
-        }
+        Decoder { state: State::SizeLine, body_bytes_max, framing_bytes: 0, announced_bytes: 0 }
     }
 
     /// Decode what stands in `buffer` from `*body_end` on: body bytes join those before
@@ -134,10 +129,7 @@ impl Decoder {
             };
         };
         let line = &window[..line_bytes];
-        let digits = line
-            .iter()
-            .take_while(|byte| byte.is_ascii_hexdigit())
-            .count();
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (digits, extension) = line.split_at(digits);
         if !(1..=CHUNK_SIZE_DIGITS_MAX).contains(&digits.len()) {
             return Err(bad("a chunk's size is not 1 to 16 hexadecimal digits"));
@@ -145,9 +137,7 @@ impl Decoder {
         let extension_fits = extension.is_empty()
             || (extension[0] == b';'
                 && extension.len() <= CHUNK_EXTENSION_BYTES_MAX
-                && extension
-                    .iter()
-                    .all(|byte| *byte == b'\t' || !byte.is_ascii_control()));
+                && extension.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control()));
         if !extension_fits {
             return Err(bad("a chunk extension is malformed"));
         }
@@ -193,9 +183,7 @@ impl Decoder {
         if window.len() == TRAILER_BYTES_MAX {
             return Err(bad("the trailer section is longer than 4 KiB"));
         }
-        self.state = State::Trailers {
-            scanned_bytes: line_start,
-        };
+        self.state = State::Trailers { scanned_bytes: line_start };
         Ok(0)
     }
 }

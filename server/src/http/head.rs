@@ -351,9 +351,7 @@ fn pick_host<'a>(
 fn pick_framing(found: &Found<'_>, version: Version) -> Result<BodyFraming, Problem> {
     match (found.content_length, found.transfer_encoding) {
         (None, None) => Ok(BodyFraming::Length(0)),
-        (Some(_), Some(_)) => Err(bad(
-            "Content-Length and Transfer-Encoding exclude each other",
-        )),
+        (Some(_), Some(_)) => Err(bad("Content-Length and Transfer-Encoding exclude each other")),
         (Some(digits), None) => {
             let is_number = (1..=CONTENT_LENGTH_DIGITS_MAX).contains(&digits.len())
                 && digits.iter().all(u8::is_ascii_digit);
@@ -397,10 +395,7 @@ fn span(bytes: &[u8], part: &[u8]) -> Span {
     let start = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
     assert!(start <= bytes.len() && part.len() <= bytes.len() - start);
     let position = |at: usize| u16::try_from(at).expect("a head is shorter than 64 KiB");
-    Span {
-        start: position(start),
-        end: position(start + part.len()),
-    }
+    Span { start: position(start), end: position(start + part.len()) }
 }
 
 fn bad(text: &'static str) -> Problem {
@@ -409,11 +404,7 @@ fn bad(text: &'static str) -> Problem {
 
 /// The request target is over its limit.
 pub(super) fn target_too_long() -> Problem {
-    Problem::protocol(
-        414,
-        "HTTP_TARGET_TOO_LONG",
-        "the request target is longer than 8 KiB",
-    )
+    Problem::protocol(414, "HTTP_TARGET_TOO_LONG", "the request target is longer than 8 KiB")
 }
 
 /// The head is over its limits.
@@ -428,11 +419,9 @@ pub(super) fn head_too_large() -> Problem {
 fn bad_tokens(error: httparse::Error) -> Problem {
     match error {
         httparse::Error::TooManyHeaders => head_too_large(),
-        httparse::Error::Version => Problem::protocol(
-            505,
-            "HTTP_VERSION",
-            "the version is neither HTTP/1.0 nor HTTP/1.1",
-        ),
+        httparse::Error::Version => {
+            Problem::protocol(505, "HTTP_VERSION", "the version is neither HTTP/1.0 nor HTTP/1.1")
+        }
         httparse::Error::HeaderName => bad("a header name is malformed"),
         httparse::Error::HeaderValue => bad("a header value is malformed"),
         _ => bad("the request line is malformed"),

@@ -27,13 +27,8 @@ pub enum Progress {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    AwaitHead {
-        scanned_bytes: usize,
-        in_target: bool,
-    },
-    Body {
-        framing: Framing,
-    },
+    AwaitHead { scanned_bytes: usize, in_target: bool },
+    Body { framing: Framing },
     Complete,
     Failed,
 }
@@ -106,10 +101,7 @@ impl RequestReader {
         assert!(buffer.is_empty());
         RequestReader {
             buffer,
-            state: State::AwaitHead {
-                scanned_bytes: 0,
-                in_target: true,
-            },
+            state: State::AwaitHead { scanned_bytes: 0, in_target: true },
             empty_lines: 0,
             head: None,
             head_end: 0,
@@ -123,9 +115,9 @@ impl RequestReader {
     #[must_use]
     pub fn lend_buffer(&mut self) -> Vec<u8> {
         let missing_bytes = match self.state {
-            State::Body {
-                framing: Framing::Length { body_bytes },
-            } => (self.head_end + body_bytes).saturating_sub(self.buffer.len()),
+            State::Body { framing: Framing::Length { body_bytes } } => {
+                (self.head_end + body_bytes).saturating_sub(self.buffer.len())
+            }
             _ => RECEIVE_BYTES,
         };
         let growth_bytes = missing_bytes.min(self.buffer.len().max(RECEIVE_BYTES));
@@ -167,12 +159,7 @@ impl RequestReader {
     /// # Panics
     /// At any other time.
     pub fn limit_body(&mut self, body_bytes_max: u64) {
-        assert!(matches!(
-            self.state,
-            State::Body {
-                framing: Framing::Undecided
-            }
-        ));
+        assert!(matches!(self.state, State::Body { framing: Framing::Undecided }));
         self.body_bytes_max = body_bytes_max;
     }
 
@@ -196,10 +183,9 @@ impl RequestReader {
 
     fn advance_state(&mut self) -> Result<Progress, Problem> {
         match self.state {
-            State::AwaitHead {
-                scanned_bytes,
-                in_target,
-            } => self.await_head(scanned_bytes, in_target),
+            State::AwaitHead { scanned_bytes, in_target } => {
+                self.await_head(scanned_bytes, in_target)
+            }
             State::Body { framing } => self.await_body(framing),
             State::Complete => Ok(Progress::Complete),
             State::Failed => panic!("the connection has failed and must be closed"),
@@ -212,25 +198,17 @@ impl RequestReader {
             true => (0, true),
             false => (scanned, in_target),
         };
-        let Scan {
-            head_end,
-            in_target,
-        } = scan(&self.buffer, scanned, in_target)?;
+        let Scan { head_end, in_target } = scan(&self.buffer, scanned, in_target)?;
         let Some(head_end) = head_end else {
             let scanned_bytes = self.buffer.len();
-            self.state = State::AwaitHead {
-                scanned_bytes,
-                in_target,
-            };
+            self.state = State::AwaitHead { scanned_bytes, in_target };
             return Ok(Progress::NeedMore);
         };
         self.head = Some(head::parse(&self.buffer[..head_end])?);
         self.head_end = head_end;
         self.body_end = head_end;
         self.body_bytes_max = BODY_BYTES_MAX;
-        self.state = State::Body {
-            framing: Framing::Undecided,
-        };
+        self.state = State::Body { framing: Framing::Undecided };
         Ok(Progress::Head)
     }
 
@@ -340,10 +318,7 @@ impl RequestReader {
     }
 
     fn with_bytes(buffer: Vec<u8>) -> RequestReader {
-        RequestReader {
-            buffer,
-            ..RequestReader::default()
-        }
+        RequestReader { buffer, ..RequestReader::default() }
     }
 }
 
@@ -376,16 +351,10 @@ fn scan(buffer: &[u8], scanned: usize, mut in_target: bool) -> Result<Scan, Prob
             (_, false) => continue,
         }
         if buffer[..=index].ends_with(b"\r\n\r\n") {
-            return Ok(Scan {
-                head_end: Some(index + 1),
-                in_target,
-            });
+            return Ok(Scan { head_end: Some(index + 1), in_target });
         }
     }
-    Ok(Scan {
-        head_end: None,
-        in_target,
-    })
+    Ok(Scan { head_end: None, in_target })
 }
 
 fn bad(text: &'static str) -> Problem {

@@ -89,10 +89,7 @@ impl ResponseHead<'_> {
     /// If the status has no body.
     pub fn write(&self, out: &mut Vec<u8>) {
         assert!(self.status >= 200 && !matches!(self.status, 204 | 304));
-        line(
-            out,
-            format_args!("HTTP/1.1 {} {}", self.status, reason(self.status)),
-        );
+        line(out, format_args!("HTTP/1.1 {} {}", self.status, reason(self.status)));
         if let Some(content_type) = self.content_type {
             line(out, format_args!("content-type: {content_type}"));
         }

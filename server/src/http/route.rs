@@ -51,16 +51,9 @@ pub struct Routed {
 /// 404, 405 with the allowed methods, 400 for a name that no tenant can have.
 pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
     if head.method() == Method::Options {
-        return Ok(Routed {
-            endpoint: Endpoint::Preflight,
-            tenant: None,
-        });
+        return Ok(Routed { endpoint: Endpoint::Preflight, tenant: None });
     }
-    let mut segments = head
-        .path()
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .peekable();
+    let mut segments = head.path().split('/').filter(|segment| !segment.is_empty()).peekable();
     let named_by_path = match segments.next_if_eq(&"db") {
         Some(_) => Some(segments.next().ok_or_else(Problem::not_found)?),
         None => None,
@@ -84,23 +77,18 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
     };
     match endpoint {
         Endpoint::Health | Endpoint::Version | Endpoint::Probe => match head.method() {
-            Method::Get | Method::Head => Ok(Routed {
-                endpoint,
-                tenant: None,
-            }),
+            Method::Get | Method::Head => Ok(Routed { endpoint, tenant: None }),
             _ => Err(Problem::wrong_method("GET, HEAD, OPTIONS")),
         },
-        _ if head.method() == Method::Post => Ok(Routed {
-            endpoint,
-            tenant: Some(tenant(head, named_by_path)?),
-        }),
+        _ if head.method() == Method::Post => {
+            Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })
+        }
         _ => Err(Problem::wrong_method("POST, OPTIONS")),
     }
 }
 
 fn tenant(head: &Head<'_>, named_by_path: Option<&str>) -> Result<TenantName, Problem> {
-    let name = named_by_path
-        .or_else(|| head.namespace())
-        .or_else(|| head.host().and_then(tenant_label));
+    let name =
+        named_by_path.or_else(|| head.namespace()).or_else(|| head.host().and_then(tenant_label));
     name.map_or_else(|| Ok(TenantName::default_tenant()), TenantName::new)
 }

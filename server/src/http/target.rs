@@ -26,11 +26,7 @@ pub fn parse(target: &str, is_options: bool) -> Result<Target<'_>, Problem> {
         return Err(bad_target());
     }
     if target == "*" && is_options {
-        return Ok(Target {
-            authority: None,
-            path: target,
-            query: None,
-        });
+        return Ok(Target { authority: None, path: target, query: None });
     }
     let (authority, rest) = if target.starts_with('/') {
         (None, target)
@@ -50,11 +46,7 @@ pub fn parse(target: &str, is_options: bool) -> Result<Target<'_>, Problem> {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
-    Ok(Target {
-        authority,
-        path,
-        query,
-    })
+    Ok(Target { authority, path, query })
 }
 
 /// `uri-host [":" port]` with a host that is not empty.
@@ -82,9 +74,7 @@ fn is_registered_name(name: &str) -> bool {
 
 /// An IPv6 address in brackets. Future address forms (`[v1.…]`) do not exist.
 fn is_address_literal(name: &str) -> bool {
-    let inner = name
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
@@ -92,10 +82,7 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     // An IPv6 literal holds colons; the port's colon stands after its bracket.
     let name_end = host.rfind(']').map_or(0, |bracket| bracket + 1);
     match host[name_end..].find(':') {
-        Some(colon) => (
-            &host[..name_end + colon],
-            Some(&host[name_end + colon + 1..]),
-        ),
+        Some(colon) => (&host[..name_end + colon], Some(&host[name_end + colon + 1..])),
         None => (host, None),
     }
 }

@@ -35,10 +35,7 @@ impl TenantName {
             bytes[index] = byte;
         }
         let length_bytes = u8::try_from(name.len()).expect("64 fits in 8 bits");
-        Ok(TenantName {
-            bytes,
-            length_bytes,
-        })
+        Ok(TenantName { bytes, length_bytes })
     }
 
     /// The name for [`TenantName::DEFAULT`].

@@ -172,9 +172,7 @@ fn bind(
     }
     for (name, argument) in &arguments.named {
         let names = ["", ":", "@", "$"].map(|prefix| format!("{prefix}{name}"));
-        let index = names
-            .iter()
-            .find_map(|name| statement.parameter_index(name).ok().flatten());
+        let index = names.iter().find_map(|name| statement.parameter_index(name).ok().flatten());
         let index = index.ok_or_else(|| invalid("no such parameter"))?;
         let bound = statement.raw_bind_parameter(index, Bound(argument));
         bound.map_err(|error| failed(&error))?;
@@ -196,10 +194,9 @@ impl SqlStream for Stream {
         let column_count = statement.column_count();
         {
             let columns: Vec<_> = statement.columns().collect();
-            let mut columns = columns.iter().map(|column| Column {
-                name: column.name(),
-                declared_type: column.decl_type(),
-            });
+            let mut columns = columns
+                .iter()
+                .map(|column| Column { name: column.name(), declared_type: column.decl_type() });
             sink.columns(&mut columns)?;
         }
         let mut rows = statement.raw_query();
@@ -233,12 +230,8 @@ impl SqlStream for Stream {
             .map(|index| statement.parameter_name(index).map(str::to_owned))
             .collect();
         let columns = statement.columns();
-        let columns = columns.map(|column| {
-            (
-                column.name().to_owned(),
-                column.decl_type().map(str::to_owned),
-            )
-        });
+        let columns =
+            columns.map(|column| (column.name().to_owned(), column.decl_type().map(str::to_owned)));
         Ok(Description {
             parameters,
             columns: columns.collect(),
@@ -253,10 +246,7 @@ impl SqlStream for Stream {
 
     fn store_sql(&mut self, sql_id: i32, sql: &str) -> Result<(), StatementError> {
         if sql.len() > 5000 {
-            return Err(StatementError::new(
-                "SQL_STORE_TOO_LARGE",
-                "the text is too long",
-            ));
+            return Err(StatementError::new("SQL_STORE_TOO_LARGE", "the text is too long"));
         }
         let before = self.stored.insert(sql_id, sql.to_owned());
         assert_eq!(before, None, "the protocol checks ids");

@@ -110,10 +110,7 @@ impl Content {
 
     /// Indexes of the blocks from `first` on.
     pub fn indexes_from(&self, first: u64) -> Vec<u64> {
-        self.blocks
-            .range(first..)
-            .map(|(index, _)| *index)
-            .collect()
+        self.blocks.range(first..).map(|(index, _)| *index).collect()
     }
 
     /// All bytes.

@@ -145,11 +145,8 @@ impl SimulatedDisk {
     fn open_files(&self) -> Vec<FileId> {
         let slots = self.slots.iter().enumerate();
         let open = slots.filter(|(_, slot)| slot.description.is_some());
-        open.map(|(index, slot)| FileId {
-            index: index as u32,
-            generation: slot.generation,
-        })
-        .collect()
+        open.map(|(index, slot)| FileId { index: index as u32, generation: slot.generation })
+            .collect()
     }
 
     fn lose_power(&mut self, mode: CrashMode, in_flight: Vec<InFlightWrite>, draws: &mut Draws) {
@@ -180,11 +177,7 @@ impl SimulatedDisk {
             };
             assert!(!file.state.volatile);
             file.named = true;
-            let mut crash = Crash {
-                draws,
-                entity: *entity,
-                sector_bytes,
-            };
+            let mut crash = Crash { draws, entity: *entity, sector_bytes };
             file.state.lose_power(mode, &mut crash);
         }
         self.count_blocks();
@@ -195,12 +188,7 @@ impl SimulatedDisk {
             return;
         }
         let node = self.description(write.file).node;
-        let mark = Mark {
-            in_flight: true,
-            ..self.mark()
-        };
-        self.file_mut(node)
-            .state
-            .write(write.offset, &write.bytes, mark);
+        let mark = Mark { in_flight: true, ..self.mark() };
+        self.file_mut(node).state.write(write.offset, &write.bytes, mark);
     }
 }

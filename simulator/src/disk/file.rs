@@ -80,8 +80,7 @@ impl FileState {
             let index = position / BLOCK as u64;
             let within = (position % BLOCK as u64) as usize;
             let step = (BLOCK - within).min(bytes.len() - done);
-            self.view
-                .write_within(index, within, &bytes[done..done + step]);
+            self.view.write_within(index, within, &bytes[done..done + step]);
             let sectors = sector_mask(within, step, mark.sector_bytes);
             self.add_version(index, sectors, mark, false);
             done += step;
@@ -124,12 +123,7 @@ impl FileState {
         let shrink = size_bytes < self.view.size_bytes();
         self.view.set_size(size_bytes);
         if !self.volatile {
-            self.pending_sizes.push(PendingSize {
-                stamp,
-                size_bytes,
-                shrink,
-                clean: false,
-            });
+            self.pending_sizes.push(PendingSize { stamp, size_bytes, shrink, clean: false });
         }
     }
 
@@ -167,14 +161,7 @@ impl FileState {
                 continue;
             };
             let wanted = |version: &Version| version.stamp == stamp;
-            commit_block(
-                &mut self.durable,
-                index,
-                versions,
-                stamp,
-                sector_bytes,
-                wanted,
-            );
+            commit_block(&mut self.durable, index, versions, stamp, sector_bytes, wanted);
             if versions.is_empty() {
                 self.pending.remove(&index);
             }
@@ -320,11 +307,7 @@ impl FileState {
         *self = FileState::default();
         self.volatile = true;
         if !bytes.is_empty() {
-            let mark = Mark {
-                stamp: 0,
-                sector_bytes: BLOCK,
-                in_flight: false,
-            };
+            let mark = Mark { stamp: 0, sector_bytes: BLOCK, in_flight: false };
             self.write(0, bytes, mark);
         }
         self.durable = self.view.clone();
@@ -383,11 +366,7 @@ fn commit_block(
     wanted: impl Fn(&Version) -> bool,
 ) {
     let mut covered = 0u8;
-    for version in versions
-        .iter_mut()
-        .rev()
-        .filter(|version| version.stamp <= stamp)
-    {
+    for version in versions.iter_mut().rev().filter(|version| version.stamp <= stamp) {
         let taken = version.sectors & !covered;
         if wanted(version) {
             copy_sectors(durable, index, version, taken, sector_bytes);

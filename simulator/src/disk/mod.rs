@@ -131,11 +131,7 @@ impl SimulatedDisk {
 
     fn mark(&mut self) -> Mark {
         self.next_stamp += 1;
-        Mark {
-            stamp: self.next_stamp - 1,
-            sector_bytes: self.sector_bytes,
-            in_flight: false,
-        }
+        Mark { stamp: self.next_stamp - 1, sector_bytes: self.sector_bytes, in_flight: false }
     }
 
     /// The number of an open file's node, for draws and the trace.
@@ -246,10 +242,7 @@ impl SimulatedDisk {
     }
 
     fn create_named(&mut self, name: Name) -> io::Result<NodeId> {
-        let file = FileNode {
-            named: true,
-            ..FileNode::default()
-        };
+        let file = FileNode { named: true, ..FileNode::default() };
         let node = self.add_node(Node::File(Box::new(file)))?;
         let stamp = self.mark().stamp;
         self.names.link(name, node, stamp);
@@ -258,19 +251,13 @@ impl SimulatedDisk {
 
     fn add_description(&mut self, description: Description) -> FileId {
         let index = self.free_slots.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                description: None,
-            });
+            self.slots.push(Slot { generation: 0, description: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
         assert!(slot.description.is_none());
         slot.description = Some(description);
-        FileId {
-            index,
-            generation: slot.generation,
-        }
+        FileId { index, generation: slot.generation }
     }
 
     /// As `Disk::close_file`.

@@ -148,10 +148,7 @@ impl Names {
     /// Nodes that any name, durable, seen or pending, refers to.
     pub fn referenced(&self) -> BTreeSet<NodeId> {
         let named = self.view.values().chain(self.durable.values()).copied();
-        let pending = self
-            .pending
-            .iter()
-            .filter_map(|operation| operation.change.node());
+        let pending = self.pending.iter().filter_map(|operation| operation.change.node());
         named.chain(pending).collect()
     }
 

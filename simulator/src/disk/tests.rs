@@ -9,19 +9,13 @@ use super::{CrashMode, InFlightWrite, SimulatedDisk};
 use crate::draws::Draws;
 use crate::faults::{Faults, NamespaceModel};
 
-const WRITE: OpenOptions = OpenOptions {
-    create: Create::IfMissing,
-    write: true,
-    ..OpenOptions::READ
-};
+const WRITE: OpenOptions =
+    OpenOptions { create: Create::IfMissing, write: true, ..OpenOptions::READ };
 
 const BLOCK: usize = super::BLOCK;
 
 fn disk(model: NamespaceModel) -> SimulatedDisk {
-    SimulatedDisk::new(&Faults {
-        namespace_model: model,
-        ..Faults::calm()
-    })
+    SimulatedDisk::new(&Faults { namespace_model: model, ..Faults::calm() })
 }
 
 fn open(disk: &mut SimulatedDisk, path: &str, options: OpenOptions) -> FileId {
@@ -50,8 +44,7 @@ fn bytes(disk: &SimulatedDisk, path: &str) -> Option<Vec<u8>> {
 /// A file `f` of three durable blocks of 1s, over which 2s and then 3s were written, not synced.
 fn overwritten() -> (SimulatedDisk, FileId) {
     let mut disk = disk(NamespaceModel::Posix);
-    disk.plant(Path::new("f"), &[1; 3 * BLOCK])
-        .expect("planted");
+    disk.plant(Path::new("f"), &[1; 3 * BLOCK]).expect("planted");
     let file = open(&mut disk, "f", WRITE);
     for byte in [2, 3] {
         for index in 0..3 {
@@ -86,22 +79,10 @@ fn a_prefix_keeps_the_order_of_writes() {
         crash(&mut disk, CrashMode::PowerPrefix, seed);
         let bytes = bytes(&disk, "f").expect("it is there");
         let blocks: Vec<u8> = bytes.chunks(BLOCK).map(|block| block[0]).collect();
-        assert!(
-            bytes
-                .chunks(BLOCK)
-                .all(|block| block.iter().all(|byte| *byte == block[0]))
-        );
+        assert!(bytes.chunks(BLOCK).all(|block| block.iter().all(|byte| *byte == block[0])));
         found.insert(blocks);
     }
-    let prefixes = [
-        [1, 1, 1],
-        [2, 1, 1],
-        [2, 2, 1],
-        [2, 2, 2],
-        [3, 2, 2],
-        [3, 3, 2],
-        [3, 3, 3],
-    ];
+    let prefixes = [[1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 2, 2], [3, 2, 2], [3, 3, 2], [3, 3, 3]];
     assert_eq!(found, prefixes.map(|blocks| blocks.to_vec()).into());
 }
 
@@ -111,11 +92,7 @@ fn random_sectors_mix_all_versions_within_a_block() {
     crash(&mut disk, CrashMode::PowerSectors, 3);
     let bytes = bytes(&disk, "f").expect("it is there");
     let sectors: Vec<u8> = bytes.chunks(512).map(|sector| sector[0]).collect();
-    assert!(
-        bytes
-            .chunks(512)
-            .all(|sector| sector.iter().all(|byte| *byte == sector[0]))
-    );
+    assert!(bytes.chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
     let seen: BTreeSet<u8> = sectors.into_iter().collect();
     assert_eq!(seen, BTreeSet::from([1, 2, 3]));
 }
@@ -142,10 +119,7 @@ fn a_sync_survives_every_mode_and_covers_only_what_was_before() {
 fn a_data_sync_write_is_durable_with_its_size_and_nothing_else_is() {
     for mode in CrashMode::ALL {
         let (mut disk, _) = overwritten();
-        let synced = OpenOptions {
-            data_sync: true,
-            ..WRITE
-        };
+        let synced = OpenOptions { data_sync: true, ..WRITE };
         let file = open(&mut disk, "f", synced);
         let end = 3 * BLOCK as u64;
         disk.write(file, end, &[9; 700]).expect("written");
@@ -190,11 +164,7 @@ fn sizes_are_old_or_new_after_a_power_loss() {
         crash(&mut disk, CrashMode::PowerSectors, seed);
         let bytes = bytes(&disk, "f").expect("it is there");
         found.insert(bytes.len());
-        let old_bytes = if bytes.len() == 3 * BLOCK {
-            bytes.len()
-        } else {
-            100
-        };
+        let old_bytes = if bytes.len() == 3 * BLOCK { bytes.len() } else { 100 };
         assert!(bytes[..old_bytes].iter().all(|byte| *byte == 3));
         assert!(bytes[old_bytes..].iter().all(|byte| *byte == 0));
     }
@@ -208,11 +178,7 @@ fn writes_in_flight_tear_and_turn_into_garbage() {
     for seed in 0..50 {
         let (mut disk, file) = overwritten();
         sync(&mut disk, file);
-        let write = InFlightWrite {
-            file,
-            offset: 0,
-            bytes: vec![7; BLOCK],
-        };
+        let write = InFlightWrite { file, offset: 0, bytes: vec![7; BLOCK] };
         let mode = CrashMode::PowerGarbage;
         disk.crash(mode, vec![write], &BTreeSet::new(), &mut Draws::new(seed));
         let bytes = bytes(&disk, "f").expect("it is there");
@@ -227,25 +193,15 @@ fn writes_in_flight_tear_and_turn_into_garbage() {
 
 #[test]
 fn a_killed_process_keeps_its_lock_while_a_direct_write_is_in_flight() {
-    let locked = OpenOptions {
-        direct: true,
-        lock: true,
-        ..WRITE
-    };
+    let locked = OpenOptions { direct: true, lock: true, ..WRITE };
     let mut late_count = 0;
     for seed in 0..50 {
         let mut disk = disk(NamespaceModel::Posix);
         let file = open(&mut disk, "log", locked);
         disk.write(file, 0, &[1; BLOCK]).expect("written");
-        let refused = disk
-            .open(Path::new("log"), locked)
-            .expect_err("it is locked");
+        let refused = disk.open(Path::new("log"), locked).expect_err("it is locked");
         assert_eq!(refused.kind(), std::io::ErrorKind::WouldBlock);
-        let write = InFlightWrite {
-            file,
-            offset: 0,
-            bytes: vec![2; BLOCK],
-        };
+        let write = InFlightWrite { file, offset: 0, bytes: vec![2; BLOCK] };
         let mut draws = Draws::new(seed);
         let none = BTreeSet::new();
         let late = disk.crash(CrashMode::Kill, vec![write], &none, &mut draws);
@@ -323,8 +279,7 @@ fn a_rename_is_atomic_and_never_loses_both_files() {
             let mut disk = disk(model);
             disk.plant(Path::new("old"), b"old").expect("planted");
             disk.plant(Path::new("new"), b"new").expect("planted");
-            disk.rename(Path::new("new"), Path::new("old"))
-                .expect("renamed");
+            disk.rename(Path::new("new"), Path::new("old")).expect("renamed");
             let again = open(&mut disk, "new", WRITE);
             disk.write(again, 0, b"again").expect("written");
             crash(&mut disk, CrashMode::PowerSectors, seed);
@@ -357,10 +312,7 @@ fn a_removed_file_comes_back_with_its_durable_bytes() {
 fn unnamed_files_vanish_with_their_handle_and_with_any_crash() {
     for mode in CrashMode::ALL {
         let mut disk = disk(NamespaceModel::Posix);
-        let unnamed = OpenOptions {
-            create: Create::Unnamed,
-            ..WRITE
-        };
+        let unnamed = OpenOptions { create: Create::Unnamed, ..WRITE };
         let first = open(&mut disk, "", unnamed);
         let second = open(&mut disk, "", unnamed);
         disk.write(first, 0, &[1; BLOCK]).expect("written");
@@ -374,37 +326,27 @@ fn unnamed_files_vanish_with_their_handle_and_with_any_crash() {
 
 #[test]
 fn a_full_disk_writes_short_then_refuses() {
-    let mut disk = SimulatedDisk::new(&Faults {
-        disk_bytes_max: 6 * BLOCK as u64,
-        ..Faults::calm()
-    });
+    let mut disk =
+        SimulatedDisk::new(&Faults { disk_bytes_max: 6 * BLOCK as u64, ..Faults::calm() });
     let file = open(&mut disk, "f", WRITE);
     let count = disk.write(file, 0, &[1; 6 * BLOCK]).expect("a part fits");
     assert_eq!(count, 4 * BLOCK);
-    let full = disk
-        .write(file, 4 * BLOCK as u64, &[1; 10])
-        .expect_err("full");
+    let full = disk.write(file, 4 * BLOCK as u64, &[1; 10]).expect_err("full");
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    disk.write(file, 0, &[2; BLOCK])
-        .expect("overwriting needs no space");
+    disk.write(file, 0, &[2; BLOCK]).expect("overwriting needs no space");
     assert!(disk.allocate(file, 5 * BLOCK as u64).is_err());
     assert!(disk.open(Path::new("g"), WRITE).is_err());
     disk.truncate(file, BLOCK as u64).expect("cut");
     assert_eq!(disk.used_bytes(), 3 * BLOCK as u64);
-    disk.allocate(file, 4 * BLOCK as u64)
-        .expect("there is room");
+    disk.allocate(file, 4 * BLOCK as u64).expect("there is room");
     assert_eq!(disk.used_bytes(), 6 * BLOCK as u64);
 }
 
 #[test]
 fn damage_reaches_reads_and_the_durable_bytes() {
     let (mut disk, _) = overwritten();
-    disk.damage(Path::new("f"), 4_095, &[8, 8])
-        .expect("damaged");
-    assert_eq!(
-        bytes(&disk, "f").expect("there")[4_094..4_098],
-        [3, 8, 8, 3]
-    );
+    disk.damage(Path::new("f"), 4_095, &[8, 8]).expect("damaged");
+    assert_eq!(bytes(&disk, "f").expect("there")[4_094..4_098], [3, 8, 8, 3]);
     let durable = disk.durable_bytes(Path::new("f")).expect("there");
     assert_eq!(durable[4_094..4_098], [1, 8, 8, 1]);
     assert!(disk.damage(Path::new("f"), 3 * BLOCK as u64, &[8]).is_err());
@@ -419,11 +361,7 @@ fn a_shrink_that_a_failed_sync_refused_goes_along_with_the_next_size() {
     disk.fail_sync(file, stamp);
     sync(&mut disk, file);
     let durable = disk.durable_bytes(Path::new("f")).expect("there");
-    assert_eq!(
-        durable,
-        vec![3; 3 * BLOCK],
-        "the kernel believes it is done"
-    );
+    assert_eq!(durable, vec![3; 3 * BLOCK], "the kernel believes it is done");
     disk.truncate(file, 100).expect("grown");
     sync(&mut disk, file);
     crash(&mut disk, CrashMode::PowerAllLost, 1);
@@ -455,10 +393,7 @@ fn act(disk: &mut SimulatedDisk, draws: &mut Draws) {
         2 => drop(disk.remove(path)),
         3 => drop(disk.sync_directory(directory, stamp)),
         _ => {
-            let options = OpenOptions {
-                data_sync: below(4) == 0,
-                ..WRITE
-            };
+            let options = OpenOptions { data_sync: below(4) == 0, ..WRITE };
             let Ok((file, _)) = disk.open(path, options) else {
                 return;
             };
@@ -499,11 +434,7 @@ fn drawn_operations_keep_the_books_and_what_a_crash_owes() {
         let before = contents(&disk);
         let mut kept = disk.clone();
         crash(&mut kept, CrashMode::Kill, seed);
-        assert_eq!(
-            contents(&kept),
-            before,
-            "a kill with nothing in flight loses nothing"
-        );
+        assert_eq!(contents(&kept), before, "a kill with nothing in flight loses nothing");
         crash(&mut kept, CrashMode::PowerAllKept, seed);
         assert_eq!(contents(&kept), before, "seed {seed}: all was kept");
         // Synced, it survives the worst.

@@ -133,21 +133,10 @@ impl<W> SimulatedIo<W> {
         mode: CrashMode,
         writes: &mut Vec<InFlightWrite>,
     ) {
-        if let Operation::Transfer {
-            file,
-            offset,
-            buffer,
-            write_hash: Some(_),
-            ..
-        } = operation
-        {
+        if let Operation::Transfer { file, offset, buffer, write_hash: Some(_), .. } = operation {
             let possible = self.disk.check_transfer(*file, *offset, buffer.len(), true);
             if possible.is_ok() {
-                writes.push(InFlightWrite {
-                    file: *file,
-                    offset: *offset,
-                    bytes: buffer.to_vec(),
-                });
+                writes.push(InFlightWrite { file: *file, offset: *offset, bytes: buffer.to_vec() });
             }
             return;
         }
@@ -188,18 +177,12 @@ impl<W> SimulatedIo<W> {
 
     /// A write of a killed process reaches the disk, and lets go of its description.
     pub(super) fn land(&mut self, write: &LateWrite) {
-        assert!(
-            self.disk.is_open(write.file),
-            "a power loss takes late writes along"
-        );
+        assert!(self.disk.is_open(write.file), "a power loss takes late writes along");
         let entity = self.disk.entity(write.file);
         let bytes: usize = write.pieces.iter().map(|piece| piece.1.len()).sum();
         self.record(Kind::LateLanding, entity, bytes as u64, 0, false);
         self.disk.land(write);
-        let left = self
-            .late_files
-            .get_mut(&write.file)
-            .expect("it was counted");
+        let left = self.late_files.get_mut(&write.file).expect("it was counted");
         *left -= 1;
         if *left == 0 {
             self.late_files.remove(&write.file);

@@ -40,32 +40,17 @@ impl<W> SimulatedIo<W> {
         let token = pending.token;
         match pending.operation {
             Operation::Accept { listener, done } => self.finish_accept(token, listener, done),
-            Operation::Receive {
-                socket,
-                buffer,
-                done,
-            } => self.finish_receive(token, socket, buffer, done),
-            Operation::Send { .. } => self.finish_send(pending),
-            Operation::Open {
-                path,
-                options,
-                done,
-            } => {
-                let result = self.open_now(&path, options);
-                let entity = result
-                    .as_ref()
-                    .map_or(0, |opened| self.disk.entity(opened.0));
-                self.record(Kind::Open, entity, 0, 0, result.is_err());
-                self.ready
-                    .push_back(Ready::Opened(token, done, Opened { result }));
+            Operation::Receive { socket, buffer, done } => {
+                self.finish_receive(token, socket, buffer, done)
             }
-            Operation::Transfer {
-                file,
-                offset,
-                mut buffer,
-                write_hash,
-                done,
-            } => {
+            Operation::Send { .. } => self.finish_send(pending),
+            Operation::Open { path, options, done } => {
+                let result = self.open_now(&path, options);
+                let entity = result.as_ref().map_or(0, |opened| self.disk.entity(opened.0));
+                self.record(Kind::Open, entity, 0, 0, result.is_err());
+                self.ready.push_back(Ready::Opened(token, done, Opened { result }));
+            }
+            Operation::Transfer { file, offset, mut buffer, write_hash, done } => {
                 let place = Place { file, offset };
                 let result = match write_hash {
                     Some(hash) => self.write_now(place, &buffer, hash),
@@ -73,16 +58,14 @@ impl<W> SimulatedIo<W> {
                 };
                 self.end_on(file);
                 let transferred = Transferred { buffer, result };
-                self.ready
-                    .push_back(Ready::Transferred(token, done, transferred));
+                self.ready.push_back(Ready::Transferred(token, done, transferred));
             }
             Operation::Change { change, done } => {
                 let result = self.change_now(&change);
                 if let Some(file) = change.file() {
                     self.end_on(file);
                 }
-                self.ready
-                    .push_back(Ready::Done(token, done, Done { result }));
+                self.ready.push_back(Ready::Done(token, done, Done { result }));
             }
         }
     }
@@ -144,8 +127,7 @@ impl<W> SimulatedIo<W> {
         let socket = result.as_ref().ok().map(|accepted| accepted.0);
         let connection = socket.and_then(|socket| self.network.connection_of(socket));
         self.record(Kind::Accept, connection.unwrap_or(0), 0, 0, result.is_err());
-        self.ready
-            .push_back(Ready::Accepted(token, done, Accepted { result }));
+        self.ready.push_back(Ready::Accepted(token, done, Accepted { result }));
     }
 
     /// One try to accept; `None` if nobody is there.
@@ -176,16 +158,8 @@ impl<W> SimulatedIo<W> {
         let received = self.with_network(|network, around| network.receive(socket, room, around));
         let result = match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let operation = Operation::Receive {
-                    socket,
-                    buffer,
-                    done,
-                };
-                let pending = Pending {
-                    token,
-                    operation,
-                    failure: None,
-                };
+                let operation = Operation::Receive { socket, buffer, done };
+                let pending = Pending { token, operation, failure: None };
                 self.receives.insert(socket, pending);
                 return;
             }
@@ -200,19 +174,11 @@ impl<W> SimulatedIo<W> {
         let connection = self.network.connection_of(socket).unwrap_or(0);
         self.record(Kind::Receive, connection, length, hash, result.is_err());
         let result = result.map(|bytes| bytes.len());
-        self.ready
-            .push_back(Ready::Received(token, done, Received { buffer, result }));
+        self.ready.push_back(Ready::Received(token, done, Received { buffer, result }));
     }
 
     fn finish_send(&mut self, pending: Pending<W>) {
-        let Operation::Send {
-            socket,
-            buffer,
-            offset,
-            hash,
-            done,
-        } = pending.operation
-        else {
+        let Operation::Send { socket, buffer, offset, hash, done } = pending.operation else {
             unreachable!("called for sends only");
         };
         let bytes = &buffer[offset..];
@@ -221,32 +187,16 @@ impl<W> SimulatedIo<W> {
         if let Err(error) = &result
             && error.kind() == io::ErrorKind::WouldBlock
         {
-            let operation = Operation::Send {
-                socket,
-                buffer,
-                offset,
-                hash,
-                done,
-            };
-            let parked = Pending {
-                operation,
-                ..pending
-            };
+            let operation = Operation::Send { socket, buffer, offset, hash, done };
+            let parked = Pending { operation, ..pending };
             self.sends.insert(socket, parked);
             return;
         }
         let count = *result.as_ref().unwrap_or(&0);
         let sent_hash = hash_bytes(&bytes[..count]);
         let connection = self.network.connection_of(socket).unwrap_or(0);
-        self.record(
-            Kind::Send,
-            connection,
-            count as u64,
-            sent_hash,
-            result.is_err(),
-        );
-        self.ready
-            .push_back(Ready::Sent(pending.token, done, Sent { buffer, result }));
+        self.record(Kind::Send, connection, count as u64, sent_hash, result.is_err());
+        self.ready.push_back(Ready::Sent(pending.token, done, Sent { buffer, result }));
     }
 
     /// Whether a fault of this rate strikes now; if so, it stands in the trace.
@@ -280,11 +230,7 @@ impl<W> SimulatedIo<W> {
     /// How many of `whole` bytes a transfer moves; direct ones end at a block.
     fn short_count(&mut self, file: FileId, whole: usize) -> usize {
         let entity = self.disk.entity(file);
-        let unit = if self.disk.options(file).direct {
-            BLOCK_BYTES
-        } else {
-            1
-        };
+        let unit = if self.disk.options(file).direct { BLOCK_BYTES } else { 1 };
         let rate = self.faults.disk_short_per_million;
         if whole <= unit || !self.draws.chance(Stream::DiskCount, entity, rate) {
             return whole;
@@ -305,14 +251,9 @@ impl<W> SimulatedIo<W> {
 
     fn try_read(&mut self, place: Place, buffer: &mut Buffer) -> io::Result<usize> {
         let Place { file, offset } = place;
-        self.disk
-            .check_transfer(file, offset, buffer.len(), false)?;
+        self.disk.check_transfer(file, offset, buffer.len(), false)?;
         let entity = self.disk.entity(file);
-        if self.fault(
-            Stream::ReadFault,
-            entity,
-            self.faults.read_error_per_million,
-        ) {
+        if self.fault(Stream::ReadFault, entity, self.faults.read_error_per_million) {
             return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
         }
         let limit = self.short_count(file, buffer.len());
@@ -334,11 +275,7 @@ impl<W> SimulatedIo<W> {
         self.disk.check_transfer(file, offset, bytes.len(), true)?;
         let entity = self.disk.entity(file);
         self.check_space(entity)?;
-        if self.fault(
-            Stream::WriteFault,
-            entity,
-            self.faults.write_error_per_million,
-        ) {
+        if self.fault(Stream::WriteFault, entity, self.faults.write_error_per_million) {
             // It failed, and some of its sectors are written all the same.
             let sectors = bytes.len().div_ceil(self.faults.sector_bytes);
             let kept = self.draws.index(Stream::WriteFault, entity, sectors + 1);
@@ -366,21 +303,13 @@ impl<W> SimulatedIo<W> {
     fn try_change(&mut self, change: &Change, entity: u64) -> io::Result<()> {
         match change {
             Change::Sync { file, stamp } => {
-                if self.fault(
-                    Stream::SyncFault,
-                    entity,
-                    self.faults.sync_error_per_million,
-                ) {
+                if self.fault(Stream::SyncFault, entity, self.faults.sync_error_per_million) {
                     self.disk.fail_sync(*file, *stamp);
                     return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
                 }
             }
             Change::SyncDirectory { .. } => {
-                if self.fault(
-                    Stream::SyncFault,
-                    entity,
-                    self.faults.sync_error_per_million,
-                ) {
+                if self.fault(Stream::SyncFault, entity, self.faults.sync_error_per_million) {
                     return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
                 }
             }

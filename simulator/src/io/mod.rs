@@ -183,13 +183,7 @@ impl<W> SimulatedIo<W> {
     }
 
     fn record(&mut self, kind: Kind, entity: u64, length: u64, payload_hash: u64, failed: bool) {
-        let event = TraceEvent {
-            kind,
-            entity,
-            length,
-            payload_hash,
-            failed,
-        };
+        let event = TraceEvent { kind, entity, length, payload_hash, failed };
         self.trace.record(self.now, self.draws.total(), event);
     }
 
@@ -198,11 +192,8 @@ impl<W> SimulatedIo<W> {
         &mut self,
         call: impl FnOnce(&mut Network, &mut Surroundings<'_>) -> R,
     ) -> R {
-        let mut around = Surroundings {
-            now: self.now,
-            draws: &mut self.draws,
-            faults: &self.faults,
-        };
+        let mut around =
+            Surroundings { now: self.now, draws: &mut self.draws, faults: &self.faults };
         let result = call(&mut self.network, &mut around);
         for signal in std::mem::take(&mut self.network.outbox) {
             self.heed(signal);

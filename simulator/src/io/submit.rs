@@ -44,11 +44,7 @@ impl<W> SimulatedIo<W> {
     fn pending(&mut self, token: Token, operation: Operation<W>) -> Pending<W> {
         self.in_flight += 1;
         self.submitted += 1;
-        Pending {
-            token,
-            operation,
-            failure: self.doomed_since.map(|_| DOOMED),
-        }
+        Pending { token, operation, failure: self.doomed_since.map(|_| DOOMED) }
     }
 
     pub(super) fn schedule_failure(&mut self, pending: Pending<W>) {
@@ -125,11 +121,7 @@ impl<W> Network<W> for SimulatedIo<W> {
         done: Callback<W, Self, Received>,
     ) {
         assert!(buffer.capacity() > buffer.len(), "a receive needs room");
-        let operation = Operation::Receive {
-            socket,
-            buffer,
-            done,
-        };
+        let operation = Operation::Receive { socket, buffer, done };
         let pending = self.pending(token, operation);
         if pending.failure.is_some() {
             self.schedule_failure(pending);
@@ -153,13 +145,7 @@ impl<W> Network<W> for SimulatedIo<W> {
     ) {
         assert!(offset < buffer.len(), "a send needs bytes");
         let hash = hash_bytes(&buffer[offset..]);
-        let operation = Operation::Send {
-            socket,
-            buffer,
-            offset,
-            hash,
-            done,
-        };
+        let operation = Operation::Send { socket, buffer, offset, hash, done };
         let pending = self.pending(token, operation);
         if pending.failure.is_some() {
             self.schedule_failure(pending);
@@ -213,11 +199,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
         options: OpenOptions,
         done: Callback<W, Self, Opened>,
     ) {
-        let operation = Operation::Open {
-            path: path.to_owned(),
-            options,
-            done,
-        };
+        let operation = Operation::Open { path: path.to_owned(), options, done };
         let at = self.disk_end(0);
         self.submit_at(token, operation, at);
     }
@@ -232,13 +214,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
     ) {
         buffer.fill(POISON);
         let at = self.transfer_end(file);
-        let operation = Operation::Transfer {
-            file,
-            offset,
-            buffer,
-            write_hash: None,
-            done,
-        };
+        let operation = Operation::Transfer { file, offset, buffer, write_hash: None, done };
         self.submit_at(token, operation, at);
     }
 
@@ -292,18 +268,12 @@ impl<W> Disk<W> for SimulatedIo<W> {
     }
 
     fn sync_directory(&mut self, token: Token, path: &Path, done: Callback<W, Self, Done>) {
-        let change = Change::SyncDirectory {
-            path: path.to_owned(),
-            stamp: self.disk.stamp(),
-        };
+        let change = Change::SyncDirectory { path: path.to_owned(), stamp: self.disk.stamp() };
         self.submit_change(token, change, done);
     }
 
     fn rename(&mut self, token: Token, from: &Path, to: &Path, done: Callback<W, Self, Done>) {
-        let change = Change::Rename {
-            from: from.to_owned(),
-            to: to.to_owned(),
-        };
+        let change = Change::Rename { from: from.to_owned(), to: to.to_owned() };
         self.submit_change(token, change, done);
     }
 
@@ -327,10 +297,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
 impl<W> SimulatedIo<W> {
     /// An operation on a file is over.
     pub(super) fn end_on(&mut self, file: FileId) {
-        let busy = self
-            .busy_files
-            .get_mut(&file)
-            .expect("the operation was counted");
+        let busy = self.busy_files.get_mut(&file).expect("the operation was counted");
         *busy -= 1;
         if *busy == 0 {
             self.busy_files.remove(&file);

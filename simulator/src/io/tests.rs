@@ -41,17 +41,11 @@ const LOG: OpenOptions = OpenOptions {
 };
 
 fn token_of(socket: SocketId) -> Token {
-    Token {
-        index: socket.index,
-        generation: socket.generation,
-    }
+    Token { index: socket.index, generation: socket.generation }
 }
 
 fn socket_of(token: Token) -> SocketId {
-    SocketId {
-        index: token.index,
-        generation: token.generation,
-    }
+    SocketId { index: token.index, generation: token.generation }
 }
 
 impl Echo {
@@ -82,12 +76,7 @@ fn on_accepted(echo: &mut Echo, io: &mut World, token: Token, accepted: Accepted
     echo.hear(io, accepted.result.is_ok());
     match accepted.result {
         Ok((socket, _)) => {
-            io.receive(
-                token_of(socket),
-                socket,
-                Vec::with_capacity(256),
-                on_received,
-            );
+            io.receive(token_of(socket), socket, Vec::with_capacity(256), on_received);
         }
         Err(_) => echo.errors += 1,
     }
@@ -150,12 +139,7 @@ struct Talker {
 impl Talker {
     fn connect(io: &mut World, address: SocketAddr, bytes: Vec<u8>) -> Talker {
         let socket = io.client_connect(address);
-        Talker {
-            socket,
-            rest: bytes,
-            heard: Vec::new(),
-            over: None,
-        }
+        Talker { socket, rest: bytes, heard: Vec::new(), over: None }
     }
 
     fn act(&mut self, io: &mut World) {
@@ -198,9 +182,7 @@ fn drive(io: &mut World, echo: &mut Echo, talkers: &mut [Talker], until: Instant
     while io.now() < until && !io.is_idle() && io.doom() != Doom::Overrun {
         io.run(echo, Some(until));
         while let Some(wake) = io.next_wake() {
-            let woken = talkers
-                .iter_mut()
-                .find(|talker| Some(talker.socket) == wake_of(wake));
+            let woken = talkers.iter_mut().find(|talker| Some(talker.socket) == wake_of(wake));
             if let Some(talker) = woken {
                 talker.act(io);
             }
@@ -219,17 +201,14 @@ fn started(seed: u64, faults: Faults) -> (World, Echo) {
 }
 
 fn speech(length_bytes: usize) -> Vec<u8> {
-    (0..length_bytes)
-        .map(|index| (index * 7 + index / 256) as u8)
-        .collect()
+    (0..length_bytes).map(|index| (index * 7 + index / 256) as u8).collect()
 }
 
 fn conversation(seed: u64) -> (World, Echo, Vec<Talker>) {
     let (mut io, mut echo) = started(seed, Faults::drawn(seed));
     let address = echo.address.expect("listening");
-    let mut talkers: Vec<Talker> = (0..4)
-        .map(|index| Talker::connect(&mut io, address, speech(3_000 + index)))
-        .collect();
+    let mut talkers: Vec<Talker> =
+        (0..4).map(|index| Talker::connect(&mut io, address, speech(3_000 + index))).collect();
     let until = io.now().after(3_600_000_000_000);
     drive(&mut io, &mut echo, &mut talkers, until);
     (io, echo, talkers)
@@ -281,10 +260,7 @@ fn every_crash_mode_dooms_the_world_and_the_next_one_works() {
             assert_eq!((io.in_flight(), echo.unsound), (0, 0));
             assert_eq!(io.server_socket_count(), 0);
             assert!(talkers[0].over.is_some(), "the client noticed");
-            assert!(
-                io.listen(address).is_err(),
-                "nothing works in a doomed world"
-            );
+            assert!(io.listen(address).is_err(), "nothing works in a doomed world");
 
             io.restart();
             let mut next = Echo::default();
@@ -305,27 +281,16 @@ fn every_crash_mode_dooms_the_world_and_the_next_one_works() {
 fn acknowledged_data_sync_writes_survive_every_power_loss() {
     for mode in CrashMode::ALL {
         let (mut io, mut echo) = started(3, Faults::calm());
-        io.sync_directory(
-            Token::default(),
-            Path::new(""),
-            |echo: &mut Echo, _, _, done: Done| {
-                echo.errors += u64::from(done.result.is_err());
-            },
-        );
+        io.sync_directory(Token::default(), Path::new(""), |echo: &mut Echo, _, _, done: Done| {
+            echo.errors += u64::from(done.result.is_err());
+        });
         let address = echo.address.expect("listening");
         let mut talkers = vec![Talker::connect(&mut io, address, speech(5_000))];
         let until = io.now().after(3_600_000_000_000);
         drive(&mut io, &mut echo, &mut talkers, until);
-        assert_eq!(
-            (echo.offset, io.in_flight()),
-            (5_000, 2),
-            "an accept and a receive wait"
-        );
+        assert_eq!((echo.offset, io.in_flight()), (5_000, 2), "an accept and a receive wait");
         io.crash(mode);
-        let bytes = io
-            .disk()
-            .bytes(Path::new("log"))
-            .expect("the name was synced");
+        let bytes = io.disk().bytes(Path::new("log")).expect("the name was synced");
         assert!(bytes == speech(5_000));
     }
 }
@@ -333,10 +298,7 @@ fn acknowledged_data_sync_writes_survive_every_power_loss() {
 #[test]
 fn an_error_path_that_never_gives_up_is_found() {
     let mut io = World::new(1, Faults::calm());
-    let mut echo = Echo {
-        stubborn: true,
-        ..Echo::default()
-    };
+    let mut echo = Echo { stubborn: true, ..Echo::default() };
     echo.start(&mut io);
     io.crash(CrashMode::Kill);
     let until = io.now().after(3_600_000_000_000);
@@ -371,11 +333,7 @@ fn a_reader_that_does_not_read_stops_the_writer() {
 #[test]
 fn a_vanished_client_leaves_its_connection_half_open() {
     let (mut io, mut echo) = started(5, Faults::calm());
-    let mut talkers = vec![Talker::connect(
-        &mut io,
-        echo.address.expect("there"),
-        speech(10),
-    )];
+    let mut talkers = vec![Talker::connect(&mut io, echo.address.expect("there"), speech(10))];
     let until = io.now().after(10_000_000_000);
     drive(&mut io, &mut echo, &mut talkers, until);
     assert_eq!(talkers[0].heard.len(), 10);
@@ -415,10 +373,7 @@ fn the_wall_clock_steps_and_the_monotonic_one_does_not() {
 
 #[test]
 fn faults_strike_at_their_rate_and_stand_in_the_trace() {
-    let faults = Faults {
-        write_error_per_million: 500_000,
-        ..Faults::calm()
-    };
+    let faults = Faults { write_error_per_million: 500_000, ..Faults::calm() };
     let (mut io, mut echo) = started(5, faults);
     let address = echo.address.expect("listening");
     let mut talkers = vec![Talker::connect(&mut io, address, speech(20_000))];
@@ -539,19 +494,15 @@ fn a_connection_asked_for_before_a_crash_finds_the_next_process() {
 fn three_lives(seed: u64) -> u64 {
     let mut io = World::new(seed, Faults::swarm(seed));
     for life in 0..3 {
-        let mut echo = Echo {
-            stubborn: true,
-            ..Echo::default()
-        };
+        let mut echo = Echo { stubborn: true, ..Echo::default() };
         echo.start(&mut io);
         while echo.file.is_none() {
             io.run(&mut echo, None);
         }
         echo.stubborn = false;
         let address = echo.address.expect("listening");
-        let mut talkers: Vec<Talker> = (0..3)
-            .map(|_| Talker::connect(&mut io, address, speech(4_000)))
-            .collect();
+        let mut talkers: Vec<Talker> =
+            (0..3).map(|_| Talker::connect(&mut io, address, speech(4_000))).collect();
         let mode = CrashMode::ALL[(seed + life) as usize % 6];
         io.crash_at(io.trace().sequence() + 20 + seed, mode);
         let until = io.now().after(60_000_000_000);

@@ -14,8 +14,7 @@ impl Network {
         let connection = Connection::draw(id, address, around);
         let travel = connection.latency_mean_ns;
         self.connections.insert(id, connection);
-        self.outbox
-            .push(Signal::At(around.now.after(travel + 1), Packet::Ask(id)));
+        self.outbox.push(Signal::At(around.now.after(travel + 1), Packet::Ask(id)));
         ClientSocket(id)
     }
 

@@ -135,13 +135,7 @@ impl Network {
         }
         let id = ListenerId(self.next_listener);
         self.next_listener += 1;
-        self.listeners.insert(
-            id,
-            Listener {
-                address,
-                backlog: VecDeque::new(),
-            },
-        );
+        self.listeners.insert(id, Listener { address, backlog: VecDeque::new() });
         Ok((id, address))
     }
 
@@ -165,9 +159,7 @@ impl Network {
             same_ip && listener.address.port() == address.port()
         };
         let mut listeners = self.listeners.iter();
-        listeners
-            .find(|(_, listener)| at(listener))
-            .map(|(id, _)| *id)
+        listeners.find(|(_, listener)| at(listener)).map(|(id, _)| *id)
     }
 
     pub fn is_listening(&self, listener: ListenerId) -> bool {
@@ -202,27 +194,19 @@ impl Network {
 
     fn add_socket(&mut self, connection: u64) -> SocketId {
         let index = self.free_sockets.pop().unwrap_or_else(|| {
-            self.sockets.push(SocketSlot {
-                generation: 0,
-                connection: None,
-            });
+            self.sockets.push(SocketSlot { generation: 0, connection: None });
             (self.sockets.len() - 1) as u32
         });
         let slot = &mut self.sockets[index as usize];
         assert!(slot.connection.is_none());
         slot.connection = Some(connection);
-        SocketId {
-            index,
-            generation: slot.generation,
-        }
+        SocketId { index, generation: slot.generation }
     }
 
     /// The connection of an open socket of the server's.
     pub fn connection_of(&self, socket: SocketId) -> Option<u64> {
         let slot = self.sockets.get(socket.index as usize)?;
-        let connection = slot
-            .connection
-            .filter(|_| slot.generation == socket.generation)?;
+        let connection = slot.connection.filter(|_| slot.generation == socket.generation)?;
         Some(connection)
     }
 
@@ -237,9 +221,7 @@ impl Network {
     }
 
     fn connection_mut(&mut self, id: u64) -> &mut Connection {
-        self.connections
-            .get_mut(&id)
-            .expect("the connection is there")
+        self.connections.get_mut(&id).expect("the connection is there")
     }
 
     /// Whether a receive of the server's would not wait.
@@ -392,18 +374,14 @@ impl Network {
 
     /// Put a segment on its way, behind those before it.
     fn dispatch(&mut self, id: u64, toward: Side, segment: Segment, around: &mut Surroundings<'_>) {
-        let connection = self
-            .connections
-            .get_mut(&id)
-            .expect("the connection is there");
+        let connection = self.connections.get_mut(&id).expect("the connection is there");
         let mean = connection.latency_mean_ns;
         let travel = around.draws.exponential(Stream::NetworkLatency, id, mean);
         let pipe = connection.toward_mut(toward);
         let arrival = around.now.after(travel + 1).max(pipe.last_arrival);
         pipe.last_arrival = arrival;
         pipe.depart(segment);
-        self.outbox
-            .push(Signal::At(arrival, Packet::Segment(id, toward)));
+        self.outbox.push(Signal::At(arrival, Packet::Segment(id, toward)));
     }
 
     /// A packet arrives.
@@ -450,18 +428,14 @@ impl Network {
         let found = self.listeners.get_mut(&listener).expect("just found");
         found.backlog.push_back(id);
         // The server may answer at once; the client hears of the connection first.
-        self.connection_mut(id)
-            .toward_mut(Side::Client)
-            .last_arrival = arrival.after(1);
+        self.connection_mut(id).toward_mut(Side::Client).last_arrival = arrival.after(1);
         self.outbox.push(Signal::At(arrival, Packet::Grant(id)));
         self.outbox.push(Signal::Acceptable(listener));
     }
 
     fn deliver_segment(&mut self, id: u64, toward: Side, around: &mut Surroundings<'_>) {
         let connection = self.connection_mut(id);
-        let End {
-            closed, vanished, ..
-        } = *connection.end(toward);
+        let End { closed, vanished, .. } = *connection.end(toward);
         let Some(segment) = connection.toward_mut(toward).arrive() else {
             return;
         };

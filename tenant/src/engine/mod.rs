@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use storage::TenantId;
 use storage::fiber::StackPool;
-use storage::io::{FileId, Instant, WallTime};
+use storage::io::{Clock, FileId, Instant};
 use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
 
 use crate::catalogue::DatabaseRow;
@@ -165,7 +165,6 @@ pub struct Counters {
 pub struct Engine<J: Job> {
     options: EngineOptions,
     now: Instant,
-    wall: WallTime,
     phase: Phase,
     startup: Option<Startup>,
     log: Option<Log>,
@@ -209,7 +208,6 @@ impl<J: Job> Engine<J> {
         Engine {
             options,
             now: Instant(0),
-            wall: WallTime(0),
             phase: Phase::Starting,
             startup,
             log: None,
@@ -271,16 +269,15 @@ impl<J: Job> Engine<J> {
     }
 
     /// One turn: fire timers, run ready fibers (a bounded number), write the log.
-    pub fn turn(&mut self, now: Instant, wall: WallTime) {
-        self.now = self.now.max(now);
-        self.wall = wall;
+    pub fn turn(&mut self, clock: &dyn Clock) {
+        self.now = self.now.max(clock.now());
         self.fire_timers();
         self.pump_startup();
         self.pump_catalogue();
         self.pump_admission();
         for _ in 0..limits::RESUMES_PER_TURN {
             let Some(key) = self.ready.pop_front() else { break };
-            self.run_task(key);
+            self.run_task(key, clock);
         }
         self.pump_catalogue();
         self.pump_checkpoints();

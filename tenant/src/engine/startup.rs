@@ -8,7 +8,7 @@
 
 use std::io::ErrorKind;
 
-use storage::io::OpenOptions;
+use storage::io::{Clock, OpenOptions};
 use storage::log::{Log, LogOptions, LogReply, LogRequestId, Recovered, RecoveryError, Scan};
 use storage::{TEMPORARY_FOLDER, TENANTS_FOLDER, TenantId};
 
@@ -215,7 +215,7 @@ impl<J: Job> Engine<J> {
     ///
     /// # Panics
     /// If a fiber does not end, or something is left on an account: leaks are bugs.
-    pub fn doom(mut self) {
+    pub fn doom(mut self, clock: &dyn Clock) {
         self.doomed = true;
         self.phase = Phase::Failed;
         for (key, request, job) in std::mem::take(&mut self.admission) {
@@ -224,7 +224,7 @@ impl<J: Job> Engine<J> {
                 tenant.tasks -= 1;
             }
         }
-        self.finish_fibers();
+        self.finish_fibers(clock);
         for (tenant, pooled) in self.take_parked() {
             self.discard_doomed(tenant, vec![pooled]);
         }
@@ -235,7 +235,7 @@ impl<J: Job> Engine<J> {
                 self.discard_doomed(key, idle);
             }
         }
-        self.finish_fibers();
+        self.finish_fibers(clock);
         self.close_doomed();
         assert_eq!(self.stacks.taken(), 0, "a fiber is left over");
     }

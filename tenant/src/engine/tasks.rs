@@ -4,7 +4,7 @@
 //! will call `answer`). It runs until it waits; answers that are there at once do not leave the run.
 
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
-use storage::io::Instant;
+use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
@@ -248,7 +248,7 @@ impl<J: Job> Engine<J> {
     ///
     /// # Panics
     /// If they do not end in a bounded number of resumes.
-    pub(super) fn finish_fibers(&mut self) {
+    pub(super) fn finish_fibers(&mut self, clock: &dyn Clock) {
         /// A fiber that retries for ever would never end (F7).
         const ROUNDS_MAX: usize = 10_000;
         for _ in 0..ROUNDS_MAX {
@@ -263,14 +263,14 @@ impl<J: Job> Engine<J> {
                     WaitsFor::Flush => Input::Host(Reply::Flushed(Err(Gone))),
                     WaitsFor::Stream => Input::Host(Reply::Stream(Err(StreamError::Unavailable))),
                 });
-                self.run_task(key);
+                self.run_task(key, clock);
             }
         }
         panic!("a fiber of a doomed world does not end");
     }
 
     /// Resume the task until it waits or ends.
-    pub(super) fn run_task(&mut self, key: Key) {
+    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let tenant_key = task.tenant;
         let Some(mut input) = task.input.take() else { return };
@@ -282,8 +282,7 @@ impl<J: Job> Engine<J> {
             let overdue = client && self.now.since(task.started) > limits::STATEMENT_NS;
             let loan = Loan {
                 volume,
-                now: self.now,
-                wall: self.wall,
+                clock,
                 quantum_steps: limits::QUANTUM_STEPS,
                 interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
             };

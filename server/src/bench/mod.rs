@@ -1,0 +1,212 @@
+//! `myriad bench`: the built-in load generator.
+//!
+//! A client program, not a part of the server: it alone uses the standard library's clock and
+//! sockets, and it shares no state with the server's loop. One thread drives all connections over
+//! non-blocking sockets.
+//!
+//! Without an address it starts a server from the same binary in a folder of its own, puts
+//! server and load on a core each, runs every scenario, and prints one table. The load is a
+//! *closed loop*: see `load.rs` for what that does and does not measure.
+//!
+//! - `scenario.rs` what is measured: preparing databases, requests, restarts.
+//! - `load.rs` the closed loop; `readiness.rs`, `request.rs` and `reply.rs` under it.
+//! - `histogram.rs`, `report.rs`, `progress.rs` what comes out.
+//! - `spawned.rs`, `cores.rs` the server's process; `plain.rs` the baseline without a server.
+
+mod cores;
+mod histogram;
+mod load;
+mod plain;
+mod progress;
+mod readiness;
+mod reply;
+mod report;
+mod request;
+mod scenario;
+mod spawned;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use histogram::Histogram;
+
+/// Each connection costs the server and the load generator a descriptor and a few KiB.
+const CONNECTIONS_MAX: i64 = 10_000;
+
+/// Tenant numbers have eight digits in a request; more than a million takes hours to prepare.
+const TENANTS_MAX: i64 = 1_000_000;
+
+/// Longer runs do not sharpen any number of the table.
+const SECONDS_MAX: f64 = 3_600.0;
+
+/// The warm-up before each measurement, unless that is shorter itself.
+const WARM_UP_MAX: Duration = Duration::from_secs(1);
+
+/// Measures a server: requests per second and latencies.
+///
+/// Without --url it starts a server itself, in a temporary folder, and stops it again.
+/// The load is a closed loop: each connection sends its next request when the answer has arrived.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Measure this running server (http://host:port) instead of starting one
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+
+    /// The admin API of the running server (http://host:port)
+    #[arg(long, value_name = "URL", requires = "url")]
+    pub admin_url: Option<String>,
+
+    /// Authorization header for the running server, such as "Bearer TOKEN"
+    #[arg(long, value_name = "VALUE", requires = "url")]
+    #[arg(env = "MYRIAD_BENCH_AUTHORIZATION", hide_env_values = true)]
+    pub authorization: Option<String>,
+
+    /// Authorization header for the running server's admin API
+    #[arg(long, value_name = "VALUE", requires = "admin_url")]
+    #[arg(env = "MYRIAD_BENCH_ADMIN_AUTHORIZATION", hide_env_values = true)]
+    pub admin_authorization: Option<String>,
+
+    /// What to measure, separated by commas; all but select-many if not given
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
+    pub scenario: Vec<Scenario>,
+
+    /// Connections that send requests at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    pub connections: u32,
+
+    /// Databases in the scenarios that use many
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=TENANTS_MAX))]
+    pub tenants: u32,
+
+    /// Seconds measured in each scenario, after a warm-up of a second or as much
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    pub seconds: f64,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+
+    /// The kernel interface that the started server uses; its own choice if not given
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "url")]
+    pub io: Option<Interface>,
+
+    /// Where to make the temporary folder; the current folder if not given
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+}
+
+/// The kernel interface of a server's loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Interface {
+    /// io_uring
+    Uring,
+    /// epoll or kqueue
+    Poll,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// The empty reply of GET /health: what the loop and HTTP cost
+    Empty,
+    /// Select one of 1,000 rows by primary key, on one database
+    Select,
+    /// The same, spread over many databases
+    SelectMany,
+    /// Insert single rows into one database
+    InsertOne,
+    /// Insert single rows, spread over many databases
+    InsertMany,
+    /// Insert single rows with plain SQLite and fsync, without a server: one file, then many
+    Fsync,
+    /// The first query on each of many databases after a restart of the started server
+    Cold,
+    /// Create databases through the admin API
+    Create,
+}
+
+/// The order of a run without `--scenario`.
+const SCENARIOS: [Scenario; 7] = [
+    Scenario::Empty,
+    Scenario::Select,
+    Scenario::InsertOne,
+    Scenario::InsertMany,
+    Scenario::Fsync,
+    Scenario::Cold,
+    Scenario::Create,
+];
+
+impl Options {
+    /// What to measure, in order. Without a wish: everything that the server allows; a server
+    /// that is not ours is not restarted, and databases are created only where there is an
+    /// admin API.
+    fn scenarios(&self) -> Vec<Scenario> {
+        if !self.scenario.is_empty() {
+            return self.scenario.clone();
+        }
+        let possible = |scenario: &Scenario| match scenario {
+            Scenario::Cold => self.url.is_none(),
+            Scenario::Create => self.url.is_none() || self.admin_url.is_some(),
+            _ => true,
+        };
+        SCENARIOS.into_iter().filter(possible).collect()
+    }
+
+    fn measured(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    fn warm_up(&self) -> Duration {
+        self.measured().min(WARM_UP_MAX)
+    }
+}
+
+/// Runs the scenarios and prints what came out on standard output.
+///
+/// # Errors
+/// A sentence for the person at the terminal: the server did not start (with what it wrote), a
+/// scenario could not be prepared, or requests failed (after the table is printed).
+pub fn run(options: Options) -> Result<(), String> {
+    let program = std::env::current_exe()
+        .map_err(|error| format!("cannot find this program's own file: {error}"))?;
+    let report = scenario::measure(&options, program)?;
+    let text = if options.json {
+        format!("{:#}\n", report.json())
+    } else if report.rows.is_empty() {
+        String::new()
+    } else {
+        report.table()
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("cannot print the result: {error}"))?;
+    report.verdict()
+}
+
+/// A positive number of seconds with a bound.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    // Also refuses NaN.
+    if (0.001..=SECONDS_MAX).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(format!("must be between 0.001 and {SECONDS_MAX}"))
+    }
+}
+
+/// One number spread over all 64 bits: the output step of SplitMix64 (Steele, Lea and Flood 2014).
+/// So every run chooses the same tenants and rows, without any state.
+pub(crate) fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod responder;
+#[cfg(test)]
+mod tests;

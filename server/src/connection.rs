@@ -1,0 +1,128 @@
+//! One connection: what it reads, what it is doing, what it has to send. Values only; the server
+//! does the I/O.
+
+use storage::io::{Instant, SocketId};
+
+use crate::http::{Head, Method, RequestReader, Version};
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading a request, or waiting for one.
+    Reading,
+    /// Its request is with the engine.
+    Running,
+    /// Its response is being sent and is complete.
+    Responding,
+    /// After a protocol error: the answer was sent, what still comes is thrown away.
+    Draining,
+}
+
+/// What of the request is needed to write its response.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// Version of the request.
+    pub version: Version,
+    /// The connection stays open after the response.
+    pub keep_alive: bool,
+    /// HEAD: headers only.
+    pub is_head: bool,
+    /// A part of the response was sent already.
+    pub streamed: bool,
+    /// The engine waits for this part to leave.
+    pub flushing: bool,
+    /// Content type of a streamed response.
+    pub content_type: &'static str,
+}
+
+impl Exchange {
+    /// The exchange that this head begins.
+    #[must_use]
+    pub fn of(head: &Head<'_>) -> Exchange {
+        Exchange {
+            version: head.version(),
+            keep_alive: head.keep_alive(),
+            is_head: head.method() == Method::Head,
+            streamed: false,
+            flushing: false,
+            content_type: "application/json",
+        }
+    }
+
+    /// For an answer to what was not even a head.
+    #[must_use]
+    pub fn unknown() -> Exchange {
+        Exchange {
+            version: Version::Http11,
+            keep_alive: false,
+            is_head: false,
+            streamed: false,
+            flushing: false,
+            content_type: "application/json",
+        }
+    }
+}
+
+/// See the head of the file.
+pub struct Connection {
+    /// Its socket.
+    pub socket: SocketId,
+    /// It came in on the admin address.
+    pub admin: bool,
+    /// Its requests.
+    pub reader: RequestReader,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The request being answered.
+    pub exchange: Exchange,
+    /// A receive is in flight.
+    pub receiving: bool,
+    /// A send is in flight.
+    pub sending: bool,
+    /// The peer sends no more.
+    pub ended: bool,
+    /// Received while a request ran: look at it when that is answered.
+    pub waiting_bytes: bool,
+    /// Bytes to send, if no send is in flight.
+    pub out: Vec<u8>,
+    /// How many of them have left.
+    pub out_sent: usize,
+    /// Bytes to send after those.
+    pub next_out: Vec<u8>,
+    /// Close once everything is sent.
+    pub close_after: bool,
+    /// What is still thrown away when draining, in bytes.
+    pub drain_bytes: usize,
+    /// When it is closed if nothing happens.
+    pub deadline: Instant,
+    /// When the server's timer looks at it.
+    pub timer_at: Option<Instant>,
+    /// The body has begun: another limit applies to it.
+    pub in_body: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(socket: SocketId, admin: bool, buffer: Vec<u8>, deadline: Instant) -> Connection {
+        Connection {
+            socket,
+            admin,
+            reader: RequestReader::new(buffer),
+            phase: Phase::Reading,
+            exchange: Exchange::unknown(),
+            receiving: false,
+            sending: false,
+            ended: false,
+            waiting_bytes: false,
+            out: Vec::new(),
+            out_sent: 0,
+            next_out: Vec::new(),
+            close_after: false,
+            drain_bytes: 0,
+            deadline,
+            timer_at: None,
+            in_body: false,
+        }
+    }
+}

@@ -1,0 +1,799 @@
+//! The server: everything that happens, in the order of time. Start here.
+//!
+//! 1. `start` listens. The engine reads the log; connections wait in the kernel's backlog.
+//! 2. [`Server::turn`] runs after every round of completions and decides everything; the callbacks
+//!    below it only note what arrived. A turn: requests that arrived go to the engine; the engine
+//!    runs fibers and writes the log; its events become responses; its disk operations are submitted.
+//! 3. `stop` drains: no new connections, running requests end, everything is checkpointed.
+//!
+//! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
+//! parameter of every function that submits, and the simulator passes its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use storage::io::{
+    Accepted, Clock, Done, Instant, Io, ListenerId, Opened, Received, Sent, Token, Transferred,
+};
+use tenant::{
+    ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Key, Pool,
+    Refusal, RequestId,
+};
+
+use crate::baton::BatonKey;
+use crate::connection::{Connection, Exchange, Phase};
+use crate::control::{self, AdminRequest, Gauges};
+use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
+use crate::http::{BodyFraming, Endpoint, Progress, Version, chunked, route};
+use crate::limits;
+use crate::problem::Problem;
+use crate::work::{Work, WorkKind, WorkReply};
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Address for SQL.
+    pub listen: SocketAddr,
+    /// Address for the control API.
+    pub admin_listen: SocketAddr,
+    /// The engine's.
+    pub engine: EngineOptions,
+    /// Seals batons; random per process.
+    pub baton_key: [u8; 32],
+}
+
+/// Why a server has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to stop, and everything is in the tenants' files.
+    Stopped,
+    /// It must not go on.
+    Failed(Failure),
+}
+
+/// Which listener a connection came in on; the index of its accept's token.
+const PUBLIC: usize = 0;
+const ADMIN: usize = 1;
+
+/// See the head of the file.
+pub struct Server {
+    engine: Engine<Work>,
+    now: Instant,
+    ready: bool,
+    listeners: [Option<ListenerId>; 2],
+    addresses: [SocketAddr; 2],
+    accepting: [bool; 2],
+    accept_after: Instant,
+    connections: Pool<Connection>,
+    touched: VecDeque<Key>,
+    timers: BTreeSet<(Instant, Key)>,
+    calls: BTreeMap<RequestId, ControlCall>,
+    batons: BatonKey,
+    spare: Vec<Vec<u8>>,
+    scratch: Vec<u8>,
+    stopping: Option<Instant>,
+    engine_stopping: bool,
+    exit: Option<Exit>,
+    requests: u64,
+}
+
+fn request_id(key: Key) -> RequestId {
+    u64::from(key.generation) << 32 | u64::from(key.index)
+}
+
+fn key_of(request: RequestId) -> Key {
+    Key { index: request as u32, generation: (request >> 32) as u32 }
+}
+
+fn token_of(key: Key) -> Token {
+    Token { index: key.index, generation: key.generation }
+}
+
+fn key_of_token(token: Token) -> Key {
+    Key { index: token.index, generation: token.generation }
+}
+
+impl Server {
+    /// Listen on both addresses and begin to read the log of the Io's data folder.
+    ///
+    /// # Errors
+    /// What listening answers, with the address that it was for.
+    pub fn start<I: Io<Server>>(
+        io: &mut I,
+        options: ServerOptions,
+    ) -> Result<Server, (SocketAddr, io::Error)> {
+        let mut listen = |address| io.listen(address).map_err(|error| (address, error));
+        let (public, public_address) = listen(options.listen)?;
+        let (admin, admin_address) = listen(options.admin_listen)?;
+        Ok(Server {
+            engine: Engine::new(options.engine),
+            now: io.now(),
+            ready: false,
+            listeners: [Some(public), Some(admin)],
+            addresses: [public_address, admin_address],
+            accepting: [false; 2],
+            accept_after: Instant(0),
+            connections: Pool::default(),
+            touched: VecDeque::new(),
+            timers: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            batons: BatonKey::new(options.baton_key),
+            spare: Vec::new(),
+            scratch: Vec::new(),
+            stopping: None,
+            engine_stopping: false,
+            exit: None,
+            requests: 0,
+        })
+    }
+
+    /// The addresses really listened on: for SQL, and for the control API.
+    #[must_use]
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        (self.addresses[PUBLIC], self.addresses[ADMIN])
+    }
+
+    /// Recovery is over and requests are carried out.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Why the server has ended, once it has.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        self.exit.as_ref()
+    }
+
+    /// The engine, for reports.
+    #[must_use]
+    pub fn engine(&self) -> &Engine<Work> {
+        &self.engine
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// End a doomed world: see [`Engine::doom`].
+    pub fn doom(self, clock: &dyn Clock) {
+        self.engine.doom(clock);
+    }
+
+    /// Stop: answer what runs, close everything, then [`Exit::Stopped`].
+    pub fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(self.now.after(limits::STOP_GRACE_NS));
+        }
+    }
+
+    /// When the next turn is due if nothing completes before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.touched.is_empty() {
+            return Some(self.now);
+        }
+        let accept = self.wants_accept().then_some(self.accept_after);
+        let timer = self.timers.first().map(|&(at, _)| at);
+        [self.engine.deadline(), timer, self.stopping, accept].into_iter().flatten().min()
+    }
+
+    /// One turn: see the head of the file.
+    pub fn turn<I: Io<Server>>(&mut self, io: &mut I) {
+        self.now = io.now();
+        self.drain_for_stop(io);
+        for _ in 0..self.touched.len() {
+            let Some(key) = self.touched.pop_front() else { break };
+            self.advance(io, key);
+        }
+        self.engine.turn(io);
+        while let Some(event) = self.engine.next_event() {
+            self.on_event(io, event);
+        }
+        self.submit_disk(io);
+        self.fire_timers(io);
+        self.accept_more(io);
+    }
+
+    // ---- connections come ----
+
+    fn wants_accept(&self) -> bool {
+        self.ready
+            && self.stopping.is_none()
+            && self.connections.len() < limits::CONNECTIONS_MAX
+            && self.accepting.contains(&false)
+    }
+
+    fn accept_more<I: Io<Server>>(&mut self, io: &mut I) {
+        if !self.wants_accept() || self.now < self.accept_after {
+            return;
+        }
+        for index in [PUBLIC, ADMIN] {
+            if let Some(listener) = self.listeners[index]
+                && !self.accepting[index]
+            {
+                self.accepting[index] = true;
+                let token = Token { index: index as u32, generation: 0 };
+                io.accept(token, listener, on_accepted::<I>);
+            }
+        }
+    }
+
+    // ---- requests arrive ----
+
+    /// Look at a connection to which something happened.
+    fn advance<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        self.flush(io, key);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match connection.phase {
+            Phase::Reading => self.read_requests(io, key),
+            // One receive stays posted, to notice a peer that resets; more waits in the kernel.
+            Phase::Running if !connection.waiting_bytes => self.receive(io, key),
+            Phase::Running | Phase::Responding => {}
+            Phase::Draining => self.drain(io, key),
+        }
+    }
+
+    fn read_requests<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            if connection.receiving || connection.phase != Phase::Reading {
+                return;
+            }
+            match connection.reader.advance() {
+                Ok(Progress::NeedMore) => return self.await_more(io, key),
+                Ok(Progress::Head) => {
+                    connection.in_body = true;
+                    connection.exchange = Exchange::of(&connection.reader.head());
+                    self.set_deadline(key, self.now.after(limits::BODY_NS));
+                    if let Err(problem) = self.on_head(io, key) {
+                        return self.refuse(io, key, &problem);
+                    }
+                }
+                Ok(Progress::Complete) => {
+                    connection.in_body = false;
+                    self.requests += 1;
+                    self.on_request(io, key);
+                }
+                Err(problem) => return self.refuse(io, key, &problem),
+            }
+        }
+    }
+
+    fn await_more<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.ended {
+            return self.close(io, key);
+        }
+        // The time for a phase counts from its start, not from its last byte.
+        let idle_deadline = self.now.after(limits::KEEP_ALIVE_NS);
+        let head_deadline = self.now.after(limits::HEAD_NS).min(connection.deadline);
+        if connection.reader.is_idle() {
+            self.set_deadline(key, idle_deadline);
+        } else if !connection.in_body {
+            self.set_deadline(key, head_deadline);
+        }
+        self.receive(io, key);
+    }
+
+    fn receive<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.receiving || connection.ended {
+            return;
+        }
+        connection.receiving = true;
+        let buffer = connection.reader.lend_buffer();
+        io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
+    }
+
+    /// The head is there: refuse early what would only send a body in vain.
+    fn on_head<I: Io<Server>>(&mut self, io: &mut I, key: Key) -> Result<(), Problem> {
+        let connection = self.connections.get_mut(key).expect("its head was read");
+        let head = connection.reader.head();
+        if !head.expects_continue() || head.framing() == BodyFraming::Length(0) {
+            return Ok(());
+        }
+        let routed = if connection.admin {
+            control::route(&head, b"").map(drop)
+        } else {
+            route(&head).map(drop)
+        };
+        routed.map_err(|problem| Problem { close: true, ..problem })?;
+        connection.out.extend_from_slice(CONTINUE);
+        self.flush(io, key);
+        Ok(())
+    }
+
+    /// A request is complete: answer it, or give it to the engine.
+    fn on_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        self.set_deadline(key, Instant(u64::MAX));
+        let connection = self.connections.get_mut(key).expect("its request was read");
+        connection.phase = Phase::Running;
+        if connection.admin {
+            return self.on_admin_request(io, key);
+        }
+        let routed = route(&connection.reader.head());
+        let endpoint = match routed {
+            Ok(routed) => routed.endpoint,
+            Err(problem) => {
+                connection.reader.finish();
+                return self.answer_problem(io, key, &problem);
+            }
+        };
+        let kind = match endpoint {
+            Endpoint::Pipeline(version) => WorkKind::Pipeline(version),
+            Endpoint::Cursor => WorkKind::Cursor,
+            Endpoint::V1(call) => WorkKind::V1(call),
+            Endpoint::Health => return self.answer_text(io, key, ""),
+            Endpoint::Version => return self.answer_text(io, key, VERSION_TEXT),
+            Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
+            Endpoint::Preflight => return self.answer_preflight(io, key),
+        };
+        let Some(name) = routed.ok().and_then(|routed| routed.tenant) else {
+            unreachable!("Hrana's endpoints are for a tenant")
+        };
+        if kind == WorkKind::Cursor {
+            connection.exchange.content_type = "text/plain";
+        }
+        let spare = self.spare.pop().unwrap_or_default();
+        let out = self.spare.pop().unwrap_or_default();
+        let request = connection.reader.take(spare);
+        let work = Work { kind, request, batons: self.batons.clone(), out };
+        self.engine.submit(request_id(key), name.as_str(), work);
+        self.receive(io, key);
+    }
+
+    fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let connection = self.connections.get_mut(key).expect("its request was read");
+        let routed = control::route(&connection.reader.head(), connection.reader.body());
+        connection.reader.finish();
+        match routed {
+            Ok(AdminRequest::Call(call)) => {
+                self.calls.insert(request_id(key), call.clone());
+                self.engine.control(request_id(key), call);
+                self.receive(io, key);
+            }
+            Ok(AdminRequest::Health) => self.answer(io, key, "text/plain", Vec::new()),
+            Ok(AdminRequest::Version) => {
+                self.answer(io, key, "text/plain", VERSION_TEXT.as_bytes().to_vec());
+            }
+            Ok(AdminRequest::Metrics) => {
+                let text = control::metrics(&self.gauges());
+                self.answer(io, key, "text/plain; version=0.0.4", text);
+            }
+            Err(problem) => self.answer_problem(io, key, &problem),
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let (log_used_bytes, log_capacity_bytes) = self.engine.log_bytes();
+        Gauges {
+            counters: self.engine.counters(),
+            connections: self.connections.len(),
+            requests: self.requests,
+            open_tenants: self.engine.open_tenants(),
+            parked_streams: self.engine.parked_streams(),
+            log_used_bytes,
+            log_capacity_bytes,
+        }
+    }
+
+    // ---- the engine works ----
+
+    fn on_event<I: Io<Server>>(&mut self, io: &mut I, event: Event<WorkReply>) {
+        match event {
+            Event::Ready => self.ready = true,
+            Event::Part(request, part) => self.on_part(io, key_of(request), part),
+            Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
+            Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
+            Event::Control(request, rows) => {
+                if let Some(call) = self.calls.remove(&request) {
+                    let body = control::answer(&call, &rows);
+                    self.answer(io, key_of(request), "application/json", body);
+                }
+            }
+            Event::Stopped => self.exit = Some(Exit::Stopped),
+            Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),
+        }
+    }
+
+    fn submit_disk<I: Io<Server>>(&mut self, io: &mut I) {
+        while let Some(request) = self.engine.next_disk_request() {
+            let token = request.token;
+            match request.operation {
+                DiskOperation::Open(path, options) => {
+                    io.open(token, Path::new(&path), options, on_opened::<I>);
+                }
+                DiskOperation::Read(file, offset, buffer) => {
+                    io.read(token, file, offset, buffer, on_moved::<I>);
+                }
+                DiskOperation::Write(file, offset, buffer) => {
+                    io.write(token, file, offset, buffer, on_moved::<I>);
+                }
+                DiskOperation::Sync(file) => io.sync(token, file, on_done::<I>),
+                DiskOperation::Truncate(file, size) => {
+                    io.truncate(token, file, size, on_done::<I>);
+                }
+                DiskOperation::Allocate(file, size) => {
+                    io.allocate(token, file, size, on_done::<I>);
+                }
+                DiskOperation::MakeDirectory(path) => {
+                    io.make_directory(token, Path::new(&path), on_done::<I>);
+                }
+                DiskOperation::SyncDirectory(path) => {
+                    io.sync_directory(token, Path::new(&path), on_done::<I>);
+                }
+                DiskOperation::Remove(path) => io.remove(token, Path::new(&path), on_done::<I>),
+                DiskOperation::Close(file) => io.close_file(file),
+            }
+        }
+    }
+
+    // ---- responses leave ----
+
+    fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let exchange = &mut connection.exchange;
+        if exchange.version == Version::Http11 {
+            chunked::frame(&mut part);
+        }
+        if !exchange.streamed {
+            let mut head = ResponseHead::streamed(exchange.content_type, exchange.version);
+            exchange.keep_alive &= exchange.version == Version::Http11 && self.stopping.is_none();
+            head.keep_alive = exchange.keep_alive;
+            head.prepend_to(&mut part, false, &mut self.scratch);
+        }
+        exchange.streamed = true;
+        exchange.flushing = true;
+        self.send(io, key, part);
+    }
+
+    fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: WorkReply) {
+        self.recycle(work.buffer);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.recycle(work.reply.body);
+        };
+        let reply = work.reply;
+        let mut body = reply.body;
+        if connection.exchange.streamed {
+            if connection.exchange.version == Version::Http11 {
+                chunked::frame_last(&mut body);
+            }
+        } else {
+            let mut head = ResponseHead::new(reply.status, reply.content_type, body.len());
+            connection.exchange.keep_alive &= self.stopping.is_none();
+            head.keep_alive = connection.exchange.keep_alive;
+            head.retry_after_seconds = reply.retry_after_seconds;
+            head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
+        }
+        self.respond(io, key, body);
+    }
+
+    fn on_refused<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, refusal: &Refusal) {
+        let key = key_of(request);
+        let call = self.calls.remove(&request);
+        let name = match &call {
+            Some(ControlCall::Create(name) | ControlCall::Drop(name) | ControlCall::Show(name)) => {
+                name.as_str()
+            }
+            _ => "of this request",
+        };
+        let problem = control::problem(refusal, name);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.exchange.streamed {
+            // The status has left: only a broken end can say that this is not all.
+            return self.close(io, key);
+        }
+        self.answer_problem(io, key, &problem);
+    }
+
+    fn answer_text<I: Io<Server>>(&mut self, io: &mut I, key: Key, text: &'static str) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.reader.finish();
+        let mut body = self.spare.pop().unwrap_or_default();
+        body.extend_from_slice(text.as_bytes());
+        self.answer(io, key, "text/plain", body);
+    }
+
+    fn answer<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        key: Key,
+        content_type: &'static str,
+        mut body: Vec<u8>,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut head = ResponseHead::new(200, content_type, body.len());
+        connection.exchange.keep_alive &= self.stopping.is_none();
+        head.keep_alive = connection.exchange.keep_alive;
+        head.cross_origin = cross_origin(connection.admin);
+        head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
+        self.respond(io, key, body);
+    }
+
+    fn answer_preflight<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut body = self.spare.pop().unwrap_or_default();
+        let request_head = connection.reader.head();
+        let mut head = ResponseHead::new(200, "text/plain", 0);
+        head.keep_alive = connection.exchange.keep_alive;
+        head.cross_origin = CrossOrigin::Preflight(request_head.requested_headers());
+        head.prepend_to(&mut body, false, &mut self.scratch);
+        connection.reader.finish();
+        self.respond(io, key, body);
+    }
+
+    fn answer_problem<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.exchange.keep_alive &= !problem.close && self.stopping.is_none();
+        let Exchange { keep_alive, is_head, .. } = connection.exchange;
+        let mut out = self.spare.pop().unwrap_or_default();
+        write_problem(&mut out, problem, keep_alive, is_head, cross_origin(connection.admin));
+        tracing::debug!(status = problem.status, code = problem.code, "{}", problem.log);
+        self.respond(io, key, out);
+    }
+
+    /// Answer a violation of the protocol; nothing after it can be read.
+    fn refuse<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.reader.has_head() {
+            connection.exchange = Exchange::unknown();
+        }
+        connection.exchange.keep_alive = false;
+        connection.drain_bytes = limits::DRAIN_BYTES_MAX;
+        self.answer_problem(io, key, problem);
+    }
+
+    /// The rest of the response.
+    fn respond<I: Io<Server>>(&mut self, io: &mut I, key: Key, bytes: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.phase = Phase::Responding;
+        connection.close_after = !connection.exchange.keep_alive;
+        self.send(io, key, bytes);
+    }
+
+    fn send<I: Io<Server>>(&mut self, io: &mut I, key: Key, bytes: Vec<u8>) {
+        self.set_deadline(key, self.now.after(limits::SEND_STALL_NS));
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if bytes.is_empty() && !connection.sending && connection.out.is_empty() {
+            return self.all_sent(io, key, bytes);
+        }
+        if connection.sending || !connection.out.is_empty() {
+            // Only a `100 Continue` can still be on its way.
+            connection.next_out.extend_from_slice(&bytes);
+            return self.recycle(bytes);
+        }
+        connection.out = bytes;
+        connection.out_sent = 0;
+        self.flush(io, key);
+    }
+
+    /// Send what is there, if nothing is being sent.
+    fn flush<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.sending {
+            return;
+        }
+        if connection.out_sent < connection.out.len() {
+            connection.sending = true;
+            let bytes = std::mem::take(&mut connection.out);
+            let offset = connection.out_sent;
+            io.send(token_of(key), connection.socket, bytes, offset, on_sent::<I>);
+            return;
+        }
+        if connection.out_sent > 0 {
+            let mut done =
+                std::mem::replace(&mut connection.out, std::mem::take(&mut connection.next_out));
+            connection.out_sent = 0;
+            done.clear();
+            if !connection.out.is_empty() {
+                self.recycle(done);
+                return self.flush(io, key);
+            }
+            self.all_sent(io, key, done);
+        }
+    }
+
+    /// Everything that was to be sent has left.
+    fn all_sent<I: Io<Server>>(&mut self, io: &mut I, key: Key, buffer: Vec<u8>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase == Phase::Running {
+            self.set_deadline(key, Instant(u64::MAX));
+            let connection = self.connections.get_mut(key).expect("looked at just now");
+            if std::mem::take(&mut connection.exchange.flushing) {
+                self.engine.flushed(request_id(key), buffer);
+            }
+            return;
+        }
+        self.recycle(buffer);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.phase != Phase::Responding {
+            return;
+        }
+        if connection.close_after {
+            if connection.drain_bytes == 0 {
+                return self.close(io, key);
+            }
+            io.shutdown(connection.socket);
+            connection.phase = Phase::Draining;
+            self.set_deadline(key, self.now.after(limits::DRAIN_NS));
+            self.touched.push_back(key);
+            return;
+        }
+        connection.phase = Phase::Reading;
+        connection.waiting_bytes = false;
+        self.set_deadline(key, self.now.after(limits::KEEP_ALIVE_NS));
+        self.touched.push_back(key);
+    }
+
+    fn drain<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.receiving {
+            return;
+        }
+        if connection.ended || connection.drain_bytes == 0 {
+            return self.close(io, key);
+        }
+        connection.receiving = true;
+        let buffer = Vec::with_capacity(limits::RECEIVE_BYTES);
+        io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < limits::SPARE_BUFFERS_MAX && buffer.capacity() > 0 {
+            buffer.clear();
+            buffer.shrink_to(limits::RECEIVE_BYTES_KEPT);
+            self.spare.push(buffer);
+        }
+    }
+
+    // ---- connections go ----
+
+    fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.remove(key) else { return };
+        io.close_socket(connection.socket);
+        self.calls.remove(&request_id(key));
+        if connection.phase == Phase::Running {
+            self.engine.cancel(request_id(key));
+        }
+        if let Some(at) = connection.timer_at {
+            self.timers.remove(&(at, key));
+        }
+    }
+
+    fn set_deadline(&mut self, key: Key, deadline: Instant) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.deadline = deadline;
+        // A timer that fires too early looks again: so a request costs no timer.
+        if connection.timer_at.is_none_or(|at| deadline < at) && deadline != Instant(u64::MAX) {
+            if let Some(at) = connection.timer_at.replace(deadline) {
+                self.timers.remove(&(at, key));
+            }
+            self.timers.insert((deadline, key));
+        }
+    }
+
+    fn fire_timers<I: Io<Server>>(&mut self, io: &mut I) {
+        while let Some(&(at, key)) = self.timers.first() {
+            if at > self.now {
+                return;
+            }
+            self.timers.pop_first();
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            connection.timer_at = None;
+            let deadline = connection.deadline;
+            if deadline > self.now {
+                self.set_deadline(key, deadline);
+            } else {
+                self.close(io, key);
+            }
+        }
+    }
+
+    /// When stopping: no new connections, idle ones end, and the engine stops when the last request
+    /// is answered, or when the time for that is over.
+    fn drain_for_stop<I: Io<Server>>(&mut self, io: &mut I) {
+        let Some(grace_ends) = self.stopping else { return };
+        if self.engine_stopping {
+            self.stopping = Some(Instant(u64::MAX));
+            return;
+        }
+        for listener in self.listeners.iter_mut().filter_map(Option::take) {
+            io.close_listener(listener);
+        }
+        let over = self.now >= grace_ends;
+        for key in self.connections.keys() {
+            let Some(connection) = self.connections.get(key) else { continue };
+            let idle = connection.phase == Phase::Reading && connection.reader.is_idle();
+            if idle || over {
+                self.close(io, key);
+            }
+        }
+        if self.connections.is_empty() {
+            self.engine_stopping = true;
+            self.engine.stop();
+        }
+    }
+}
+
+const VERSION_TEXT: &str = concat!("myriad ", env!("CARGO_PKG_VERSION"), "\n");
+
+fn cross_origin(admin: bool) -> CrossOrigin<'static> {
+    if admin { CrossOrigin::Refused } else { CrossOrigin::Allowed }
+}
+
+// ---- callbacks: they only note what arrived ----
+
+fn on_accepted<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, accepted: Accepted) {
+    let index = token.index as usize;
+    server.accepting[index] = false;
+    match accepted.result {
+        Ok((socket, _peer)) => {
+            if server.stopping.is_some() {
+                return io.close_socket(socket);
+            }
+            let buffer = server.spare.pop().unwrap_or_default();
+            let admin = index == ADMIN;
+            let unset = Instant(u64::MAX);
+            let key = server.connections.insert(Connection::new(socket, admin, buffer, unset));
+            server.touched.push_back(key);
+        }
+        // Out of descriptors, or the peer has gone again: wait a little.
+        Err(_) => server.accept_after = server.now.after(limits::ACCEPT_RETRY_NS),
+    }
+}
+
+fn on_received<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, received: Received) {
+    let key = key_of_token(token);
+    let Some(connection) = server.connections.get_mut(key) else {
+        return server.recycle(received.buffer);
+    };
+    connection.receiving = false;
+    match (connection.phase, received.result) {
+        (Phase::Draining, Ok(bytes)) => {
+            connection.ended |= bytes == 0;
+            connection.drain_bytes = connection.drain_bytes.saturating_sub(bytes);
+        }
+        (_, Ok(bytes)) => {
+            connection.reader.return_buffer(received.buffer);
+            connection.ended |= bytes == 0;
+            connection.waiting_bytes |= connection.phase != Phase::Reading;
+        }
+        (_, Err(_)) => return server.close(io, key),
+    }
+    server.touched.push_back(key);
+}
+
+fn on_sent<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, sent: Sent) {
+    let key = key_of_token(token);
+    let Some(connection) = server.connections.get_mut(key) else {
+        return server.recycle(sent.buffer);
+    };
+    connection.sending = false;
+    connection.out = sent.buffer;
+    match sent.result {
+        Ok(bytes) => {
+            connection.out_sent += bytes;
+            let stall = server.now.after(limits::SEND_STALL_NS);
+            server.set_deadline(key, stall);
+            server.touched.push_back(key);
+        }
+        Err(_) => server.close(io, key),
+    }
+}
+
+fn on_opened<I: Io<Server>>(server: &mut Server, _: &mut I, token: Token, opened: Opened) {
+    server.engine.on_disk(token, DiskReply::Opened(opened.result));
+}
+
+fn on_moved<I: Io<Server>>(server: &mut Server, _: &mut I, token: Token, moved: Transferred) {
+    server.engine.on_disk(token, DiskReply::Moved(moved.buffer, moved.result));
+}
+
+fn on_done<I: Io<Server>>(server: &mut Server, _: &mut I, token: Token, done: Done) {
+    server.engine.on_disk(token, DiskReply::Done(done.result));
+}

@@ -1,0 +1,53 @@
+//! The jobs that the server gives the engine: one request, from its body to its reply.
+
+use tenant::{Job, JobContext};
+
+use crate::baton::BatonKey;
+use crate::hrana::{self, ProtocolVersion, Reply, V1Call};
+use crate::http::Request;
+
+/// Which of Hrana's requests it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkKind {
+    /// A pipeline.
+    Pipeline(ProtocolVersion),
+    /// A cursor.
+    Cursor,
+    /// A call of version 1.
+    V1(V1Call),
+}
+
+/// A request on its way through the engine.
+pub struct Work {
+    /// What it asks for.
+    pub kind: WorkKind,
+    /// Its bytes.
+    pub request: Request,
+    /// Seals batons.
+    pub batons: BatonKey,
+    /// An empty buffer for the reply.
+    pub out: Vec<u8>,
+}
+
+/// What comes back.
+pub struct WorkReply {
+    /// The response, or the end of it.
+    pub reply: Reply,
+    /// The request's buffer, for the next one.
+    pub buffer: Vec<u8>,
+}
+
+impl Job for Work {
+    type Reply = WorkReply;
+
+    fn run(self, host: &mut JobContext<'_>) -> WorkReply {
+        let Work { kind, request, batons, out } = self;
+        let body = request.body();
+        let reply = match kind {
+            WorkKind::Pipeline(version) => hrana::run_pipeline(host, version, body, &batons, out),
+            WorkKind::Cursor => hrana::run_cursor(host, body, &batons, out),
+            WorkKind::V1(call) => hrana::run_v1(host, call, body, out),
+        };
+        WorkReply { reply, buffer: request.into_buffer() }
+    }
+}
