@@ -135,7 +135,7 @@ await main("drizzle", open, [
     await fails(db.run(sql`SELECT absent`), "SQL_INPUT_ERROR", /no such column: absent/);
     await fails(db.run(sql`SELEC 1`), "SQL_PARSE_ERROR", /syntax error/);
     const absent = drizzle({ connection: { url: url(`${tenant}-absent`) } });
-    await fails(absent.run(sql`SELECT 1`), "NAMESPACE_NOT_FOUND");
+    await fails(absent.run(sql`SELECT 1`), "DATABASE_NOT_FOUND", /-absent/);
   }],
   ["isolation", async ({ db, tenant }) => {
     assert.deepEqual(await db.select().from(owner), [{ name: tenant }]);

@@ -117,7 +117,7 @@ await main("libsql-client", open, [
     await fails(run("SELECT 1", [1n]), "ARGS_INVALID", /too many parameters/);
     await fails(run("ATTACH ':memory:' AS other"), "SQLITE_AUTH", /not available|not authorized/);
     await fails(run("COMMIT"), "SQLITE_UNKNOWN", /no transaction is active/);
-    await fails(createClient({ url: url(`${tenant}-absent`) }).execute("SELECT 1"), "NAMESPACE_NOT_FOUND");
+    await fails(createClient({ url: url(`${tenant}-absent`) }).execute("SELECT 1"), "DATABASE_NOT_FOUND", /-absent/);
     assert.deepEqual(await names(client), ["committed", "next"]);
   }],
   ["isolation", async ({ client, tenant }) => {
