@@ -396,6 +396,9 @@ impl<J: Job> Engine<J> {
     }
 
     fn pump_log(&mut self) {
+        if matches!(self.phase, Phase::Stopped | Phase::Failed) {
+            return;
+        }
         let Some(log) = &mut self.log else { return };
         log.flush();
         while let Some(request) = self.log.as_mut().and_then(Log::next_request) {
