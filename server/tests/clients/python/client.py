@@ -45,6 +45,14 @@ def read_values():
 VALUES = list(read_values())
 
 
+def parameter(value):
+    """(SQL, arguments) for a value: the client sends integers past 32 bits as floats, so they
+    stand in the text."""
+    if isinstance(value, int) and not -2**31 <= value < 2**31:
+        return str(value), ()
+    return "?", (value,)
+
+
 def equal(got, expected, label=""):
     same = type(got) is type(expected) and got == expected
     if same and isinstance(expected, float):
@@ -57,7 +65,7 @@ def fails(code, pattern, work):
     try:
         result = work()
     except ValueError as error:
-        found = re.search(r'code: "(\w+)"', str(error))
+        found = re.search(r'code: "?(\w+)', str(error))
         assert (found and found[1]) == code, f"code {code} expected: {error}"
         assert re.search(pattern, str(error)), f"{pattern} expected: {error}"
         return
@@ -103,7 +111,9 @@ class Client:
     def values(self):
         connection = self._connection
         for label, _, value in VALUES:
-            connection.execute("INSERT INTO kinds(label, value) VALUES (?, ?)", (label, value))
+            sql, arguments = parameter(value)
+            insert = f"INSERT INTO kinds(label, value) VALUES (?, {sql})"
+            connection.execute(insert, (label, *arguments))
         connection.commit()
         cursor = connection.execute("SELECT label, typeof(value), value FROM kinds ORDER BY id")
         equal([column[0] for column in cursor.description], ["label", "typeof(value)", "value"])
@@ -115,31 +125,31 @@ class Client:
 
     def batch(self):
         connection = self._connection
+        sent = [(label, value) for label, _, value in VALUES if parameter(value)[1]]
         connection.execute("DELETE FROM kinds")
-        insert = "INSERT INTO kinds(label, value) VALUES (?, ?)"
-        connection.executemany(insert, [(label, value) for label, _, value in VALUES])
+        connection.executemany("INSERT INTO kinds(label, value) VALUES (?, ?)", sent)
         connection.commit()
-        rows = connection.execute("SELECT value FROM kinds ORDER BY id").fetchall()
-        for (got,), (label, _, value) in zip(rows, VALUES, strict=True):
+        rows = connection.execute("SELECT label, value FROM kinds ORDER BY id").fetchall()
+        for (_, got), (label, value) in zip(rows, sent, strict=True):
             equal(got, value, label)
+        connection.executescript("""
+            BEGIN;
+            UPDATE kinds SET value = 'a;b' WHERE label = 'null';
+            INSERT INTO kinds(label) SELECT 'script' FROM kinds WHERE value = 'a;b';
+            COMMIT;
+        """)
+        equal(connection.execute("SELECT count(*) FROM kinds").fetchone(), (len(sent) + 1,))
 
-    def batch_fails(self):
-        def script():
-            self._connection.executescript("""
-                BEGIN;
-                INSERT INTO people(name) VALUES ('first');
-                INSERT INTO people(name) VALUES ('first');
-                COMMIT;
-            """)
-
-        # A script's error has no code in this client.
-        try:
-            script()
-        except ValueError as error:
-            assert "UNIQUE constraint failed: people.name" in str(error), error
-        else:
-            raise AssertionError("a script with a duplicate succeeded")
-        self._connection.rollback()
+    def batch_rolls_back(self):
+        # The client takes no notice of a script's errors and forgets the stream that it closed in
+        # a transaction, so this has a connection of its own and looks at what is there.
+        script = self._connect()
+        script.executescript("""
+            BEGIN;
+            INSERT INTO people(name) VALUES ('first');
+            INSERT INTO people(name) VALUES ('first');
+            COMMIT;
+        """)
         equal(self._names(), [])
 
     def transaction_commits(self):
@@ -228,12 +238,14 @@ def main():
     for child in children:
         child.start()
     failed = 0
+    outcomes = {step: [] for step in STEPS}
     for step in STEPS:
         started = time.monotonic()
-        # The queue keeps no order between processes, but a barrier stands between the steps.
-        outcomes = [results.get(timeout=STEP_SECONDS_MAX) for _ in range(TENANTS)]
-        assert all(name == step for name, _ in outcomes), outcomes
-        bad = [reason for _, reason in outcomes if reason is not None]
+        # The queue keeps no order between processes: some may be a step ahead.
+        while len(outcomes[step]) < TENANTS:
+            finished, reason = results.get(timeout=STEP_SECONDS_MAX)
+            outcomes[finished].append(reason)
+        bad = [reason for reason in outcomes[step] if reason is not None]
         took = f"{TENANTS} tenants, {(time.monotonic() - started) * 1000:.0f} ms"
         name = step.replace("_", " ")
         if bad:
