@@ -1,6 +1,6 @@
 //! HTTP and Hrana in a few lines: one connection, one stream.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value as Json, json};
@@ -93,15 +93,14 @@ fn read_answer(stream: &mut impl BufRead) -> io::Result<(u16, Vec<u8>, bool)> {
 /// One Hrana stream on one database.
 pub struct SqlStream {
     client: Client,
-    path: String,
+    database: String,
     baton: Option<String>,
 }
 
 impl SqlStream {
     /// A stream on `database`; the first statements open it.
     pub fn new(address: SocketAddr, database: &str) -> SqlStream {
-        let path = format!("/db/{database}/v3/pipeline");
-        SqlStream { client: Client::new(address), path, baton: None }
+        SqlStream { client: Client::new(address), database: database.to_owned(), baton: None }
     }
 
     /// Run statements in order, whatever the earlier ones did.
@@ -109,15 +108,55 @@ impl SqlStream {
     /// # Errors
     /// What was wrong with the request as a whole.
     pub fn execute(&mut self, statements: &[&str]) -> Result<Vec<Outcome>, String> {
-        let requests: Vec<_> = statements
-            .iter()
-            .map(|sql| json!({"type": "execute", "stmt": {"sql": sql}}))
-            .collect();
+        let requests: Vec<_> =
+            statements.iter().map(|sql| json!({"type": "execute", "stmt": {"sql": sql}})).collect();
         let results = self.pipeline(&requests)?;
         if results.len() != statements.len() {
             return Err(format!("{} results for {} statements", results.len(), statements.len()));
         }
-        results.iter().map(|result| outcome(result).ok_or_else(|| format!("result {result}"))).collect()
+        results
+            .iter()
+            .map(|result| outcome(result).ok_or_else(|| format!("result {result}")))
+            .collect()
+    }
+
+    /// The same by a cursor, whose answer may be of any length.
+    ///
+    /// # Errors
+    /// What was wrong with the request as a whole.
+    pub fn execute_by_cursor(&mut self, statements: &[&str]) -> Result<Vec<Outcome>, String> {
+        let steps: Vec<_> = statements.iter().map(|sql| json!({"stmt": {"sql": sql}})).collect();
+        let body = json!({"baton": self.baton, "batch": {"steps": steps}});
+        let body = self.post("cursor", &body)?;
+        let mut lines = body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let mut entry = || lines.next().map(serde_json::from_slice::<Json>);
+        let unreadable = |error| format!("an entry: {error}");
+        let head = entry().ok_or("no entry")?.map_err(unreadable)?;
+        self.baton = head["baton"].as_str().map(str::to_owned);
+        let mut outcomes = vec![Ok(Rows::default()); statements.len()];
+        let mut current = 0;
+        while let Some(entry) = entry() {
+            let entry = entry.map_err(unreadable)?;
+            if let Some(step) = entry["step"].as_u64() {
+                current = usize::try_from(step).map_err(|error| error.to_string())?;
+            }
+            let read = add_entry(&entry, outcomes.get_mut(current).ok_or("no such step")?);
+            read.ok_or_else(|| format!("entry {entry}"))?;
+        }
+        if current + 1 != statements.len() {
+            return Err(format!("{} of {} steps", current + 1, statements.len()));
+        }
+        Ok(outcomes)
+    }
+
+    /// Names of the columns that a statement would have.
+    ///
+    /// # Errors
+    /// Whatever came instead.
+    pub fn describe(&mut self, sql: &str) -> Result<Vec<String>, String> {
+        let results = self.pipeline(&[json!({"type": "describe", "sql": sql})])?;
+        let names = results.first().and_then(|result| names(&result["response"]["result"]));
+        names.ok_or_else(|| format!("{results:?}"))
     }
 
     /// Close the stream.
@@ -129,12 +168,7 @@ impl SqlStream {
     }
 
     fn pipeline(&mut self, requests: &[Json]) -> Result<Vec<Json>, String> {
-        let body = json!({"baton": self.baton, "requests": requests}).to_string();
-        let (status, body) =
-            self.client.post(&self.path, body.as_bytes()).map_err(|error| error.to_string())?;
-        if status != 200 {
-            return Err(format!("status {status}: {}", String::from_utf8_lossy(&body)));
-        }
+        let body = self.post("pipeline", &json!({"baton": self.baton, "requests": requests}))?;
         let mut body: Json = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         self.baton = body["baton"].as_str().map(str::to_owned);
         match body["results"].take() {
@@ -142,17 +176,49 @@ impl SqlStream {
             other => Err(format!("results {other}")),
         }
     }
+
+    fn post(&mut self, endpoint: &str, body: &Json) -> Result<Vec<u8>, String> {
+        let path = format!("/db/{}/v3/{endpoint}", self.database);
+        match self.client.post(&path, body.to_string().as_bytes()) {
+            Ok((200, body)) => Ok(body),
+            Ok((status, body)) => Err(format!("{status}: {}", String::from_utf8_lossy(&body))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn add_entry(entry: &Json, outcome: &mut Outcome) -> Option<()> {
+    match (entry["type"].as_str()?, outcome) {
+        ("step_begin", Ok(rows)) => rows.names = names(entry)?,
+        ("row", Ok(rows)) => rows.rows.push(row(&entry["row"])?),
+        ("step_end", Ok(_)) => {}
+        ("step_error", outcome) => *outcome = Err(failure(entry)?),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn names(result: &Json) -> Option<Vec<String>> {
+    let columns = result["cols"].as_array()?;
+    columns.iter().map(|column| Some(column["name"].as_str()?.to_owned())).collect()
+}
+
+fn row(row: &Json) -> Option<Vec<Value>> {
+    row.as_array()?.iter().map(value).collect()
+}
+
+fn failure(holder: &Json) -> Option<Failure> {
+    let text = |key: &str| holder["error"][key].as_str().map(str::to_owned);
+    Some(Failure { code: text("code")?, message: text("message")? })
 }
 
 fn outcome(result: &Json) -> Option<Outcome> {
     if result["type"] == "error" {
-        let text = |key: &str| result["error"][key].as_str().map(str::to_owned);
-        return Some(Err(Failure { code: text("code")?, message: text("message")? }));
+        return failure(result).map(Err);
     }
     let result = &result["response"]["result"];
-    let names = result["cols"].as_array()?.iter().map(|column| Some(column["name"].as_str()?.into()));
-    let rows = result["rows"].as_array()?.iter().map(|row| row.as_array()?.iter().map(value).collect());
-    Some(Ok(Rows { names: names.collect::<Option<_>>()?, rows: rows.collect::<Option<_>>()? }))
+    let rows = result["rows"].as_array()?.iter().map(row).collect::<Option<_>>()?;
+    Some(Ok(Rows { names: names(result)?, rows }))
 }
 
 fn value(value: &Json) -> Option<Value> {

@@ -50,7 +50,7 @@ pub fn run(
     let mut stream = SqlStream::new(server.address(), database);
     for part in records.chunks(REQUEST_RECORDS_MAX) {
         let statements: Vec<_> = part.iter().map(|record| record.sql.as_str()).collect();
-        let outcomes = stream.execute(&statements)?;
+        let outcomes = stream.execute_by_cursor(&statements)?;
         for (record, outcome) in part.iter().zip(&outcomes) {
             if let Err(error) = check(record, outcome) {
                 failures.push(format!("{}: {error}: {}", record.line, record.sql));

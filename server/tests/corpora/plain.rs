@@ -106,5 +106,8 @@ fn name_of(code: i32) -> &'static str {
         "SQLITE_RANGE",
         "SQLITE_NOTADB",
     ];
-    usize::try_from(code & 0xff).ok().and_then(|index| NAMES.get(index)).unwrap_or(&"SQLITE_UNKNOWN")
+    usize::try_from(code & 0xff)
+        .ok()
+        .and_then(|index| NAMES.get(index))
+        .unwrap_or(&"SQLITE_UNKNOWN")
 }

@@ -72,7 +72,10 @@ fn keep(log: &Mutex<String>, line: &str) {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() || !matches!(self.child.try_wait(), Ok(None)) {
-            eprintln!("the server said:\n{}", self.log.lock().map_or_else(|_| String::new(), |log| log.clone()));
+            eprintln!(
+                "the server said:\n{}",
+                self.log.lock().map_or_else(|_| String::new(), |log| log.clone())
+            );
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

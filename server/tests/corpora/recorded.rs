@@ -17,7 +17,7 @@ use super::process::Server;
 const REQUEST_STATEMENTS_MAX: usize = 32;
 const REQUEST_SQL_BYTES_MAX: usize = 512 * 1024;
 /// Failures of one script; what follows the first is often its consequence.
-const FAILURES_MAX: usize = 5;
+const FAILURES_MAX: usize = 5000;
 
 /// How many statements were compared, and why others were not.
 #[derive(Default)]
@@ -185,7 +185,8 @@ fn is_rolled_back(failure: &Failure) -> bool {
 
 #[test]
 fn splitting() {
-    let script = b"-- Main database is 'x'\nSELECT ';\n--';; -- clock=12\nSELECT\n 2; -- clock=13\nSELECT 3";
+    let script =
+        b"-- Main database is 'x'\nSELECT ';\n--';; -- clock=12\nSELECT\n 2; -- clock=13\nSELECT 3";
     assert_eq!(split(script), ["SELECT ';\n--';", "SELECT\n 2"]);
     assert_eq!(split_sample("-- a\nSELECT 1;\n\n\nSELECT\n2;\n"), ["SELECT 1;", "SELECT\n2;"]);
 }
