@@ -165,7 +165,7 @@ fn format(value: &Value, kind: char) -> String {
     match (value, kind) {
         (Value::Null, _) => "NULL".to_owned(),
         (value, 'I') => integer(value).to_string(),
-        (value, 'R') => format!("{:.3}", real(value)),
+        (value, 'R') => three_digits(real(value)),
         (value, _) => {
             let text = match value {
                 Value::Null => unreachable!("matched above"),
@@ -180,6 +180,19 @@ fn format(value: &Value, kind: char) -> String {
             text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '@' }).collect()
         }
     }
+}
+
+/// As SQLite's `%.3f`, which knows 16 digits and fills up with zeros.
+fn three_digits(real: f64) -> String {
+    if real.abs() < 1e15 {
+        return format!("{real:.3}");
+    }
+    let scientific = format!("{real:.15e}");
+    let (digits, exponent) = scientific.split_once('e').expect("it is in scientific notation");
+    let exponent: usize = exponent.parse().expect("it is not negative");
+    let sign = if real < 0.0 { "-" } else { "" };
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+    format!("{sign}{digits:0<width$}.000", width = exponent + 1)
 }
 
 /// As `sqlite3_column_int64`.
@@ -214,4 +227,20 @@ fn real(value: &Value) -> f64 {
             text[..end].parse().unwrap_or(0.0)
         }
     }
+}
+
+#[test]
+fn formats() {
+    for (real, expected) in [
+        (1.25, "1.250"),
+        (-0.0004, "-0.000"),
+        (-9_223_372_036_854_775_808.0, "-9223372036854776000.000"),
+        (18_446_744_073_709_551_616.0, "18446744073709550000.000"),
+    ] {
+        assert_eq!(three_digits(real), expected);
+    }
+    assert_eq!(format(&Value::Text("-12x".to_owned()), 'I'), "-12");
+    assert_eq!(format(&Value::Text(String::new()), 'T'), "(empty)");
+    assert_eq!(format(&Value::Text("a\té".to_owned()), 'T'), "a@@");
+    assert_eq!(format(&Value::Real(2.9), 'I'), "2");
 }

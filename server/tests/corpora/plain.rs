@@ -44,6 +44,11 @@ impl Plain {
         })
     }
 
+    /// Nothing but comments and white space.
+    pub fn is_no_statement(&self, sql: &str) -> bool {
+        self.connection.prepare(sql).is_ok_and(|statement| statement.expanded_sql().is_none())
+    }
+
     fn run(&self, sql: &str) -> Result<Rows, Error> {
         let mut statement = self.connection.prepare(sql)?;
         let names: Vec<_> = statement.column_names().into_iter().map(str::to_owned).collect();

@@ -71,11 +71,12 @@ fn keep(log: &Mutex<String>, line: &str) {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if std::thread::panicking() || !matches!(self.child.try_wait(), Ok(None)) {
-            eprintln!(
-                "the server said:\n{}",
-                self.log.lock().map_or_else(|_| String::new(), |log| log.clone())
-            );
+        let ended = self.child.try_wait().ok().flatten();
+        if ended.is_some() || std::thread::panicking() {
+            // Its last words may still be on their way.
+            std::thread::yield_now();
+            let log = self.log.lock().map_or_else(|_| String::new(), |log| log.clone());
+            eprintln!("the server ended: {ended:?}; it said:\n{log}");
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
