@@ -62,10 +62,10 @@ pub struct MainFile {
     pub direct: Option<FileId>,
     /// Its size in pages.
     pub pages: u32,
+    /// Stamp of page 1 in the file, once a checkpoint of this volume wrote it.
+    pub stamp: u64,
     /// Stamp of page 1 that the catalogue knows; the file may be newer, never older (F10).
     pub stamp_min: u64,
-    /// Page 1 was checked against `stamp_min` since the file was opened.
-    pub stamp_checked: bool,
 }
 
 /// One of the eight wal-index locks.
@@ -121,8 +121,8 @@ pub struct Checkpoint {
     pub stamp: u64,
     /// Pages written since the last sync of the file.
     pub written: Vec<u32>,
-    /// Consecutive pages not written yet, tails set.
-    pub run: Option<(u32, Buffer, usize)>,
+    /// The file was cut since then.
+    pub truncated: bool,
 }
 
 /// Where a page of the main file is.
@@ -191,6 +191,8 @@ pub struct VolumeOptions {
     pub file_exists: bool,
     /// Stamp of the last checkpoint, from the catalogue.
     pub stamp_min: u64,
+    /// The last transaction that it covered, from the catalogue.
+    pub last_txid: u64,
     /// What recovery found in the commit log.
     pub recovered: Option<RecoveredTenant>,
     /// Seed of the tenant's random generator (F13).
@@ -204,7 +206,7 @@ impl Volume {
     /// A sentence if the tenant cannot be opened safely: it has commits in the log that stand on
     /// a file which never was.
     pub fn open(options: VolumeOptions) -> Result<Volume, String> {
-        let mut last_txid = options.stamp_min;
+        let mut last_txid = options.last_txid.max(options.stamp_min);
         let mut database_pages = if options.file_exists { 0 } else { 1 };
         let mut overlay = None;
         let mut recovered_from = None;
@@ -229,6 +231,7 @@ impl Volume {
             main: MainFile {
                 exists: options.file_exists,
                 stamp_min: options.stamp_min,
+                stamp: options.stamp_min,
                 ..MainFile::default()
             },
             overlay,
@@ -372,8 +375,33 @@ impl Volume {
     /// What the checkpoint wrote is in the file for good: the overlay with it. SQLite may now send
     /// readers to the file.
     pub fn on_main_synced(&mut self) {
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.truncated = false;
+            if checkpoint.written.contains(&1) {
+                self.main.stamp = checkpoint.stamp;
+            }
+            checkpoint.written.clear();
+        }
         self.main.exists = true;
         self.overlay = None;
+    }
+
+    /// The frames that SQLite's running checkpoint copies from: page numbers in order, each with
+    /// the last frame (from 0) that holds it, up to `nBackfillAttempted` of the wal-index (byte 128).
+    #[must_use]
+    pub fn backfilling_frames(&self) -> Vec<(u32, u32)> {
+        let attempted = self.index_word(32).unwrap_or(0) as usize;
+        let end = attempted.min(self.logged_frame as usize);
+        let mut frames: Vec<(u32, u32)> = self.frames[..end]
+            .iter()
+            .zip(0..)
+            .map(|(frame, index)| (frame.page_number, index))
+            .collect();
+        frames.sort_unstable();
+        frames.reverse();
+        frames.dedup_by_key(|&mut (page_number, _)| page_number);
+        frames.reverse();
+        frames
     }
 
     /// SQLite's checkpoint has brought the first `frame` frames of the WAL into the file.
@@ -533,14 +561,15 @@ impl Volume {
     /// mxFrame and nPage of the wal-index header (SQLite's `WalIndexHdr`, in the machine's byte
     /// order: isInit at byte 12, mxFrame at 16, nPage at 20).
     fn index_header(&self) -> Option<(u32, u32)> {
-        let region = self.regions.first()?;
-        let word = |index: usize| {
-            let bytes = region[index / 2].to_ne_bytes();
-            let half = (index % 2) * 4;
-            u32::from_ne_bytes(bytes[half..half + 4].try_into().expect("4 bytes"))
-        };
-        let initialised = word(3).to_ne_bytes()[0] != 0;
-        initialised.then(|| (word(4), word(5)))
+        let initialised = self.index_word(3)?.to_ne_bytes()[0] != 0;
+        initialised.then_some((self.index_word(4)?, self.index_word(5)?))
+    }
+
+    /// The 32-bit word of this index in the first region of the wal-index.
+    fn index_word(&self, index: usize) -> Option<u32> {
+        let bytes = self.regions.first()?[index / 2].to_ne_bytes();
+        let half = (index % 2) * 4;
+        Some(u32::from_ne_bytes(bytes[half..half + 4].try_into().expect("4 bytes")))
     }
 
     /// The last transaction of which every frame is among the first `frame` of the WAL: what a

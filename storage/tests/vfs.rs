@@ -40,7 +40,9 @@ impl World {
 
     fn answer(&mut self, volume: &mut Volume, wait: Wait) -> Answer {
         match wait {
-            Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable => Answer::Ready,
+            Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable | Wait::Pause => {
+                Answer::Ready
+            }
             Wait::Writer(_) => Answer::TimedOut,
             Wait::OpenTemporary => Answer::Opened(self.file().1, 0),
             Wait::OpenMain { .. } => {
@@ -118,6 +120,7 @@ fn volume(file_exists: bool, stamp_min: u64) -> Volume {
         memory_limit: 16 << 20,
         file_exists,
         stamp_min,
+        last_txid: stamp_min,
         recovered: None,
         seed: [1; 32],
     })
@@ -160,7 +163,7 @@ fn checkpoint() -> Result<(), i32> {
         connection.checkpoint(CheckpointMode::Passive).map_err(|error| error.code)?;
     assert_eq!(frames, written);
     drop(connection);
-    vfs::end_checkpoint(written)
+    vfs::end_checkpoint(Some(written))
 }
 
 #[test]

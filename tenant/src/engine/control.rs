@@ -5,7 +5,7 @@ use storage::TenantId;
 use super::context::Job;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId};
-use crate::catalogue::{Call, DatabaseRow, Outcome};
+use crate::catalogue::{Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
 
@@ -162,11 +162,5 @@ impl<J: Job> Engine<J> {
             Call::Find(name)
         };
         self.call_catalogue(Asker::Opening(key), call);
-    }
-
-    /// The row that a tenant was opened from, as the catalogue has it by now.
-    pub(super) fn row_after_checkpoint(row: &mut DatabaseRow, stamp: u64) {
-        row.file = true;
-        row.stamp = stamp;
     }
 }

@@ -201,6 +201,7 @@ impl<J: Job> Engine<J> {
             memory_limit: limit,
             file_exists: row.file,
             stamp_min: row.stamp,
+            last_txid: row.txid,
             recovered,
             seed: self.options.seed,
         });
@@ -328,7 +329,7 @@ impl<J: Job> Engine<J> {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let asker = Asker::Checkpoint(key, txid, stamp);
-                    self.call_catalogue(asker, Call::Checkpointed(id, stamp));
+                    self.call_catalogue(asker, Call::Checkpointed { id, stamp, txid });
                 }
             }
             Ok(_) | Err(_) => self.checkpoint_failed(key),
@@ -354,7 +355,9 @@ impl<J: Job> Engine<J> {
         if let Some(tenant) = self.tenants.get_mut(key) {
             tenant.checkpointing = false;
             if let Some(row) = &mut tenant.row {
-                Self::row_after_checkpoint(row, stamp);
+                row.file = true;
+                row.stamp = stamp;
+                row.txid = row.txid.max(txid);
             }
             if let Some(volume) = &mut tenant.volume {
                 volume.forget_commits(txid, stamp);

@@ -119,6 +119,7 @@ enum Timer {
     TransactionIdle(Key),
     TenantIdle(Key),
     CheckpointRetry(Key),
+    Pause(Key),
     LogOpen,
     LogGrowth,
 }
@@ -429,6 +430,7 @@ impl<J: Job> Engine<J> {
                 Timer::TransactionIdle(tenant) => self.transaction_idle(tenant),
                 Timer::TenantIdle(tenant) => self.tenant_idle(tenant),
                 Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
+                Timer::Pause(task) => self.answer(task, storage::fiber::Answer::Ready),
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogGrowth => self.retry_log_growth(),
             }

@@ -165,6 +165,7 @@ impl<J: Job> Engine<J> {
                 created_s: 0,
                 file: exists,
                 stamp: 0,
+                txid: 0,
             },
         );
         let mut ids: Vec<TenantId> = self.recovered.keys().copied().collect();

@@ -3,9 +3,11 @@
 //! A task is *ready* (in the ready queue, with the input for its next resume) or *waiting* (somebody
 //! will call `answer`). It runs until it waits; answers that are there at once do not leave the run.
 
+use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
+use storage::sqlite::CheckpointMode;
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
@@ -141,33 +143,14 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         Ok(pooled) => pooled,
         Err(error) => return Ended::Checkpoint(Err(error.code), None),
     };
-    // A failed sync may have dropped pages that the kernel calls clean: all pages are written
-    // again from WAL and log, once; then it is damage.
-    let mut result = try_checkpoint(&mut pooled);
-    if matches!(result, Err(code) if is_storage_error(code)) {
-        vfs::abandon_checkpoint();
-        result = try_checkpoint(&mut pooled);
-    }
+    let result = try_checkpoint(&mut pooled);
     if result.is_err() {
         vfs::abandon_checkpoint();
-    }
-    if let Err(code) = result
-        && is_storage_error(code)
-    {
-        let text = format!("its file cannot be written (SQLite result {code})");
-        storage::fiber::with_volume(|volume| volume.set_damage(text));
     }
     Ended::Checkpoint(result, Some(pooled))
 }
 
-fn is_storage_error(code: i32) -> bool {
-    code & 0xff == storage::sqlite::codes::SQLITE_IOERR
-        && code != storage::sqlite::codes::SQLITE_IOERR_NOMEM
-}
-
 fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
-    use storage::fiber::with_volume;
-    use storage::sqlite::CheckpointMode;
     if !with_volume(|volume| volume.page_one_pending()) {
         // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
         let version = pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
@@ -177,19 +160,41 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
         // SQLite checkpoints only what a connection has looked at.
         pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
     }
-    vfs::begin_checkpoint()?;
-    let (frames, written) =
-        pooled.connection().checkpoint(CheckpointMode::Passive).map_err(|error| error.code)?;
-    let (covered, stamp) = with_volume(|volume| {
-        let stamp = volume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.stamp);
-        (volume.covered_txid(written), stamp)
-    });
-    vfs::end_checkpoint(written)?;
-    if frames == written && frames > 0 {
-        // Give the WAL image back, unless somebody reads or writes just now.
-        let _ = pooled.connection().checkpoint(CheckpointMode::Truncate);
+    // First what there is, while writers go on; then, with the writer lock held, what came since,
+    // so that the WAL can start anew: a tenant that never stops writing would fill it otherwise.
+    let (frames, written) = checkpoint_pass(pooled, CheckpointMode::Passive)?;
+    let mut complete = frames == written;
+    let mut covered = Some(written);
+    if complete && with_volume(|volume| volume.damage().is_none()) {
+        match checkpoint_pass(pooled, CheckpointMode::Truncate) {
+            Ok(_) => covered = None,
+            // Readers hold the WAL, or the tenant is busy: the next writer will start it anew.
+            Err(storage::sqlite::SQLITE_BUSY) => {}
+            Err(code) => return Err(code),
+        }
     }
-    Ok(Checkpointed { complete: frames == written, txid: covered.unwrap_or(0), stamp })
+    complete &= with_volume(|volume| volume.damage().is_none());
+    let (txid, stamp) = with_volume(|volume| {
+        let txid = volume.covered_txid(covered.unwrap_or(0));
+        (txid.unwrap_or(0), volume.main.stamp)
+    });
+    Ok(Checkpointed { complete, txid, stamp })
+}
+
+/// One checkpoint by SQLite, between its begin and its end in the volume.
+fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Result<(u32, u32), i32> {
+    vfs::begin_checkpoint()?;
+    match pooled.connection().checkpoint(mode) {
+        Ok((frames, written)) => {
+            let cut = mode == CheckpointMode::Truncate;
+            vfs::end_checkpoint((!cut).then_some(written))?;
+            Ok((frames, written))
+        }
+        Err(error) => {
+            vfs::abandon_checkpoint();
+            Err(error.primary())
+        }
+    }
 }
 
 impl<J: Job> Engine<J> {
@@ -373,6 +378,10 @@ impl<J: Job> Engine<J> {
             Wait::Writer(connection) => self.wait_for_writer(key, tenant_key, connection),
             Wait::LogSpace { pages } => self.wait_for_log_space(key, pages),
             Wait::Seal => self.seal(key, tenant_key),
+            Wait::Pause => {
+                self.set_timer(limits::SECOND_NS, Timer::Pause(key));
+                None
+            }
             Wait::Durable => {
                 let durable = self.durable();
                 match self.last_sequence(tenant_key) {
