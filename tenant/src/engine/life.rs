@@ -654,6 +654,8 @@ impl<J: Job> Engine<J> {
             tenant.closing = true;
             return self.go_on_closing(self.catalogue_key);
         }
+        // The last trim may want a batch of its own, and its copy: their files are open until then.
+        self.pump_log();
         let log_idle = self.log.as_ref().is_none_or(|log: &Log| log.requests_in_flight() == 0);
         if log_idle && self.operations.is_empty() {
             for (_, file) in std::mem::take(&mut self.log_files) {
