@@ -271,6 +271,10 @@ impl Client {
         }
         let span = ground.options.think_ns;
         let mut pause = self.draw_span(sim, span.low, span.high);
+        if self.id == ground.options.clients as u64 {
+            // The one who manages databases leaves the others time to use them.
+            pause *= self.draw_span(sim, 1, 64);
+        }
         if self.script.is_none() && self.draw(sim, 200) == 0 {
             // Long enough for streams, connections and tenants to be given up.
             pause += self.draw_span(sim, 5_000_000_000, 150_000_000_000);

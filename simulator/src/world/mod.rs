@@ -239,12 +239,14 @@ impl World {
         let options = &self.ground.options;
         let errors = options.has_disk_errors();
         let full = options.has_full_disk();
-        let clean = exit == Exit::Stopped;
+        // A start that is told to stop has promised nothing yet.
+        let clean = exit == Exit::Stopped && self.server.as_ref().is_some_and(Server::is_ready);
         match exit {
-            Exit::Stopped => {
+            Exit::Stopped if clean => {
                 self.totals.clean_stops += 1;
                 self.check_leftovers()?;
             }
+            Exit::Stopped => {}
             Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
             Exit::Failed(Failure::Start(_)) if errors || full => {
                 self.totals.refused_starts += 1;
