@@ -144,6 +144,23 @@ fn columns_are_those_of_the_schema_now() {
     }
 }
 
+/// EXPLAIN, kept compiled while its tables were dropped, listed freed memory, or ended the server.
+#[test]
+fn an_explanation_outlives_no_table() {
+    let server = Server::start();
+    let mut stream = SqlStream::new(server.address(), "explanation");
+    let explain = "EXPLAIN INSERT INTO t1 SELECT * FROM t2";
+    for columns in ["a, b", "a, b DEFAULT 'x'", "a, b COLLATE nocase", "a, b NOT NULL"].repeat(5) {
+        let t1 = format!("CREATE TABLE t1({columns})");
+        let script =
+            [&t1, "CREATE TABLE t2(a, b)", explain, "DROP TABLE t1", "DROP TABLE t2", explain];
+        let mut outcomes = stream.execute(&script).expect("the server answers");
+        let last = outcomes.pop().expect("six outcomes").expect_err("its tables are gone");
+        assert!(last.message.contains("no such table"), "{last:?}");
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+}
+
 #[test]
 fn a_refusal_names_the_database() {
     let server = Server::start_with(&["--create-on-first-use", "false"]);
