@@ -28,13 +28,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use corpora::archive;
 use corpora::client::{Client, SqlStream};
 use corpora::differences::Differences;
+use corpora::logic_test;
 use corpora::process::Server;
 use corpora::recorded::{self, Tally};
 
 /// Scripts at a time: enough that their commits share writes of the log.
 const WORKERS: usize = 12;
 /// Failures that a report shows; one cause often has hundreds.
-const FAILURES_SHOWN_MAX: usize = 200000;
+const FAILURES_SHOWN_MAX: usize = 200;
 
 /// Run `work` on each item, several at once, and fail with what it says was wrong.
 fn in_parallel<T: Sync>(items: &[T], work: impl Fn(usize, &T) -> Vec<String> + Sync) {
@@ -96,11 +97,13 @@ fn sqllogictest_scripts_give_the_results_in_them() {
     let Some(folder) = archive::unpack("slt-sample") else { return };
     let scripts = archive::read_scripts(&folder, "test", archive::every());
     let server = Server::start();
+    let differences = Differences::read();
     let records = AtomicUsize::new(0);
     in_parallel(&scripts, |index, (name, bytes)| {
         let text = String::from_utf8_lossy(bytes);
         let mut failures = Vec::new();
-        match corpora::logic_test::run(&server, &format!("s{index}"), &text, &mut failures) {
+        let database = format!("s{index}");
+        match logic_test::run(&server, &database, &text, &differences, &mut failures) {
             Ok(count) => {
                 records.fetch_add(count, Ordering::Relaxed);
             }
