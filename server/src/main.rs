@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, PollIo, uring_available};
 use storage::log::LogOptions;
+use storage::log::limits::{SEGMENT_COUNT_LEAST, SEGMENT_COUNT_MOST};
 use tenant::{EngineOptions, Failure};
 
 /// Longest wait of the loop: a signal that comes just before it is seen this late.
@@ -96,7 +97,7 @@ struct Serve {
     )]
     create_on_first_use: Option<bool>,
     /// Size of the commit log in bytes or with MiB, GiB; taken when the data folder is new.
-    #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_bytes)]
+    #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_log_bytes)]
     log: u64,
 }
 
@@ -111,6 +112,18 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.trim().parse().map_err(|_| format!("{digits:?} is no number"))?;
     number.checked_mul(factor).ok_or_else(|| "the number is too large".to_owned())
+}
+
+/// A log has 4 segments at least, and as many as the log's format has names for at most.
+fn parse_log_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    let segment = LogOptions::default().segment_bytes;
+    let (least, most) = (u64::from(SEGMENT_COUNT_LEAST), u64::from(SEGMENT_COUNT_MOST));
+    if (least * segment..=most * segment).contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = ((least * segment) >> 20, (most * segment) >> 20);
+    Err(format!("the commit log can have {least}MiB to {most}MiB"))
 }
 
 fn main() -> ExitCode {
@@ -180,7 +193,7 @@ fn options_of<I: Io<Server>>(serve: &Serve, io: &mut I) -> ServerOptions {
     io.fill(&mut seed);
     io.fill(&mut baton_key);
     let segment_bytes = LogOptions::default().segment_bytes;
-    let segment_count = (serve.log / segment_bytes).clamp(4, 4096) as u32;
+    let segment_count = u32::try_from(serve.log / segment_bytes).expect("checked when parsed");
     let loopback = serve.listen.ip().is_loopback();
     ServerOptions {
         listen: serve.listen,

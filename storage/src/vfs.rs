@@ -218,7 +218,7 @@ fn truncate_extent(role: Role, size: u64) -> Code {
 
 // ---- the main file ----
 
-/// Open the tenant's file if it has one and it is not open; check its age (F1, F10).
+/// Open the tenant's file if it has one and it is not open; check its age and length (F1, F10).
 fn ensure_main_open() -> Code {
     if with_volume(|volume| !volume.main.exists || volume.main.handle.is_some()) {
         return Ok(());
@@ -250,7 +250,17 @@ fn check_age(file: FileId) -> Code {
         let stamp =
             if moved == PAGE_BYTES { page::verify_tail(volume.tenant(), 1, &bytes) } else { None };
         match stamp {
-            Some(stamp) if stamp >= volume.main.stamp_min => Ok(()),
+            // A checkpoint that was cut short may have grown page 1 first; the log has the rest.
+            Some(stamp) if stamp >= volume.main.stamp_min && volume.has_overlay() => Ok(()),
+            Some(stamp) if stamp >= volume.main.stamp_min => {
+                let (pages, wanted) = (volume.main.pages, page::database_pages(&bytes));
+                if pages >= wanted {
+                    return Ok(());
+                }
+                let text = format!("its file was cut: it has {pages} of {wanted} pages");
+                volume.set_damage(text);
+                Err(ffi::SQLITE_CORRUPT)
+            }
             Some(stamp) => {
                 let known = volume.main.stamp_min;
                 let text = format!("its file is an old copy: transaction {stamp}, not {known}");

@@ -416,11 +416,17 @@ impl Volume {
         self.overlay.is_some()
     }
 
-    /// Page 1 is in the WAL or the overlay, so the next checkpoint stamps it.
+    /// Page 1 is in the overlay or in frames of the WAL that are not in the file yet, so the next
+    /// checkpoint stamps it. (Frames that an earlier checkpoint copied are not copied again, even
+    /// where readers kept the WAL from starting anew: with them, files of different age had the
+    /// same stamp.)
     #[must_use]
     pub fn page_one_pending(&self) -> bool {
+        // SQLite's own count, `nBackfill` (byte 96), is ahead of ours if a checkpoint failed late.
+        let copied = self.index_word(24).unwrap_or(0).max(self.backfilled_frame);
+        let copied = copied.min(self.logged_frame) as usize;
         matches!(self.page_source(1), PageSource::Log(_))
-            || self.frames[..self.logged_frame as usize].iter().any(|f| f.page_number == 1)
+            || self.frames[copied..self.logged_frame as usize].iter().any(|f| f.page_number == 1)
     }
 
     // ---- the WAL ----

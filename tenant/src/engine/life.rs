@@ -39,6 +39,10 @@ pub(super) struct Tenant<J> {
     pub idle: Vec<PooledConnection>,
     /// Streams in use or parked.
     pub streams: usize,
+    /// Streams in use by running tasks.
+    pub active: usize,
+    /// Tasks that wait a moment for a connection in use, in order.
+    pub openers: VecDeque<Key>,
     pub last_used: Instant,
     /// SIEVE's mark: used since the hand passed.
     visited: bool,
@@ -68,6 +72,8 @@ impl<J> Tenant<J> {
             writers: VecDeque::new(),
             idle: Vec::new(),
             streams: 0,
+            active: 0,
+            openers: VecDeque::new(),
             last_used: Instant(0),
             visited: true,
             checkpointing: false,
@@ -609,8 +615,24 @@ impl<J: Job> Engine<J> {
         if !file {
             return self.call_catalogue(Asker::Nobody, Call::Forget(id));
         }
-        let what = DiskOperation::Remove(id.paths().file);
-        self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
+        let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
+        let tombstone = catalogue.and_then(Volume::last_sequence).unwrap_or_default();
+        self.catalogue.removals.push((tombstone, id));
+        self.settle_removals();
+    }
+
+    /// Remove the files whose tombstones are durable. Not before: after a crash a row that lives on
+    /// without its file would be a damaged database.
+    pub(super) fn settle_removals(&mut self) {
+        let durable = self.durable();
+        let removals = std::mem::take(&mut self.catalogue.removals);
+        let (settled, left): (Vec<_>, Vec<_>) =
+            removals.into_iter().partition(|&(tombstone, _)| tombstone <= durable);
+        self.catalogue.removals = left;
+        for (_, id) in settled {
+            let what = DiskOperation::Remove(id.paths().file);
+            self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
+        }
     }
 
     pub(super) fn on_removed(&mut self, id: TenantId, step: RemoveStep, reply: DiskReply) {
@@ -657,7 +679,10 @@ impl<J: Job> Engine<J> {
             tenant.closing = true;
             return self.go_on_closing(self.catalogue_key);
         }
-        // What is left to say in the log is said first: that its segments are free.
+        // What is left to say in the log is said first: that nothing in it is needed any more.
+        if let Some(log) = &mut self.log {
+            log.say_last_word();
+        }
         self.pump_log();
         let log_idle = self.log.as_ref().is_none_or(|log: &Log| log.requests_in_flight() == 0);
         if log_idle && self.operations.is_empty() {

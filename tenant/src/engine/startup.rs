@@ -112,6 +112,7 @@ impl<J: Job> Engine<J> {
             log.complete(id, reply);
             self.open_gate();
             self.settle_checkpoints();
+            self.settle_removals();
             self.retry_batch_waiters();
             self.retry_log_waiters();
             return;
@@ -186,7 +187,15 @@ impl<J: Job> Engine<J> {
         let Some(Startup { stage: Stage::Rows(damaged), .. }) = self.startup.take() else {
             unreachable!("the start reads rows last")
         };
+        if self.phase == Phase::Failed {
+            return;
+        }
         self.phase = Phase::Serving;
+        // What is left of a tenant that is damaged in the log is not to be opened, nor to be
+        // brought into its file: without its damaged pages it is another database.
+        for damage in &damaged {
+            self.recovered.remove(&damage.tenant);
+        }
         let mut dropped = Vec::new();
         for row in rows {
             match row.state {
