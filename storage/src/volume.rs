@@ -391,8 +391,10 @@ impl Volume {
     /// Page 1 is in the WAL or the overlay, so the next checkpoint stamps it.
     #[must_use]
     pub fn page_one_pending(&self) -> bool {
+        // Frames that are in the file already are not written again.
+        let pending = self.backfilled_frame as usize..self.logged_frame as usize;
         matches!(self.page_source(1), PageSource::Log(_))
-            || self.frames[..self.logged_frame as usize].iter().any(|f| f.page_number == 1)
+            || self.frames[pending].iter().any(|frame| frame.page_number == 1)
     }
 
     // ---- the WAL ----
@@ -541,6 +543,22 @@ impl Volume {
         };
         let initialised = word(3).to_ne_bytes()[0] != 0;
         initialised.then(|| (word(4), word(5)))
+    }
+
+    /// A checkpoint has failed, and SQLite did not notice: take back its word (`nBackfill`, byte 96
+    /// of the wal-index) that readers may go to the file for more than before. No other fiber has
+    /// run since SQLite gave it, and a smaller number is always right.
+    pub fn withdraw_backfill(&mut self) {
+        let backfilled = self.backfilled_frame;
+        let Some(region) = self.regions.first_mut() else { return };
+        let word = &mut region[BACKFILL_OFFSET / 8];
+        let mut bytes = word.to_ne_bytes();
+        let mut number = [0; 4];
+        number.copy_from_slice(&bytes[..4]);
+        if u32::from_ne_bytes(number) > backfilled {
+            bytes[..4].copy_from_slice(&backfilled.to_ne_bytes());
+            *word = u64::from_ne_bytes(bytes);
+        }
     }
 
     /// The last transaction of which every frame is among the first `frame` of the WAL: what a

@@ -189,7 +189,9 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
         // Give the WAL image back, unless somebody reads or writes just now.
         let _ = pooled.connection().checkpoint(CheckpointMode::Truncate);
     }
-    Ok(Checkpointed { complete: frames == written, txid: covered.unwrap_or(0), stamp })
+    // What committed after the stamp was taken needs a later one in page 1.
+    let complete = frames == written && covered.is_none_or(|txid| txid <= stamp);
+    Ok(Checkpointed { complete, txid: covered.unwrap_or(0), stamp })
 }
 
 impl<J: Job> Engine<J> {
