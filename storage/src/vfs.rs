@@ -34,6 +34,8 @@ pub const MAIN_NAME: &CStr = c"main";
 /// The schema that it is in every connection.
 pub const MAIN_SCHEMA: &CStr = c"main";
 const WAL_NAME: &[u8] = b"main-wal";
+/// SQLite's `WAL_READ_LOCK(0)`: a checkpoint holds it while it writes, until it has said how far.
+const CHECKPOINT_READ_LOCK: usize = 3;
 /// Locks of `aReadMark`, in the shared-lock mask: bits 3 to 7.
 const READ_LOCKS: u8 = 0b1111_1000;
 
@@ -385,18 +387,38 @@ fn flush_run() -> Code {
     Ok(())
 }
 
+/// SQLite has written all pages of its checkpoint, and will send readers to the file at once; it
+/// syncs the file only where the checkpoint covers the whole WAL. So it is brought there now. What
+/// fails here is remembered: SQLite does not look at this call's result.
+fn finish_pages() {
+    if with_volume(|volume| volume.checkpoint.is_none()) {
+        return;
+    }
+    if let Err(code) = sync_main() {
+        with_volume(|volume| {
+            if let Some(checkpoint) = &mut volume.checkpoint {
+                checkpoint.failed = Some(code);
+            }
+        });
+    }
+}
+
 /// Make what the checkpoint wrote durable, and read it back past the page cache (F2).
 fn sync_main() -> Code {
+    if let Some(code) = checkpoint_failure() {
+        return Err(code);
+    }
     flush_run()?;
     let state = with_volume(|volume| {
         let checkpoint = volume.checkpoint.as_mut()?;
         let mut written = mem::take(&mut checkpoint.written);
         written.sort_unstable();
         written.dedup();
-        Some((volume.main.handle?, checkpoint.stamp, written))
+        let cut = mem::take(&mut checkpoint.cut);
+        Some((volume.main.handle?, checkpoint.stamp, written, cut))
     });
-    let Some((file, stamp, written)) = state else { return Ok(()) };
-    if written.is_empty() {
+    let Some((file, stamp, written, cut)) = state else { return Ok(()) };
+    if written.is_empty() && !cut {
         return Ok(());
     }
     match suspend(Wait::Sync(file)) {
@@ -408,6 +430,12 @@ fn sync_main() -> Code {
     }
     with_volume(Volume::on_main_synced);
     Ok(())
+}
+
+/// Why the checkpoint in hand has failed already, if it has.
+#[must_use]
+pub fn checkpoint_failure() -> Option<i32> {
+    with_volume(|volume| volume.checkpoint.as_ref().and_then(|checkpoint| checkpoint.failed))
 }
 
 fn read_back(direct: FileId, written: &[u32], stamp: u64) -> Code {
@@ -466,8 +494,13 @@ fn read_back_run(direct: FileId, first: u32, pages: usize, stamp: u64) -> Code {
 pub fn begin_checkpoint() -> Result<(), i32> {
     let missing = with_volume(|volume| {
         assert!(volume.checkpoint.is_none());
-        volume.checkpoint =
-            Some(Checkpoint { stamp: volume.last_txid(), written: Vec::new(), run: None });
+        volume.checkpoint = Some(Checkpoint {
+            stamp: volume.last_txid(),
+            written: Vec::new(),
+            run: None,
+            cut: false,
+            failed: None,
+        });
         !volume.main.exists && volume.main.handle.is_none()
     });
     if missing {
@@ -531,6 +564,7 @@ fn truncate_main(pages: u32) -> Code {
                 volume.main.pages = pages;
                 if let Some(checkpoint) = &mut volume.checkpoint {
                     checkpoint.written.retain(|&number| number <= pages);
+                    checkpoint.cut = true;
                 }
             });
             Ok(())
@@ -743,6 +777,9 @@ unsafe extern "C" fn file_control(
     operation: c_int,
     argument: *mut c_void,
 ) -> c_int {
+    if operation == ffi::SQLITE_FCNTL_CKPT_DONE {
+        finish_pages();
+    }
     if operation != ffi::SQLITE_FCNTL_PRAGMA {
         return ffi::SQLITE_NOTFOUND;
     }
@@ -833,6 +870,9 @@ fn shm_unlock(file: &mut File, first: usize, count: usize, mask: u8, exclusive: 
     }
     if exclusive && first == WRITER_LOCK {
         seal();
+    }
+    if exclusive && first == CHECKPOINT_READ_LOCK && checkpoint_failure().is_some() {
+        with_volume(Volume::withdraw_backfill);
     }
     let held = if exclusive { &mut file.exclusive } else { &mut file.shared };
     *held &= !mask;

@@ -39,6 +39,8 @@ pub const FRAME_BYTES: u64 = FRAME_HEADER_BYTES + page::PAGE_BYTES as u64;
 pub const REGION_BYTES: usize = 32 * 1024;
 /// Number of wal-index locks, fixed by SQLite.
 pub const LOCKS: usize = 8;
+/// Where SQLite's `WalCkptInfo` lies in the wal-index, behind two headers of 48 bytes.
+const BACKFILL_OFFSET: usize = 96;
 /// The lock that SQLite calls `WAL_WRITE_LOCK`.
 pub const WRITER_LOCK: usize = 0;
 
@@ -123,6 +125,10 @@ pub struct Checkpoint {
     pub written: Vec<u32>,
     /// Consecutive pages not written yet, tails set.
     pub run: Option<(u32, Buffer, usize)>,
+    /// The file was cut since its last sync.
+    pub cut: bool,
+    /// SQLite's result code of what went wrong after SQLite's last look at results.
+    pub failed: Option<i32>,
 }
 
 /// Where a page of the main file is.

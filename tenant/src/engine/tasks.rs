@@ -180,6 +180,9 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
     vfs::begin_checkpoint()?;
     let (frames, written) =
         pooled.connection().checkpoint(CheckpointMode::Passive).map_err(|error| error.code)?;
+    if let Some(code) = vfs::checkpoint_failure() {
+        return Err(code);
+    }
     let (covered, stamp) = with_volume(|volume| {
         let stamp = volume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.stamp);
         (volume.covered_txid(written), stamp)
