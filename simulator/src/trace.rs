@@ -206,6 +206,13 @@ impl Trace {
         self.sink = sink;
     }
 
+    /// Send a remark to the sink, if there is one. Changes no hash.
+    pub fn remark(&mut self, text: impl FnOnce() -> String) {
+        if let Some(sink) = &mut self.sink {
+            sink(&text());
+        }
+    }
+
     /// The last events as lines, oldest first.
     #[must_use]
     pub fn recent_lines(&self) -> Vec<String> {

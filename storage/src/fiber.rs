@@ -83,8 +83,6 @@ pub enum Wait {
     Seal,
     /// Everything this tenant has committed, durable.
     Durable,
-    /// A second, before a full disk is tried again.
-    Pause,
 }
 
 /// How a wait ended.

@@ -23,8 +23,8 @@ pub const TEMPORARY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// statement.
 pub const SCRATCH_MAX: usize = 256;
 
-/// Pages that a checkpoint reads back in one read.
-pub const READ_BACK_PAGES: usize = 64;
+/// Pages that a checkpoint gathers into one write, and reads back in one read.
+pub const CHECKPOINT_RUN_PAGES: usize = 64;
 
 /// Bytes of heap that a tenant may hold unless its budget says otherwise: the allocator attacks of
 /// the confinement battery peak just below it.

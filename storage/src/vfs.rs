@@ -34,6 +34,8 @@ pub const MAIN_NAME: &CStr = c"main";
 /// The schema that it is in every connection.
 pub const MAIN_SCHEMA: &CStr = c"main";
 const WAL_NAME: &[u8] = b"main-wal";
+/// SQLite's `WAL_READ_LOCK(0)`: a checkpoint holds it while it writes, until it has said how far.
+const CHECKPOINT_READ_LOCK: usize = 3;
 /// Locks of `aReadMark`, in the shared-lock mask: bits 3 to 7.
 const READ_LOCKS: u8 = 0b1111_1000;
 
@@ -345,41 +347,90 @@ fn read_main(offset: u64, out: &mut [u8]) -> Result<bool, c_int> {
 
 // ---- checkpoints ----
 
-/// Write a page to the file with its tail set. At once: an error must reach SQLite while it can
-/// still keep its readers in the WAL.
+/// Put a page, its tail set, behind the pages that wait to be written; write them when the run
+/// ends or is long enough.
 fn checkpoint_page(page_number: u32, bytes: &[u8]) -> Code {
-    let (file, buffer) = with_volume(|volume| {
-        // Only a checkpoint of ours may write to the main file.
-        let checkpoint = volume.checkpoint.as_ref().ok_or(ffi::SQLITE_IOERR_WRITE)?;
-        let file = volume.main.handle.ok_or(ffi::SQLITE_IOERR_WRITE)?;
-        let mut buffer = Buffer::zeroed(PAGE_BYTES);
-        buffer.copy_from_slice(bytes);
-        page::set_tail(volume.tenant(), page_number, checkpoint.stamp, &mut buffer);
-        Ok::<_, c_int>((file, buffer))
-    })?;
-    write_file(file, u64::from(page_number - 1) * PAGE_BYTES as u64, buffer)?;
+    let full = with_volume(|volume| {
+        let checkpoint = volume.checkpoint.as_ref()?;
+        let run = checkpoint.run.as_ref();
+        Some(run.is_some_and(|(first, _, pages)| {
+            *first as usize + pages != page_number as usize
+                || *pages == limits::CHECKPOINT_RUN_PAGES
+        }))
+    });
+    // Only a checkpoint of ours may write to the main file.
+    if full.ok_or(ffi::SQLITE_IOERR_WRITE)? {
+        flush_run()?;
+    }
     with_volume(|volume| {
-        volume.main.pages = volume.main.pages.max(page_number);
+        let tenant = volume.tenant();
+        let checkpoint = volume.checkpoint.as_mut().ok_or(ffi::SQLITE_IOERR_WRITE)?;
+        let (_, buffer, pages) = checkpoint.run.get_or_insert_with(|| {
+            (page_number, Buffer::zeroed(limits::CHECKPOINT_RUN_PAGES * PAGE_BYTES), 0)
+        });
+        let place = &mut buffer[*pages * PAGE_BYTES..][..PAGE_BYTES];
+        place.copy_from_slice(bytes);
+        page::set_tail(tenant, page_number, checkpoint.stamp, place);
+        *pages += 1;
+        Ok(())
+    })
+}
+
+fn flush_run() -> Code {
+    let run = with_volume(|volume| {
+        let run = volume.checkpoint.as_mut().and_then(|checkpoint| checkpoint.run.take());
+        run.map(|run| (volume.main.handle, run))
+    });
+    let Some((file, (first, mut buffer, pages))) = run else {
+        return Ok(());
+    };
+    let file = file.ok_or(ffi::SQLITE_IOERR_WRITE)?;
+    buffer.set_len(pages * PAGE_BYTES);
+    write_file(file, u64::from(first - 1) * PAGE_BYTES as u64, buffer)?;
+    with_volume(|volume| {
+        let last = first + u32::try_from(pages).expect("a run is short") - 1;
+        volume.main.pages = volume.main.pages.max(last);
         if let Some(checkpoint) = &mut volume.checkpoint {
-            checkpoint.written.push(page_number);
+            checkpoint.written.extend(first..=last);
         }
     });
     Ok(())
 }
 
+/// SQLite has written all pages of its checkpoint, and will send readers to the file at once; it
+/// syncs the file only where the checkpoint covers the whole WAL. So it is brought there now. What
+/// fails here is remembered: SQLite does not look at this call's result.
+fn finish_pages() {
+    if with_volume(|volume| volume.checkpoint.is_none()) {
+        return;
+    }
+    if let Err(code) = sync_main() {
+        with_volume(|volume| {
+            if let Some(checkpoint) = &mut volume.checkpoint {
+                checkpoint.failed = Some(code);
+            }
+        });
+    }
+}
+
 /// Make what the checkpoint wrote durable, and read it back past the page cache (F2).
 fn sync_main() -> Code {
+    if let Some(code) = checkpoint_failure() {
+        return Err(code);
+    }
+    flush_run()?;
     let state = with_volume(|volume| {
         let checkpoint = volume.checkpoint.as_mut()?;
-        if checkpoint.written.is_empty() && !checkpoint.truncated {
-            return None;
-        }
-        let mut written = checkpoint.written.clone();
+        let mut written = mem::take(&mut checkpoint.written);
         written.sort_unstable();
         written.dedup();
-        Some((volume.main.handle?, checkpoint.stamp, written))
+        let cut = mem::take(&mut checkpoint.cut);
+        Some((volume.main.handle?, checkpoint.stamp, written, cut))
     });
-    let Some((file, stamp, written)) = state else { return Ok(()) };
+    let Some((file, stamp, written, cut)) = state else { return Ok(()) };
+    if written.is_empty() && !cut {
+        return Ok(());
+    }
     match suspend(Wait::Sync(file)) {
         Answer::Ready => {}
         Answer::Full => return Err(ffi::SQLITE_FULL),
@@ -388,63 +439,14 @@ fn sync_main() -> Code {
     if let Some(direct) = open_direct()? {
         read_back(direct, &written, stamp)?;
     }
-    with_volume(Volume::on_main_synced);
+    with_volume(|volume| volume.on_main_synced(stamp, written.first() == Some(&1)));
     Ok(())
 }
 
-/// SQLite has copied what it will copy, and will send readers to the file next, whatever this
-/// answers: so here the file is made durable and read back. What fails is written once more from
-/// the WAL: a failed sync may have dropped pages that the kernel calls clean (F4). A second failure
-/// fences the tenant, before it can show a page that may not be there.
-fn settle_checkpoint() {
-    /// Waits for space on a full disk: a minute.
-    const FULL_TRIES_MAX: u32 = 60;
-    if with_volume(|volume| volume.checkpoint.is_none()) {
-        return;
-    }
-    let mut result = sync_main();
-    for _ in 0..FULL_TRIES_MAX {
-        match result {
-            Ok(()) => return,
-            Err(ffi::SQLITE_FULL) => {
-                if !matches!(suspend(Wait::Pause), Answer::Ready) {
-                    break;
-                }
-                result = rewrite_from_wal().and_then(|()| sync_main());
-            }
-            Err(_) => break,
-        }
-    }
-    if rewrite_from_wal().and_then(|()| sync_main()).is_err() {
-        with_volume(|volume| volume.set_damage("its file cannot be written".into()));
-    }
-}
-
-/// Write the pages of this checkpoint again, from the frames that SQLite copied them from, or,
-/// where they came from recovery, from the log.
-fn rewrite_from_wal() -> Code {
-    let (pages, frames) = with_volume(|volume| {
-        let checkpoint = volume.checkpoint.as_mut().ok_or(ffi::SQLITE_IOERR_WRITE)?;
-        let mut pages = mem::take(&mut checkpoint.written);
-        pages.sort_unstable();
-        pages.dedup();
-        Ok::<_, c_int>((pages, volume.backfilling_frames()))
-    })?;
-    let mut bytes = [0; PAGE_BYTES];
-    for number in pages {
-        match frames.binary_search_by_key(&number, |&(page_number, _)| page_number) {
-            Ok(index) => {
-                let offset = Volume::frame_page_offset(frames[index].1);
-                if !read_extent(Role::Wal, offset, &mut bytes)? {
-                    return Err(ffi::SQLITE_IOERR_READ);
-                }
-            }
-            Err(_) if !read_page(number, &mut bytes)? => return Err(ffi::SQLITE_IOERR_READ),
-            Err(_) => {}
-        }
-        checkpoint_page(number, &bytes)?;
-    }
-    Ok(())
+/// Why the checkpoint in hand has failed already, if it has.
+#[must_use]
+pub fn checkpoint_failure() -> Option<i32> {
+    with_volume(|volume| volume.checkpoint.as_ref().and_then(|checkpoint| checkpoint.failed))
 }
 
 fn read_back(direct: FileId, written: &[u32], stamp: u64) -> Code {
@@ -454,7 +456,7 @@ fn read_back(direct: FileId, written: &[u32], stamp: u64) -> Code {
         let length = written[index..]
             .iter()
             .enumerate()
-            .take(limits::READ_BACK_PAGES)
+            .take(limits::CHECKPOINT_RUN_PAGES)
             .take_while(|&(offset, &number)| number as usize == first as usize + offset)
             .count();
         read_back_run(direct, first, length, stamp)?;
@@ -503,8 +505,13 @@ fn read_back_run(direct: FileId, first: u32, pages: usize, stamp: u64) -> Code {
 pub fn begin_checkpoint() -> Result<(), i32> {
     let missing = with_volume(|volume| {
         assert!(volume.checkpoint.is_none());
-        volume.checkpoint =
-            Some(Checkpoint { stamp: volume.last_txid(), written: Vec::new(), truncated: false });
+        volume.checkpoint = Some(Checkpoint {
+            stamp: volume.last_txid(),
+            written: Vec::new(),
+            run: None,
+            cut: false,
+            failed: None,
+        });
         !volume.main.exists && volume.main.handle.is_none()
     });
     if missing {
@@ -541,7 +548,7 @@ pub fn end_checkpoint(frames: Option<u32>) -> Result<(), i32> {
     sync_main()?;
     with_volume(|volume| {
         let checkpoint = volume.checkpoint.take().expect("a checkpoint was begun");
-        assert!(checkpoint.written.is_empty());
+        assert!(checkpoint.run.is_none() && checkpoint.written.is_empty());
         if let Some(frames) = frames {
             volume.on_backfill(frames);
         }
@@ -559,6 +566,7 @@ pub fn abandon_checkpoint() {
 }
 
 fn truncate_main(pages: u32) -> Code {
+    flush_run()?;
     let file = with_volume(|volume| {
         volume.checkpoint.as_ref()?;
         volume.main.handle.filter(|_| volume.main.pages > pages)
@@ -569,8 +577,8 @@ fn truncate_main(pages: u32) -> Code {
             with_volume(|volume| {
                 volume.main.pages = pages;
                 if let Some(checkpoint) = &mut volume.checkpoint {
-                    checkpoint.truncated = true;
                     checkpoint.written.retain(|&number| number <= pages);
+                    checkpoint.cut = true;
                 }
             });
             Ok(())
@@ -784,8 +792,7 @@ unsafe extern "C" fn file_control(
     argument: *mut c_void,
 ) -> c_int {
     if operation == ffi::SQLITE_FCNTL_CKPT_DONE {
-        settle_checkpoint();
-        return ffi::SQLITE_OK;
+        finish_pages();
     }
     if operation != ffi::SQLITE_FCNTL_PRAGMA {
         return ffi::SQLITE_NOTFOUND;
@@ -877,6 +884,9 @@ fn shm_unlock(file: &mut File, first: usize, count: usize, mask: u8, exclusive: 
     }
     if exclusive && first == WRITER_LOCK {
         seal();
+    }
+    if exclusive && first == CHECKPOINT_READ_LOCK && checkpoint_failure().is_some() {
+        with_volume(Volume::withdraw_backfill);
     }
     let held = if exclusive { &mut file.exclusive } else { &mut file.shared };
     *held &= !mask;

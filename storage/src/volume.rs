@@ -39,6 +39,8 @@ pub const FRAME_BYTES: u64 = FRAME_HEADER_BYTES + page::PAGE_BYTES as u64;
 pub const REGION_BYTES: usize = 32 * 1024;
 /// Number of wal-index locks, fixed by SQLite.
 pub const LOCKS: usize = 8;
+/// Where SQLite's `WalCkptInfo` lies in the wal-index, behind two headers of 48 bytes.
+const BACKFILL_OFFSET: usize = 96;
 /// The lock that SQLite calls `WAL_WRITE_LOCK`.
 pub const WRITER_LOCK: usize = 0;
 
@@ -121,8 +123,12 @@ pub struct Checkpoint {
     pub stamp: u64,
     /// Pages written since the last sync of the file.
     pub written: Vec<u32>,
-    /// The file was cut since then.
-    pub truncated: bool,
+    /// Consecutive pages not written yet, tails set.
+    pub run: Option<(u32, Buffer, usize)>,
+    /// The file was cut since its last sync.
+    pub cut: bool,
+    /// SQLite's result code of what went wrong after SQLite's last look at results.
+    pub failed: Option<i32>,
 }
 
 /// Where a page of the main file is.
@@ -372,36 +378,14 @@ impl Volume {
         self.overlay.as_ref().map_or_else(Vec::new, |overlay| overlay.pages.clone())
     }
 
-    /// What the checkpoint wrote is in the file for good: the overlay with it. SQLite may now send
-    /// readers to the file.
-    pub fn on_main_synced(&mut self) {
-        if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.truncated = false;
-            if checkpoint.written.contains(&1) {
-                self.main.stamp = checkpoint.stamp;
-            }
-            checkpoint.written.clear();
+    /// What the checkpoint wrote is in the file for good, the overlay with it, page 1 perhaps. SQLite
+    /// may now send readers to the file.
+    pub fn on_main_synced(&mut self, stamp: u64, wrote_page_one: bool) {
+        if wrote_page_one {
+            self.main.stamp = stamp;
         }
         self.main.exists = true;
         self.overlay = None;
-    }
-
-    /// The frames that SQLite's running checkpoint copies from: page numbers in order, each with
-    /// the last frame (from 0) that holds it, up to `nBackfillAttempted` of the wal-index (byte 128).
-    #[must_use]
-    pub fn backfilling_frames(&self) -> Vec<(u32, u32)> {
-        let attempted = self.index_word(32).unwrap_or(0) as usize;
-        let end = attempted.min(self.logged_frame as usize);
-        let mut frames: Vec<(u32, u32)> = self.frames[..end]
-            .iter()
-            .zip(0..)
-            .map(|(frame, index)| (frame.page_number, index))
-            .collect();
-        frames.sort_unstable();
-        frames.reverse();
-        frames.dedup_by_key(|&mut (page_number, _)| page_number);
-        frames.reverse();
-        frames
     }
 
     /// SQLite's checkpoint has brought the first `frame` frames of the WAL into the file.
@@ -414,6 +398,13 @@ impl Volume {
     #[must_use]
     pub fn has_overlay(&self) -> bool {
         self.overlay.is_some()
+    }
+
+    /// There are pages that the file does not have: in the overlay, or in frames of the WAL that no
+    /// checkpoint has copied.
+    #[must_use]
+    pub fn has_pending_pages(&self) -> bool {
+        self.overlay.is_some() || self.backfilled_frame < self.logged_frame
     }
 
     /// Page 1 is in the overlay or in frames of the WAL that are not in the file yet, so the next
@@ -576,6 +567,22 @@ impl Volume {
         let bytes = self.regions.first()?[index / 2].to_ne_bytes();
         let half = (index % 2) * 4;
         Some(u32::from_ne_bytes(bytes[half..half + 4].try_into().expect("4 bytes")))
+    }
+
+    /// A checkpoint has failed, and SQLite did not notice: take back its word (`nBackfill`, byte 96
+    /// of the wal-index) that readers may go to the file for more than before. No other fiber has
+    /// run since SQLite gave it, and a smaller number is always right.
+    pub fn withdraw_backfill(&mut self) {
+        let backfilled = self.backfilled_frame;
+        let Some(region) = self.regions.first_mut() else { return };
+        let word = &mut region[BACKFILL_OFFSET / 8];
+        let mut bytes = word.to_ne_bytes();
+        let mut number = [0; 4];
+        number.copy_from_slice(&bytes[..4]);
+        if u32::from_ne_bytes(number) > backfilled {
+            bytes[..4].copy_from_slice(&backfilled.to_ne_bytes());
+            *word = u64::from_ne_bytes(bytes);
+        }
     }
 
     /// The last transaction of which every frame is among the first `frame` of the WAL: what a

@@ -40,9 +40,7 @@ impl World {
 
     fn answer(&mut self, volume: &mut Volume, wait: Wait) -> Answer {
         match wait {
-            Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable | Wait::Pause => {
-                Answer::Ready
-            }
+            Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable => Answer::Ready,
             Wait::Writer(_) => Answer::TimedOut,
             Wait::OpenTemporary => Answer::Opened(self.file().1, 0),
             Wait::OpenMain { .. } => {

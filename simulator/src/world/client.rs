@@ -21,6 +21,9 @@ use crate::network::{ClientSocket, Wake};
 /// Bytes that a client asks for at a time.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
+/// Characters of an answer in the readable trace.
+const REMARK_CHARS: usize = 200;
+
 /// A call of the control API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminCall {
@@ -254,6 +257,11 @@ impl Client {
         response: &Response,
     ) -> Result<(), Violation> {
         let pending = self.pending.pop_front().expect("the reader counts requests");
+        sim.trace_mut().remark(|| {
+            let body = String::from_utf8_lossy(&response.body);
+            let start: String = body.chars().take(REMARK_CHARS).collect();
+            format!("client {} hears {} {start} to {pending:?}", self.id, response.status)
+        });
         let finish = response.closes;
         let ok_before = ground.counts.ok;
         self.hear(ground, &pending, response)?;
@@ -316,6 +324,7 @@ impl Client {
         }
         let link = self.link.as_mut().expect("made just now");
         for (pending, bytes) in requests {
+            sim.trace_mut().remark(|| format!("client {} asks {pending:?}", self.id));
             link.outbox.extend_from_slice(&bytes);
             link.reader.expect(false);
             self.pending.push_back(pending);

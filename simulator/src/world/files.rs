@@ -94,7 +94,7 @@ fn judge_tenant(
     let bytes = disk.bytes(Path::new(&path));
     let bytes = bytes.ok_or_else(|| bad(format!("{name} has no file {path}")))?;
     let stamp = check_pages(id, &bytes)?;
-    if stamp != row.stamp {
+    if stamp < row.stamp {
         let known = row.stamp;
         return Err(bad(format!("{path} has stamp {stamp}, the catalogue says {known}")));
     }

@@ -90,9 +90,11 @@ impl<J: Job> Engine<J> {
             (Stage::CatalogueFile(damaged), DiskReply::Opened(result)) => {
                 let damaged = std::mem::take(damaged);
                 let exists = match result {
-                    Ok((file, _)) => {
+                    // An empty one is a first checkpoint that a crash cut short: it makes the file
+                    // before it waits for the log, and writes to it after.
+                    Ok((file, size_bytes)) => {
                         self.close_file(file);
-                        true
+                        size_bytes > 0
                     }
                     Err(error) if error.kind() == ErrorKind::NotFound => false,
                     Err(error) => {

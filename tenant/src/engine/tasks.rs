@@ -145,58 +145,69 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         Ok(pooled) => pooled,
         Err(error) => return Ended::Checkpoint(Err(error.code), None),
     };
-    let result = try_checkpoint(&mut pooled);
-    if result.is_err() {
-        vfs::abandon_checkpoint();
+    // A failed sync may have dropped pages that the kernel calls clean (F4): all pages are written
+    // again from WAL and log, once; then it is damage.
+    let mut result = try_checkpoint(&mut pooled);
+    if matches!(result, Err(code) if is_storage_error(code)) {
+        result = try_checkpoint(&mut pooled);
+    }
+    if let Err(code) = result
+        && is_storage_error(code)
+    {
+        let text = format!("its file cannot be written (SQLite result {code})");
+        with_volume(|volume| volume.set_damage(text));
     }
     Ended::Checkpoint(result, Some(pooled))
 }
 
+fn is_storage_error(code: i32) -> bool {
+    code & 0xff == storage::sqlite::codes::SQLITE_IOERR
+        && code != storage::sqlite::codes::SQLITE_IOERR_NOMEM
+}
+
+/// First what there is, while writers go on; then, with the writer lock held, what came since, so
+/// that the WAL can start anew: a tenant that never stops writing would fill it otherwise.
 fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
-    if !with_volume(|volume| volume.page_one_pending()) {
-        // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
-        let version = pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
-        let touch = format!("PRAGMA user_version = {version}");
-        pooled.for_each_row(&touch, &[], |_| ()).map_err(|error| error.code)?;
-    } else {
-        // SQLite checkpoints only what a connection has looked at.
-        pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
-    }
-    // First what there is, while writers go on; then, with the writer lock held, what came since,
-    // so that the WAL can start anew: a tenant that never stops writing would fill it otherwise.
     let (frames, written) = checkpoint_pass(pooled, CheckpointMode::Passive)?;
-    let mut complete = frames == written;
-    let mut covered = Some(written);
-    if complete && with_volume(|volume| volume.damage().is_none()) {
+    let mut cut = false;
+    if frames == written {
         match checkpoint_pass(pooled, CheckpointMode::Truncate) {
-            Ok(_) => covered = None,
+            Ok(_) => cut = true,
             // Readers hold the WAL, or the tenant is busy: the next writer will start it anew.
             Err(storage::sqlite::SQLITE_BUSY) => {}
             Err(code) => return Err(code),
         }
     }
-    complete &= with_volume(|volume| volume.damage().is_none());
-    let (txid, stamp) = with_volume(|volume| {
-        let txid = volume.covered_txid(covered.unwrap_or(0));
-        (txid.unwrap_or(0), volume.main.stamp)
-    });
-    Ok(Checkpointed { complete, txid, stamp })
+    Ok(with_volume(|volume| Checkpointed {
+        complete: frames == written,
+        txid: volume.covered_txid(if cut { 0 } else { written }).unwrap_or(0),
+        stamp: volume.main.stamp,
+    }))
 }
 
 /// One checkpoint by SQLite, between its begin and its end in the volume.
 fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Result<(u32, u32), i32> {
-    vfs::begin_checkpoint()?;
-    match pooled.connection().checkpoint(mode) {
-        Ok((frames, written)) => {
-            let cut = mode == CheckpointMode::Truncate;
-            vfs::end_checkpoint((!cut).then_some(written))?;
-            Ok((frames, written))
-        }
-        Err(error) => {
-            vfs::abandon_checkpoint();
-            Err(error.primary())
-        }
+    let plain = |error: storage::sqlite::SqliteError| error.code;
+    // SQLite checkpoints only what a connection has looked at.
+    let version = pooled.query_integer("PRAGMA user_version").map_err(plain)?;
+    if with_volume(|volume| volume.has_pending_pages() && !volume.page_one_pending()) {
+        // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
+        let touch = format!("PRAGMA user_version = {version}");
+        pooled.for_each_row(&touch, &[], |_| ()).map_err(plain)?;
     }
+    vfs::begin_checkpoint().inspect_err(|_| vfs::abandon_checkpoint())?;
+    let result = pooled.connection().checkpoint(mode);
+    if let Some(code) = vfs::checkpoint_failure() {
+        vfs::abandon_checkpoint();
+        return Err(code);
+    }
+    let (frames, written) = result.map_err(|error| {
+        vfs::abandon_checkpoint();
+        if error.primary() == storage::sqlite::SQLITE_BUSY { error.primary() } else { error.code }
+    })?;
+    let cut = mode == CheckpointMode::Truncate;
+    vfs::end_checkpoint((!cut).then_some(written)).inspect_err(|_| vfs::abandon_checkpoint())?;
+    Ok((frames, written))
 }
 
 impl<J: Job> Engine<J> {
@@ -384,10 +395,6 @@ impl<J: Job> Engine<J> {
             Wait::Writer(connection) => self.wait_for_writer(key, tenant_key, connection),
             Wait::LogSpace { pages } => self.wait_for_log_space(key, pages),
             Wait::Seal => self.seal(key, tenant_key),
-            Wait::Pause => {
-                self.set_timer(limits::SECOND_NS, Timer::Pause(key));
-                None
-            }
             Wait::Durable => {
                 let durable = self.durable();
                 match self.last_sequence(tenant_key) {

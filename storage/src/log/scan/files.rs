@@ -104,10 +104,19 @@ impl Scan {
                 self.pending = Some(LogOperation::Allocate { file: LogFile::Ring, bytes });
             }
             RingFound::Intact => {
-                self.phase = Phase::Ring { again: false };
-                self.fetch_ring();
+                // A process that was killed while it made a segment has left one under a name
+                // that no sync has covered: a power loss would take it with its batches.
+                self.phase = Phase::SyncNames;
+                self.pending = Some(LogOperation::SyncDirectory);
             }
         }
+        Ok(())
+    }
+
+    pub(super) fn names_synced(&mut self, result: io::Result<()>) -> Result<(), RecoveryError> {
+        result.map_err(|error| io_error(LogFile::Ring, "syncing the folder of", &error))?;
+        self.phase = Phase::Ring { again: false };
+        self.fetch_ring();
         Ok(())
     }
 

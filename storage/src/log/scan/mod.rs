@@ -38,6 +38,7 @@ enum Phase {
     OpenRing,
     Superblock { again: bool },
     OpenSegment { slot: u32 },
+    SyncNames,
     Ring { again: bool },
     First { slot: u32, again: bool },
     Begin,
@@ -190,6 +191,7 @@ impl Scan {
             (Phase::OpenSegment { slot }, LogReply::Opened(result)) => {
                 self.segment_opened(slot, result)
             }
+            (Phase::SyncNames, LogReply::DirectorySynced(result)) => self.names_synced(result),
             (Phase::CreateRing, LogReply::Opened(result)) => {
                 let bytes = RING_BYTES as u64;
                 let next = LogOperation::Allocate { file: LogFile::Ring, bytes };
