@@ -191,7 +191,7 @@ impl<J: Job> Engine<J> {
         let mut dropped = Vec::new();
         for row in rows {
             match row.state {
-                RowState::Dropped => dropped.push((row.id, row.file)),
+                RowState::Dropped => dropped.push(row.id),
                 RowState::Live if self.recovered.contains_key(&row.id) => {
                     self.recovered_rows.insert(row.id, row);
                 }
@@ -202,8 +202,9 @@ impl<J: Job> Engine<J> {
         let keep = &self.recovered_rows;
         self.recovered.retain(|id, _| keep.contains_key(id));
         self.dirty.retain(|(_, id)| *id == TenantId::CATALOGUE || keep.contains_key(id));
-        for (id, file) in dropped {
-            self.remove_dropped(id, file);
+        for id in dropped {
+            // It may have a file that the catalogue never heard of.
+            self.remove_dropped(id, true);
         }
         for damage in damaged {
             self.counters.fences += 1;
