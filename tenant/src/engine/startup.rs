@@ -179,6 +179,10 @@ impl<J: Job> Engine<J> {
 
     /// The rows of tenants in the log, and of those whose files are still to be removed.
     pub(super) fn startup_rows(&mut self, outcome: Outcome) {
+        if self.phase != Phase::Starting {
+            // It was told to stop meanwhile.
+            return;
+        }
         let rows = match outcome {
             Outcome::Rows(rows) => rows,
             Outcome::Failed(text) => return self.fail(Failure::Start(text)),
