@@ -56,6 +56,8 @@ enum Outcome {
     Lost(u64),
     /// It happened, known since then.
     Done(u64),
+    /// It happened and was erased; no read that was sent after this can show it.
+    Gone(u64),
 }
 
 /// Rows under one mark.
@@ -195,7 +197,7 @@ impl Model {
     /// ATOM-1 if it was seen already.
     pub fn refused(&mut self, id: TransactionId) -> Result<(), Violation> {
         let transaction = &self.transactions[&id];
-        if matches!(transaction.outcome, Outcome::Done(_)) {
+        if matches!(transaction.outcome, Outcome::Done(_) | Outcome::Gone(_)) {
             let text = format!("{} was seen, then its commit was refused", self.name(id));
             return Err(Violation::new("ATOM-1", text));
         }
@@ -217,6 +219,16 @@ impl Model {
         transaction.outcome = Outcome::Open;
         if let Some(live) = self.live.get_mut(&transaction.shape.tenant) {
             live.remove(&id);
+        }
+    }
+
+    /// A read has shown that it is not there any more. One that was sent before may still show it.
+    fn gone(&mut self, id: TransactionId, now: u64) {
+        let erased = !self.transactions[&id].erasers.is_empty();
+        self.forget(id);
+        if erased {
+            let transaction = self.transactions.get_mut(&id).expect("it was begun");
+            transaction.outcome = Outcome::Gone(now);
         }
     }
 
@@ -335,9 +347,11 @@ impl Model {
         let now = self.answer();
         let mut seen = BTreeSet::new();
         for (mark, found) in found {
-            let id = self.judge_mark(tenant, mark)?;
+            let id = self.judge_mark(tenant, asked, mark)?;
             self.judge_present(id, asked, found)?;
-            self.settle_present(id, asked, now);
+            if !matches!(self.transactions[&id].outcome, Outcome::Gone(_)) {
+                self.settle_present(id, asked, now);
+            }
             seen.insert(id);
         }
         let live = self.live.get(&tenant).cloned().unwrap_or_default();
@@ -349,7 +363,12 @@ impl Model {
     }
 
     /// The transaction of a mark, if it is one of the tenant's that may be there.
-    fn judge_mark(&self, tenant: usize, mark: &str) -> Result<TransactionId, Violation> {
+    fn judge_mark(
+        &self,
+        tenant: usize,
+        asked: Asked,
+        mark: &str,
+    ) -> Result<TransactionId, Violation> {
         let name = tenant_name(tenant);
         let nowhere = || Violation::new("DUR-1", format!("{name} holds {mark:?}, never written"));
         let (owner, id) = parse_mark(mark).ok_or_else(nowhere)?;
@@ -361,11 +380,17 @@ impl Model {
         if transaction.shape.tenant != tenant {
             return Err(nowhere());
         }
-        if transaction.outcome == Outcome::Open {
-            let text = format!("{} shows, though it never committed or is gone", self.name(id));
-            return Err(Violation::new("ATOM-1", text));
+        match transaction.outcome {
+            Outcome::Open => {
+                let text = format!("{} shows, though it never committed", self.name(id));
+                Err(Violation::new("ATOM-1", text))
+            }
+            Outcome::Gone(at) if at < asked.at => {
+                let text = format!("{} shows, though it was gone", self.name(id));
+                Err(Violation::new("DUR-1", text))
+            }
+            _ => Ok(id),
         }
-        Ok(id)
     }
 
     fn judge_present(
@@ -412,7 +437,7 @@ impl Model {
                     }
                     over
                 }
-                Outcome::Open | Outcome::Sent => false,
+                Outcome::Open | Outcome::Sent | Outcome::Gone(_) => false,
             };
             if survived {
                 let transaction = self.transactions.get_mut(&id).expect("it was begun");
@@ -450,9 +475,9 @@ impl Model {
                 {
                     self.erasers[only.0].outcome = Outcome::Done(now);
                 }
-                self.forget(id);
+                self.gone(id, now);
             }
-            Outcome::Lost(epoch) if epoch < asked.epoch => self.forget(id),
+            Outcome::Lost(epoch) if epoch < asked.epoch => self.gone(id, now),
             _ => {}
         }
     }

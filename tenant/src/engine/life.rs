@@ -52,6 +52,9 @@ pub(super) struct Tenant<J> {
     /// What `dirty` says of it.
     redo: Option<Sequence>,
     fenced: Option<String>,
+    /// There may be a file: the catalogue says so, or an earlier life of the server may have begun
+    /// a first checkpoint.
+    file: bool,
     /// It was dropped: end everything, then remove the file.
     dropped: bool,
     /// Running jobs are told to end.
@@ -80,6 +83,7 @@ impl<J> Tenant<J> {
             retry_at: Instant(0),
             redo: None,
             fenced: None,
+            file: false,
             dropped: false,
             ending: false,
             closing: false,
@@ -196,6 +200,7 @@ impl<J: Job> Engine<J> {
             return self.refuse_waiting(key, &Refusal::Fenced(reason));
         }
         let recovered = self.recovered.remove(&row.id);
+        let file = row.file || recovered.is_some();
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
         let limit = if row.id == TenantId::CATALOGUE {
             CATALOGUE_MEMORY_BYTES
@@ -217,6 +222,7 @@ impl<J: Job> Engine<J> {
         let tenant = self.tenants.get_mut(key).expect("it is being opened");
         tenant.id = row.id;
         tenant.row = Some(row);
+        tenant.file = file;
         tenant.last_used = now;
         tenant.redo = redo;
         match opened {
@@ -517,9 +523,9 @@ impl<J: Job> Engine<J> {
         if let Some(redo) = tenant.redo.take() {
             self.dirty.remove(&(redo, tenant.id));
         }
-        let mut file = tenant.row.as_ref().is_some_and(|row| row.file);
+        let mut file = tenant.file;
         if let Some(mut volume) = tenant.volume.take() {
-            file |= volume.main.exists;
+            file |= volume.main.exists || volume.main.handle.is_some();
             volume.abandon_sealing();
             for handle in volume.close() {
                 self.close_file(handle);
@@ -593,11 +599,14 @@ impl<J: Job> Engine<J> {
     /// The catalogue has the tombstone: end the tenant's life.
     pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
         self.recovered_rows.remove(&row.id);
+        let mut file = row.file;
         if let Some(recovered) = self.recovered.remove(&row.id) {
             self.dirty.remove(&(recovered.first_sequence, row.id));
+            // A first checkpoint of an earlier life may have made it.
+            file = true;
         }
         let open = self.ids.get(&row.id).copied();
-        let Some(key) = open else { return self.remove_dropped(row.id, row.file) };
+        let Some(key) = open else { return self.remove_dropped(row.id, file) };
         self.names.remove(name);
         let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
         // Free the name at once: the entry keeps one that nobody can ask for.

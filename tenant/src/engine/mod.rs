@@ -124,6 +124,14 @@ enum Timer {
     LogGrowth,
 }
 
+/// What waits for a tenant's sealing to end.
+enum Unsealed<R> {
+    /// To be told.
+    Event(Event<R>),
+    /// A task that waits for durability.
+    Task(Key),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -193,6 +201,8 @@ pub struct Engine<J: Job> {
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
+    /// Events and tasks of tenants whose last commit is still on its way into the log.
+    unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
     checkpoints_running: usize,
@@ -236,6 +246,7 @@ impl<J: Job> Engine<J> {
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
+            unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
             checkpoints_running: 0,
@@ -374,6 +385,11 @@ impl<J: Job> Engine<J> {
 
     /// Tell the server once everything that `tenant` has committed is durable.
     fn emit_gated(&mut self, tenant: Key, event: Event<J::Reply>) {
+        if self.is_sealing(tenant) {
+            self.counters.gated += 1;
+            self.unsealed.entry(tenant).or_default().push(Unsealed::Event(event));
+            return;
+        }
         let volume = self.tenants.get(tenant).and_then(|tenant| tenant.volume.as_ref());
         let seen = volume.and_then(storage::volume::Volume::last_sequence);
         match seen {
@@ -382,6 +398,44 @@ impl<J: Job> Engine<J> {
                 self.gated.entry(sequence).or_default().push(event);
             }
             _ => self.emit(event),
+        }
+    }
+
+    /// A commit of the tenant can be seen, and the batch that ends it is not known yet: SQLite
+    /// publishes a commit before it releases the writer lock, and only then it is sealed.
+    fn is_sealing(&self, tenant: Key) -> bool {
+        let volume = self.tenants.get(tenant).and_then(|tenant| tenant.volume.as_ref());
+        volume.is_some_and(|volume| volume.sealing.is_some())
+    }
+
+    /// The tenant's sealing may have ended: those who waited for it wait for its batch now.
+    fn settle_unsealed(&mut self, tenant: Key) {
+        if self.is_sealing(tenant) || self.doomed {
+            return;
+        }
+        for waiting in self.unsealed.remove(&tenant).unwrap_or_default() {
+            match waiting {
+                Unsealed::Event(event) => match self.damage(tenant) {
+                    Some(reason) => self.refuse_unsealed(event, reason),
+                    None => self.emit_gated(tenant, event),
+                },
+                Unsealed::Task(task) => {
+                    if let Some(answer) = self.wait_until_durable(task, tenant) {
+                        self.answer(task, answer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The tenant's commit could not be logged: what may have seen it is not told.
+    fn refuse_unsealed(&mut self, event: Event<J::Reply>, reason: String) {
+        match event {
+            Event::Part(request, _) | Event::Finished(request, _) => {
+                self.emit(Event::Refused(request, Refusal::Fenced(reason)));
+                self.cancel(request);
+            }
+            event => self.emit(event),
         }
     }
 

@@ -181,6 +181,10 @@ impl<J: Job> Engine<J> {
 
     /// The rows of tenants in the log, and of those whose files are still to be removed.
     pub(super) fn startup_rows(&mut self, outcome: Outcome) {
+        if self.phase != Phase::Starting {
+            // It was told to stop meanwhile.
+            return;
+        }
         let rows = match outcome {
             Outcome::Rows(rows) => rows,
             Outcome::Failed(text) => return self.fail(Failure::Start(text)),
@@ -201,7 +205,7 @@ impl<J: Job> Engine<J> {
         let mut dropped = Vec::new();
         for row in rows {
             match row.state {
-                RowState::Dropped => dropped.push((row.id, row.file)),
+                RowState::Dropped => dropped.push(row.id),
                 RowState::Live if self.recovered.contains_key(&row.id) => {
                     self.recovered_rows.insert(row.id, row);
                 }
@@ -212,8 +216,9 @@ impl<J: Job> Engine<J> {
         let keep = &self.recovered_rows;
         self.recovered.retain(|id, _| keep.contains_key(id));
         self.dirty.retain(|(_, id)| *id == TenantId::CATALOGUE || keep.contains_key(id));
-        for (id, file) in dropped {
-            self.remove_dropped(id, file);
+        for id in dropped {
+            // It may have a file that the catalogue never heard of.
+            self.remove_dropped(id, true);
         }
         for damage in damaged {
             self.counters.fences += 1;

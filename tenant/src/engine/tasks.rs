@@ -13,7 +13,7 @@ use storage::volume::{ConnectionId, Volume};
 
 use super::context::{Ask, Job, JobContext, Reply};
 use super::disk::DiskOperation;
-use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
+use super::{Engine, Event, Phase, Refusal, RequestId, Timer, Unsealed};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -348,6 +348,7 @@ impl<J: Job> Engine<J> {
         }
         self.grant_writer(tenant_key);
         self.note_redo(tenant_key);
+        self.settle_unsealed(tenant_key);
     }
 
     // ---- waits ----
@@ -395,16 +396,24 @@ impl<J: Job> Engine<J> {
             Wait::Writer(connection) => self.wait_for_writer(key, tenant_key, connection),
             Wait::LogSpace { pages } => self.wait_for_log_space(key, pages),
             Wait::Seal => self.seal(key, tenant_key),
-            Wait::Durable => {
-                let durable = self.durable();
-                match self.last_sequence(tenant_key) {
-                    Some(sequence) if sequence > durable => {
-                        self.durable_waiters.entry(sequence).or_default().push(key);
-                        None
-                    }
-                    _ => Some(Answer::Ready),
-                }
+            Wait::Durable => self.wait_until_durable(key, tenant_key),
+        }
+    }
+
+    /// For everything of the tenant that can be seen now: what a checkpoint is about to write must
+    /// be in the log.
+    pub(super) fn wait_until_durable(&mut self, key: Key, tenant_key: Key) -> Option<Answer> {
+        if self.is_sealing(tenant_key) {
+            self.unsealed.entry(tenant_key).or_default().push(Unsealed::Task(key));
+            return None;
+        }
+        let durable = self.durable();
+        match self.last_sequence(tenant_key) {
+            Some(sequence) if sequence > durable => {
+                self.durable_waiters.entry(sequence).or_default().push(key);
+                None
             }
+            _ => Some(Answer::Ready),
         }
     }
 
