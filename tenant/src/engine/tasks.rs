@@ -7,7 +7,7 @@ use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
-use storage::sqlite::CheckpointMode;
+use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
@@ -155,7 +155,13 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
         // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
         let version = pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
         let touch = format!("PRAGMA user_version = {version}");
-        pooled.for_each_row(&touch, &[], |_| ()).map_err(|error| error.code)?;
+        match pooled.for_each_row(&touch, &[], |_| ()) {
+            Ok(()) => {}
+            // A writer has the lock, and may wait for the log space that this checkpoint makes: for
+            // once the file keeps its older stamp.
+            Err(error) if matches!(error.primary(), SQLITE_BUSY | SQLITE_FULL) => {}
+            Err(error) => return Err(error.code),
+        }
     } else {
         // SQLite checkpoints only what a connection has looked at.
         pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
@@ -169,7 +175,7 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
         match checkpoint_pass(pooled, CheckpointMode::Truncate) {
             Ok(_) => covered = None,
             // Readers hold the WAL, or the tenant is busy: the next writer will start it anew.
-            Err(storage::sqlite::SQLITE_BUSY) => {}
+            Err(SQLITE_BUSY) => {}
             Err(code) => return Err(code),
         }
     }
@@ -405,11 +411,28 @@ impl<J: Job> Engine<J> {
         tenant_key: Key,
         connection: ConnectionId,
     ) -> Option<Answer> {
+        // Only checkpoints make log space: they do not wait for writers that wait for it.
+        if !self.log_waiters.is_empty() && self.is_checkpoint(key) {
+            return Some(Answer::TimedOut);
+        }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.writers.push_back((key, connection));
         self.set_timer(limits::WRITER_WAIT_NS, Timer::WriterWait(key));
         self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
         None
+    }
+
+    fn is_checkpoint(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|task| task.kind == Kind::Checkpoint)
+    }
+
+    /// Somebody waits for log space: checkpoints that wait for a writer go on without.
+    fn release_checkpoints(&mut self) {
+        for key in self.tasks.keys() {
+            if self.is_checkpoint(key) {
+                self.writer_timed_out(key);
+            }
+        }
     }
 
     /// Promise the writer lock to the longest waiter, if it is free.
@@ -455,6 +478,7 @@ impl<J: Job> Engine<J> {
                 }
                 self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
                 self.log_waiters.push_back(key);
+                self.release_checkpoints();
                 self.set_timer(limits::LOG_WAIT_NS, Timer::LogWait(key));
                 None
             }
