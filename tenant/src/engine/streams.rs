@@ -117,7 +117,8 @@ impl<J: Job> Engine<J> {
 
     /// Nobody came back for the stream.
     pub(super) fn stream_expired(&mut self, ticket: Ticket) {
-        let parked = self.streams.get(&ticket).is_some_and(|s| matches!(s.state, State::Parked(..)));
+        let parked =
+            self.streams.get(&ticket).is_some_and(|s| matches!(s.state, State::Parked(..)));
         if parked {
             self.close_parked(ticket);
         }
