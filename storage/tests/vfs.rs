@@ -264,14 +264,14 @@ fn a_transaction_larger_than_the_wal_memory_spills_and_is_sealed() {
         run(&mut connection, "CREATE TABLE t(a, b)");
         run(
             &mut connection,
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
              INSERT INTO t SELECT i, randomblob(1000) FROM n",
         );
         run(&mut connection, "BEGIN; DELETE FROM t WHERE a % 2; ROLLBACK");
         run(&mut connection, "CREATE INDEX i ON t(b)");
         run(&mut connection, "SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check")
     });
-    assert_eq!(rows, [vec!["3000", "3000000"], vec!["ok"]]);
+    assert_eq!(rows, [vec!["6000", "6000000"], vec!["ok"]]);
     assert!(volume.wal_bytes() > storage::limits::WAL_MEMORY_BYTES_MAX);
     assert_eq!(volume.last_txid(), 3);
     world.run(&mut volume, checkpoint).expect("the checkpoint works");

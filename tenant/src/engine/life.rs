@@ -39,6 +39,10 @@ pub(super) struct Tenant<J> {
     pub idle: Vec<PooledConnection>,
     /// Streams in use or parked.
     pub streams: usize,
+    /// Streams in use by running tasks.
+    pub active: usize,
+    /// Tasks that wait a moment for a connection in use, in order.
+    pub openers: VecDeque<Key>,
     pub last_used: Instant,
     /// SIEVE's mark: used since the hand passed.
     visited: bool,
@@ -68,6 +72,8 @@ impl<J> Tenant<J> {
             writers: VecDeque::new(),
             idle: Vec::new(),
             streams: 0,
+            active: 0,
+            openers: VecDeque::new(),
             last_used: Instant(0),
             visited: true,
             checkpointing: false,

@@ -120,6 +120,7 @@ enum Timer {
     TenantIdle(Key),
     CheckpointRetry(Key),
     Pause(Key),
+    ConnectionWait(Key),
     LogOpen,
     LogGrowth,
 }
@@ -431,6 +432,7 @@ impl<J: Job> Engine<J> {
                 Timer::TenantIdle(tenant) => self.tenant_idle(tenant),
                 Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
                 Timer::Pause(task) => self.answer(task, storage::fiber::Answer::Ready),
+                Timer::ConnectionWait(task) => self.connection_wait_over(task),
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogGrowth => self.retry_log_growth(),
             }

@@ -38,6 +38,9 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn park_stream(&mut self, tenant: Key, mut session: Session) -> Ticket {
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.active -= 1;
+        }
         let promised = session.promised.take();
         let ticket = promised.unwrap_or_else(|| self.new_ticket());
         let waiter = match self.streams.remove(&ticket) {
@@ -48,6 +51,7 @@ impl<J: Job> Engine<J> {
         if let Some(task) = waiter
             && self.tasks.get(task).is_some()
         {
+            self.take_up(tenant);
             self.wake(task, Input::Host(Reply::Stream(Ok(session))));
             return ticket;
         }
@@ -58,6 +62,13 @@ impl<J: Job> Engine<J> {
             self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant));
         }
         ticket
+    }
+
+    /// A parked stream is in use again.
+    fn take_up(&mut self, tenant: Key) {
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.active += 1;
+        }
     }
 
     /// The stream, or `None` if it is busy and the task waits for it.
@@ -80,7 +91,10 @@ impl<J: Job> Engine<J> {
             }
             State::Busy(Some(_)) => Some(Err(StreamError::Unknown)),
             State::Parked(..) => match self.streams.remove(&ticket) {
-                Some(Stream { state: State::Parked(session, _), .. }) => Some(Ok(*session)),
+                Some(Stream { state: State::Parked(session, _), .. }) => {
+                    self.take_up(tenant);
+                    Some(Ok(*session))
+                }
                 _ => unreachable!("looked at just now"),
             },
         }
@@ -102,6 +116,7 @@ impl<J: Job> Engine<J> {
         let ending = self.doomed || self.is_stopping();
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.streams -= 1;
+        tenant.active -= 1;
         if let Some(volume) = &mut tenant.volume {
             volume.unreserve_writer(pooled.id());
         }
@@ -111,6 +126,14 @@ impl<J: Job> Engine<J> {
         }
         let mut pooled = pooled;
         pooled.connection().forget_insert();
+        while let Some(task) = tenant.openers.pop_front() {
+            if self.tasks.get(task).is_some() {
+                tenant.active += 1;
+                let connection = Reply::Connection(Ok(Some(pooled)));
+                self.wake(task, Input::Host(connection));
+                return None;
+            }
+        }
         tenant.idle.push(pooled);
         None
     }
@@ -195,6 +218,7 @@ impl<J: Job> Engine<J> {
         let state = std::mem::replace(&mut stream.state, State::Busy(None));
         let State::Parked(session, _) = state else { unreachable!("found parked just now") };
         self.counters.transactions_timed_out += 1;
+        self.take_up(tenant_key);
         let work = Work::RollBack(*session);
         let started = self.start_task(tenant_key, Kind::RollBack(ticket), work);
         assert!(started.is_some(), "no memory for the stack that rolls a transaction back");

@@ -72,6 +72,8 @@ enum WaitsFor {
     Flush,
     /// A stream's current user.
     Stream,
+    /// A connection in use.
+    Connection,
 }
 
 type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
@@ -272,6 +274,9 @@ impl<J: Job> Engine<J> {
                 task.input.get_or_insert_with(|| match task.waits_for {
                     WaitsFor::Storage => Input::Answer(Answer::Failed(std::io::ErrorKind::Other)),
                     WaitsFor::Flush => Input::Host(Reply::Flushed(Err(Gone))),
+                    WaitsFor::Connection => {
+                        Input::Host(Reply::Connection(Err(StreamError::Unavailable)))
+                    }
                     WaitsFor::Stream => Input::Host(Reply::Stream(Err(StreamError::Unavailable))),
                 });
                 self.run_task(key, clock);
@@ -556,16 +561,10 @@ impl<J: Job> Engine<J> {
     fn on_ask(&mut self, key: Key, tenant_key: Key, ask: Ask) -> Option<Reply> {
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         match ask {
-            Ask::Open => Some(Reply::Connection(if self.doomed || tenant.ending {
-                Err(StreamError::Unavailable)
-            } else if tenant.streams >= limits::STREAMS_MAX {
-                Err(StreamError::TooMany)
-            } else {
-                tenant.streams += 1;
-                Ok(tenant.idle.pop())
-            })),
+            Ask::Open => self.open_stream(key, tenant_key).map(Reply::Connection),
             Ask::OpenFailed => {
                 tenant.streams -= 1;
+                tenant.active -= 1;
                 Some(Reply::Done)
             }
             Ask::Resume(ticket) => {
@@ -580,6 +579,41 @@ impl<J: Job> Engine<J> {
             }
             Ask::Flush(part) => self.flush_part(key, tenant_key, part),
         }
+    }
+
+    /// A connection for a new stream: an idle one, or leave to open one; `None` if the task waits a
+    /// moment for one in use.
+    fn open_stream(
+        &mut self,
+        key: Key,
+        tenant_key: Key,
+    ) -> Option<Result<Option<PooledConnection>, StreamError>> {
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        if self.doomed || tenant.ending {
+            return Some(Err(StreamError::Unavailable));
+        }
+        if tenant.streams >= limits::STREAMS_MAX {
+            return Some(Err(StreamError::TooMany));
+        }
+        tenant.streams += 1;
+        if tenant.idle.is_empty() && tenant.active > 0 {
+            tenant.openers.push_back(key);
+            self.tasks.get_mut(key).expect("the task runs").waits_for = WaitsFor::Connection;
+            self.set_timer(limits::CONNECTION_WAIT_NS, Timer::ConnectionWait(key));
+            return None;
+        }
+        tenant.active += 1;
+        Some(Ok(tenant.idle.pop()))
+    }
+
+    /// No connection came free in time: open one.
+    pub(super) fn connection_wait_over(&mut self, key: Key) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(tenant) = self.tenants.get_mut(task.tenant) else { return };
+        let Some(index) = tenant.openers.iter().position(|&opener| opener == key) else { return };
+        tenant.openers.remove(index);
+        tenant.active += 1;
+        self.wake(key, Input::Host(Reply::Connection(Ok(None))));
     }
 
     fn flush_part(&mut self, key: Key, tenant_key: Key, part: Vec<u8>) -> Option<Reply> {
