@@ -16,6 +16,7 @@ pub mod io;
 pub mod limits;
 pub mod network;
 pub mod trace;
+pub mod world;
 
 pub use disk::{CrashMode, SimulatedDisk};
 pub use draws::{Draws, Span, Stream};

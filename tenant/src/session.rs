@@ -167,6 +167,11 @@ impl PooledConnection {
         if compiled.sql.len() > limits::STATEMENT_CACHED_BYTES_MAX {
             return;
         }
+        // EXPLAIN lists its program without the check of the schema that running it begins with,
+        // and the program points to tables that may be gone by then: SQLite reads freed memory.
+        if compiled.statement.explain() != 0 {
+            return;
+        }
         if self.cache.len() == limits::STATEMENTS_CACHED_MAX {
             self.cache.remove(0);
         }

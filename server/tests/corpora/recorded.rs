@@ -17,7 +17,7 @@ use super::process::Server;
 const REQUEST_STATEMENTS_MAX: usize = 32;
 const REQUEST_SQL_BYTES_MAX: usize = 512 * 1024;
 /// Failures of one script; what follows the first is often its consequence.
-const FAILURES_MAX: usize = 5000;
+const FAILURES_MAX: usize = 5;
 
 /// How many statements were compared, and why others were not.
 #[derive(Default)]

@@ -40,6 +40,7 @@ impl<W> SimulatedIo<W> {
     pub fn crash(&mut self, mode: CrashMode) {
         assert!(self.doomed_since.is_none(), "a world dies once");
         self.record(Kind::Crash, mode as u64, 0, 0, false);
+        self.kill_count += u64::from(mode == CrashMode::Kill);
         let (mut pending, in_flight) = self.collect_in_flight(mode);
         let held = self.late_files.keys().copied().collect();
         let late = self.disk.crash(mode, in_flight, &held, &mut self.draws);
@@ -75,6 +76,11 @@ impl<W> SimulatedIo<W> {
     /// Crash as soon as the trace has `at_sequence` events; in the middle of a run if need be.
     pub fn crash_at(&mut self, at_sequence: u64, mode: CrashMode) {
         self.crash_plan = Some(CrashPlan { at_sequence, mode });
+    }
+
+    /// Forget a crash that was planned.
+    pub fn cancel_crash(&mut self) {
+        self.crash_plan = None;
     }
 
     pub(super) fn crash_if_planned(&mut self) {

@@ -64,6 +64,7 @@ pub struct SimulatedIo<W> {
     /// How many operations were submitted when the world was doomed.
     doomed_since: Option<u64>,
     crash_plan: Option<CrashPlan>,
+    kill_count: u64,
 }
 
 impl<W> SimulatedIo<W> {
@@ -99,6 +100,7 @@ impl<W> SimulatedIo<W> {
             late_files: BTreeMap::new(),
             doomed_since: None,
             crash_plan: None,
+            kill_count: 0,
         }
     }
 
@@ -160,6 +162,12 @@ impl<W> SimulatedIo<W> {
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
         self.queue.keys().next().map(|due| due.0)
+    }
+
+    /// How many crashes only ended the process.
+    #[must_use]
+    pub fn kill_count(&self) -> u64 {
+        self.kill_count
     }
 
     /// Sockets that the server has open.

@@ -1,0 +1,190 @@
+//! The files of a stopped server, read by plain SQLite (FMT-1).
+//!
+//! Every page's tail must check, page 1 must carry the stamp that the catalogue knows, SQLite's
+//! integrity check must pass, and the contents must be what the model says. The bytes are taken
+//! from the simulated disk into a temporary file of the real one; nothing of it is traced.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+use storage::TenantId;
+use storage::page::{PAGE_BYTES, verify_tail};
+
+use super::ground::Ground;
+use super::model::{Found, Violation, tenant_name};
+use super::speech::READ_MARKS;
+use crate::disk::SimulatedDisk;
+
+/// A row of the catalogue.
+struct Row {
+    id: u64,
+    name: Option<String>,
+    state: i64,
+    file: bool,
+    stamp: u64,
+}
+
+/// The folder of the copies; removed with it.
+struct Copies(PathBuf);
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        // A folder that stays behind is the machine's business, not the world's.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Judge all files of the data folder.
+///
+/// # Errors
+/// The first violation.
+pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation> {
+    let folder = tempfile::tempdir().map_err(|error| bad(format!("no folder: {error}")))?;
+    let copies = Copies(folder.keep());
+    let catalogue = match disk.bytes(Path::new(&TenantId::CATALOGUE.paths().file)) {
+        Some(bytes) => {
+            check_pages(TenantId::CATALOGUE, &bytes)?;
+            rows(&open(&copies, 0, &bytes)?)?
+        }
+        None => return Err(bad("a stopped server leaves no catalogue".to_owned())),
+    };
+    let mut contents = vec![Some(BTreeMap::new()); ground.options.tenants];
+    for tenant in 0..ground.options.tenants {
+        let name = tenant_name(tenant);
+        let row = catalogue.iter().find(|row| row.name.as_deref() == Some(name.as_str()));
+        let there = row.is_some();
+        ground.check_name(tenant, ground.name(tenant), there)?;
+        let Some(row) = row else { continue };
+        contents[tenant] = judge_tenant(disk, ground, &copies, row)?;
+    }
+    check_orphans(disk, &catalogue)?;
+    for (tenant, found) in contents.into_iter().enumerate() {
+        if let Some(found) = found {
+            let asked = ground.model.ask();
+            ground.model.judge_read(tenant, asked, &found)?;
+        }
+    }
+    Ok(())
+}
+
+fn bad(text: String) -> Violation {
+    Violation::new("FMT-1", text)
+}
+
+/// What a tenant's file holds; nothing to say of a fenced one.
+fn judge_tenant(
+    disk: &SimulatedDisk,
+    ground: &Ground,
+    copies: &Copies,
+    row: &Row,
+) -> Result<Option<BTreeMap<String, Found>>, Violation> {
+    let name = row.name.as_deref().unwrap_or_default();
+    if row.state == 2 {
+        return match ground.options.has_disk_errors() {
+            true => Ok(None),
+            false => Err(Violation::new("COR-1", format!("{name} is fenced"))),
+        };
+    }
+    if !row.file {
+        return Ok(Some(BTreeMap::new()));
+    }
+    let id = TenantId(row.id);
+    let path = id.paths().file;
+    let bytes = disk.bytes(Path::new(&path));
+    let bytes = bytes.ok_or_else(|| bad(format!("{name} has no file {path}")))?;
+    let stamp = check_pages(id, &bytes)?;
+    if stamp != row.stamp {
+        let known = row.stamp;
+        return Err(bad(format!("{path} has stamp {stamp}, the catalogue says {known}")));
+    }
+    let connection = open(copies, row.id, &bytes)?;
+    Ok(Some(contents(&connection, &path)?))
+}
+
+/// Check every page's tail; gives page 1's stamp.
+fn check_pages(id: TenantId, bytes: &[u8]) -> Result<u64, Violation> {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(PAGE_BYTES) {
+        return Err(bad(format!("the file of tenant {} has {} bytes", id.0, bytes.len())));
+    }
+    let mut first = 0;
+    for (number, page) in (1..).zip(bytes.chunks_exact(PAGE_BYTES)) {
+        let stamp = verify_tail(id, number, page);
+        let stamp = stamp.ok_or_else(|| bad(format!("tenant {}: page {number} is bad", id.0)))?;
+        if number == 1 {
+            first = stamp;
+        }
+    }
+    Ok(first)
+}
+
+/// Open a copy with plain SQLite, and check it.
+fn open(copies: &Copies, id: u64, bytes: &[u8]) -> Result<Connection, Violation> {
+    let path = copies.0.join(format!("{id}.db"));
+    let fail = |what: &str, text: String| bad(format!("tenant {id}: {what}: {text}"));
+    std::fs::write(&path, bytes).map_err(|error| fail("copy", error.to_string()))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags_and_vfs(&path, flags, "unix");
+    let connection = connection.map_err(|error| fail("open", error.to_string()))?;
+    let checked = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0));
+    let checked: String = checked.map_err(|error| fail("integrity_check", error.to_string()))?;
+    if checked != "ok" {
+        return Err(fail("integrity_check", checked));
+    }
+    Ok(connection)
+}
+
+fn rows(connection: &Connection) -> Result<Vec<Row>, Violation> {
+    let sql = "SELECT id, name, state, file, stamp FROM databases";
+    let read = || {
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| {
+            Ok(Row {
+                id: row.get::<_, i64>(0)? as u64,
+                name: row.get(1)?,
+                state: row.get(2)?,
+                file: row.get(3)?,
+                stamp: row.get::<_, i64>(4)? as u64,
+            })
+        })?;
+        rows.collect::<rusqlite::Result<Vec<Row>>>()
+    };
+    read().map_err(|error| bad(format!("the catalogue cannot be read: {error}")))
+}
+
+fn contents(connection: &Connection, path: &str) -> Result<BTreeMap<String, Found>, Violation> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'rows'";
+    let read = || {
+        if connection.query_row(table, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(BTreeMap::new());
+        }
+        let mut statement = connection.prepare(READ_MARKS)?;
+        let rows = statement.query_map([], |row| {
+            let number = |index| row.get::<_, i64>(index).map(|number| number as u64);
+            let found = Found {
+                rows: number(1)?,
+                first: number(2)?,
+                last: number(3)?,
+                pad_bytes: number(4)?,
+                intact: number(5)?,
+            };
+            Ok((row.get::<_, String>(0)?, found))
+        })?;
+        rows.collect::<rusqlite::Result<BTreeMap<String, Found>>>()
+    };
+    read().map_err(|error| bad(format!("{path} cannot be read: {error}")))
+}
+
+/// Every file belongs to a row of the catalogue.
+fn check_orphans(disk: &SimulatedDisk, catalogue: &[Row]) -> Result<(), Violation> {
+    for path in disk.paths() {
+        let Some(text) = path.strip_prefix("tenants/") else { continue };
+        let id = text.rsplit('/').next().and_then(|name| name.strip_suffix(".db"));
+        let id: Option<u64> = id.and_then(|id| id.parse().ok());
+        let known = id.is_some_and(|id| id == 0 || catalogue.iter().any(|row| row.id == id));
+        if !known {
+            return Err(bad(format!("{path} belongs to no database")));
+        }
+    }
+    Ok(())
+}

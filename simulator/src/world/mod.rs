@@ -1,0 +1,456 @@
+//! The first whole world: the unchanged server on a simulated machine, its clients, its ends.
+//!
+//! Owns the loop: the server takes a turn, the kernel of the simulation goes on to its next event,
+//! woken clients act. In between the server is killed, loses its power or is stopped, at drawn
+//! moments, recovery included, and is started again on the same disk. At the end the faults are
+//! switched off, every database must take a write and show all that it should (LIVE-1), the server
+//! is stopped, and its files are read by plain SQLite (FMT-1).
+//!
+//! - `options`: what the seed says of sizes and rates.
+//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
+//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `files`: the oracle of the files. `report`: what a run prints.
+//!
+//! Oracles read without faults and draw nothing.
+
+mod client;
+mod files;
+mod ground;
+mod model;
+mod names;
+mod options;
+mod report;
+mod speech;
+mod workload;
+
+pub use model::Violation;
+pub use options::{Options, Profile};
+pub use report::Outcome;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use server::{Exit, Server};
+use storage::io::{Clock, Entropy, Instant, Io};
+use tenant::{Counters, Failure};
+
+use crate::disk::CrashMode;
+use crate::draws::{Span, Stream};
+use crate::faults::Faults;
+use crate::io::{Doom, SimulatedIo};
+use crate::network::{ClientSocket, Wake};
+use crate::trace::{Checkpoint, Sink};
+use client::Client;
+use ground::Ground;
+use workload::Task;
+
+/// The server's machine.
+type Sim = SimulatedIo<Server>;
+
+/// Events after which a world counts as never ending (LIVE-4): some ten times the longest seen.
+const EVENTS_MAX: u64 = 8_000_000;
+
+/// Turns between looks at the books and at who waits: a look costs O(accounts + clients).
+const TURNS_PER_LOOK: u64 = 256;
+
+/// Longest simulated time that a request may wait for its answer while its connection lives. A
+/// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
+const ANSWER_NS_MAX: u64 = 900_000_000_000;
+
+/// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
+const STOP_NS_MAX: u64 = 300_000_000_000;
+
+/// Simulated time for each of the probe's requests when the faults are off.
+const PROBE_NS_MAX: u64 = 60_000_000_000;
+
+/// Refused starts in a row after which the disk's errors end: someone has changed the disk.
+const REFUSED_STARTS_MAX: u32 = 4;
+
+/// What is counted over all lives of the server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    clean_stops: u64,
+    failed_exits: u64,
+    refused_starts: u64,
+    crashed_starting: u64,
+    commits: u64,
+    checkpoints: u64,
+    fences: u64,
+    gated: u64,
+}
+
+struct World {
+    io: Sim,
+    server: Option<Server>,
+    clients: Vec<Client>,
+    routes: BTreeMap<ClientSocket, usize>,
+    ground: Ground,
+    totals: Totals,
+    /// Drawn ends that are still to come.
+    ends_left: u32,
+    stop_at: Option<u64>,
+    refused_starts: u32,
+    turns: u64,
+    vm_steps: u64,
+}
+
+/// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
+/// takes the readable trace.
+#[must_use]
+pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> Outcome {
+    storage::sqlite::initialise();
+    storage::sqlite::reset_randomness();
+    let mut world = World::new(options);
+    world.io.trace_mut().expect(expected);
+    world.io.trace_mut().set_sink(sink);
+    let verdict = world.live();
+    let at = world.io.now();
+    world.tear_down();
+    report::outcome(&world, verdict, at)
+}
+
+impl World {
+    fn new(options: Options) -> World {
+        let mut io = Sim::new(options.seed, options.faults);
+        let clients = (0..=options.clients as u64)
+            .map(|id| {
+                let span = Span::new(1_000_000, 3_000_000_000);
+                let delay = io.draws_mut().logarithmic(Stream::Workload, id, span);
+                let start = io.now().after(delay);
+                Client::new(&mut io, id, start)
+            })
+            .collect();
+        World {
+            io,
+            server: None,
+            clients,
+            routes: BTreeMap::new(),
+            ends_left: options.crashes,
+            ground: Ground::new(options),
+            totals: Totals::default(),
+            stop_at: None,
+            refused_starts: 0,
+            turns: 0,
+            vm_steps: 0,
+        }
+    }
+
+    /// From the first start to the last look at the files.
+    fn live(&mut self) -> Result<(), Violation> {
+        self.start()?;
+        while !self.clients.iter().all(|client| client.finished) {
+            self.tick()?;
+        }
+        self.calm_down();
+        self.probe()?;
+        self.stop_for_good()
+    }
+
+    // ---- the server's life ----
+
+    fn start(&mut self) -> Result<(), Violation> {
+        let mut random = [[0; 32]; 2];
+        for bytes in &mut random {
+            self.io.fill(bytes);
+        }
+        let options = self.ground.options.server(random);
+        let server = Server::start(&mut self.io, options);
+        self.server = Some(server.map_err(|(address, error)| {
+            Violation::new("START", format!("cannot listen on {address}: {error}"))
+        })?);
+        self.vm_steps = 0;
+        self.plan_end();
+        Ok(())
+    }
+
+    /// Draw how and when this life of the server ends, if it is not the last.
+    fn plan_end(&mut self) {
+        self.stop_at = None;
+        if self.ends_left == 0 {
+            return;
+        }
+        let draws = self.io.draws_mut();
+        // A quarter of the ends come early, while the log is read.
+        let high = match draws.below(Stream::CrashTime, 0, 4) {
+            0 => 200,
+            _ => self.ground.options.crash_events_max,
+        };
+        let events = draws.logarithmic(Stream::CrashTime, 1, Span::new(1, high));
+        let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 2, CrashMode::ALL.len())];
+        let stops = draws.below(Stream::CrashTime, 3, 5) == 0;
+        let at = self.io.trace().sequence() + events;
+        if stops {
+            self.stop_at = Some(at);
+            return;
+        }
+        self.io.crash_at(at, mode);
+        self.ends_left -= 1;
+    }
+
+    /// A clean stop begins; half of them are interrupted by a crash.
+    fn begin_stop(&mut self) {
+        self.stop_at = None;
+        self.ends_left -= 1;
+        self.server_mut().stop();
+        let draws = self.io.draws_mut();
+        if draws.below(Stream::CrashTime, 4, 2) == 0 {
+            let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
+            let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 6, CrashMode::ALL.len())];
+            let at = self.io.trace().sequence() + events;
+            self.io.crash_at(at, mode);
+        }
+    }
+
+    fn server_mut(&mut self) -> &mut Server {
+        self.server.as_mut().expect("a server runs")
+    }
+
+    /// One turn of the server, one step of the machine, and the clients that it woke.
+    fn tick(&mut self) -> Result<(), Violation> {
+        self.turns += 1;
+        let sequence = self.io.trace().sequence();
+        if self.stop_at.is_some_and(|at| sequence >= at) {
+            self.begin_stop();
+        }
+        let server = self.server.as_mut().expect("a server runs");
+        server.turn(&mut self.io);
+        let vm_steps = server.engine().counters().vm_steps;
+        let cost = (vm_steps - self.vm_steps) * self.ground.options.step_cost_ns;
+        self.vm_steps = vm_steps;
+        self.io.charge(cost);
+        if let Some(exit) = server.exit().cloned() {
+            return self.on_exit(exit);
+        }
+        if server.is_ready() {
+            self.refused_starts = 0;
+        }
+        let deadline = server.deadline();
+        self.io.run(server, deadline);
+        if self.io.doom() != Doom::Alive {
+            let ready = self.server.as_ref().is_some_and(Server::is_ready);
+            self.totals.crashed_starting += u64::from(!ready);
+            self.end_process()?;
+            return self.start();
+        }
+        self.wake_clients()?;
+        self.look()
+    }
+
+    fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
+        let options = &self.ground.options;
+        let errors = options.has_disk_errors();
+        let full = options.has_full_disk();
+        // A start that is told to stop has promised nothing yet.
+        let clean = exit == Exit::Stopped && self.server.as_ref().is_some_and(Server::is_ready);
+        match exit {
+            Exit::Stopped if clean => {
+                self.totals.clean_stops += 1;
+                self.check_leftovers()?;
+            }
+            Exit::Stopped => {}
+            Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
+            Exit::Failed(Failure::Start(_)) if errors || full => {
+                self.totals.refused_starts += 1;
+                self.refused_starts += 1;
+            }
+            Exit::Failed(failure) => {
+                return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
+            }
+        }
+        if self.refused_starts > REFUSED_STARTS_MAX {
+            self.calm_down();
+            if self.refused_starts > 2 * REFUSED_STARTS_MAX {
+                let text = "the server does not start, though its disk works again";
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        self.io.crash(CrashMode::Kill);
+        self.end_process()?;
+        if clean {
+            self.judge_files()?;
+        }
+        self.start()
+    }
+
+    /// Let the doomed server run to its end, and take the machine back.
+    fn end_process(&mut self) -> Result<(), Violation> {
+        self.ground.model.epoch += 1;
+        let mut server = self.server.take().expect("a server runs");
+        while self.io.doom() == Doom::Ending {
+            if server.exit().is_none() {
+                server.turn(&mut self.io);
+            }
+            let deadline = server.deadline();
+            self.io.run(&mut server, deadline);
+            self.wake_clients()?;
+        }
+        self.add_up(server.engine().counters());
+        if self.io.doom() == Doom::Overrun {
+            return Err(Violation::new("MEM-5", "a doomed server does not end"));
+        }
+        server.doom(&self.io);
+        self.io.restart();
+        Ok(())
+    }
+
+    fn add_up(&mut self, counters: Counters) {
+        let totals = &mut self.totals;
+        totals.commits += counters.commits;
+        totals.checkpoints += counters.checkpoints;
+        totals.fences += counters.fences;
+        totals.gated += counters.gated;
+    }
+
+    // ---- clients ----
+
+    fn wake_clients(&mut self) -> Result<(), Violation> {
+        while let Some(wake) = self.io.next_wake() {
+            let index = match wake {
+                Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
+                Wake::Connected(socket)
+                | Wake::Refused(socket)
+                | Wake::Readable(socket)
+                | Wake::Writable(socket) => self.routes.get(&socket).copied(),
+            };
+            let Some(index) = index else { continue };
+            let client = &mut self.clients[index];
+            let before = client.socket();
+            let stale = match wake {
+                Wake::Timer(_) => false,
+                Wake::Connected(socket)
+                | Wake::Refused(socket)
+                | Wake::Readable(socket)
+                | Wake::Writable(socket) => before != Some(socket),
+            };
+            if stale {
+                continue;
+            }
+            client.wake(&mut self.io, &mut self.ground, wake)?;
+            let after = client.socket();
+            if before != after {
+                before.map(|socket| self.routes.remove(&socket));
+                after.map(|socket| self.routes.insert(socket, index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every few turns: the books, who waits too long, and whether this ever ends.
+    fn look(&mut self) -> Result<(), Violation> {
+        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
+            return Ok(());
+        }
+        storage::ledger::assert_closed();
+        let now = self.io.now();
+        for client in &self.clients {
+            if let Some(pending) = client.oldest()
+                && now.since(pending.sent_at) > ANSWER_NS_MAX
+            {
+                let text = format!("client {} waits in vain: {pending:?}", client.id);
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        if self.io.trace().sequence() > EVENTS_MAX {
+            return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
+        }
+        Ok(())
+    }
+
+    // ---- the end ----
+
+    /// Faults off: from now on nothing excuses anything but what was broken before.
+    fn calm_down(&mut self) {
+        self.ends_left = 0;
+        self.stop_at = None;
+        self.io.cancel_crash();
+        let faults = self.io.faults_mut();
+        let calm = Faults::calm();
+        faults.disk_spike_per_million = 0;
+        faults.read_error_per_million = 0;
+        faults.write_error_per_million = 0;
+        faults.sync_error_per_million = 0;
+        faults.no_space_per_million = 0;
+        faults.accept_error_per_million = 0;
+        faults.disk_bytes_max = calm.disk_bytes_max;
+        self.io.disk_mut().set_size(calm.disk_bytes_max);
+    }
+
+    /// LIVE-1: every database takes a write and shows all of it, within a bounded time.
+    fn probe(&mut self) -> Result<(), Violation> {
+        let tasks = |tenant| {
+            [Task::Create(tenant), Task::Setup(tenant), Task::Write(tenant), Task::Read(tenant)]
+        };
+        let script: VecDeque<Task> = (0..self.ground.options.tenants).flat_map(tasks).collect();
+        let think_ns = self.ground.options.think_ns.high;
+        let limit = script.len() as u64 * (think_ns + PROBE_NS_MAX);
+        let (id, now) = (self.clients.len() as u64, self.io.now());
+        let mut client = Client::new(&mut self.io, id, now);
+        client.script = Some(script);
+        self.clients.push(client);
+        let index = self.clients.len() - 1;
+        while !self.clients[index].finished {
+            self.tick()?;
+            if self.io.now().since(now) > limit {
+                let left = &self.clients[index].script;
+                let refused = &self.ground.counts.refused;
+                let text = format!("without faults the probe stops at {left:?}; {refused:?}");
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_for_good(&mut self) -> Result<(), Violation> {
+        self.server_mut().stop();
+        let begun: Instant = self.io.now();
+        let stops = self.totals.clean_stops;
+        while self.totals.clean_stops == stops {
+            self.tick()?;
+            if self.io.now().since(begun) > STOP_NS_MAX {
+                return Err(Violation::new("LIVE-1", "the server does not stop"));
+            }
+        }
+        Ok(())
+    }
+
+    /// MEM-6: a stopped server leaves nothing open and nothing in flight.
+    fn check_leftovers(&self) -> Result<(), Violation> {
+        let left = [
+            ("operations in flight", self.io.in_flight()),
+            ("sockets", self.io.server_socket_count()),
+            ("open files", self.io.disk().open_count()),
+        ];
+        match left.iter().find(|(_, count)| *count > 0) {
+            Some((what, count)) => {
+                Err(Violation::new("MEM-6", format!("a stopped server leaves {count} {what}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// FMT-1, and the contents once more.
+    fn judge_files(&mut self) -> Result<(), Violation> {
+        files::judge(self.io.disk(), &mut self.ground)
+    }
+
+    /// After a violation: end the process, so that nothing of it is left for the next world.
+    fn tear_down(&mut self) {
+        if self.server.is_none() {
+            return;
+        }
+        if self.io.doom() == Doom::Alive {
+            self.io.cancel_crash();
+            self.io.crash(CrashMode::Kill);
+        }
+        self.clients.clear();
+        self.routes.clear();
+        let mut server = self.server.take().expect("looked at just now");
+        while self.io.doom() == Doom::Ending {
+            let deadline = server.deadline();
+            self.io.run(&mut server, deadline);
+            while self.io.next_wake().is_some() {}
+        }
+        if self.io.doom() == Doom::Ended {
+            server.doom(&self.io);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What a world is made of: sizes, rates and times, drawn from its seed before it begins.
+//!
+//! Owns the numbers only. What happens in the world is drawn when it happens, by the clients and by
+//! the world's loop.
+
+use std::fmt;
+use std::str::FromStr;
+
+use server::ServerOptions;
+use storage::log::LogOptions;
+use tenant::EngineOptions;
+
+use crate::draws::{Draws, Span, Stream};
+use crate::faults::Faults;
+
+/// Which faults a world has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Steady times, no faults, but crashes.
+    Calm,
+    /// Times, short counts and segmentation are drawn; no errors, but crashes.
+    Drawn,
+    /// As drawn, and each class of errors is on in half the seeds.
+    Swarm,
+}
+
+impl Profile {
+    /// All profiles.
+    pub const ALL: [Profile; 3] = [Profile::Calm, Profile::Drawn, Profile::Swarm];
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Calm => "calm",
+            Profile::Drawn => "drawn",
+            Profile::Swarm => "swarm",
+        })
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Profile, String> {
+        let named = Profile::ALL.into_iter().find(|profile| profile.to_string() == text);
+        named.ok_or_else(|| format!("{text:?} is no profile: use calm, drawn or swarm"))
+    }
+}
+
+/// See the head of the file.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The seed that all of it was drawn from.
+    pub seed: u64,
+    /// Which faults there are.
+    pub profile: Profile,
+    /// Their rates.
+    pub faults: Faults,
+    /// Databases, by number.
+    pub tenants: usize,
+    /// Clients that write and read; one more works the admin address.
+    pub clients: usize,
+    /// Requests that the clients begin, together, before the world calms down.
+    pub operations: u64,
+    /// Time between a client's operations.
+    pub think_ns: Span,
+    /// Most words of 8 bytes in a row's padding.
+    pub pad_words_max: u64,
+    /// Most rows of a transaction.
+    pub rows_max: u64,
+    /// Ends of the server before the last one, by a crash or a clean stop.
+    pub crashes: u32,
+    /// Events between such ends, at most.
+    pub crash_events_max: u64,
+    /// Share of connections that a client breaks before the answer has come.
+    pub break_per_million: u64,
+    /// Simulated time of one VM step.
+    pub step_cost_ns: u64,
+    /// The server's memory for all tenants and for one.
+    pub memory_bytes: [u64; 2],
+    /// Whether a first request creates its database.
+    pub create_on_first_use: bool,
+    /// The commit log's shape.
+    pub log: LogOptions,
+}
+
+impl Options {
+    /// The options of a seed.
+    #[must_use]
+    pub fn draw(seed: u64, profile: Profile) -> Options {
+        let faults = match profile {
+            Profile::Calm => Faults::calm(),
+            Profile::Drawn => Faults::drawn(seed),
+            Profile::Swarm => Faults::swarm(seed),
+        };
+        let mut draws = Draws::new(seed);
+        let mut number = |entity: u64, low: u64, high: u64| {
+            draws.logarithmic(Stream::Options, 200 + entity, Span::new(low, high))
+        };
+        let segment_bytes = number(0, 1 << 20, 2 << 20) & !0xffff;
+        let batch_bytes_max = [64 << 10, 128 << 10, 256 << 10][number(1, 1, 3) as usize - 1];
+        let segment_count = number(2, 4, 6) as u32;
+        let think_ns = number(3, 1_000_000, 4_000_000_000);
+        let options = Options {
+            seed,
+            profile,
+            faults,
+            tenants: number(4, 1, 24) as usize,
+            clients: number(5, 1, 16) as usize,
+            operations: number(6, 40, 900),
+            think_ns: Span::new(think_ns / 100, think_ns),
+            pad_words_max: number(7, 4, 4_000),
+            rows_max: number(8, 1, 300),
+            crashes: number(9, 1, 6) as u32 - 1,
+            crash_events_max: number(10, 200, 30_000),
+            break_per_million: number(11, 1, 60_000),
+            step_cost_ns: number(12, 5, 50),
+            memory_bytes: [number(13, 4 << 20, 64 << 20), number(14, 4 << 20, 16 << 20)],
+            create_on_first_use: number(15, 1, 2) == 1,
+            log: LogOptions {
+                segment_bytes,
+                segment_count,
+                batch_bytes_max,
+                system_reserve_bytes: 1 << 19,
+            },
+        };
+        options.log.check();
+        options
+    }
+
+    /// The server's, with the random bytes that its process would draw.
+    #[must_use]
+    pub fn server(&self, random: [[u8; 32]; 2]) -> ServerOptions {
+        ServerOptions {
+            listen: LISTEN.parse().expect("an address"),
+            admin_listen: ADMIN.parse().expect("an address"),
+            engine: EngineOptions {
+                create_on_first_use: self.create_on_first_use,
+                memory_bytes: self.memory_bytes[0],
+                tenant_memory_bytes: self.memory_bytes[1],
+                log: self.log,
+                seed: random[0],
+            },
+            baton_key: random[1],
+        }
+    }
+
+    /// Whether a disk error may cost a tenant, or a start, by the design: the damaged tenant is
+    /// fenced, and nobody else.
+    #[must_use]
+    pub fn has_disk_errors(&self) -> bool {
+        let faults = &self.faults;
+        let errors = faults.read_error_per_million
+            + faults.write_error_per_million
+            + faults.sync_error_per_million;
+        errors > 0
+    }
+
+    /// Whether the disk may be full.
+    #[must_use]
+    pub fn has_full_disk(&self) -> bool {
+        self.faults.no_space_per_million > 0
+            || self.faults.disk_bytes_max < Faults::calm().disk_bytes_max
+    }
+}
+
+/// Where the server listens for SQL.
+pub const LISTEN: &str = "10.0.0.1:8080";
+/// Where it listens for the control API.
+pub const ADMIN: &str = "10.0.0.1:8081";
+
+impl fmt::Display for Options {
+    /// One line of `name=value`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "profile={} tenants={} clients={} operations={} think_ns={}..{} pad_words_max={} \
+             rows_max={} crashes={} crash_events_max={} break_per_million={} step_cost_ns={} \
+             memory_bytes={} tenant_memory_bytes={} create_on_first_use={} segment_bytes={} \
+             segment_count={} batch_bytes_max={} {}",
+            self.profile,
+            self.tenants,
+            self.clients,
+            self.operations,
+            self.think_ns.low,
+            self.think_ns.high,
+            self.pad_words_max,
+            self.rows_max,
+            self.crashes,
+            self.crash_events_max,
+            self.break_per_million,
+            self.step_cost_ns,
+            self.memory_bytes[0],
+            self.memory_bytes[1],
+            self.create_on_first_use,
+            self.log.segment_bytes,
+            self.log.segment_count,
+            self.log.batch_bytes_max,
+            self.faults,
+        )
+    }
+}

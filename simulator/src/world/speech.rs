@@ -1,0 +1,314 @@
+//! What the clients say and hear: SQL, Hrana bodies, and what their answers mean.
+//!
+//! Written apart from the server's protocol code. Pure: values in, bytes out, and back.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::model::{Found, Shape, Violation, mark, parse_mark, tenant_name};
+use super::model::{TransactionId as Id, tenant_name as name_of};
+use crate::client::{Response, request};
+
+/// Makes the table; may come twice.
+pub const SETUP: &str = "CREATE TABLE IF NOT EXISTS rows(id INTEGER PRIMARY KEY, mark TEXT NOT NULL, \
+     pad TEXT NOT NULL); CREATE INDEX IF NOT EXISTS marks ON rows(mark)";
+
+/// Rows `?1` to `?1 + ?3 - 1`, with padding that is the row's id in hexadecimal, `?4` times.
+const INSERT: &str = "INSERT INTO rows(id, mark, pad) WITH RECURSIVE n(i) AS \
+     (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?3) SELECT ?1 + i, ?2, \
+     replace(hex(zeroblob(?4)), '00', printf('%08x', ?1 + i)) FROM n";
+
+/// One line per mark; `intact` counts the rows whose padding is as `INSERT` made it.
+pub const READ_MARKS: &str = "SELECT mark, count(*), min(id), max(id), sum(length(pad)), \
+     sum(pad = replace(hex(zeroblob(length(pad) / 8)), '00', printf('%08x', id))) \
+     FROM rows GROUP BY mark ORDER BY mark";
+
+/// All rows, padding included.
+const READ_ROWS: &str = "SELECT id, mark, pad FROM rows ORDER BY id DESC";
+
+const DELETE: &str = "DELETE FROM rows WHERE mark = ?1";
+
+const PEEK: &str = "SELECT count(*) FROM rows WHERE mark = ?1";
+
+fn text(value: &str) -> Value {
+    json!({ "type": "text", "value": value })
+}
+
+fn integer(value: u64) -> Value {
+    json!({ "type": "integer", "value": value.to_string() })
+}
+
+/// A statement without arguments.
+pub fn plain(sql: &str) -> Value {
+    json!({ "sql": sql })
+}
+
+/// Insert rows of a transaction from its `from`th on.
+pub fn insert(id: Id, shape: Shape, from: u64, rows: u64) -> Value {
+    assert!(rows > 0 && from + rows <= shape.rows);
+    let mark = mark(shape.tenant, id);
+    let args = [integer(shape.first + from), text(&mark), integer(rows), integer(shape.pad_words)];
+    json!({ "sql": INSERT, "args": args })
+}
+
+/// Delete a transaction's rows.
+pub fn delete(tenant: usize, id: Id) -> Value {
+    json!({ "sql": DELETE, "args": [text(&mark(tenant, id))] })
+}
+
+/// Count a transaction's rows.
+pub fn peek(tenant: usize, id: Id) -> Value {
+    json!({ "sql": PEEK, "args": [text(&mark(tenant, id))] })
+}
+
+/// Which way a read asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadForm {
+    /// A line per mark, counted by the server.
+    Marks,
+    /// All rows as one result.
+    Rows,
+    /// All rows as a cursor.
+    Cursor,
+}
+
+impl ReadForm {
+    /// The statement.
+    pub fn statement(self) -> Value {
+        plain(if self == ReadForm::Marks { READ_MARKS } else { READ_ROWS })
+    }
+}
+
+/// A pipeline's request for a statement.
+pub fn execute(statement: Value) -> Value {
+    json!({ "type": "execute", "stmt": statement })
+}
+
+/// A transaction as one batch: begin, statements while all goes well, commit or roll back.
+pub fn batch(statements: Vec<Value>, commits: bool) -> Value {
+    let ok = |step: usize| json!({ "type": "ok", "step": step });
+    let mut steps = vec![json!({ "stmt": plain("BEGIN IMMEDIATE") })];
+    for statement in statements {
+        steps.push(json!({ "stmt": statement, "condition": ok(steps.len() - 1) }));
+    }
+    let end = steps.len();
+    if commits {
+        steps.push(json!({ "stmt": plain("COMMIT"), "condition": ok(end - 1) }));
+    } else {
+        steps.push(json!({ "stmt": plain("SELECT 1") }));
+    }
+    let left_open = json!({ "type": "not", "cond": { "type": "is_autocommit" } });
+    steps.push(json!({ "stmt": plain("ROLLBACK"), "condition": left_open }));
+    json!({ "steps": steps })
+}
+
+fn post(tenant: usize, path: &str, body: &Value) -> Vec<u8> {
+    let path = format!("/db/{}{path}", tenant_name(tenant));
+    request("POST", &path, "sim", &[], body.to_string().as_bytes())
+}
+
+/// A pipeline; `closes` ends its stream.
+pub fn pipeline(
+    tenant: usize,
+    baton: Option<&str>,
+    mut requests: Vec<Value>,
+    closes: bool,
+) -> Vec<u8> {
+    if closes {
+        requests.push(json!({ "type": "close" }));
+    }
+    post(tenant, "/v3/pipeline", &json!({ "baton": baton, "requests": requests }))
+}
+
+/// A cursor over a batch.
+pub fn cursor(tenant: usize, batch: &Value) -> Vec<u8> {
+    post(tenant, "/v3/cursor", &json!({ "baton": null, "batch": batch }))
+}
+
+/// A call of the control API.
+pub fn admin(method: &str, path: &str) -> Vec<u8> {
+    request(method, path, "sim", &[], b"")
+}
+
+// ---- answers ----
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// HTTP status; 200 for a statement's error.
+    pub status: u16,
+    /// The error's code.
+    pub code: String,
+    /// Its message.
+    pub message: String,
+}
+
+impl Refused {
+    fn of(status: u16, error: &Value) -> Refused {
+        let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        Refused { status, code: part("code"), message: part("message") }
+    }
+
+    /// The table is not there.
+    pub fn is_no_table(&self) -> bool {
+        self.message.contains("no such table: rows")
+    }
+}
+
+fn strange(what: &str, response: &Response) -> Violation {
+    let body = String::from_utf8_lossy(&response.body);
+    let start: String = body.chars().take(200).collect();
+    Violation::new("HTTP-1", format!("{what}: status {} body {start:?}", response.status))
+}
+
+/// The body of a response with status 200, or the refusal.
+///
+/// # Errors
+/// HTTP-1 if the response is neither.
+pub fn hear(response: &Response) -> Result<Result<Value, Refused>, Violation> {
+    let Ok(body) = serde_json::from_slice::<Value>(&response.body) else {
+        return Err(strange("a body that is no JSON", response));
+    };
+    if response.status == 200 {
+        return Ok(Ok(body));
+    }
+    let refused = Refused::of(response.status, &body);
+    if refused.code.is_empty() {
+        return Err(strange("a refusal without a code", response));
+    }
+    Ok(Err(refused))
+}
+
+/// The results of a pipeline's requests.
+///
+/// # Errors
+/// HTTP-1 if there are not `count`.
+pub fn results(
+    body: &Value,
+    count: usize,
+    response: &Response,
+) -> Result<Vec<Result<Value, Refused>>, Violation> {
+    let results = body["results"].as_array().filter(|results| results.len() == count);
+    let results = results.ok_or_else(|| strange("another number of results", response))?;
+    let read = |result: &Value| match result["type"].as_str() {
+        Some("ok") => Ok(Ok(result["response"]["result"].clone())),
+        Some("error") => Ok(Err(Refused::of(200, &result["error"]))),
+        _ => Err(strange("a result of no type", response)),
+    };
+    results.iter().map(read).collect()
+}
+
+/// Each step of a batch: its result, its error, or nothing if it was skipped.
+pub fn steps(result: &Value) -> Vec<Option<Result<Value, Refused>>> {
+    let results = result["step_results"].as_array().cloned().unwrap_or_default();
+    let errors = result["step_errors"].as_array().cloned().unwrap_or_default();
+    let step = |(result, error): (Value, Value)| match (result, error) {
+        (Value::Null, Value::Null) => None,
+        (Value::Null, error) => Some(Err(Refused::of(200, &error))),
+        (result, _) => Some(Ok(result)),
+    };
+    results.into_iter().zip(errors).map(step).collect()
+}
+
+/// A cursor's entries as the steps of a batch; rows under `rows`.
+///
+/// # Errors
+/// HTTP-1 if a line is no entry.
+pub fn entries(
+    response: &Response,
+    count: usize,
+) -> Result<Vec<Option<Result<Value, Refused>>>, Violation> {
+    let mut steps: Vec<Option<Result<Value, Refused>>> = vec![None; count];
+    let (mut current, mut rows) = (0, Vec::new());
+    let whole = response.body.ends_with(b"\n");
+    let text = str::from_utf8(&response.body).ok().filter(|_| whole);
+    let text = text.ok_or_else(|| strange("a cursor that is no text", response))?;
+    for line in text.lines().skip(1) {
+        let entry: Value =
+            serde_json::from_str(line).map_err(|_| strange("a line that is no JSON", response))?;
+        let step = entry["step"].as_u64().unwrap_or(current as u64) as usize;
+        if step >= count {
+            return Err(strange("an entry of no step", response));
+        }
+        current = step;
+        match entry["type"].as_str() {
+            Some("step_begin") => rows.clear(),
+            Some("row") => rows.push(entry["row"].clone()),
+            Some("step_end") => {
+                steps[step] = Some(Ok(json!({
+                    "rows": std::mem::take(&mut rows),
+                    "affected_row_count": entry["affected_row_count"],
+                })));
+            }
+            Some("step_error") => steps[step] = Some(Err(Refused::of(200, &entry["error"]))),
+            _ => return Err(strange("an entry of no type", response)),
+        }
+    }
+    Ok(steps)
+}
+
+fn number(value: &Value) -> Option<u64> {
+    value["value"].as_str()?.parse().ok()
+}
+
+/// The one number of a result.
+pub fn single(result: &Value) -> Option<u64> {
+    number(&result["rows"][0][0])
+}
+
+/// What a read found, by mark; `None` if the rows are not what was asked for.
+pub fn found(form: ReadForm, result: &Value) -> Option<BTreeMap<String, Found>> {
+    let mut marks = BTreeMap::new();
+    for row in result["rows"].as_array()? {
+        if form == ReadForm::Marks {
+            let found = Found {
+                rows: number(&row[1])?,
+                first: number(&row[2])?,
+                last: number(&row[3])?,
+                pad_bytes: number(&row[4])?,
+                intact: number(&row[5])?,
+            };
+            marks.insert(row[0]["value"].as_str()?.to_owned(), found);
+            continue;
+        }
+        let mark = row[1]["value"].as_str()?.to_owned();
+        add_row(&mut marks, number(&row[0])?, mark, row[2]["value"].as_str()?);
+    }
+    Some(marks)
+}
+
+/// Count one row under its mark.
+pub fn add_row(marks: &mut BTreeMap<String, Found>, id: u64, mark: String, pad: &str) {
+    let word = format!("{id:08x}");
+    let intact = pad.as_bytes().chunks(8).all(|chunk| chunk == word.as_bytes());
+    let found = marks.entry(mark).or_default();
+    found.first = if found.rows == 0 { id } else { found.first.min(id) };
+    found.last = found.last.max(id);
+    found.rows += 1;
+    found.pad_bytes += pad.len() as u64;
+    found.intact += u64::from(intact);
+}
+
+/// TEN-1: every mark in the bytes of a response to `tenant` names it.
+///
+/// # Errors
+/// With the first that does not.
+pub fn check_marks(tenant: usize, body: &[u8]) -> Result<(), Violation> {
+    let name = name_of(tenant);
+    for start in memory_positions(body, b"\"mark:") {
+        let rest = &body[start + 1..];
+        let end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());
+        let mark = String::from_utf8_lossy(&rest[..end]);
+        if parse_mark(&mark).is_none_or(|(owner, _)| owner != name) {
+            let text = format!("an answer for {name} holds {mark:?}");
+            return Err(Violation::new("TEN-1", text));
+        }
+    }
+    Ok(())
+}
+
+fn memory_positions<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let starts = bytes.windows(wanted.len()).enumerate();
+    starts.filter(move |(_, window)| *window == wanted).map(|(start, _)| start)
+}
