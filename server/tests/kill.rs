@@ -3,7 +3,8 @@
 //! A hundred writers on as many connections write rows, transactions of several requests, big
 //! transactions, and create and drop databases. The process is killed in the middle, and its
 //! successor started before it is reaped: a write of the dead process may still be under way
-//! (the log's lock has to hold the successor back). Then every writer looks for what it wrote, and
+//! (the log's lock has to hold the successor back). The successor is killed too, in the middle of its
+//! recovery's checkpoints. Then every writer looks for what it wrote, and
 //! SQLite checks every database. In the end the files are opened by SQLite without any of ours.
 //!
 //! `MYRIAD_KILL_ROUNDS` says how often; a line for each round goes to standard output.
@@ -30,6 +31,12 @@ const WRITERS: [(Kind, u64); 4] =
 /// Acts acknowledged in a round before the kill, at least, and how many more at most.
 const ACTS_LEAST: u64 = 300;
 const ACTS_MORE: u64 = 700;
+/// Every so many rounds one is long: so long that the log goes round, with checkpoints under load.
+const LONG_EVERY: usize = 3;
+/// And so many times longer.
+const LONG_TIMES: u64 = 5;
+/// The smallest log, which goes round soonest.
+const LOG: [&str; 2] = ["--log", "64MiB"];
 /// The longest round: a debug build with fewer cores than threads takes a few seconds.
 const ROUND_SECONDS: u64 = 60;
 
@@ -46,7 +53,7 @@ fn kills_under_load_with_poll() {
 fn kills_under_load(io: &'static str) {
     let rounds = number("MYRIAD_KILL_ROUNDS", 3);
     let data = process::folder();
-    let launch = Launch::on(data.path()).io(io);
+    let launch = Launch::on(data.path()).io(io).with(&LOG);
     let mut server = launch.start();
     for tenant in 0..TENANTS {
         server.create(&tenant_name(tenant)).rows(&SCHEMA);
@@ -54,7 +61,10 @@ fn kills_under_load(io: &'static str) {
     let mut writers = all_writers();
     let mut draws = 0x9e37_79b9_7f4a_7c15;
     for round in 1..=rounds {
-        let acts = ACTS_LEAST + draw(&mut draws) % ACTS_MORE;
+        let mut acts = ACTS_LEAST + draw(&mut draws) % ACTS_MORE;
+        if round.is_multiple_of(LONG_EVERY) {
+            acts *= LONG_TIMES;
+        }
         let (acknowledged, killed_at, next) = round_of_load(server, &launch, &mut writers, acts);
         let served_after = killed_at.elapsed();
         server = next;
@@ -129,6 +139,11 @@ fn round_of_load(
         });
         let killed_at = Instant::now();
         let killed = server.kill();
+        let next = launch.spawn();
+        drop(killed);
+        // The next one is killed as well, as soon as it serves: what recovery found is on its way
+        // into the files then.
+        let killed = next.serving().kill();
         let next = launch.spawn();
         drop(killed);
         (killed_at, next.serving())

@@ -25,8 +25,8 @@ const CLIENTS: usize = 16;
 
 #[test]
 fn many_databases() {
-    let count = number("MYRIAD_SCALE", 1000).max(100);
-    let used = (count / 100).max(10);
+    let count = number("MYRIAD_SCALE", 1000).max(200);
+    let used = (count / 100).max(200);
     let data = process::folder();
     let launch = Launch::on(data.path());
     let mut server = launch.start();

@@ -37,6 +37,28 @@ fn an_idle_transaction_yields_to_a_writer() {
 }
 
 #[test]
+fn a_busy_transaction_keeps_the_lock_for_longer() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let mut first = server.create("d");
+    first.rows(&["CREATE TABLE t(a)"]);
+    first.step("BEGIN IMMEDIATE").unwrap();
+    let mut second = server.database("d");
+    second.send(&["INSERT INTO t VALUES ('second')"]);
+    // Its stream is parked again and again, never for long.
+    let begun = Instant::now();
+    eventually(10, "time passes", || {
+        first.step("INSERT INTO t VALUES ('first')").unwrap();
+        begun.elapsed() > IDLE + Duration::from_secs(1)
+    });
+    first.step("COMMIT").unwrap();
+    first.finish();
+    second.answer().unwrap();
+    assert_eq!(second.value("SELECT count(*) FROM t WHERE a = 'second'"), "1");
+    server.stop();
+}
+
+#[test]
 fn a_transaction_without_rivals_may_sit_idle_longer() {
     let data = folder();
     let server = Launch::on(data.path()).start();

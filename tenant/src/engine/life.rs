@@ -365,6 +365,8 @@ impl<J: Job> Engine<J> {
         self.checkpoints_running -= 1;
         self.counters.checkpoints += 1;
         if let Some(tenant) = self.tenants.get_mut(key) {
+            // A request may have opened it, and something else may have asked for the checkpoint.
+            self.recovered_rows.remove(&tenant.id);
             tenant.checkpointing = false;
             if let Some(row) = &mut tenant.row {
                 row.file = true;
@@ -520,6 +522,7 @@ impl<J: Job> Engine<J> {
         self.counters.closes += 1;
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
+        self.recovered_rows.remove(&tenant.id);
         if let Some(redo) = tenant.redo.take() {
             self.dirty.remove(&(redo, tenant.id));
         }

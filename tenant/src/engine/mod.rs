@@ -485,7 +485,7 @@ impl<J: Job> Engine<J> {
             }
             self.timers.pop_first();
             match timer {
-                Timer::WriterWait(task) => self.writer_timed_out(task),
+                Timer::WriterWait(task) => self.writer_wait_over(task),
                 Timer::LogWait(task) => self.log_wait_timed_out(task),
                 Timer::StreamExpiry(ticket) => self.stream_expired(ticket),
                 Timer::TransactionIdle(tenant) => self.transaction_idle(tenant),

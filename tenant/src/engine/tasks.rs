@@ -7,7 +7,7 @@ use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
-use storage::sqlite::CheckpointMode;
+use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
@@ -89,6 +89,9 @@ pub(super) struct Task<J: Job> {
     waits_for: WaitsFor,
     /// It waits for log space for so many pages.
     log_pages: Option<u32>,
+    /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
+    /// instant here and does nothing.
+    wait_ends: Instant,
 }
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
@@ -174,7 +177,7 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
         match checkpoint_pass(pooled, CheckpointMode::Truncate) {
             Ok(_) => cut = true,
             // Readers hold the WAL, or the tenant is busy: the next writer will start it anew.
-            Err(storage::sqlite::SQLITE_BUSY) => {}
+            Err(SQLITE_BUSY) => {}
             Err(code) => return Err(code),
         }
     }
@@ -193,7 +196,13 @@ fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Resul
     if with_volume(|volume| volume.has_pending_pages() && !volume.page_one_pending()) {
         // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
         let touch = format!("PRAGMA user_version = {version}");
-        pooled.for_each_row(&touch, &[], |_| ()).map_err(plain)?;
+        match pooled.for_each_row(&touch, &[], |_| ()) {
+            Ok(()) => {}
+            // A writer has the lock, and may wait for the log space that this checkpoint makes: for
+            // once the file keeps its older stamp.
+            Err(error) if matches!(error.primary(), SQLITE_BUSY | SQLITE_FULL) => {}
+            Err(error) => return Err(error.code),
+        }
     }
     vfs::begin_checkpoint().inspect_err(|_| vfs::abandon_checkpoint())?;
     let result = pooled.connection().checkpoint(mode);
@@ -224,6 +233,7 @@ impl<J: Job> Engine<J> {
             cancelled: false,
             waits_for: WaitsFor::Storage,
             log_pages: None,
+            wait_ends: Instant(0),
         });
         if let Some(tenant) = self.tenants.get_mut(tenant) {
             tenant.tasks += 1;
@@ -427,11 +437,46 @@ impl<J: Job> Engine<J> {
         tenant_key: Key,
         connection: ConnectionId,
     ) -> Option<Answer> {
+        // Only checkpoints make log space: they do not wait for writers that wait for it.
+        if !self.log_waiters.is_empty() && self.is_checkpoint(key) {
+            return Some(Answer::TimedOut);
+        }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.writers.push_back((key, connection));
-        self.set_timer(limits::WRITER_WAIT_NS, Timer::WriterWait(key));
+        self.bound_wait(key, limits::WRITER_WAIT_NS, Timer::WriterWait(key));
         self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
         None
+    }
+
+    /// Let the task's present wait end after a time.
+    fn bound_wait(&mut self, key: Key, after_ns: u64, timer: Timer) {
+        self.tasks.get_mut(key).expect("the task runs").wait_ends = self.now.after(after_ns);
+        self.set_timer(after_ns, timer);
+    }
+
+    /// The wait that a timer was set for is over, and is still the present one.
+    fn wait_is_over(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|task| task.wait_ends <= self.now)
+    }
+
+    /// The timer of a wait for the writer lock has fired.
+    pub(super) fn writer_wait_over(&mut self, key: Key) {
+        if self.wait_is_over(key) {
+            self.writer_timed_out(key);
+        }
+    }
+
+    fn is_checkpoint(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|task| task.kind == Kind::Checkpoint)
+    }
+
+    /// Somebody waits for log space: checkpoints that wait for a writer go on without.
+    fn release_checkpoints(&mut self) {
+        for key in self.tasks.keys() {
+            if self.is_checkpoint(key) {
+                self.writer_timed_out(key);
+            }
+        }
     }
 
     /// Promise the writer lock to the longest waiter, if it is free.
@@ -447,7 +492,7 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    pub(super) fn writer_timed_out(&mut self, key: Key) {
+    fn writer_timed_out(&mut self, key: Key) {
         let Some(task) = self.tasks.get(key) else { return };
         let Some(tenant) = self.tenants.get_mut(task.tenant) else { return };
         let Some(index) = tenant.writers.iter().position(|&(waiter, _)| waiter == key) else {
@@ -468,19 +513,23 @@ impl<J: Job> Engine<J> {
         let class = self.log_class(key);
         let log = self.log.as_mut()?;
         let bytes = log.transaction_bytes(pages);
-        match log.reserve(bytes, class) {
-            Ok(()) => Some(Answer::Ready),
-            Err(full) if full.wanted > full.capacity => Some(Answer::Full),
-            Err(full) => {
-                if full.disk_refused {
-                    self.set_timer(limits::SECOND_NS, Timer::LogGrowth);
-                }
-                self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
-                self.log_waiters.push_back(key);
-                self.set_timer(limits::LOG_WAIT_NS, Timer::LogWait(key));
-                None
-            }
+        // Small commits do not overtake a large one that waits; what makes space overtakes all.
+        let in_turn = class == Class::System || self.log_waiters.is_empty();
+        let refused = if in_turn { log.reserve(bytes, class).err() } else { None };
+        match refused {
+            None if in_turn => return Some(Answer::Ready),
+            Some(full) if full.wanted > full.capacity => return Some(Answer::Full),
+            Some(full) if full.disk_refused => self.set_timer(limits::SECOND_NS, Timer::LogGrowth),
+            Some(_) | None => {}
         }
+        self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
+        match class {
+            Class::System => self.log_waiters.push_front(key),
+            Class::Tenant => self.log_waiters.push_back(key),
+        }
+        self.release_checkpoints();
+        self.bound_wait(key, limits::LOG_WAIT_NS, Timer::LogWait(key));
+        None
     }
 
     /// Space may have become free: serve the waiters in order.
@@ -503,10 +552,14 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn log_wait_timed_out(&mut self, key: Key) {
+        if !self.wait_is_over(key) {
+            return;
+        }
         let Some(task) = self.tasks.get_mut(key) else { return };
         if task.log_pages.take().is_some() {
             self.log_waiters.retain(|&waiter| waiter != key);
             self.answer(key, Answer::TimedOut);
+            self.retry_log_waiters();
         }
     }
 
@@ -592,7 +645,7 @@ impl<J: Job> Engine<J> {
         if tenant.idle.is_empty() && tenant.active > 0 {
             tenant.openers.push_back(key);
             self.tasks.get_mut(key).expect("the task runs").waits_for = WaitsFor::Connection;
-            self.set_timer(limits::CONNECTION_WAIT_NS, Timer::ConnectionWait(key));
+            self.bound_wait(key, limits::CONNECTION_WAIT_NS, Timer::ConnectionWait(key));
             return None;
         }
         tenant.active += 1;
@@ -601,6 +654,9 @@ impl<J: Job> Engine<J> {
 
     /// No connection came free in time: open one.
     pub(super) fn connection_wait_over(&mut self, key: Key) {
+        if !self.wait_is_over(key) {
+            return;
+        }
         let Some(task) = self.tasks.get(key) else { return };
         let Some(tenant) = self.tenants.get_mut(task.tenant) else { return };
         let Some(index) = tenant.openers.iter().position(|&opener| opener == key) else { return };
