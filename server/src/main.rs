@@ -219,6 +219,7 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
         }
     };
     let options = options_of(serve, &mut io);
+    let creates = options.engine.create_on_first_use;
     let mut server = match start(&mut io, &options) {
         Ok(server) => server,
         Err((address, error)) => {
@@ -228,8 +229,11 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
             return fail(exit_code::START, &text);
         }
     };
-    let exit = run(&mut server, &mut io, stop, &serve.data);
+    let exit = run(&mut server, &mut io, stop, &serve.data, creates);
     drop(io);
+    // After a failure fibers may be suspended inside SQLite, and connections open: they end with
+    // the process.
+    std::mem::forget(server);
     match exit {
         Exit::Stopped => ExitCode::SUCCESS,
         Exit::Failed(Failure::InUse) => {
@@ -266,7 +270,13 @@ fn start<I: Io<Server>>(
     }
 }
 
-fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: &Path) -> Exit {
+fn run<I: Io<Server>>(
+    server: &mut Server,
+    io: &mut I,
+    stop: &AtomicBool,
+    data: &Path,
+    creates: bool,
+) -> Exit {
     let mut announced = false;
     loop {
         server.turn(io);
@@ -275,7 +285,7 @@ fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: 
         }
         if server.is_ready() && !announced {
             announced = true;
-            announce(server, data);
+            announce(server, data, creates);
         }
         if stop.load(Ordering::Relaxed) {
             server.stop();
@@ -286,7 +296,7 @@ fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: 
     }
 }
 
-fn announce(server: &Server, data: &Path) {
+fn announce(server: &Server, data: &Path, creates: bool) {
     let (public, admin) = server.addresses();
     for (address, what) in [(public, "SQL"), (admin, "the control API")] {
         if !address.ip().is_loopback() {
@@ -296,4 +306,22 @@ fn announce(server: &Server, data: &Path) {
     eprintln!("listening on http://{public}");
     eprintln!("admin on http://{admin}");
     eprintln!("data in {}", data.display());
+    if creates {
+        eprintln!("{}", first_steps(public));
+    }
+}
+
+/// A first query and a client's first lines, as they work right now.
+fn first_steps(address: SocketAddr) -> String {
+    format!(
+        r#"
+try it (a database is made when it is first named):
+  curl -s http://{address}/db/notes/v2/pipeline -d '{{"requests":[{{"type":"execute","stmt":{{"sql":"SELECT 1 + 1"}}}},{{"type":"close"}}]}}'
+
+or, after npm install @libsql/client, in a file notes.mjs:
+  import {{ createClient }} from "@libsql/client";
+  const db = createClient({{ url: "http://{address}/db/notes/" }});
+  console.log((await db.execute("SELECT sqlite_version()")).rows);
+"#
+    )
 }

@@ -218,7 +218,8 @@ impl<J: Job> Engine<J> {
             tenant.tasks += 1;
         }
         if let Kind::Client(request) = kind {
-            self.by_request.insert(request, key);
+            let place = self.by_request.partition_point(|&(other, _)| other < request);
+            self.by_request.insert(place, (request, key));
             self.counters.jobs += 1;
         }
         self.ready.push_back(key);
@@ -617,7 +618,7 @@ impl<J: Job> Engine<J> {
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
-                self.by_request.remove(&request);
+                self.by_request.retain(|&(_, task)| task != key);
                 let event = match self.damage(tenant_key) {
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
