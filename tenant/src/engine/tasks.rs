@@ -7,7 +7,7 @@ use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
-use storage::sqlite::CheckpointMode;
+use storage::sqlite::{CheckpointMode, SqliteError};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
@@ -155,9 +155,7 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
 fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
     if !with_volume(|volume| volume.page_one_pending()) {
         // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
-        let version = pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
-        let touch = format!("PRAGMA user_version = {version}");
-        pooled.for_each_row(&touch, &[], |_| ()).map_err(|error| error.code)?;
+        touch_page_one(pooled).map_err(|error| error.code)?;
     } else {
         // SQLite checkpoints only what a connection has looked at.
         pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
@@ -181,6 +179,19 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
         (txid.unwrap_or(0), volume.main.stamp)
     });
     Ok(Checkpointed { complete, txid, stamp })
+}
+
+/// Write page 1 as it is. Reading and writing are one transaction: a client that holds the writer
+/// lock may be about to commit another `user_version`.
+fn touch_page_one(pooled: &mut PooledConnection) -> Result<(), SqliteError> {
+    pooled.for_each_row("BEGIN IMMEDIATE", &[], |_| ())?;
+    let version = pooled.query_integer("PRAGMA user_version");
+    let touched = version.and_then(|version| {
+        pooled.for_each_row(&format!("PRAGMA user_version = {version}"), &[], |_| ())?;
+        pooled.for_each_row("COMMIT", &[], |_| ())
+    });
+    pooled.roll_back();
+    touched
 }
 
 /// One checkpoint by SQLite, between its begin and its end in the volume.
@@ -416,6 +427,21 @@ impl<J: Job> Engine<J> {
         self.set_timer(limits::WRITER_WAIT_NS, Timer::WriterWait(key));
         self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
         None
+    }
+
+    /// Somebody waits for the writer lock for whom an idle transaction has to go: a client, or a
+    /// checkpoint while the log is short of space or the server stops. Otherwise a checkpoint can
+    /// wait, or be tried again: it must not cost a lone client its transaction.
+    pub(super) fn is_writer_wanted(&self, tenant_key: Key) -> bool {
+        let Some(tenant) = self.tenants.get(tenant_key) else { return false };
+        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        let log = self.log.as_ref();
+        let urgent = self.phase != Phase::Serving
+            || log.is_some_and(|log| log.sequence_at_pressure(pressure).is_some());
+        tenant.writers.iter().any(|&(waiter, _)| {
+            let kind = self.tasks.get(waiter).map(|task| task.kind);
+            urgent || !matches!(kind, Some(Kind::Checkpoint))
+        })
     }
 
     /// Promise the writer lock to the longest waiter, if it is free.
