@@ -51,7 +51,7 @@ impl Plain {
 
     fn run(&self, sql: &str) -> Result<Rows, Error> {
         let mut statement = self.connection.prepare(sql)?;
-        let names: Vec<_> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<_> = statement.column_names().map(str::to_owned).collect();
         let mut found = Vec::new();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
