@@ -24,11 +24,13 @@ mod corpora {
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use corpora::archive;
 use corpora::client::{Client, SqlStream};
 use corpora::differences::Differences;
 use corpora::logic_test;
+use corpora::outcome::{Rows, Value};
 use corpora::process::Server;
 use corpora::recorded::{self, Tally};
 
@@ -161,6 +163,37 @@ fn an_explanation_outlives_no_table() {
         let last = outcomes.pop().expect("six outcomes").expect_err("its tables are gone");
         assert!(last.message.contains("no such table"), "{last:?}");
         assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+}
+
+/// A checkpoint waited for the writer lock like a client: after 5 s the only client lost its
+/// transaction to it. And it wrote back the `user_version` that it had read before it waited.
+#[test]
+fn a_checkpoint_takes_nothing_from_a_transaction() {
+    let server = Server::start();
+    let mut stream = SqlStream::new(server.address(), "patient");
+    let mut run = |statements: &[&str]| -> Vec<Rows> {
+        let outcomes = stream.execute(statements).expect("the server answers");
+        outcomes.into_iter().collect::<Result<_, _>>().expect("no error")
+    };
+    // Rows of about a page: an update in place fills the WAL and leaves page 1 alone.
+    let fill = "INSERT INTO t SELECT value, zeroblob(3500) FROM json_each('[0' || replace(hex(zeroblob(750)), '00', ',0') || replace(hex(zeroblob(750)), '00', ',0') || ']')";
+    run(&["CREATE TABLE t(a, b)", fill]);
+    for round in 1..=10 {
+        let version = format!("PRAGMA user_version = {round}");
+        // The last round's transaction is open for longer than an idle one may be.
+        let open = Duration::from_millis(if round == 10 { 7_000 } else { 50 });
+        run(&["UPDATE t SET a = a + 1", "BEGIN IMMEDIATE", &version]);
+        let begun = Instant::now();
+        while begun.elapsed() < open {
+            run(&["SELECT count(*) FROM t"]);
+        }
+        run(&["COMMIT"]);
+        while begun.elapsed() < open * 2 && round < 10 {
+            run(&["SELECT count(*) FROM t"]);
+        }
+        let found = run(&["PRAGMA user_version"]).remove(0).rows.remove(0).remove(0);
+        assert_eq!(found, Value::Integer(round));
     }
 }
 

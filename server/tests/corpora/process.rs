@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 /// A running `myriad serve`; killed when dropped.
 pub struct Server {
@@ -11,6 +12,7 @@ pub struct Server {
     address: SocketAddr,
     admin_address: SocketAddr,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
     _data: tempfile::TempDir,
 }
 
@@ -48,8 +50,9 @@ impl Server {
         let address = wait_for("listening on http://");
         let admin_address = wait_for("admin on http://");
         let kept = Arc::clone(&log);
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep(&kept, &line)));
-        Server { child, address, admin_address, log, _data: data }
+        let read = move || lines.map_while(Result::ok).for_each(|line| keep(&kept, &line));
+        let reader = Some(std::thread::spawn(read));
+        Server { child, address, admin_address, log, reader, _data: data }
     }
 
     /// Where SQL is served.
@@ -72,13 +75,14 @@ fn keep(log: &Mutex<String>, line: &str) {
 impl Drop for Server {
     fn drop(&mut self) {
         let ended = self.child.try_wait().ok().flatten();
-        if ended.is_some() || std::thread::panicking() {
-            // Its last words may still be on their way.
-            std::thread::yield_now();
-            let log = self.log.lock().map_or_else(|_| String::new(), |log| log.clone());
-            eprintln!("the server ended: {ended:?}; it said:\n{log}");
-        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if ended.is_some() || std::thread::panicking() {
+            let log = self.log.lock().map_or_else(|_| String::new(), |log| log.clone());
+            eprintln!("the server had ended: {ended:?}; it said:\n{log}");
+        }
     }
 }

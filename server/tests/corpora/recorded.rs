@@ -132,6 +132,7 @@ pub fn compare(
             other => Err(format!("drop: {other:?}")),
         }
     });
+    failures.truncate(FAILURES_MAX);
     failures.extend(closed.err());
     failures
 }

@@ -194,10 +194,10 @@ impl<J: Job> Engine<J> {
 
     /// Somebody has waited for the writer lock for a while: if its holder is parked, it loses it.
     pub(super) fn transaction_idle(&mut self, tenant_key: Key) {
-        let Some(tenant) = self.tenants.get(tenant_key) else { return };
-        if tenant.writers.is_empty() {
+        if !self.is_writer_wanted(tenant_key) {
             return;
         }
+        let Some(tenant) = self.tenants.get(tenant_key) else { return };
         let Some(volume) = &tenant.volume else { return };
         let holder = self.streams.iter().find_map(|(&ticket, stream)| match &stream.state {
             &State::Parked(ref session, since)

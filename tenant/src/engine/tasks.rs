@@ -7,7 +7,7 @@ use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
-use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL};
+use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL, SqliteError};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
@@ -188,15 +188,26 @@ fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
     }))
 }
 
+/// Write page 1 as it is. Reading and writing are one transaction: a client that holds the writer
+/// lock may be about to commit another `user_version`.
+fn touch_page_one(pooled: &mut PooledConnection) -> Result<(), SqliteError> {
+    pooled.for_each_row("BEGIN IMMEDIATE", &[], |_| ())?;
+    let version = pooled.query_integer("PRAGMA user_version");
+    let touched = version.and_then(|version| {
+        pooled.for_each_row(&format!("PRAGMA user_version = {version}"), &[], |_| ())?;
+        pooled.for_each_row("COMMIT", &[], |_| ())
+    });
+    pooled.roll_back();
+    touched
+}
+
 /// One checkpoint by SQLite, between its begin and its end in the volume.
 fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Result<(u32, u32), i32> {
-    let plain = |error: storage::sqlite::SqliteError| error.code;
     // SQLite checkpoints only what a connection has looked at.
-    let version = pooled.query_integer("PRAGMA user_version").map_err(plain)?;
+    pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
     if with_volume(|volume| volume.has_pending_pages() && !volume.page_one_pending()) {
         // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
-        let touch = format!("PRAGMA user_version = {version}");
-        match pooled.for_each_row(&touch, &[], |_| ()) {
+        match touch_page_one(pooled) {
             Ok(()) => {}
             // A writer has the lock, and may wait for the log space that this checkpoint makes: for
             // once the file keeps its older stamp.
@@ -477,6 +488,21 @@ impl<J: Job> Engine<J> {
                 self.writer_timed_out(key);
             }
         }
+    }
+
+    /// Somebody waits for the writer lock for whom an idle transaction has to go: a client, or a
+    /// checkpoint while the log is short of space or the server stops. Otherwise a checkpoint can
+    /// wait, or be tried again: it must not cost a lone client its transaction.
+    pub(super) fn is_writer_wanted(&self, tenant_key: Key) -> bool {
+        let Some(tenant) = self.tenants.get(tenant_key) else { return false };
+        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        let log = self.log.as_ref();
+        let urgent = self.phase != Phase::Serving
+            || log.is_some_and(|log| log.sequence_at_pressure(pressure).is_some());
+        tenant.writers.iter().any(|&(waiter, _)| {
+            let kind = self.tasks.get(waiter).map(|task| task.kind);
+            urgent || !matches!(kind, Some(Kind::Checkpoint))
+        })
     }
 
     /// Promise the writer lock to the longest waiter, if it is free.
