@@ -454,10 +454,7 @@ impl<J: Job> Engine<J> {
         match log.reserve(bytes, class) {
             Ok(()) => Some(Answer::Ready),
             Err(full) if full.wanted > full.capacity => Some(Answer::Full),
-            Err(full) => {
-                if full.disk_refused {
-                    self.set_timer(limits::SECOND_NS, Timer::LogGrowth);
-                }
+            Err(_) => {
                 self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
                 self.log_waiters.push_back(key);
                 self.set_timer(limits::LOG_WAIT_NS, Timer::LogWait(key));
@@ -494,6 +491,7 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn retry_log_growth(&mut self) {
+        self.growth_retry = false;
         if let Some(log) = &mut self.log
             && log.growth_refused().is_some()
         {
