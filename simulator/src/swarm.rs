@@ -98,7 +98,9 @@ fn finish(job: Job, sums: &mut Sums) -> Result<(), String> {
     let text = String::from_utf8_lossy(&output.stdout);
     sums.seeds += 1;
     sums.twice += u64::from(seed.is_multiple_of(TWICE_EVERY));
-    for word in text.lines().filter(|line| line.starts_with("time ")).flat_map(str::split_whitespace) {
+    for word in
+        text.lines().filter(|line| line.starts_with("time ")).flat_map(str::split_whitespace)
+    {
         if let Some((name, value)) = word.split_once('=') {
             let value = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
             let whole = value.split('.').next().unwrap_or_default();
@@ -116,7 +118,11 @@ fn finish(job: Job, sums: &mut Sums) -> Result<(), String> {
 
 fn summary(sums: &Sums, elapsed: Duration) -> ExitCode {
     let Sums { seeds, twice, numbers, failures } = sums;
-    println!("{seeds} seeds in {} s, {twice} of them twice, {} failed", elapsed.as_secs(), failures.len());
+    println!(
+        "{seeds} seeds in {} s, {twice} of them twice, {} failed",
+        elapsed.as_secs(),
+        failures.len()
+    );
     let numbers: Vec<String> =
         numbers.iter().map(|(name, value)| format!("{name}={value}")).collect();
     println!("{}", numbers.join(" "));

@@ -173,7 +173,12 @@ impl Client {
     ///
     /// # Errors
     /// If an answer violates a property.
-    pub fn wake(&mut self, sim: &mut Sim, ground: &mut Ground, wake: Wake) -> Result<(), Violation> {
+    pub fn wake(
+        &mut self,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        wake: Wake,
+    ) -> Result<(), Violation> {
         match wake {
             Wake::Timer(tag) => {
                 if tag as u32 != self.timer {

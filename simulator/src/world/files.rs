@@ -35,6 +35,23 @@ impl Drop for Copies {
     }
 }
 
+/// Open a file with plain SQLite before a world begins: the first file that its `unix` VFS opens in
+/// a process resets SQLite's random generator, which in the middle of a world would be seen.
+///
+/// # Panics
+/// If the machine has no room for a temporary file: nothing can be judged then.
+pub fn prepare() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let copies = Copies(folder.keep());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let path = copies.0.join("first.db");
+    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix");
+    let version = connection.and_then(|connection| {
+        connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))
+    });
+    assert_eq!(version, Ok(0), "an empty file opens");
+}
+
 /// Judge all files of the data folder.
 ///
 /// # Errors

@@ -171,10 +171,21 @@ impl Ground {
         let (errors, full) = (self.options.has_disk_errors(), self.options.has_full_disk());
         let excused = match refused.code.as_str() {
             // Load, limits and timeouts; sessions that a restart or their age ended.
-            "SQLITE_BUSY" | "SQLITE_FULL" | "SQLITE_NOMEM" | "SQLITE_INTERRUPT"
-            | "TRANSACTION_TIMEOUT" | "STREAM_EXPIRED" | "BATON_INVALID" | "BATON_USED"
-            | "TOO_MANY_STREAMS" | "TOO_MANY_REQUESTS" | "UNAVAILABLE" | "DATABASE_UNAVAILABLE"
-            | "RESPONSE_TOO_LARGE" | "DATABASE_NOT_FOUND" | "DATABASE_EXISTS" => true,
+            "SQLITE_BUSY"
+            | "SQLITE_FULL"
+            | "SQLITE_NOMEM"
+            | "SQLITE_INTERRUPT"
+            | "TRANSACTION_TIMEOUT"
+            | "STREAM_EXPIRED"
+            | "BATON_INVALID"
+            | "BATON_USED"
+            | "TOO_MANY_STREAMS"
+            | "TOO_MANY_REQUESTS"
+            | "UNAVAILABLE"
+            | "DATABASE_UNAVAILABLE"
+            | "RESPONSE_TOO_LARGE"
+            | "DATABASE_NOT_FOUND"
+            | "DATABASE_EXISTS" => true,
             "SQLITE_IOERR" => errors,
             "INTERNAL" => errors || full,
             "DATABASE_DAMAGED" => {

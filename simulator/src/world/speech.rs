@@ -48,8 +48,7 @@ pub fn plain(sql: &str) -> Value {
 pub fn insert(id: Id, shape: Shape, from: u64, rows: u64) -> Value {
     assert!(rows > 0 && from + rows <= shape.rows);
     let mark = mark(shape.tenant, id);
-    let args =
-        [integer(shape.first + from), text(&mark), integer(rows), integer(shape.pad_words)];
+    let args = [integer(shape.first + from), text(&mark), integer(rows), integer(shape.pad_words)];
     json!({ "sql": INSERT, "args": args })
 }
 
@@ -110,7 +109,12 @@ fn post(tenant: usize, path: &str, body: &Value) -> Vec<u8> {
 }
 
 /// A pipeline; `closes` ends its stream.
-pub fn pipeline(tenant: usize, baton: Option<&str>, mut requests: Vec<Value>, closes: bool) -> Vec<u8> {
+pub fn pipeline(
+    tenant: usize,
+    baton: Option<&str>,
+    mut requests: Vec<Value>,
+    closes: bool,
+) -> Vec<u8> {
     if closes {
         requests.push(json!({ "type": "close" }));
     }
