@@ -67,13 +67,13 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         None => return Err(bad("a stopped server leaves no catalogue".to_owned())),
     };
     let mut contents = vec![Some(BTreeMap::new()); ground.options.tenants];
-    for tenant in 0..ground.options.tenants {
+    for (tenant, found) in contents.iter_mut().enumerate() {
         let name = tenant_name(tenant);
         let row = catalogue.iter().find(|row| row.name.as_deref() == Some(name.as_str()));
         let there = row.is_some();
         ground.check_name(tenant, ground.name(tenant), there)?;
         let Some(row) = row else { continue };
-        contents[tenant] = judge_tenant(disk, ground, &copies, row)?;
+        *found = judge_tenant(disk, ground, &copies, row)?;
     }
     check_orphans(disk, &catalogue)?;
     for (tenant, found) in contents.into_iter().enumerate() {
