@@ -101,6 +101,7 @@ struct World {
 #[must_use]
 pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> Outcome {
     storage::sqlite::initialise();
+    files::prepare();
     storage::sqlite::reset_randomness();
     let mut world = World::new(options);
     world.io.trace_mut().expect(expected);
