@@ -201,8 +201,11 @@ pub struct VolumeOptions {
     pub last_txid: u64,
     /// What recovery found in the commit log.
     pub recovered: Option<RecoveredTenant>,
-    /// Seed of the tenant's random generator (F13).
+    /// Seed of tenants' random generators (F13), and a number that this seed has not been used with:
+    /// a tenant that is opened again must not draw what it drew before.
     pub seed: [u8; 32],
+    /// See `seed`.
+    pub nonce: u64,
 }
 
 impl Volume {
@@ -231,6 +234,7 @@ impl Volume {
         let account = ledger::open(options.memory_limit);
         let mut random = blake3::Hasher::new_keyed(&options.seed);
         random.update(&options.tenant.0.to_le_bytes());
+        random.update(&options.nonce.to_le_bytes());
         Ok(Volume {
             tenant: options.tenant,
             account,

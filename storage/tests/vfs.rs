@@ -121,6 +121,7 @@ fn volume(file_exists: bool, stamp_min: u64) -> Volume {
         last_txid: stamp_min,
         recovered: None,
         seed: [1; 32],
+        nonce: 0,
     })
     .expect("nothing to contradict")
 }

@@ -75,8 +75,8 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
              functions are not available"
         ),
         codes::SQLITE_INTERRUPT => format!(
-            "SQLite error: {text}: the statement ran longer than {} s or its client has gone",
-            crate::limits::STATEMENT_NS / crate::limits::SECOND_NS
+            "SQLite error: {text}: the request ran longer than {} s or its client has gone",
+            crate::limits::REQUEST_NS / crate::limits::SECOND_NS
         ),
         codes::SQLITE_FULL => format!(
             "SQLite error: {text}: the transaction or its temporary data is too large, or the \

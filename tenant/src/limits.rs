@@ -44,8 +44,8 @@ pub const WRITER_WAIT_NS: u64 = 15 * SECOND_NS;
 /// How long a commit waits for space in the log before it is refused.
 pub const LOG_WAIT_NS: u64 = 5 * SECOND_NS;
 
-/// How long one statement may run.
-pub const STATEMENT_NS: u64 = 30 * SECOND_NS;
+/// How long one request may run, the time that its client takes to read the response not counted.
+pub const REQUEST_NS: u64 = 30 * SECOND_NS;
 
 /// A tenant without requests and streams is closed after this.
 pub const TENANT_IDLE_NS: u64 = 60 * SECOND_NS;

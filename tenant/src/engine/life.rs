@@ -215,6 +215,7 @@ impl<J: Job> Engine<J> {
             last_txid: row.txid,
             recovered,
             seed: self.options.seed,
+            nonce: self.counters.opens,
         });
         self.counters.opens += 1;
         self.ids.insert(row.id, key);

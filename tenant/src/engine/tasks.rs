@@ -84,7 +84,10 @@ pub(super) struct Task<J: Job> {
     pub kind: Kind,
     fiber: TaskFiber<J>,
     input: Option<Input<Reply>>,
+    /// When it started, later by the time that its client took to read.
     started: Instant,
+    /// Since when a part of its response is with the client.
+    flushing_since: Instant,
     cancelled: bool,
     waits_for: WaitsFor,
     /// It waits for log space for so many pages.
@@ -241,6 +244,7 @@ impl<J: Job> Engine<J> {
             fiber,
             input: Some(Input::Start),
             started: self.now,
+            flushing_since: self.now,
             cancelled: false,
             waits_for: WaitsFor::Storage,
             log_pages: None,
@@ -274,6 +278,7 @@ impl<J: Job> Engine<J> {
     pub(super) fn answer_flush(&mut self, key: Key, result: Result<Vec<u8>, Gone>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         if task.waits_for == WaitsFor::Flush && task.input.is_none() {
+            task.started = task.started.after(self.now.since(task.flushing_since));
             self.wake(key, Input::Host(Reply::Flushed(result)));
         }
     }
@@ -322,7 +327,7 @@ impl<J: Job> Engine<J> {
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
             let client = matches!(task.kind, Kind::Client(_));
-            let overdue = client && self.now.since(task.started) > limits::STATEMENT_NS;
+            let overdue = client && self.now.since(task.started) > limits::REQUEST_NS;
             let loan = Loan {
                 volume,
                 clock,
@@ -710,6 +715,7 @@ impl<J: Job> Engine<J> {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
+        task.flushing_since = self.now;
         self.emit_gated(tenant_key, Event::Part(request, part));
         None
     }
