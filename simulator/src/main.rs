@@ -43,7 +43,8 @@ struct Run {
     /// Write the readable trace to this file.
     #[arg(long)]
     trace: Option<PathBuf>,
-    /// Run it twice and compare the traces.
+    /// Run it twice and compare the traces; the second one is written to a file of the same name
+    /// that ends with `.second`.
     #[arg(long)]
     twice: bool,
 }
@@ -77,7 +78,7 @@ fn run_seed(run: &Run) -> Result<bool, String> {
     announce_panics(&options);
     let written = Rc::new(RefCell::new(Ok(())));
     let sink = match &run.trace {
-        Some(path) => Some(sink(path, &options, &written)?),
+        Some(path) => Some(sink_to(path, &options, &written)?),
         None => None,
     };
     let begun = Instant::now();
@@ -96,7 +97,12 @@ fn run_seed(run: &Run) -> Result<bool, String> {
     );
     let mut passed = outcome.violation.is_none();
     if run.twice {
-        passed &= is_same(&outcome, options.clone());
+        let second = run.trace.as_ref().map(|path| path.with_extension("second"));
+        let second = match &second {
+            Some(path) => Some(sink_to(path, &options, &written)?),
+            None => None,
+        };
+        passed &= is_same(&outcome, options.clone(), second);
     }
     if !passed {
         println!("options: {options}");
@@ -105,7 +111,7 @@ fn run_seed(run: &Run) -> Result<bool, String> {
     Ok(passed)
 }
 
-fn sink(
+fn sink_to(
     path: &Path,
     options: &Options,
     written: &Rc<RefCell<std::io::Result<()>>>,
@@ -123,8 +129,8 @@ fn sink(
 }
 
 /// Run it again, and print where the two differ.
-fn is_same(first: &Outcome, options: Options) -> bool {
-    let second = world::run(options, first.checkpoints.clone(), None);
+fn is_same(first: &Outcome, options: Options, sink: Option<Sink>) -> bool {
+    let second = world::run(options, first.checkpoints.clone(), sink);
     if second.hash == first.hash && second.divergence.is_none() {
         return true;
     }

@@ -34,6 +34,8 @@ pub const MAIN_NAME: &CStr = c"main";
 /// The schema that it is in every connection.
 pub const MAIN_SCHEMA: &CStr = c"main";
 const WAL_NAME: &[u8] = b"main-wal";
+/// Bytes of the header that SQLite reads before any page.
+const FILE_HEADER_BYTES: usize = 100;
 /// SQLite's `WAL_READ_LOCK(0)`: a checkpoint holds it while it writes, until it has said how far.
 const CHECKPOINT_READ_LOCK: usize = 3;
 /// Locks of `aReadMark`, in the shared-lock mask: bits 3 to 7.
@@ -670,6 +672,13 @@ unsafe extern "C" fn read(
     // SAFETY: SQLite lends `amount` bytes at `out` for the length of this call.
     let out = unsafe { slice::from_raw_parts_mut(out.cast::<u8>(), amount.max(0) as usize) };
     let result = offset_of(offset).and_then(|offset| match role {
+        // SQLite looks at the header once when it opens, without a lock and whatever the WAL holds:
+        // a checkpoint may be writing page 1 just then, or a partial one may have left it out. What
+        // it looks for is the same in every file of ours.
+        Role::Main if offset == 0 && out.len() == FILE_HEADER_BYTES => {
+            out.copy_from_slice(&page::empty_database()[..FILE_HEADER_BYTES]);
+            Ok(true)
+        }
         Role::Main => read_main(offset, out),
         Role::Wal | Role::Scratch(_) => read_extent(role, offset, out),
     });

@@ -35,6 +35,23 @@ impl Drop for Copies {
     }
 }
 
+/// Open a file with plain SQLite before a world begins: the first file that its `unix` VFS opens in
+/// a process resets SQLite's random generator, which in the middle of a world would be seen.
+///
+/// # Panics
+/// If the machine has no room for a temporary file: nothing can be judged then.
+pub fn prepare() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let copies = Copies(folder.keep());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let path = copies.0.join("first.db");
+    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix");
+    let version = connection.and_then(|connection| {
+        connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))
+    });
+    assert_eq!(version, Ok(0), "an empty file opens");
+}
+
 /// Judge all files of the data folder.
 ///
 /// # Errors
@@ -50,13 +67,13 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         None => return Err(bad("a stopped server leaves no catalogue".to_owned())),
     };
     let mut contents = vec![Some(BTreeMap::new()); ground.options.tenants];
-    for (tenant, content) in contents.iter_mut().enumerate() {
+    for (tenant, found) in contents.iter_mut().enumerate() {
         let name = tenant_name(tenant);
         let row = catalogue.iter().find(|row| row.name.as_deref() == Some(name.as_str()));
         let there = row.is_some();
         ground.check_name(tenant, ground.name(tenant), there)?;
         let Some(row) = row else { continue };
-        *content = judge_tenant(disk, ground, &copies, row)?;
+        *found = judge_tenant(disk, ground, &copies, row)?;
     }
     check_orphans(disk, &catalogue)?;
     for (tenant, found) in contents.into_iter().enumerate() {

@@ -101,6 +101,7 @@ struct World {
 #[must_use]
 pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> Outcome {
     storage::sqlite::initialise();
+    files::prepare();
     storage::sqlite::reset_randomness();
     let mut world = World::new(options);
     world.io.trace_mut().expect(expected);
@@ -250,7 +251,8 @@ impl World {
                 self.settle_leftovers()?;
             }
             Exit::Stopped => {}
-            Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
+            // A full disk may refuse even a write into space that was reserved before.
+            Exit::Failed(Failure::Log(_)) if errors || full => self.totals.failed_exits += 1,
             Exit::Failed(Failure::Start(_)) if errors || full => {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;

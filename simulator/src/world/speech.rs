@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::model::{Found, Shape, Violation, mark, parse_mark, tenant_name};
-use super::model::{TransactionId as Id, tenant_name as name_of};
+use super::model::{Found, Shape, TransactionId as Id, Violation, mark, parse_mark, tenant_name};
 use crate::client::{Response, request};
 
 /// Makes the table; may come twice.
-pub const SETUP: &str = "CREATE TABLE IF NOT EXISTS rows(id INTEGER PRIMARY KEY, mark TEXT NOT NULL, \
-     pad TEXT NOT NULL); CREATE INDEX IF NOT EXISTS marks ON rows(mark)";
+pub const SETUP: &str = "CREATE TABLE IF NOT EXISTS rows(id INTEGER PRIMARY KEY, \
+     mark TEXT NOT NULL, pad TEXT NOT NULL); CREATE INDEX IF NOT EXISTS marks ON rows(mark)";
 
 /// Rows `?1` to `?1 + ?3 - 1`, with padding that is the row's id in hexadecimal, `?4` times.
 const INSERT: &str = "INSERT INTO rows(id, mark, pad) WITH RECURSIVE n(i) AS \
@@ -295,7 +294,7 @@ pub fn add_row(marks: &mut BTreeMap<String, Found>, id: u64, mark: String, pad: 
 /// # Errors
 /// With the first that does not.
 pub fn check_marks(tenant: usize, body: &[u8]) -> Result<(), Violation> {
-    let name = name_of(tenant);
+    let name = tenant_name(tenant);
     for start in memory_positions(body, b"\"mark:") {
         let rest = &body[start + 1..];
         let end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());

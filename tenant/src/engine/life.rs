@@ -243,7 +243,9 @@ impl<J: Job> Engine<J> {
     /// Bring `dirty` up to date with what the tenant's volume says.
     pub(super) fn note_redo(&mut self, key: Key) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
-        let redo = tenant.volume.as_ref().and_then(Volume::redo_from);
+        // A dropped tenant needs nothing of the log, also while its last tasks end.
+        let volume = tenant.volume.as_ref().filter(|_| !tenant.dropped);
+        let redo = volume.and_then(Volume::redo_from);
         if redo == tenant.redo {
             return;
         }
@@ -325,6 +327,8 @@ impl<J: Job> Engine<J> {
             return;
         }
         tenant.checkpointing = true;
+        // Its first step may make a file, however it ends.
+        tenant.file = true;
         let pooled = tenant.idle.pop();
         self.checkpoints_running += 1;
         if self.start_task(key, Kind::Checkpoint, Work::Checkpoint(pooled)).is_none() {
@@ -528,7 +532,7 @@ impl<J: Job> Engine<J> {
         }
         let mut file = tenant.file;
         if let Some(mut volume) = tenant.volume.take() {
-            file |= volume.main.exists || volume.main.handle.is_some();
+            file |= volume.main.exists;
             volume.abandon_sealing();
             for handle in volume.close() {
                 self.close_file(handle);
@@ -620,6 +624,8 @@ impl<J: Job> Engine<J> {
         for (request, _) in waiting {
             self.emit(Event::Refused(request, Refusal::NotFound));
         }
+        self.note_redo(key);
+        self.trim_log();
         self.go_on_closing(key);
     }
 

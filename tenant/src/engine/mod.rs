@@ -205,6 +205,8 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
+    /// A timer will try again to make the log's next segment.
+    growth_retry: bool,
     checkpoints_running: usize,
     doomed: bool,
     counters: Counters,
@@ -249,6 +251,7 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
+            growth_retry: false,
             checkpoints_running: 0,
             doomed: false,
             counters: Counters::default(),
@@ -465,6 +468,11 @@ impl<J: Job> Engine<J> {
         log.flush();
         while let Some(request) = self.log.as_mut().and_then(Log::next_request) {
             self.submit_log(request);
+        }
+        // Somebody may wait for a batch that has no segment, without asking for more space.
+        let refused = self.log.as_ref().is_some_and(|log| log.growth_refused().is_some());
+        if refused && !std::mem::replace(&mut self.growth_retry, true) {
+            self.set_timer(limits::SECOND_NS, Timer::LogGrowth);
         }
         let failed = self.log.as_ref().and_then(Log::failed).map(str::to_owned);
         if let Some(reason) = failed {

@@ -545,7 +545,6 @@ impl<J: Job> Engine<J> {
         match refused {
             None if in_turn => return Some(Answer::Ready),
             Some(full) if full.wanted > full.capacity => return Some(Answer::Full),
-            Some(full) if full.disk_refused => self.set_timer(limits::SECOND_NS, Timer::LogGrowth),
             Some(_) | None => {}
         }
         self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
@@ -558,23 +557,32 @@ impl<J: Job> Engine<J> {
         None
     }
 
-    /// Space may have become free: serve the waiters in order.
+    /// Space may have become free: serve the waiters in order, those first on whom it depends that
+    /// more becomes free.
     pub(super) fn retry_log_waiters(&mut self) {
-        while let Some(&key) = self.log_waiters.front() {
-            let class = self.log_class(key);
-            let Some(task) = self.tasks.get_mut(key) else {
-                self.log_waiters.pop_front();
-                continue;
-            };
-            let pages = task.log_pages.expect("a waiter says what it waits for");
-            let Some(log) = &mut self.log else { return };
-            if log.reserve(log.transaction_bytes(pages), class).is_err() {
-                return;
+        self.log_waiters.retain(|&key| self.tasks.get(key).is_some());
+        for class in [Class::System, Class::Tenant] {
+            let waiting = self.log_waiters.iter().copied();
+            let keys: Vec<Key> = waiting.filter(|&key| self.log_class(key) == class).collect();
+            for key in keys {
+                if !self.grant_log_space(key, class) {
+                    break;
+                }
             }
-            task.log_pages = None;
-            self.log_waiters.pop_front();
-            self.answer(key, Answer::Ready);
         }
+    }
+
+    fn grant_log_space(&mut self, key: Key, class: Class) -> bool {
+        let Some(task) = self.tasks.get_mut(key) else { return true };
+        let pages = task.log_pages.expect("a waiter says what it waits for");
+        let Some(log) = &mut self.log else { return false };
+        if log.reserve(log.transaction_bytes(pages), class).is_err() {
+            return false;
+        }
+        task.log_pages = None;
+        self.log_waiters.retain(|&waiter| waiter != key);
+        self.answer(key, Answer::Ready);
+        true
     }
 
     pub(super) fn log_wait_timed_out(&mut self, key: Key) {
@@ -590,6 +598,7 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn retry_log_growth(&mut self) {
+        self.growth_retry = false;
         if let Some(log) = &mut self.log
             && log.growth_refused().is_some()
         {
