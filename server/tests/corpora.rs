@@ -177,8 +177,11 @@ fn a_checkpoint_takes_nothing_from_a_transaction() {
         outcomes.into_iter().collect::<Result<_, _>>().expect("no error")
     };
     // Rows of about a page: an update in place fills the WAL and leaves page 1 alone.
-    let fill = "INSERT INTO t SELECT value, zeroblob(3500) FROM json_each('[0' || replace(hex(zeroblob(750)), '00', ',0') || replace(hex(zeroblob(750)), '00', ',0') || ']')";
-    run(&["CREATE TABLE t(a, b)", fill]);
+    let zeros = "replace(hex(zeroblob(750)), '00', ',0')";
+    let fill = format!(
+        "INSERT INTO t SELECT value, zeroblob(3500) FROM json_each('[0' || {zeros} || {zeros} || ']')"
+    );
+    run(&["CREATE TABLE t(a, b)", &fill]);
     for round in 1..=10 {
         let version = format!("PRAGMA user_version = {round}");
         // The last round's transaction is open for longer than an idle one may be.

@@ -3,8 +3,8 @@
 //! `differences.txt` holds blocks: lines that start with `#` say why, then come the entries.
 //!
 //! - `skip | SQL` not run at all: its result is not the same twice.
-//! - `refused | code | message | SQL` the server refuses with this code and message; plain SQLite is
-//!   not asked, so that both databases stay the same.
+//! - `refused | code | message | SQL` the server refuses with this code and message; plain SQLite
+//!   is not asked, so that both databases stay the same.
 //! - `rows | SQL` both run it and both succeed or both fail; what they give may differ.
 //!
 //! Code, message and SQL are patterns: `*` stands for any text, case does not count, white space

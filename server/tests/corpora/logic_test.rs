@@ -12,8 +12,9 @@ use super::md5;
 use super::outcome::{Outcome, Value};
 use super::process::Server;
 
-/// Records of one request.
-const REQUEST_RECORDS_MAX: usize = 64;
+/// Records of one request: few enough that a loaded machine ends them within the time that the
+/// server gives a request.
+const REQUEST_RECORDS_MAX: usize = 16;
 /// Failures of one script.
 const FAILURES_MAX: usize = 10;
 

@@ -1,4 +1,4 @@
-// What the node clients share: the tenants, the values, and running one step on all tenants at once.
+// What the node clients share: the tenants, the values, and running a step on all tenants at once.
 //
 // The driver `run` sets MYRIAD_URL, MYRIAD_ADMIN_URL, MYRIAD_TENANTS and MYRIAD_VALUES, and reads
 // one line per step: `PASS step` or `FAIL step: reason`.
@@ -60,8 +60,8 @@ export async function fails(promise, code, message = /./) {
 /**
  * Run every step of a client, each on all tenants at once.
  *
- * `open(tenant)` gives the tenant's context `{tenant, …}`; a step is `[name, async (context) => …]`.
- * Tenants are created before the first step and dropped after the last.
+ * `open(tenant)` gives the tenant's context; a step is `[name, async (context) => …]`. Tenants are
+ * created before the first step and dropped after the last.
  */
 export async function main(client, open, steps) {
   const tenants = Array.from({ length: Number(MYRIAD_TENANTS) }, (_, i) => `${client}-${i}`);

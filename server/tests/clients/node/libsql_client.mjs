@@ -24,7 +24,9 @@ await main("libsql-client", open, [
         DELETE FROM kinds WHERE label = 'renamed';
       END;
     `);
-    await client.migrate(["ALTER TABLE people ADD COLUMN age INT", "CREATE INDEX ages ON people(age)"]);
+    await client.migrate([
+      "ALTER TABLE people ADD COLUMN age INT", "CREATE INDEX ages ON people(age)",
+    ]);
     const added = await client.execute("SELECT age FROM people");
     assert.deepEqual([added.columns, added.columnTypes], [["age"], ["INT"]]);
     const inserted = await client.execute({ sql: "INSERT INTO owner VALUES (?)", args: [tenant] });
@@ -35,13 +37,15 @@ await main("libsql-client", open, [
       const sql = "INSERT INTO kinds(label, value) VALUES (:label, $value)";
       await client.execute({ sql, args: { label, value } });
     }
-    const { rows } = await client.execute("SELECT label, typeof(value) AS type, value FROM kinds ORDER BY id");
+    const all = "SELECT label, typeof(value) AS type, value FROM kinds ORDER BY id";
+    const { rows } = await client.execute(all);
     assert.equal(rows.length, values.length);
     values.forEach(({ label, type, value }, i) => {
       assert.deepEqual([rows[i].label, rows[i].type], [label, type]);
       same(rows[i].value, value, label);
     });
-    const { rows: [row] } = await client.execute({ sql: "SELECT ?, ?, ?", args: [true, new Date(7), 3] });
+    const args = [true, new Date(7), 3];
+    const { rows: [row] } = await client.execute({ sql: "SELECT ?, ?, ?", args });
     assert.deepEqual([row[0], row[1], row[2]], [1n, 7, 3]);
   }],
   ["batch", async ({ client }) => {
@@ -117,7 +121,8 @@ await main("libsql-client", open, [
     await fails(run("SELECT 1", [1n]), "ARGS_INVALID", /too many parameters/);
     await fails(run("ATTACH ':memory:' AS other"), "SQLITE_AUTH", /not available|not authorized/);
     await fails(run("COMMIT"), "SQLITE_UNKNOWN", /no transaction is active/);
-    await fails(createClient({ url: url(`${tenant}-absent`) }).execute("SELECT 1"), "DATABASE_NOT_FOUND", /-absent/);
+    const absent = createClient({ url: url(`${tenant}-absent`) });
+    await fails(absent.execute("SELECT 1"), "DATABASE_NOT_FOUND", /-absent/);
     assert.deepEqual(await names(client), ["committed", "next"]);
   }],
   ["isolation", async ({ client, tenant }) => {

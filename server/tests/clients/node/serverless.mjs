@@ -34,11 +34,13 @@ await main("serverless", open, [
     assert.deepEqual(select.columns(), columns);
   }],
   ["values", async ({ connection }) => {
-    const insert = await connection.prepare("INSERT INTO kinds(label, value) VALUES (:label, :value)");
+    const one = "INSERT INTO kinds(label, value) VALUES (:label, :value)";
+    const insert = await connection.prepare(one);
     for (const { label, value } of values) {
       await insert.run({ label, value });
     }
-    const rows = await connection.all("SELECT label, typeof(value) AS type, value FROM kinds ORDER BY id");
+    const all = "SELECT label, typeof(value) AS type, value FROM kinds ORDER BY id";
+    const rows = await connection.all(all);
     assert.equal(rows.length, values.length);
     values.forEach(({ label, type, value }, i) => {
       const integral = typeof expected(value) === "bigint";
@@ -55,11 +57,13 @@ await main("serverless", open, [
     }));
     const results = await connection.batch(["DELETE FROM kinds", ...statements], "immediate");
     assert.equal(results[0].rowsAffected, values.length);
-    values.forEach(({ label, value }, i) => same(results[i + 1].rows[0].value, expected(value), label));
+    values.forEach(({ label, value }, i) => {
+      same(results[i + 1].rows[0].value, expected(value), label);
+    });
     assert.equal(connection.inTransaction, false);
   }],
   ["batch rolls back", async ({ connection }) => {
-    const twice = ["INSERT INTO people(name) VALUES ('first')", "INSERT INTO people(name) VALUES ('first')"];
+    const twice = Array(2).fill("INSERT INTO people(name) VALUES ('first')");
     await fails(connection.batch(twice, "write"), "SQLITE_CONSTRAINT", /UNIQUE constraint failed/);
     assert.equal(connection.inTransaction, false);
     assert.deepEqual(await names(connection), []);

@@ -31,7 +31,9 @@ pub fn equal<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Outcome {
 
 /// The result must be an error whose text has this code and these words.
 pub fn fails<T, E: Display>(result: Result<T, E>, code: &str, words: &str) -> Outcome {
-    let Err(error) = result else { return Err(format!("no error where {code} was expected").into()) };
+    let Err(error) = result else {
+        return Err(format!("no error where {code} was expected").into());
+    };
     let text = error.to_string();
     if text.contains(code) && text.contains(words) {
         return Ok(());

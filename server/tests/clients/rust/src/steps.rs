@@ -83,8 +83,7 @@ async fn one_by_one(tenant: Rc<Tenant>, values: Values) -> Outcome {
 async fn batch(tenant: Rc<Tenant>, values: Values) -> Outcome {
     let transaction = tenant.database.connect()?.transaction().await?;
     transaction.execute("DELETE FROM kinds", ()).await?;
-    let insert =
-        transaction.prepare("INSERT INTO kinds(label, value) VALUES (?1, ?2)").await?;
+    let insert = transaction.prepare("INSERT INTO kinds(label, value) VALUES (?1, ?2)").await?;
     for Labelled { label, value, .. } in values.iter() {
         insert.execute(params![label.as_str(), value.clone()]).await?;
         insert.reset();
