@@ -3,7 +3,7 @@
 
 use storage::io::{Instant, SocketId};
 
-use crate::http::{Head, Method, RequestReader, Version};
+use crate::http::{Head, Method, RequestReader, TenantName, Version};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Exchange {
     pub flushing: bool,
     /// Content type of a streamed response.
     pub content_type: &'static str,
+    /// The database that SQL is for; a refusal names it.
+    pub tenant: Option<TenantName>,
 }
 
 impl Exchange {
@@ -46,6 +48,7 @@ impl Exchange {
             streamed: false,
             flushing: false,
             content_type: "application/json",
+            tenant: None,
         }
     }
 
@@ -59,6 +62,7 @@ impl Exchange {
             streamed: false,
             flushing: false,
             content_type: "application/json",
+            tenant: None,
         }
     }
 }

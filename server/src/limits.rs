@@ -49,9 +49,9 @@ pub const CURSOR_FIRST_PART_NS: u64 = 20_000_000;
 /// Requests, batch steps and condition nodes of one request body, together. Each takes at most
 /// `DECODED_ITEM_BYTES_MAX` decoded, so a body of many tiny ones (`{"type":"close"}`) cannot grow
 /// past 8 MiB here (twice that while a list of them grows).
-pub const DECODED_ITEMS_MAX: u32 = 65_536;
+pub const DECODED_ITEMS_MAX: u32 = 32_768;
 /// Memory of one decoded request, step or condition, without its texts and arguments.
-pub const DECODED_ITEM_BYTES_MAX: usize = 128;
+pub const DECODED_ITEM_BYTES_MAX: usize = 256;
 /// Arguments of one statement: SQLite's own limit on parameters. More cannot be bound anyway.
 pub const ARGUMENTS_MAX: usize = 32_766;
 /// How deep conditions nest. Clients use 2. Decoding recurses on a fiber's stack of 256 KiB.

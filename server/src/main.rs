@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, PollIo, uring_available};
 use storage::log::LogOptions;
+use storage::log::limits::{SEGMENT_COUNT_LEAST, SEGMENT_COUNT_MOST};
 use tenant::{EngineOptions, Failure};
 
 /// Longest wait of the loop: a signal that comes just before it is seen this late.
@@ -96,7 +97,7 @@ struct Serve {
     )]
     create_on_first_use: Option<bool>,
     /// Size of the commit log in bytes or with MiB, GiB; taken when the data folder is new.
-    #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_bytes)]
+    #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_log_bytes)]
     log: u64,
 }
 
@@ -111,6 +112,18 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.trim().parse().map_err(|_| format!("{digits:?} is no number"))?;
     number.checked_mul(factor).ok_or_else(|| "the number is too large".to_owned())
+}
+
+/// A log has 4 segments at least, and as many as the log's format has names for at most.
+fn parse_log_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    let segment = LogOptions::default().segment_bytes;
+    let (least, most) = (u64::from(SEGMENT_COUNT_LEAST), u64::from(SEGMENT_COUNT_MOST));
+    if (least * segment..=most * segment).contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = ((least * segment) >> 20, (most * segment) >> 20);
+    Err(format!("the commit log can have {least}MiB to {most}MiB"))
 }
 
 fn main() -> ExitCode {
@@ -180,7 +193,7 @@ fn options_of<I: Io<Server>>(serve: &Serve, io: &mut I) -> ServerOptions {
     io.fill(&mut seed);
     io.fill(&mut baton_key);
     let segment_bytes = LogOptions::default().segment_bytes;
-    let segment_count = (serve.log / segment_bytes).clamp(4, 4096) as u32;
+    let segment_count = u32::try_from(serve.log / segment_bytes).expect("checked when parsed");
     let loopback = serve.listen.ip().is_loopback();
     ServerOptions {
         listen: serve.listen,
@@ -206,6 +219,7 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
         }
     };
     let options = options_of(serve, &mut io);
+    let creates = options.engine.create_on_first_use;
     let mut server = match start(&mut io, &options) {
         Ok(server) => server,
         Err((address, error)) => {
@@ -215,8 +229,11 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
             return fail(exit_code::START, &text);
         }
     };
-    let exit = run(&mut server, &mut io, stop, &serve.data);
+    let exit = run(&mut server, &mut io, stop, &serve.data, creates);
     drop(io);
+    // After a failure fibers may be suspended inside SQLite, and connections open: they end with
+    // the process.
+    std::mem::forget(server);
     match exit {
         Exit::Stopped => ExitCode::SUCCESS,
         Exit::Failed(Failure::InUse) => {
@@ -253,7 +270,13 @@ fn start<I: Io<Server>>(
     }
 }
 
-fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: &Path) -> Exit {
+fn run<I: Io<Server>>(
+    server: &mut Server,
+    io: &mut I,
+    stop: &AtomicBool,
+    data: &Path,
+    creates: bool,
+) -> Exit {
     let mut announced = false;
     loop {
         server.turn(io);
@@ -262,7 +285,7 @@ fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: 
         }
         if server.is_ready() && !announced {
             announced = true;
-            announce(server, data);
+            announce(server, data, creates);
         }
         if stop.load(Ordering::Relaxed) {
             server.stop();
@@ -273,7 +296,7 @@ fn run<I: Io<Server>>(server: &mut Server, io: &mut I, stop: &AtomicBool, data: 
     }
 }
 
-fn announce(server: &Server, data: &Path) {
+fn announce(server: &Server, data: &Path, creates: bool) {
     let (public, admin) = server.addresses();
     for (address, what) in [(public, "SQL"), (admin, "the control API")] {
         if !address.ip().is_loopback() {
@@ -283,4 +306,22 @@ fn announce(server: &Server, data: &Path) {
     eprintln!("listening on http://{public}");
     eprintln!("admin on http://{admin}");
     eprintln!("data in {}", data.display());
+    if creates {
+        eprintln!("{}", first_steps(public));
+    }
+}
+
+/// A first query and a client's first lines, as they work right now.
+fn first_steps(address: SocketAddr) -> String {
+    format!(
+        r#"
+try it (a database is made when it is first named):
+  curl -s http://{address}/db/notes/v2/pipeline -d '{{"requests":[{{"type":"execute","stmt":{{"sql":"SELECT 1 + 1"}}}},{{"type":"close"}}]}}'
+
+or, after npm install @libsql/client, in a file notes.mjs:
+  import {{ createClient }} from "@libsql/client";
+  const db = createClient({{ url: "http://{address}/db/notes/" }});
+  console.log((await db.execute("SELECT sqlite_version()")).rows);
+"#
+    )
 }

@@ -26,7 +26,7 @@ use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::control::{self, AdminRequest, Gauges};
 use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
-use crate::http::{BodyFraming, Endpoint, Progress, Version, chunked, route};
+use crate::http::{BodyFraming, Endpoint, Progress, TenantName, Version, chunked, route};
 use crate::limits;
 use crate::problem::Problem;
 use crate::work::{Work, WorkKind, WorkReply};
@@ -336,6 +336,7 @@ impl Server {
         let Some(name) = routed.ok().and_then(|routed| routed.tenant) else {
             unreachable!("Hrana's endpoints are for a tenant")
         };
+        connection.exchange.tenant = Some(name);
         if kind == WorkKind::Cursor {
             connection.exchange.content_type = "text/plain";
         }
@@ -476,14 +477,14 @@ impl Server {
     fn on_refused<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, refusal: &Refusal) {
         let key = key_of(request);
         let call = self.calls.remove(&request);
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let name = match &call {
             Some(ControlCall::Create(name) | ControlCall::Drop(name) | ControlCall::Show(name)) => {
                 name.as_str()
             }
-            _ => "of this request",
+            _ => connection.exchange.tenant.as_ref().map_or("", TenantName::as_str),
         };
         let problem = control::problem(refusal, name);
-        let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.exchange.streamed {
             // The status has left: only a broken end can say that this is not all.
             return self.close(io, key);

@@ -10,7 +10,7 @@
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc, dealloc, realloc};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -123,7 +123,7 @@ unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
         return ptr::null_mut();
     }
     // SAFETY: the layout's size is not zero.
-    let start = unsafe { alloc(layout(size_bytes)) };
+    let start = unsafe { System.alloc(layout(size_bytes)) };
     if start.is_null() {
         ledger::credit(account, Kind::Heap, booked(size_bytes));
         return ptr::null_mut();
@@ -142,7 +142,7 @@ unsafe extern "C" fn free(memory: *mut c_void) {
     // SAFETY: `undress` returned the block's start and the size it was allocated with.
     unsafe {
         start.cast::<Header>().write(Header { size_bytes: 0, account: 0, canary: 0 });
-        dealloc(start, layout(size_bytes));
+        System.dealloc(start, layout(size_bytes));
     }
 }
 
@@ -158,7 +158,7 @@ unsafe extern "C" fn resize(memory: *mut c_void, size: c_int) -> *mut c_void {
         return ptr::null_mut();
     }
     // SAFETY: allocated with this layout, and the new size is not zero.
-    let moved = unsafe { realloc(start, layout(old_bytes), layout(new_bytes).size()) };
+    let moved = unsafe { System.realloc(start, layout(old_bytes), layout(new_bytes).size()) };
     if moved.is_null() {
         ledger::credit(account, Kind::Heap, new_booked.saturating_sub(old_booked));
         return ptr::null_mut();

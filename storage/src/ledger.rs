@@ -206,9 +206,9 @@ pub fn open_accounts() -> usize {
 /// If the books do not close.
 pub fn assert_closed() {
     LEDGER.with_borrow(|ledger| {
-        for kind in 0..KINDS {
+        for (kind, name) in KIND_NAMES.iter().enumerate() {
             let sum: u64 = ledger.accounts.iter().map(|account| account.held[kind]).sum();
-            assert_eq!(sum, ledger.total[kind], "books of {} do not close", KIND_NAMES[kind]);
+            assert_eq!(sum, ledger.total[kind], "books of {name} do not close");
         }
     });
 }

@@ -4,9 +4,11 @@ use crate::extent::CHUNK_BYTES;
 use crate::io::BLOCK_BYTES;
 use crate::volume::FRAME_BYTES;
 
-/// Bytes of a tenant's WAL image in memory; what comes after spills to an unnamed temporary file.
-/// 1 MiB holds some 250 pages: nearly every transaction of an application.
-pub const WAL_MEMORY_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of a tenant's WAL image in memory; what comes after spills to an unnamed temporary file,
+/// where each frame costs system calls. Twice what starts a checkpoint, so that a tenant that goes
+/// on writing while it is checkpointed stays in memory: with 1 MiB and a checkpoint at 4 MiB one
+/// busy tenant read and wrote its spill file five times a commit.
+pub const WAL_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bytes of a tenant's WAL, memory and spill together. Beyond it a transaction gets `SQLITE_FULL`.
 pub const WAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -21,7 +23,7 @@ pub const TEMPORARY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// statement.
 pub const SCRATCH_MAX: usize = 256;
 
-/// Pages that a checkpoint gathers into one write.
+/// Pages that a checkpoint gathers into one write, and reads back in one read.
 pub const CHECKPOINT_RUN_PAGES: usize = 64;
 
 /// Bytes of heap that a tenant may hold unless its budget says otherwise: the allocator attacks of

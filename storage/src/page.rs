@@ -54,6 +54,12 @@ pub fn verify_tail(tenant: TenantId, page_number: u32, page: &[u8]) -> Option<u6
     Some(u64::from_le_bytes(stamp))
 }
 
+/// Pages of the database as its page 1 says (file format, section 1.3.7).
+#[must_use]
+pub fn database_pages(page_one: &[u8; PAGE_BYTES]) -> u32 {
+    u32::from_be_bytes(page_one[28..32].try_into().expect("4 bytes"))
+}
+
 /// Page 1 of an empty database, as SQLite itself would write it (file format, sections 1.3 and
 /// 1.6): an empty leaf of the schema table, WAL mode, 24 reserved bytes.
 #[must_use]

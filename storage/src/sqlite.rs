@@ -255,7 +255,8 @@ impl Connection {
         let id = ConnectionId(0);
         let mut connection = Connection { db, id, watch: None, busy: Cell::new(false) };
         connection.check(code)?;
-        connection.id = connection.main_file().connection;
+        // SAFETY: our VFS opened the main file as a File.
+        connection.id = unsafe { (*connection.main_file()).connection };
         // SAFETY: our callbacks take what is registered with them: nothing, or the id as a number.
         unsafe {
             let id = connection.id.0 as usize as *mut c_void;
@@ -319,16 +320,14 @@ impl Connection {
         self.check(code)
     }
 
-    fn main_file(&self) -> &mut vfs::File {
+    /// The VFS's file of the main database; lives as long as the connection.
+    fn main_file(&self) -> *mut vfs::File {
         let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
         let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
-        // SAFETY: the operation writes a pointer to the main file, which our VFS opened as a File
-        // that lives as long as the connection.
-        unsafe {
-            let place = (&raw mut file).cast();
-            ffi::sqlite3_file_control(self.db, vfs::MAIN_SCHEMA.as_ptr(), operation, place);
-            &mut *file.cast::<vfs::File>()
-        }
+        let place = (&raw mut file).cast();
+        // SAFETY: the operation writes a pointer to the main file to the place.
+        unsafe { ffi::sqlite3_file_control(self.db, vfs::MAIN_SCHEMA.as_ptr(), operation, place) };
+        file.cast()
     }
 
     /// Set one of SQLite's run-time limits (`SQLITE_LIMIT_*`).
@@ -402,7 +401,8 @@ impl Connection {
     /// Note that a statement starts: whether the connection holds a snapshot already decides how a
     /// wait for the writer lock ends.
     pub fn mark_statement(&mut self) {
-        self.main_file().mark_statement();
+        // SAFETY: our VFS opened the main file as a File; SQLite is not in a call on it now.
+        unsafe { (*self.main_file()).mark_statement() };
     }
 
     /// Compile the first statement of `sql`. Gives it (`None` for white space and comments) and
@@ -683,6 +683,10 @@ unsafe extern "C" fn on_busy(connection: *mut c_void, count: c_int) -> c_int {
         return 0;
     }
     let id = ConnectionId(connection as usize as u32);
+    // The writer itself can only be waiting for readers: it does not.
+    if with_volume(|volume| volume.writer() == Some(id)) {
+        return 0;
+    }
     if with_volume(|volume| volume.writer_free()) {
         return 1;
     }

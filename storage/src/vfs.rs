@@ -222,7 +222,7 @@ fn truncate_extent(role: Role, size: u64) -> Code {
 
 // ---- the main file ----
 
-/// Open the tenant's file if it has one and it is not open; check its age (F1, F10).
+/// Open the tenant's file if it has one and it is not open; check its age and length (F1, F10).
 fn ensure_main_open() -> Code {
     if with_volume(|volume| !volume.main.exists || volume.main.handle.is_some()) {
         return Ok(());
@@ -254,7 +254,17 @@ fn check_age(file: FileId) -> Code {
         let stamp =
             if moved == PAGE_BYTES { page::verify_tail(volume.tenant(), 1, &bytes) } else { None };
         match stamp {
-            Some(stamp) if stamp >= volume.main.stamp_min => Ok(()),
+            // A checkpoint that was cut short may have grown page 1 first; the log has the rest.
+            Some(stamp) if stamp >= volume.main.stamp_min && volume.has_overlay() => Ok(()),
+            Some(stamp) if stamp >= volume.main.stamp_min => {
+                let (pages, wanted) = (volume.main.pages, page::database_pages(&bytes));
+                if pages >= wanted {
+                    return Ok(());
+                }
+                let text = format!("its file was cut: it has {pages} of {wanted} pages");
+                volume.set_damage(text);
+                Err(ffi::SQLITE_CORRUPT)
+            }
             Some(stamp) => {
                 let known = volume.main.stamp_min;
                 let text = format!("its file is an old copy: transaction {stamp}, not {known}");
@@ -425,12 +435,13 @@ fn sync_main() -> Code {
     }
     match suspend(Wait::Sync(file)) {
         Answer::Ready => {}
+        Answer::Full => return Err(ffi::SQLITE_FULL),
         _ => return Err(ffi::SQLITE_IOERR_FSYNC),
     }
     if let Some(direct) = open_direct()? {
         read_back(direct, &written, stamp)?;
     }
-    with_volume(Volume::on_main_synced);
+    with_volume(|volume| volume.on_main_synced(stamp, written.first() == Some(&1)));
     Ok(())
 }
 
@@ -529,17 +540,20 @@ pub fn begin_checkpoint() -> Result<(), i32> {
     Ok(())
 }
 
-/// SQLite's checkpoint has brought the first `frames` frames of the WAL into the file: end the
-/// checkpoint. Where the WAL was empty there is still the overlay to sync.
+/// SQLite's checkpoint has brought the first `frames` frames of the WAL into the file (`None`: all,
+/// and the WAL was cut): end the checkpoint. Where the WAL was empty there is still the overlay to
+/// sync.
 ///
 /// # Errors
 /// An SQLite result code.
-pub fn end_checkpoint(frames: u32) -> Result<(), i32> {
+pub fn end_checkpoint(frames: Option<u32>) -> Result<(), i32> {
     sync_main()?;
     with_volume(|volume| {
         let checkpoint = volume.checkpoint.take().expect("a checkpoint was begun");
         assert!(checkpoint.run.is_none() && checkpoint.written.is_empty());
-        volume.on_backfill(frames);
+        if let Some(frames) = frames {
+            volume.on_backfill(frames);
+        }
         volume.closing.extend(volume.main.direct.take());
     });
     Ok(())

@@ -64,10 +64,10 @@ pub struct MainFile {
     pub direct: Option<FileId>,
     /// Its size in pages.
     pub pages: u32,
+    /// Stamp of page 1 in the file, once a checkpoint of this volume wrote it.
+    pub stamp: u64,
     /// Stamp of page 1 that the catalogue knows; the file may be newer, never older (F10).
     pub stamp_min: u64,
-    /// Page 1 was checked against `stamp_min` since the file was opened.
-    pub stamp_checked: bool,
 }
 
 /// One of the eight wal-index locks.
@@ -197,6 +197,8 @@ pub struct VolumeOptions {
     pub file_exists: bool,
     /// Stamp of the last checkpoint, from the catalogue.
     pub stamp_min: u64,
+    /// The last transaction that it covered, from the catalogue.
+    pub last_txid: u64,
     /// What recovery found in the commit log.
     pub recovered: Option<RecoveredTenant>,
     /// Seed of the tenant's random generator (F13).
@@ -210,7 +212,7 @@ impl Volume {
     /// A sentence if the tenant cannot be opened safely: it has commits in the log that stand on
     /// a file which never was.
     pub fn open(options: VolumeOptions) -> Result<Volume, String> {
-        let mut last_txid = options.stamp_min;
+        let mut last_txid = options.last_txid.max(options.stamp_min);
         let mut database_pages = if options.file_exists { 0 } else { 1 };
         let mut overlay = None;
         let mut recovered_from = None;
@@ -235,6 +237,7 @@ impl Volume {
             main: MainFile {
                 exists: options.file_exists,
                 stamp_min: options.stamp_min,
+                stamp: options.stamp_min,
                 ..MainFile::default()
             },
             overlay,
@@ -375,9 +378,12 @@ impl Volume {
         self.overlay.as_ref().map_or_else(Vec::new, |overlay| overlay.pages.clone())
     }
 
-    /// What the checkpoint wrote is in the file for good: the overlay with it. SQLite may now send
-    /// readers to the file.
-    pub fn on_main_synced(&mut self) {
+    /// What the checkpoint wrote is in the file for good, the overlay with it, page 1 perhaps. SQLite
+    /// may now send readers to the file.
+    pub fn on_main_synced(&mut self, stamp: u64, wrote_page_one: bool) {
+        if wrote_page_one {
+            self.main.stamp = stamp;
+        }
         self.main.exists = true;
         self.overlay = None;
     }
@@ -394,13 +400,24 @@ impl Volume {
         self.overlay.is_some()
     }
 
-    /// Page 1 is in the WAL or the overlay, so the next checkpoint stamps it.
+    /// There are pages that the file does not have: in the overlay, or in frames of the WAL that no
+    /// checkpoint has copied.
+    #[must_use]
+    pub fn has_pending_pages(&self) -> bool {
+        self.overlay.is_some() || self.backfilled_frame < self.logged_frame
+    }
+
+    /// Page 1 is in the overlay or in frames of the WAL that are not in the file yet, so the next
+    /// checkpoint stamps it. (Frames that an earlier checkpoint copied are not copied again, even
+    /// where readers kept the WAL from starting anew: with them, files of different age had the
+    /// same stamp.)
     #[must_use]
     pub fn page_one_pending(&self) -> bool {
-        // Frames that are in the file already are not written again.
-        let pending = self.backfilled_frame as usize..self.logged_frame as usize;
+        // SQLite's own count, `nBackfill` (byte 96), is ahead of ours if a checkpoint failed late.
+        let copied = self.index_word(24).unwrap_or(0).max(self.backfilled_frame);
+        let copied = copied.min(self.logged_frame) as usize;
         matches!(self.page_source(1), PageSource::Log(_))
-            || self.frames[pending].iter().any(|frame| frame.page_number == 1)
+            || self.frames[copied..self.logged_frame as usize].iter().any(|f| f.page_number == 1)
     }
 
     // ---- the WAL ----
@@ -545,14 +562,15 @@ impl Volume {
     /// mxFrame and nPage of the wal-index header (SQLite's `WalIndexHdr`, in the machine's byte
     /// order: isInit at byte 12, mxFrame at 16, nPage at 20).
     fn index_header(&self) -> Option<(u32, u32)> {
-        let region = self.regions.first()?;
-        let word = |index: usize| {
-            let bytes = region[index / 2].to_ne_bytes();
-            let half = (index % 2) * 4;
-            u32::from_ne_bytes(bytes[half..half + 4].try_into().expect("4 bytes"))
-        };
-        let initialised = word(3).to_ne_bytes()[0] != 0;
-        initialised.then(|| (word(4), word(5)))
+        let initialised = self.index_word(3)?.to_ne_bytes()[0] != 0;
+        initialised.then_some((self.index_word(4)?, self.index_word(5)?))
+    }
+
+    /// The 32-bit word of this index in the first region of the wal-index.
+    fn index_word(&self, index: usize) -> Option<u32> {
+        let bytes = self.regions.first()?[index / 2].to_ne_bytes();
+        let half = (index % 2) * 4;
+        Some(u32::from_ne_bytes(bytes[half..half + 4].try_into().expect("4 bytes")))
     }
 
     /// A checkpoint has failed, and SQLite did not notice: take back its word (`nBackfill`, byte 96

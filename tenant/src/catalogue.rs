@@ -12,7 +12,8 @@
 //!   reason TEXT,                           -- why it is fenced
 //!   created_s INTEGER NOT NULL,            -- wall-clock seconds since 1970
 //!   file INTEGER NOT NULL,                 -- 1: a checkpoint has made its file (F1)
-//!   stamp INTEGER NOT NULL                 -- transaction id of that checkpoint (F10)
+//!   stamp INTEGER NOT NULL,                -- what that checkpoint wrote into page 1 (F10)
+//!   txid INTEGER NOT NULL                  -- the last transaction that it covered
 //! );
 //! CREATE INDEX unsettled ON databases(state) WHERE state = 1;
 //! ```
@@ -36,7 +37,8 @@ CREATE TABLE databases(
   reason TEXT,
   created_s INTEGER NOT NULL,
   file INTEGER NOT NULL,
-  stamp INTEGER NOT NULL
+  stamp INTEGER NOT NULL,
+  txid INTEGER NOT NULL
 );
 CREATE INDEX unsettled ON databases(state) WHERE state = 1;
 PRAGMA user_version = 1;
@@ -68,8 +70,10 @@ pub struct DatabaseRow {
     pub created_s: i64,
     /// It has a file.
     pub file: bool,
-    /// Transaction id of its last checkpoint.
+    /// Stamp of its last checkpoint.
     pub stamp: u64,
+    /// The last transaction that it covered.
+    pub txid: u64,
 }
 
 /// What may be asked of the catalogue.
@@ -98,8 +102,15 @@ pub enum Call {
         /// At most so many.
         limit: usize,
     },
-    /// A checkpoint with this stamp has made the tenant's file complete.
-    Checkpointed(TenantId, u64),
+    /// A checkpoint has made the tenant's file complete.
+    Checkpointed {
+        /// Whose file.
+        id: TenantId,
+        /// What it wrote into page 1.
+        stamp: u64,
+        /// The last transaction that it covered.
+        txid: u64,
+    },
     /// The tenant is damaged.
     Fence(TenantId, String),
     /// The dropped tenant's file is gone: remove its row.
@@ -144,10 +155,10 @@ fn try_all(pooled: &mut PooledConnection, calls: &[Call]) -> Result<Vec<Outcome>
     Ok(outcomes)
 }
 
-const COLUMNS: &str = "id, coalesce(name, ''), state, reason, created_s, file, stamp";
+const COLUMNS: &str = "id, coalesce(name, ''), state, reason, created_s, file, stamp, txid";
 
 fn find(pooled: &mut PooledConnection, name: &str) -> Result<Option<DatabaseRow>, SqliteError> {
-    let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp \
+    let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp, txid \
                FROM databases WHERE name = ?1";
     Ok(query(pooled, sql, &[ValueRef::Text(name.as_bytes())])?.pop())
 }
@@ -165,7 +176,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
             Ok(Outcome::Row(row))
         }
         Call::List { after, prefix, limit } => {
-            let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp \
+            let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp, txid \
                        FROM databases WHERE name > ?1 AND name >= ?2 AND name < ?2 || x'ff' \
                        ORDER BY name LIMIT ?3";
             let arguments = [
@@ -175,9 +186,11 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
             ];
             Ok(Outcome::Rows(query(pooled, sql, &arguments)?))
         }
-        Call::Checkpointed(id, stamp) => {
-            let sql = "UPDATE databases SET file = 1, stamp = ?2 WHERE id = ?1";
-            query(pooled, sql, &[integer(id), ValueRef::Integer(*stamp as i64)])?;
+        Call::Checkpointed { id, stamp, txid } => {
+            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3 WHERE id = ?1";
+            let arguments =
+                [integer(id), ValueRef::Integer(*stamp as i64), ValueRef::Integer(*txid as i64)];
+            query(pooled, sql, &arguments)?;
             Ok(Outcome::Done)
         }
         Call::Fence(id, reason) => {
@@ -202,7 +215,7 @@ fn create(
         return Ok(if exists_ok { Outcome::Row(row) } else { Outcome::Exists });
     }
     let created_s = fiber::wall().map_or(0, |wall| (wall.0 / 1_000_000_000) as i64);
-    let sql = "INSERT INTO databases(name, state, created_s, file, stamp) VALUES(?1, 0, ?2, 0, 0)";
+    let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid) VALUES(?1, 0, ?2, 0, 0, 0)";
     query(pooled, sql, &[ValueRef::Text(name.as_bytes()), ValueRef::Integer(created_s)])?;
     Ok(Outcome::Row(DatabaseRow {
         id: TenantId(pooled.connection().last_insert_rowid() as u64),
@@ -212,6 +225,7 @@ fn create(
         created_s,
         file: false,
         stamp: 0,
+        txid: 0,
     }))
 }
 
@@ -234,7 +248,7 @@ fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, Sql
     }
     let mut rows = query(pooled, &format!("SELECT {COLUMNS} FROM databases WHERE state = 1"), &[])?;
     for id in ids {
-        let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp \
+        let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp, txid \
                    FROM databases WHERE id = ?1 AND state <> 1";
         rows.extend(query(pooled, sql, &[ValueRef::Integer(id.0 as i64)])?);
     }
@@ -269,6 +283,7 @@ fn query(
             created_s: integer(4),
             file: integer(5) != 0,
             stamp: integer(6) as u64,
+            txid: integer(7) as u64,
         });
     })?;
     Ok(rows)

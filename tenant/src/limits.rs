@@ -19,6 +19,11 @@ pub const STREAMS_MAX: usize = 128;
 /// Idle connections that a tenant keeps for its next requests.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
 
+/// How long a request waits for a connection that another one of its tenant uses, before it opens
+/// one more. Most statements take less, and the connection that just ran has the pages that the
+/// next one needs: with a connection each, 30 writers of one database made batches of one commit.
+pub const CONNECTION_WAIT_NS: u64 = 2_000_000;
+
 /// Requests of one tenant that wait or run.
 pub const REQUESTS_MAX: usize = 1024;
 
@@ -57,8 +62,8 @@ pub const FIBERS_MAX: usize = 1024;
 /// Checkpoints at a time: their syncs share journal commits of the file system.
 pub const CHECKPOINTS_MAX: usize = 16;
 
-/// Bytes of WAL after which a tenant is checkpointed: what SQLite does by default (1,000 pages).
-pub const CHECKPOINT_WAL_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of WAL after which a tenant is checkpointed: about 500 pages.
+pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 
 /// After a failed or incomplete checkpoint the next try waits this long.
 pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
@@ -75,3 +80,4 @@ pub const LIST_PAGE_MAX: usize = 1000;
 const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
+const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);

@@ -239,7 +239,8 @@ pub fn authorize(action: Action<'_>) -> Verdict {
         || action.code == codes::SQLITE_SELECT;
     let home = schema.is_none_or(|name| name.is_empty() || name.eq_ignore_ascii_case("main"));
     let temp = schema.is_some_and(|name| name.eq_ignore_ascii_case("temp"));
-    if !home && !(temp && asks) {
+    let allowed_place = home || (temp && asks);
+    if !allowed_place {
         return Verdict::Deny;
     }
     match action.code {

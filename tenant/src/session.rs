@@ -150,9 +150,26 @@ impl PooledConnection {
         Ok(Compiled { sql: sql.into(), statement, inserts })
     }
 
+    /// Let the next compilation of `sql` see the schema as it is now: describing takes no step that
+    /// would notice that this or another connection has changed it. An explicit transaction is
+    /// left alone, because reading would begin its snapshot.
+    fn forget_schema_of(&mut self, sql: &str) -> Result<(), StatementError> {
+        self.cache.retain(|compiled| &*compiled.sql != sql);
+        if !self.connection.is_autocommit() {
+            return Ok(());
+        }
+        let read = self.for_each_row("SELECT 1 FROM sqlite_schema LIMIT 1", &[], |_| ());
+        read.map_err(|error| self.failure(&error))
+    }
+
     fn give_compiled(&mut self, mut compiled: Compiled) {
         compiled.statement.reset(&self.connection);
         if compiled.sql.len() > limits::STATEMENT_CACHED_BYTES_MAX {
+            return;
+        }
+        // EXPLAIN lists its program without the check of the schema that running it begins with,
+        // and the program points to tables that may be gone by then: SQLite reads freed memory.
+        if compiled.statement.explain() != 0 {
             return;
         }
         if self.cache.len() == limits::STATEMENTS_CACHED_MAX {
@@ -215,12 +232,23 @@ impl Session {
             BindError::Sqlite(error) => failure(self, &error),
         })?;
         self.pooled.connection.mark_statement();
+        // A statement with columns takes its first step before they are told: if the schema has
+        // changed since it was compiled, here or on another connection, this step compiles it
+        // anew, and its columns may be others. One without is told before it has an effect.
+        let step = |statement: &mut Statement| {
+            statement.step(&self.pooled.connection).map_err(|error| failure(self, &error))
+        };
+        let has_columns = statement.column_count() > 0;
+        let mut has_row = has_columns && step(statement)?;
         sink.columns(&mut (0..statement.column_count()).map(|index| Column {
             name: statement.column_name(index),
             declared_type: statement.column_declared_type(index),
         }))?;
+        if !has_columns {
+            has_row = step(statement)?;
+        }
         let mut rows = 0;
-        while statement.step(&self.pooled.connection).map_err(|e| failure(self, &e))? {
+        while has_row {
             rows += 1;
             if want_rows {
                 let row = CurrentRow { statement, failed: Cell::new(None) };
@@ -230,6 +258,7 @@ impl Session {
                     return Err(failure(self, &error));
                 }
             }
+            has_row = step(statement)?;
         }
         let written = self.pooled.connection.total_changes() - changes_before;
         let scanned = statement.take_scan_steps();
@@ -283,6 +312,7 @@ impl SqlStream for Session {
 
     fn describe(&mut self, sql: &str) -> Result<Description, StatementError> {
         self.check_timed_out()?;
+        self.pooled.forget_schema_of(sql)?;
         let compiled = self.pooled.take_compiled(sql)?;
         let statement = &compiled.statement;
         let description = Description {

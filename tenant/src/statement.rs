@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 pub use storage::sqlite::ValueRef;
 
 /// One argument value, borrowed from the request where it can be.
@@ -27,7 +29,7 @@ pub enum Argument<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Arguments<'a> {
     /// `?1`, `?2`, …
-    pub positional: Vec<Argument<'a>>,
+    pub positional: SmallVec<[Argument<'a>; 2]>,
     /// `:name`, `@name`, `$name`.
     pub named: Vec<(Cow<'a, str>, Argument<'a>)>,
 }

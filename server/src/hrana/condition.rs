@@ -135,6 +135,7 @@ struct Conditions<'c> {
 
 impl<'c, 'a: 'c> Items<'a> for Conditions<'c> {
     type Seed = Object<ConditionFields<'c, 'a>>;
+    type Output = Vec<Condition>;
 
     fn seed<E: Error>(&mut self, _index: usize) -> Result<Self::Seed, E> {
         ConditionFields::seed(self.context, self.step_index, self.depth)

@@ -5,6 +5,7 @@
 //! `sql` and `sql_id`, forward references in conditions, and more than the named limits. Unknown
 //! fields are skipped, absent and null are the same.
 
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::cell::Cell;
 
@@ -88,7 +89,7 @@ const _: () = assert!(size_of::<Condition>() <= DECODED_ITEM_BYTES_MAX);
 /// The body of a pipeline request.
 pub(super) struct PipelineBody<'a> {
     pub baton: Option<Cow<'a, str>>,
-    pub requests: Vec<StreamRequest<'a>>,
+    pub requests: SmallVec<[StreamRequest<'a>; 2]>,
 }
 
 /// The body of a cursor request.
@@ -159,7 +160,7 @@ fn problem(error: serde_json::Error) -> Problem {
 struct BodyFields<'c, 'a> {
     context: &'c Context,
     baton: Slot<Text<'a>>,
-    requests: Slot<Vec<StreamRequest<'a>>>,
+    requests: Slot<SmallVec<[StreamRequest<'a>; 2]>>,
     batch: Slot<Vec<Step<'a>>>,
     statement: Slot<Statement<'a>>,
 }
@@ -210,6 +211,7 @@ struct Requests<'c> {
 
 impl<'c, 'a: 'c> Items<'a> for Requests<'c> {
     type Seed = Object<RequestFields<'c, 'a>>;
+    type Output = SmallVec<[StreamRequest<'a>; 2]>;
 
     fn seed<E: Error>(&mut self, _index: usize) -> Result<Self::Seed, E> {
         Ok(Object(RequestFields {
@@ -314,6 +316,7 @@ struct Steps<'c> {
 
 impl<'c, 'a: 'c> Items<'a> for Steps<'c> {
     type Seed = Object<StepFields<'c, 'a>>;
+    type Output = Vec<Step<'a>>;
 
     fn seed<E: Error>(&mut self, index: usize) -> Result<Self::Seed, E> {
         Ok(Object(StepFields {
@@ -362,7 +365,7 @@ impl<'a> Fields<'a> for StepFields<'_, 'a> {
 struct StatementFields<'a> {
     sql: Slot<Text<'a>>,
     sql_id: Slot<i32>,
-    positional: Slot<Vec<Argument<'a>>>,
+    positional: Slot<SmallVec<[Argument<'a>; 2]>>,
     named: Slot<Vec<(Cow<'a, str>, Argument<'a>)>>,
     want_rows: Slot<bool>,
 }

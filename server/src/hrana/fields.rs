@@ -107,9 +107,11 @@ impl<'de, F: Fields<'de>> Visitor<'de> for Object<F> {
 pub(super) struct List<S>(pub S);
 
 /// Makes the readers of an array's items.
-pub(super) trait Items<'de> {
+pub(super) trait Items<'de>: Sized {
     /// Reads one item.
     type Seed: DeserializeSeed<'de>;
+    /// What the items are kept in.
+    type Output: Default + Extend<ItemOf<'de, Self>>;
     /// The reader of item `index`.
     fn seed<E: Error>(&mut self, index: usize) -> Result<Self::Seed, E>;
 }
@@ -117,7 +119,7 @@ pub(super) trait Items<'de> {
 type ItemOf<'de, S> = <<S as Items<'de>>::Seed as DeserializeSeed<'de>>::Value;
 
 impl<'de, S: Items<'de>> DeserializeSeed<'de> for List<S> {
-    type Value = Vec<ItemOf<'de, S>>;
+    type Value = S::Output;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -125,18 +127,20 @@ impl<'de, S: Items<'de>> DeserializeSeed<'de> for List<S> {
 }
 
 impl<'de, S: Items<'de>> Visitor<'de> for List<S> {
-    type Value = Vec<ItemOf<'de, S>>;
+    type Value = S::Output;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
+        let mut items = S::Output::default();
+        let mut count = 0;
         // The seed is made before it is known whether there is an item; making one too many is
         // no loss, for the seeds that refuse do so only past their limit.
-        while let Some(item) = seq.next_element_seed(self.0.seed(items.len())?)? {
-            items.push(item);
+        while let Some(item) = seq.next_element_seed(self.0.seed(count)?)? {
+            items.extend([item]);
+            count += 1;
         }
         Ok(items)
     }

@@ -4,6 +4,7 @@
 //! floats are JSON numbers and stay floats if integral, blobs are base64 of the standard alphabet.
 //! Which arguments fit which parameters is the tenant crate's.
 
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -26,6 +27,7 @@ pub(super) struct Positional;
 
 impl<'a> Items<'a> for Positional {
     type Seed = Object<ValueFields<'a>>;
+    type Output = SmallVec<[Argument<'a>; 2]>;
 
     fn seed<E: Error>(&mut self, index: usize) -> Result<Self::Seed, E> {
         check_argument_count(index)?;
@@ -38,6 +40,7 @@ pub(super) struct Named;
 
 impl<'a> Items<'a> for Named {
     type Seed = Object<NamedFields<'a>>;
+    type Output = Vec<(Cow<'a, str>, Argument<'a>)>;
 
     fn seed<E: Error>(&mut self, index: usize) -> Result<Self::Seed, E> {
         check_argument_count(index)?;

@@ -121,8 +121,14 @@ impl Row for RowOf<'_> {
         self.1
     }
 
-    fn value(&self, index: usize) -> ValueRef<'_> {
-        self.0.get_ref(index).expect("the column exists")
+    fn value(&self, index: usize) -> tenant::ValueRef<'_> {
+        match self.0.get_ref(index).expect("the column exists") {
+            ValueRef::Null => tenant::ValueRef::Null,
+            ValueRef::Integer(integer) => tenant::ValueRef::Integer(integer),
+            ValueRef::Real(real) => tenant::ValueRef::Real(real),
+            ValueRef::Text(text) => tenant::ValueRef::Text(text),
+            ValueRef::Blob(blob) => tenant::ValueRef::Blob(blob),
+        }
     }
 }
 

@@ -116,6 +116,8 @@ pub struct Log {
     transactions: u64,
     requests: u64,
     in_flight: Vec<(LogRequestId, Owner)>,
+    /// Nothing more is committed: see `say_last_word`.
+    ending: bool,
     failed: Option<String>,
 }
 
@@ -148,6 +150,7 @@ impl Log {
             transactions: 0,
             requests: 0,
             in_flight: Vec::with_capacity(3),
+            ending: false,
             failed: None,
         };
         log.free_segments();
@@ -387,6 +390,14 @@ impl Log {
         self.redo_wanted = self.redo_wanted.max(sequence);
     }
 
+    /// Nothing more will be committed. From now on `flush` writes an empty batch also when that only
+    /// moves `redo_from`, so that the next start has nothing to recover: after a clean stop what
+    /// counts is in the tenants' files alone, and damage to one of them is found, not papered over
+    /// with pages of the log.
+    pub fn say_last_word(&mut self) {
+        self.ending = true;
+    }
+
     /// Why the log failed, if it did. Durability is unknown then: end the process, say nothing.
     #[must_use]
     pub fn failed(&self) -> Option<&str> {
@@ -501,7 +512,8 @@ impl Log {
     // Batches and segments.
 
     /// Write the filling batch if nothing is in flight and it is worth it. Only a full batch, one
-    /// in which a transaction ends, or one that frees a segment is: `space` counts on that.
+    /// in which a transaction ends, or one that frees a segment is: `space` counts on that. (The
+    /// last word of a log that is ending takes what nobody needs any more.)
     fn seal_if_due(&mut self, asked: bool) {
         if self.failed.is_some() || self.flight.is_some() || self.copies.behind.is_some() {
             return;
@@ -513,7 +525,8 @@ impl Log {
         let redo_from = self.redo_from();
         let sealed = self.redo_sealed;
         let frees = self.segments.iter().skip(1).any(|(_, at)| sealed < *at && *at <= redo_from);
-        let wanted = asked && (self.filling.commits > 0 || frees);
+        let last_word = self.ending && sealed < redo_from;
+        let wanted = asked && (self.filling.commits > 0 || frees || last_word);
         if !(self.filling.full || wanted) || !self.slots.ready(self.options.slot(place.segment)) {
             return;
         }

@@ -5,7 +5,7 @@ use storage::TenantId;
 use super::context::Job;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId};
-use crate::catalogue::{Call, DatabaseRow, Outcome};
+use crate::catalogue::{Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
 
@@ -47,11 +47,16 @@ pub(super) struct Catalogue {
     running: Vec<(Asker, Call)>,
     /// Checkpoints whose rows are committed but not durable: (batch, tenant, txid, stamp).
     pub(super) unsettled: Vec<(storage::log::Sequence, Key, u64, u64)>,
+    /// Files to remove once the tombstones of their tenants are durable: (batch, tenant).
+    pub(super) removals: Vec<(storage::log::Sequence, TenantId)>,
 }
 
 impl Catalogue {
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running.is_empty() && self.unsettled.is_empty()
+        self.queue.is_empty()
+            && self.running.is_empty()
+            && self.unsettled.is_empty()
+            && self.removals.is_empty()
     }
 }
 
@@ -96,12 +101,16 @@ impl<J: Job> Engine<J> {
     pub(super) fn catalogue_done(&mut self, outcomes: Vec<Outcome>) {
         let running = std::mem::take(&mut self.catalogue.running);
         assert_eq!(running.len(), outcomes.len());
+        // First: SQLite's own words about it, in the outcomes, say less.
+        if let Some(reason) = self.damage(self.catalogue_key) {
+            let text = format!(
+                "the catalogue is damaged (tenants/00/00/0.db): {reason}; restore the data folder \
+                 from a backup"
+            );
+            self.fail(Failure::Start(text));
+        }
         for ((asker, call), outcome) in running.into_iter().zip(outcomes) {
             self.catalogue_answered(asker, call, outcome);
-        }
-        if let Some(reason) = self.damage(self.catalogue_key) {
-            let text = format!("the catalogue is damaged: {reason}; restore the data folder");
-            self.fail(Failure::Start(text));
         }
     }
 
@@ -162,11 +171,5 @@ impl<J: Job> Engine<J> {
             Call::Find(name)
         };
         self.call_catalogue(Asker::Opening(key), call);
-    }
-
-    /// The row that a tenant was opened from, as the catalogue has it by now.
-    pub(super) fn row_after_checkpoint(row: &mut DatabaseRow, stamp: u64) {
-        row.file = true;
-        row.stamp = stamp;
     }
 }

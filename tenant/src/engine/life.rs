@@ -39,6 +39,10 @@ pub(super) struct Tenant<J> {
     pub idle: Vec<PooledConnection>,
     /// Streams in use or parked.
     pub streams: usize,
+    /// Streams in use by running tasks.
+    pub active: usize,
+    /// Tasks that wait a moment for a connection in use, in order.
+    pub openers: VecDeque<Key>,
     pub last_used: Instant,
     /// SIEVE's mark: used since the hand passed.
     visited: bool,
@@ -71,6 +75,8 @@ impl<J> Tenant<J> {
             writers: VecDeque::new(),
             idle: Vec::new(),
             streams: 0,
+            active: 0,
+            openers: VecDeque::new(),
             last_used: Instant(0),
             visited: true,
             checkpointing: false,
@@ -206,6 +212,7 @@ impl<J: Job> Engine<J> {
             memory_limit: limit,
             file_exists: row.file,
             stamp_min: row.stamp,
+            last_txid: row.txid,
             recovered,
             seed: self.options.seed,
         });
@@ -338,7 +345,7 @@ impl<J: Job> Engine<J> {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let asker = Asker::Checkpoint(key, txid, stamp);
-                    self.call_catalogue(asker, Call::Checkpointed(id, stamp));
+                    self.call_catalogue(asker, Call::Checkpointed { id, stamp, txid });
                 }
             }
             Ok(_) | Err(_) => self.checkpoint_failed(key),
@@ -362,9 +369,13 @@ impl<J: Job> Engine<J> {
         self.checkpoints_running -= 1;
         self.counters.checkpoints += 1;
         if let Some(tenant) = self.tenants.get_mut(key) {
+            // A request may have opened it, and something else may have asked for the checkpoint.
+            self.recovered_rows.remove(&tenant.id);
             tenant.checkpointing = false;
             if let Some(row) = &mut tenant.row {
-                Self::row_after_checkpoint(row, stamp);
+                row.file = true;
+                row.stamp = stamp;
+                row.txid = row.txid.max(txid);
             }
             if let Some(volume) = &mut tenant.volume {
                 volume.forget_commits(txid, stamp);
@@ -515,6 +526,7 @@ impl<J: Job> Engine<J> {
         self.counters.closes += 1;
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
+        self.recovered_rows.remove(&tenant.id);
         if let Some(redo) = tenant.redo.take() {
             self.dirty.remove(&(redo, tenant.id));
         }
@@ -622,8 +634,24 @@ impl<J: Job> Engine<J> {
         if !file {
             return self.call_catalogue(Asker::Nobody, Call::Forget(id));
         }
-        let what = DiskOperation::Remove(id.paths().file);
-        self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
+        let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
+        let tombstone = catalogue.and_then(Volume::last_sequence).unwrap_or_default();
+        self.catalogue.removals.push((tombstone, id));
+        self.settle_removals();
+    }
+
+    /// Remove the files whose tombstones are durable. Not before: after a crash a row that lives on
+    /// without its file would be a damaged database.
+    pub(super) fn settle_removals(&mut self) {
+        let durable = self.durable();
+        let removals = std::mem::take(&mut self.catalogue.removals);
+        let (settled, left): (Vec<_>, Vec<_>) =
+            removals.into_iter().partition(|&(tombstone, _)| tombstone <= durable);
+        self.catalogue.removals = left;
+        for (_, id) in settled {
+            let what = DiskOperation::Remove(id.paths().file);
+            self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
+        }
     }
 
     pub(super) fn on_removed(&mut self, id: TenantId, step: RemoveStep, reply: DiskReply) {
@@ -670,7 +698,10 @@ impl<J: Job> Engine<J> {
             tenant.closing = true;
             return self.go_on_closing(self.catalogue_key);
         }
-        // The last trim may want a batch of its own, and its copy: their files are open until then.
+        // What is left to say in the log is said first: that nothing in it is needed any more.
+        if let Some(log) = &mut self.log {
+            log.say_last_word();
+        }
         self.pump_log();
         let log_idle = self.log.as_ref().is_none_or(|log: &Log| log.requests_in_flight() == 0);
         if log_idle && self.operations.is_empty() {

@@ -119,6 +119,7 @@ enum Timer {
     TransactionIdle(Key),
     TenantIdle(Key),
     CheckpointRetry(Key),
+    ConnectionWait(Key),
     LogOpen,
     LogGrowth,
 }
@@ -190,7 +191,7 @@ pub struct Engine<J: Job> {
     stacks: StackPool,
     ready: VecDeque<Key>,
     admission: VecDeque<(Key, RequestId, J)>,
-    by_request: BTreeMap<RequestId, Key>,
+    by_request: Vec<(RequestId, Key)>,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
     durable_waiters: BTreeMap<Sequence, Vec<Key>>,
@@ -237,7 +238,7 @@ impl<J: Job> Engine<J> {
             stacks: StackPool::default(),
             ready: VecDeque::new(),
             admission: VecDeque::new(),
-            by_request: BTreeMap::new(),
+            by_request: Vec::new(),
             log_waiters: VecDeque::new(),
             batch_waiters: VecDeque::new(),
             durable_waiters: BTreeMap::new(),
@@ -267,9 +268,16 @@ impl<J: Job> Engine<J> {
         self.submit_to(key, request, job);
     }
 
+    /// The task that works for `request`. The list is in order; it keeps its memory, as a map would
+    /// not when the last request of a moment ends.
+    fn task_of(&self, request: RequestId) -> Option<Key> {
+        let found = self.by_request.binary_search_by_key(&request, |&(request, _)| request);
+        found.ok().map(|index| self.by_request[index].1)
+    }
+
     /// The part of `request`'s response has left: the job may go on, with this empty buffer.
     pub fn flushed(&mut self, request: RequestId, buffer: Vec<u8>) {
-        if let Some(&key) = self.by_request.get(&request) {
+        if let Some(key) = self.task_of(request) {
             self.answer_flush(key, Ok(buffer));
         }
     }
@@ -277,7 +285,7 @@ impl<J: Job> Engine<J> {
     /// Nobody waits for `request` any more: its job ends early. No event about it comes after the
     /// job has ended, but one may be on its way.
     pub fn cancel(&mut self, request: RequestId) {
-        if let Some(&key) = self.by_request.get(&request) {
+        if let Some(key) = self.task_of(request) {
             self.cancel_task(key);
         }
     }
@@ -453,6 +461,9 @@ impl<J: Job> Engine<J> {
     }
 
     fn pump_log(&mut self) {
+        if matches!(self.phase, Phase::Stopped | Phase::Failed) {
+            return;
+        }
         let Some(log) = &mut self.log else { return };
         log.flush();
         while let Some(request) = self.log.as_mut().and_then(Log::next_request) {
@@ -482,12 +493,13 @@ impl<J: Job> Engine<J> {
             }
             self.timers.pop_first();
             match timer {
-                Timer::WriterWait(task) => self.writer_timed_out(task),
+                Timer::WriterWait(task) => self.writer_wait_over(task),
                 Timer::LogWait(task) => self.log_wait_timed_out(task),
                 Timer::StreamExpiry(ticket) => self.stream_expired(ticket),
                 Timer::TransactionIdle(tenant) => self.transaction_idle(tenant),
                 Timer::TenantIdle(tenant) => self.tenant_idle(tenant),
                 Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
+                Timer::ConnectionWait(task) => self.connection_wait_over(task),
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogGrowth => self.retry_log_growth(),
             }

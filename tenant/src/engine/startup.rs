@@ -114,6 +114,7 @@ impl<J: Job> Engine<J> {
             log.complete(id, reply);
             self.open_gate();
             self.settle_checkpoints();
+            self.settle_removals();
             self.retry_batch_waiters();
             self.retry_log_waiters();
             return;
@@ -167,6 +168,7 @@ impl<J: Job> Engine<J> {
                 created_s: 0,
                 file: exists,
                 stamp: 0,
+                txid: 0,
             },
         );
         let mut ids: Vec<TenantId> = self.recovered.keys().copied().collect();
@@ -191,7 +193,15 @@ impl<J: Job> Engine<J> {
         let Some(Startup { stage: Stage::Rows(damaged), .. }) = self.startup.take() else {
             unreachable!("the start reads rows last")
         };
+        if self.phase == Phase::Failed {
+            return;
+        }
         self.phase = Phase::Serving;
+        // What is left of a tenant that is damaged in the log is not to be opened, nor to be
+        // brought into its file: without its damaged pages it is another database.
+        for damage in &damaged {
+            self.recovered.remove(&damage.tenant);
+        }
         let mut dropped = Vec::new();
         for row in rows {
             match row.state {

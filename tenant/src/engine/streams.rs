@@ -1,6 +1,7 @@
 //! Streams between requests: parked sessions, their tickets, expiry, and idle transactions.
 
 use storage::fiber::Input;
+use storage::io::Instant;
 
 use super::context::{Job, Reply};
 use super::tasks::{Kind, Work};
@@ -17,8 +18,8 @@ pub(super) struct Stream {
 }
 
 enum State {
-    /// Nobody uses it.
-    Parked(Box<Session>),
+    /// Nobody uses it, since then.
+    Parked(Box<Session>, Instant),
     /// Somebody does, under a promised ticket; one more may wait for it.
     Busy(Option<Key>),
 }
@@ -37,6 +38,9 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn park_stream(&mut self, tenant: Key, mut session: Session) -> Ticket {
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.active -= 1;
+        }
         let promised = session.promised.take();
         let ticket = promised.unwrap_or_else(|| self.new_ticket());
         let waiter = match self.streams.remove(&ticket) {
@@ -47,16 +51,24 @@ impl<J: Job> Engine<J> {
         if let Some(task) = waiter
             && self.tasks.get(task).is_some()
         {
+            self.take_up(tenant);
             self.wake(task, Input::Host(Reply::Stream(Ok(session))));
             return ticket;
         }
-        let state = State::Parked(Box::new(session));
+        let state = State::Parked(Box::new(session), self.now);
         self.streams.insert(ticket, Stream { tenant, state });
         self.set_timer(limits::STREAM_IDLE_NS, Timer::StreamExpiry(ticket));
         if self.tenants.get(tenant).is_some_and(|tenant| !tenant.writers.is_empty()) {
             self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant));
         }
         ticket
+    }
+
+    /// A parked stream is in use again.
+    fn take_up(&mut self, tenant: Key) {
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.active += 1;
+        }
     }
 
     /// The stream, or `None` if it is busy and the task waits for it.
@@ -78,8 +90,11 @@ impl<J: Job> Engine<J> {
                 None
             }
             State::Busy(Some(_)) => Some(Err(StreamError::Unknown)),
-            State::Parked(_) => match self.streams.remove(&ticket) {
-                Some(Stream { state: State::Parked(session), .. }) => Some(Ok(*session)),
+            State::Parked(..) => match self.streams.remove(&ticket) {
+                Some(Stream { state: State::Parked(session, _), .. }) => {
+                    self.take_up(tenant);
+                    Some(Ok(*session))
+                }
                 _ => unreachable!("looked at just now"),
             },
         }
@@ -101,6 +116,7 @@ impl<J: Job> Engine<J> {
         let ending = self.doomed || self.is_stopping();
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.streams -= 1;
+        tenant.active -= 1;
         if let Some(volume) = &mut tenant.volume {
             volume.unreserve_writer(pooled.id());
         }
@@ -110,13 +126,22 @@ impl<J: Job> Engine<J> {
         }
         let mut pooled = pooled;
         pooled.connection().forget_insert();
+        while let Some(task) = tenant.openers.pop_front() {
+            if self.tasks.get(task).is_some() {
+                tenant.active += 1;
+                let connection = Reply::Connection(Ok(Some(pooled)));
+                self.wake(task, Input::Host(connection));
+                return None;
+            }
+        }
         tenant.idle.push(pooled);
         None
     }
 
     /// Nobody came back for the stream.
     pub(super) fn stream_expired(&mut self, ticket: Ticket) {
-        let parked = self.streams.get(&ticket).is_some_and(|s| matches!(s.state, State::Parked(_)));
+        let parked =
+            self.streams.get(&ticket).is_some_and(|s| matches!(s.state, State::Parked(..)));
         if parked {
             self.close_parked(ticket);
         }
@@ -124,7 +149,7 @@ impl<J: Job> Engine<J> {
 
     /// Close a parked stream, on a fiber: it may have to roll back.
     fn close_parked(&mut self, ticket: Ticket) {
-        let Some(Stream { tenant: key, state: State::Parked(session) }) =
+        let Some(Stream { tenant: key, state: State::Parked(session, _) }) =
             self.streams.remove(&ticket)
         else {
             unreachable!("the stream is parked")
@@ -140,7 +165,7 @@ impl<J: Job> Engine<J> {
     pub(super) fn take_parked(&mut self) -> Vec<(Key, PooledConnection)> {
         let streams = std::mem::take(&mut self.streams);
         let parked = streams.into_values().filter_map(|stream| match stream.state {
-            State::Parked(session) => {
+            State::Parked(session, _) => {
                 let Session { pooled, .. } = *session;
                 Some((stream.tenant, pooled))
             }
@@ -159,7 +184,7 @@ impl<J: Job> Engine<J> {
         let tickets: Vec<Ticket> = self
             .streams
             .iter()
-            .filter(|(_, s)| s.tenant == tenant && matches!(s.state, State::Parked(_)))
+            .filter(|(_, s)| s.tenant == tenant && matches!(s.state, State::Parked(..)))
             .map(|(&ticket, _)| ticket)
             .collect();
         for ticket in tickets {
@@ -169,24 +194,31 @@ impl<J: Job> Engine<J> {
 
     /// Somebody has waited for the writer lock for a while: if its holder is parked, it loses it.
     pub(super) fn transaction_idle(&mut self, tenant_key: Key) {
-        let Some(tenant) = self.tenants.get(tenant_key) else { return };
-        if tenant.writers.is_empty() {
+        if !self.is_writer_wanted(tenant_key) {
             return;
         }
+        let Some(tenant) = self.tenants.get(tenant_key) else { return };
         let Some(volume) = &tenant.volume else { return };
         let holder = self.streams.iter().find_map(|(&ticket, stream)| match &stream.state {
-            State::Parked(session)
+            &State::Parked(ref session, since)
                 if stream.tenant == tenant_key && Self::holds_writer(volume, session) =>
             {
-                Some(ticket)
+                Some((ticket, since))
             }
             _ => None,
         });
-        let Some(ticket) = holder else { return };
+        let Some((ticket, since)) = holder else { return };
+        let idle_at = since.after(limits::TRANSACTION_IDLE_NS);
+        if self.now < idle_at {
+            // The timer is of somebody who waited for an earlier holder: this one is not idle yet.
+            self.timers.insert((idle_at, Timer::TransactionIdle(tenant_key)));
+            return;
+        }
         let stream = self.streams.get_mut(&ticket).expect("found just now");
         let state = std::mem::replace(&mut stream.state, State::Busy(None));
-        let State::Parked(session) = state else { unreachable!("found parked just now") };
+        let State::Parked(session, _) = state else { unreachable!("found parked just now") };
         self.counters.transactions_timed_out += 1;
+        self.take_up(tenant_key);
         let work = Work::RollBack(*session);
         let started = self.start_task(tenant_key, Kind::RollBack(ticket), work);
         assert!(started.is_some(), "no memory for the stack that rolls a transaction back");

@@ -3,9 +3,11 @@
 //! A task is *ready* (in the ready queue, with the input for its next resume) or *waiting* (somebody
 //! will call `answer`). It runs until it waits; answers that are there at once do not leave the run.
 
+use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
+use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL, SqliteError};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
@@ -70,6 +72,8 @@ enum WaitsFor {
     Flush,
     /// A stream's current user.
     Stream,
+    /// A connection in use.
+    Connection,
 }
 
 type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
@@ -85,6 +89,9 @@ pub(super) struct Task<J: Job> {
     waits_for: WaitsFor,
     /// It waits for log space for so many pages.
     log_pages: Option<u32>,
+    /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
+    /// instant here and does nothing.
+    wait_ends: Instant,
 }
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
@@ -141,21 +148,17 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         Ok(pooled) => pooled,
         Err(error) => return Ended::Checkpoint(Err(error.code), None),
     };
-    // A failed sync may have dropped pages that the kernel calls clean: all pages are written
+    // A failed sync may have dropped pages that the kernel calls clean (F4): all pages are written
     // again from WAL and log, once; then it is damage.
     let mut result = try_checkpoint(&mut pooled);
     if matches!(result, Err(code) if is_storage_error(code)) {
-        vfs::abandon_checkpoint();
         result = try_checkpoint(&mut pooled);
-    }
-    if result.is_err() {
-        vfs::abandon_checkpoint();
     }
     if let Err(code) = result
         && is_storage_error(code)
     {
         let text = format!("its file cannot be written (SQLite result {code})");
-        storage::fiber::with_volume(|volume| volume.set_damage(text));
+        with_volume(|volume| volume.set_damage(text));
     }
     Ended::Checkpoint(result, Some(pooled))
 }
@@ -165,36 +168,66 @@ fn is_storage_error(code: i32) -> bool {
         && code != storage::sqlite::codes::SQLITE_IOERR_NOMEM
 }
 
+/// First what there is, while writers go on; then, with the writer lock held, what came since, so
+/// that the WAL can start anew: a tenant that never stops writing would fill it otherwise.
 fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
-    use storage::fiber::with_volume;
-    use storage::sqlite::CheckpointMode;
-    if !with_volume(|volume| volume.page_one_pending()) {
-        // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
-        let version = pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
-        let touch = format!("PRAGMA user_version = {version}");
-        pooled.for_each_row(&touch, &[], |_| ()).map_err(|error| error.code)?;
-    } else {
-        // SQLite checkpoints only what a connection has looked at.
-        pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
+    let (frames, written) = checkpoint_pass(pooled, CheckpointMode::Passive)?;
+    let mut cut = false;
+    if frames == written {
+        match checkpoint_pass(pooled, CheckpointMode::Truncate) {
+            Ok(_) => cut = true,
+            // Readers hold the WAL, or the tenant is busy: the next writer will start it anew.
+            Err(SQLITE_BUSY) => {}
+            Err(code) => return Err(code),
+        }
     }
-    vfs::begin_checkpoint()?;
-    let (frames, written) =
-        pooled.connection().checkpoint(CheckpointMode::Passive).map_err(|error| error.code)?;
+    Ok(with_volume(|volume| Checkpointed {
+        complete: frames == written,
+        txid: volume.covered_txid(if cut { 0 } else { written }).unwrap_or(0),
+        stamp: volume.main.stamp,
+    }))
+}
+
+/// Write page 1 as it is. Reading and writing are one transaction: a client that holds the writer
+/// lock may be about to commit another `user_version`.
+fn touch_page_one(pooled: &mut PooledConnection) -> Result<(), SqliteError> {
+    pooled.for_each_row("BEGIN IMMEDIATE", &[], |_| ())?;
+    let version = pooled.query_integer("PRAGMA user_version");
+    let touched = version.and_then(|version| {
+        pooled.for_each_row(&format!("PRAGMA user_version = {version}"), &[], |_| ())?;
+        pooled.for_each_row("COMMIT", &[], |_| ())
+    });
+    pooled.roll_back();
+    touched
+}
+
+/// One checkpoint by SQLite, between its begin and its end in the volume.
+fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Result<(u32, u32), i32> {
+    // SQLite checkpoints only what a connection has looked at.
+    pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
+    if with_volume(|volume| volume.has_pending_pages() && !volume.page_one_pending()) {
+        // Page 1 carries the checkpoint's stamp, and what a checkpoint writes must be in the log.
+        match touch_page_one(pooled) {
+            Ok(()) => {}
+            // A writer has the lock, and may wait for the log space that this checkpoint makes: for
+            // once the file keeps its older stamp.
+            Err(error) if matches!(error.primary(), SQLITE_BUSY | SQLITE_FULL) => {}
+            Err(error) => return Err(error.code),
+        }
+    }
+    vfs::begin_checkpoint().inspect_err(|_| vfs::abandon_checkpoint())?;
+    let result = pooled.connection().checkpoint(mode);
     if let Some(code) = vfs::checkpoint_failure() {
+        vfs::abandon_checkpoint();
         return Err(code);
     }
-    let (covered, stamp) = with_volume(|volume| {
-        let stamp = volume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.stamp);
-        (volume.covered_txid(written), stamp)
-    });
-    vfs::end_checkpoint(written)?;
-    if frames == written && frames > 0 {
-        // Give the WAL image back, unless somebody reads or writes just now.
-        let _ = pooled.connection().checkpoint(CheckpointMode::Truncate);
-    }
-    // What committed after the stamp was taken needs a later one in page 1.
-    let complete = frames == written && covered.is_none_or(|txid| txid <= stamp);
-    Ok(Checkpointed { complete, txid: covered.unwrap_or(0), stamp })
+    let (frames, written) = result.map_err(|error| {
+        vfs::abandon_checkpoint();
+        if error.primary() == storage::sqlite::SQLITE_BUSY { error.primary() } else { error.code }
+    })?;
+    let cut = mode == CheckpointMode::Truncate;
+    vfs::end_checkpoint((!cut).then_some(written)).inspect_err(|_| vfs::abandon_checkpoint())?;
+    Ok((frames, written))
 }
 
 impl<J: Job> Engine<J> {
@@ -211,12 +244,14 @@ impl<J: Job> Engine<J> {
             cancelled: false,
             waits_for: WaitsFor::Storage,
             log_pages: None,
+            wait_ends: Instant(0),
         });
         if let Some(tenant) = self.tenants.get_mut(tenant) {
             tenant.tasks += 1;
         }
         if let Kind::Client(request) = kind {
-            self.by_request.insert(request, key);
+            let place = self.by_request.partition_point(|&(other, _)| other < request);
+            self.by_request.insert(place, (request, key));
             self.counters.jobs += 1;
         }
         self.ready.push_back(key);
@@ -266,6 +301,9 @@ impl<J: Job> Engine<J> {
                 task.input.get_or_insert_with(|| match task.waits_for {
                     WaitsFor::Storage => Input::Answer(Answer::Failed(std::io::ErrorKind::Other)),
                     WaitsFor::Flush => Input::Host(Reply::Flushed(Err(Gone))),
+                    WaitsFor::Connection => {
+                        Input::Host(Reply::Connection(Err(StreamError::Unavailable)))
+                    }
                     WaitsFor::Stream => Input::Host(Reply::Stream(Err(StreamError::Unavailable))),
                 });
                 self.run_task(key, clock);
@@ -410,11 +448,61 @@ impl<J: Job> Engine<J> {
         tenant_key: Key,
         connection: ConnectionId,
     ) -> Option<Answer> {
+        // Only checkpoints make log space: they do not wait for writers that wait for it.
+        if !self.log_waiters.is_empty() && self.is_checkpoint(key) {
+            return Some(Answer::TimedOut);
+        }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.writers.push_back((key, connection));
-        self.set_timer(limits::WRITER_WAIT_NS, Timer::WriterWait(key));
+        self.bound_wait(key, limits::WRITER_WAIT_NS, Timer::WriterWait(key));
         self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
         None
+    }
+
+    /// Let the task's present wait end after a time.
+    fn bound_wait(&mut self, key: Key, after_ns: u64, timer: Timer) {
+        self.tasks.get_mut(key).expect("the task runs").wait_ends = self.now.after(after_ns);
+        self.set_timer(after_ns, timer);
+    }
+
+    /// The wait that a timer was set for is over, and is still the present one.
+    fn wait_is_over(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|task| task.wait_ends <= self.now)
+    }
+
+    /// The timer of a wait for the writer lock has fired.
+    pub(super) fn writer_wait_over(&mut self, key: Key) {
+        if self.wait_is_over(key) {
+            self.writer_timed_out(key);
+        }
+    }
+
+    fn is_checkpoint(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|task| task.kind == Kind::Checkpoint)
+    }
+
+    /// Somebody waits for log space: checkpoints that wait for a writer go on without.
+    fn release_checkpoints(&mut self) {
+        for key in self.tasks.keys() {
+            if self.is_checkpoint(key) {
+                self.writer_timed_out(key);
+            }
+        }
+    }
+
+    /// Somebody waits for the writer lock for whom an idle transaction has to go: a client, or a
+    /// checkpoint while the log is short of space or the server stops. Otherwise a checkpoint can
+    /// wait, or be tried again: it must not cost a lone client its transaction.
+    pub(super) fn is_writer_wanted(&self, tenant_key: Key) -> bool {
+        let Some(tenant) = self.tenants.get(tenant_key) else { return false };
+        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        let log = self.log.as_ref();
+        let urgent = self.phase != Phase::Serving
+            || log.is_some_and(|log| log.sequence_at_pressure(pressure).is_some());
+        tenant.writers.iter().any(|&(waiter, _)| {
+            let kind = self.tasks.get(waiter).map(|task| task.kind);
+            urgent || !matches!(kind, Some(Kind::Checkpoint))
+        })
     }
 
     /// Promise the writer lock to the longest waiter, if it is free.
@@ -430,7 +518,7 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    pub(super) fn writer_timed_out(&mut self, key: Key) {
+    fn writer_timed_out(&mut self, key: Key) {
         let Some(task) = self.tasks.get(key) else { return };
         let Some(tenant) = self.tenants.get_mut(task.tenant) else { return };
         let Some(index) = tenant.writers.iter().position(|&(waiter, _)| waiter == key) else {
@@ -451,16 +539,22 @@ impl<J: Job> Engine<J> {
         let class = self.log_class(key);
         let log = self.log.as_mut()?;
         let bytes = log.transaction_bytes(pages);
-        match log.reserve(bytes, class) {
-            Ok(()) => Some(Answer::Ready),
-            Err(full) if full.wanted > full.capacity => Some(Answer::Full),
-            Err(_) => {
-                self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
-                self.log_waiters.push_back(key);
-                self.set_timer(limits::LOG_WAIT_NS, Timer::LogWait(key));
-                None
-            }
+        // Small commits do not overtake a large one that waits; what makes space overtakes all.
+        let in_turn = class == Class::System || self.log_waiters.is_empty();
+        let refused = if in_turn { log.reserve(bytes, class).err() } else { None };
+        match refused {
+            None if in_turn => return Some(Answer::Ready),
+            Some(full) if full.wanted > full.capacity => return Some(Answer::Full),
+            Some(_) | None => {}
         }
+        self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
+        match class {
+            Class::System => self.log_waiters.push_front(key),
+            Class::Tenant => self.log_waiters.push_back(key),
+        }
+        self.release_checkpoints();
+        self.bound_wait(key, limits::LOG_WAIT_NS, Timer::LogWait(key));
+        None
     }
 
     /// Space may have become free: serve the waiters in order, those first on whom it depends that
@@ -492,10 +586,14 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn log_wait_timed_out(&mut self, key: Key) {
+        if !self.wait_is_over(key) {
+            return;
+        }
         let Some(task) = self.tasks.get_mut(key) else { return };
         if task.log_pages.take().is_some() {
             self.log_waiters.retain(|&waiter| waiter != key);
             self.answer(key, Answer::TimedOut);
+            self.retry_log_waiters();
         }
     }
 
@@ -544,16 +642,10 @@ impl<J: Job> Engine<J> {
     fn on_ask(&mut self, key: Key, tenant_key: Key, ask: Ask) -> Option<Reply> {
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         match ask {
-            Ask::Open => Some(Reply::Connection(if self.doomed || tenant.ending {
-                Err(StreamError::Unavailable)
-            } else if tenant.streams >= limits::STREAMS_MAX {
-                Err(StreamError::TooMany)
-            } else {
-                tenant.streams += 1;
-                Ok(tenant.idle.pop())
-            })),
+            Ask::Open => self.open_stream(key, tenant_key).map(Reply::Connection),
             Ask::OpenFailed => {
                 tenant.streams -= 1;
+                tenant.active -= 1;
                 Some(Reply::Done)
             }
             Ask::Resume(ticket) => {
@@ -568,6 +660,44 @@ impl<J: Job> Engine<J> {
             }
             Ask::Flush(part) => self.flush_part(key, tenant_key, part),
         }
+    }
+
+    /// A connection for a new stream: an idle one, or leave to open one; `None` if the task waits a
+    /// moment for one in use.
+    fn open_stream(
+        &mut self,
+        key: Key,
+        tenant_key: Key,
+    ) -> Option<Result<Option<PooledConnection>, StreamError>> {
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        if self.doomed || tenant.ending {
+            return Some(Err(StreamError::Unavailable));
+        }
+        if tenant.streams >= limits::STREAMS_MAX {
+            return Some(Err(StreamError::TooMany));
+        }
+        tenant.streams += 1;
+        if tenant.idle.is_empty() && tenant.active > 0 {
+            tenant.openers.push_back(key);
+            self.tasks.get_mut(key).expect("the task runs").waits_for = WaitsFor::Connection;
+            self.bound_wait(key, limits::CONNECTION_WAIT_NS, Timer::ConnectionWait(key));
+            return None;
+        }
+        tenant.active += 1;
+        Some(Ok(tenant.idle.pop()))
+    }
+
+    /// No connection came free in time: open one.
+    pub(super) fn connection_wait_over(&mut self, key: Key) {
+        if !self.wait_is_over(key) {
+            return;
+        }
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(tenant) = self.tenants.get_mut(task.tenant) else { return };
+        let Some(index) = tenant.openers.iter().position(|&opener| opener == key) else { return };
+        tenant.openers.remove(index);
+        tenant.active += 1;
+        self.wake(key, Input::Host(Reply::Connection(Ok(None))));
     }
 
     fn flush_part(&mut self, key: Key, tenant_key: Key, part: Vec<u8>) -> Option<Reply> {
@@ -595,7 +725,7 @@ impl<J: Job> Engine<J> {
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
-                self.by_request.remove(&request);
+                self.by_request.retain(|&(_, task)| task != key);
                 let event = match self.damage(tenant_key) {
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),

@@ -97,6 +97,29 @@ fn the_log_goes_round_while_it_is_trimmed() {
 }
 
 #[test]
+fn a_finished_log_has_nothing_to_recover() {
+    let mut world = World::new(OPTIONS, 13);
+    for tenant in 1..=3 {
+        world.commit(tenant, 2).expect("room");
+    }
+    world.settle();
+    let next = world.log.filling_sequence();
+    world.log.set_redo_from(next);
+    world.log.flush();
+    world.settle();
+    assert_eq!(world.log.filling_sequence(), next, "alone it is not worth a batch");
+    world.log.say_last_word();
+    world.log.flush();
+    world.settle();
+    assert_eq!(world.log.durable_sequence(), next);
+    assert_eq!(world.log.redo_from_durable(), next);
+    world.log.flush();
+    world.settle();
+    assert_eq!(world.log.filling_sequence(), next.next(), "it is said once");
+    assert!(world.recover().tenants.is_empty());
+}
+
+#[test]
 fn a_segment_is_free_only_once_a_header_copy_says_so() {
     let mut world = World::new(OPTIONS, 12);
     while world.log.used_bytes() < 3 * OPTIONS.segment_bytes {

@@ -1,0 +1,15 @@
+//! The real binary on the real kernel: its manners, damaged files, a full disk, streams in time,
+//! and readers that do not read. Each subject has its file below `process`.
+
+#[path = "process/damage.rs"]
+mod damage;
+#[path = "process/full_disk.rs"]
+mod full_disk;
+#[path = "process/manners.rs"]
+mod manners;
+#[path = "process/mod.rs"]
+mod process;
+#[path = "process/slow_reader.rs"]
+mod slow_reader;
+#[path = "process/streams.rs"]
+mod streams;
