@@ -15,6 +15,10 @@ const FOUND: &[(Profile, u64, &str)] = &[
     (Profile::Drawn, 32, "a checkpoint told the catalogue a stamp that no page carried"),
     (Profile::Drawn, 1010, "a stop during the start left the engine serving"),
     (Profile::Drawn, 2000, "the plain SQLite of an oracle reset the world's generator"),
+    (Profile::Drawn, 2028, "the look at the header at open was judged as page 1"),
+    (Profile::Drawn, 2059, "a dropped tenant kept the log full while its tasks waited for room"),
+    (Profile::Swarm, 7121, "a drop of a fenced tenant left its file"),
+    (Profile::Swarm, 20009, "a damaged tenant's next writer sealed a commit without a reservation"),
     (Profile::Swarm, 54, "a refused first segment was never tried again"),
 ];
 

@@ -477,6 +477,10 @@ impl Volume {
     #[must_use]
     pub fn begin_sealing(&mut self) -> bool {
         assert!(self.sealing.is_none());
+        if self.damage.is_some() {
+            // A commit before this one may be missing in the log, and nobody will be told of any.
+            return false;
+        }
         let Some((max_frame, database_pages)) = self.index_header() else {
             return false;
         };

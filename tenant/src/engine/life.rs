@@ -607,7 +607,8 @@ impl<J: Job> Engine<J> {
     /// The catalogue has the tombstone: end the tenant's life.
     pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
         self.recovered_rows.remove(&row.id);
-        let mut file = row.file;
+        // A first checkpoint that failed for good leaves a file that the row does not tell of.
+        let mut file = row.file || row.state == RowState::Fenced;
         if let Some(recovered) = self.recovered.remove(&row.id) {
             self.dirty.remove(&(recovered.first_sequence, row.id));
             // A first checkpoint of an earlier life may have made it.
