@@ -437,7 +437,12 @@ impl Server {
     // ---- responses leave ----
 
     fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            // It went while its request still waited for the database to open: there was no job to
+            // cancel then, and now there is one that waits for this part to leave.
+            self.engine.cancel(request_id(key));
+            return self.recycle(part);
+        };
         let exchange = &mut connection.exchange;
         if exchange.version == Version::Http11 {
             chunked::frame(&mut part);
