@@ -68,6 +68,8 @@ pub const BATON_BYTES_MAX: usize = 256;
 
 /// Connections at a time, both addresses together. Each holds a descriptor and about 10 KiB.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections that the admin address may have beyond that.
+pub const ADMIN_CONNECTIONS_KEPT: usize = 16;
 /// Empty buffers kept for the next requests: 64 KiB each at most.
 pub const SPARE_BUFFERS_MAX: usize = 256;
 /// Time for a request's whole head, from its first byte.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 use server::{Exit, Server, ServerOptions, inspect};
-use storage::io::{Instant, Io, IoChoice, PollIo, uring_available};
+use storage::io::{Instant, Io, IoChoice, ListenerId, PollIo, uring_available};
 use storage::log::LogOptions;
 use storage::log::limits::{SEGMENT_COUNT_LEAST, SEGMENT_COUNT_MOST};
 use tenant::{EngineOptions, Failure};
@@ -251,21 +251,31 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
     }
 }
 
-/// Listen, and for a moment try again where the address is in use: the kernel may still be closing
-/// the sockets of a process that was killed just now.
+/// Listen on both addresses and start.
 fn start<I: Io<Server>>(
     io: &mut I,
     options: &ServerOptions,
 ) -> Result<Server, (SocketAddr, std::io::Error)> {
+    let public = listen_soon(io, options.listen)?;
+    let admin = listen_soon(io, options.admin_listen)?;
+    Ok(Server::on(io, options.clone(), public, admin))
+}
+
+/// Listen, and for a moment try again where the address is in use: the kernel may still be closing
+/// the sockets of a process that was killed just now.
+fn listen_soon<I: Io<Server>>(
+    io: &mut I,
+    address: SocketAddr,
+) -> Result<(ListenerId, SocketAddr), (SocketAddr, std::io::Error)> {
     const TRIES: u32 = 20;
     let mut tries = 0;
     loop {
-        match Server::start(io, options.clone()) {
-            Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
+        match io.listen(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
-            result => return result,
+            result => return result.map_err(|error| (address, error)),
         }
     }
 }

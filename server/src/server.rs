@@ -105,9 +105,19 @@ impl Server {
         options: ServerOptions,
     ) -> Result<Server, (SocketAddr, io::Error)> {
         let mut listen = |address| io.listen(address).map_err(|error| (address, error));
-        let (public, public_address) = listen(options.listen)?;
-        let (admin, admin_address) = listen(options.admin_listen)?;
-        Ok(Server {
+        let public = listen(options.listen)?;
+        let admin = listen(options.admin_listen)?;
+        Ok(Server::on(io, options, public, admin))
+    }
+
+    /// As `start`, on listeners that are there already: each with the address that it is bound to.
+    pub fn on<I: Io<Server>>(
+        io: &mut I,
+        options: ServerOptions,
+        (public, public_address): (ListenerId, SocketAddr),
+        (admin, admin_address): (ListenerId, SocketAddr),
+    ) -> Server {
+        Server {
             engine: Engine::new(options.engine),
             now: io.now(),
             ready: false,
@@ -126,7 +136,7 @@ impl Server {
             engine_stopping: false,
             exit: None,
             requests: 0,
-        })
+        }
     }
 
     /// The addresses really listened on: for SQL, and for the control API.
@@ -202,10 +212,16 @@ impl Server {
     // ---- connections come ----
 
     fn wants_accept(&self) -> bool {
-        self.ready
-            && self.stopping.is_none()
-            && self.connections.len() < limits::CONNECTIONS_MAX
-            && self.accepting.contains(&false)
+        self.ready && self.stopping.is_none() && (self.may_accept(PUBLIC) || self.may_accept(ADMIN))
+    }
+
+    /// The admin address keeps a few connections for itself: a crowd must not lock the operator out.
+    fn may_accept(&self, index: usize) -> bool {
+        let limit = match index {
+            ADMIN => limits::CONNECTIONS_MAX + limits::ADMIN_CONNECTIONS_KEPT,
+            _ => limits::CONNECTIONS_MAX,
+        };
+        !self.accepting[index] && self.connections.len() < limit
     }
 
     fn accept_more<I: Io<Server>>(&mut self, io: &mut I) {
@@ -214,7 +230,7 @@ impl Server {
         }
         for index in [PUBLIC, ADMIN] {
             if let Some(listener) = self.listeners[index]
-                && !self.accepting[index]
+                && self.may_accept(index)
             {
                 self.accepting[index] = true;
                 let token = Token { index: index as u32, generation: 0 };
@@ -303,6 +319,10 @@ impl Server {
             route(&head).map(drop)
         };
         routed.map_err(|problem| Problem { close: true, ..problem })?;
+        if matches!(head.framing(), BodyFraming::Length(bytes) if bytes > limits::BODY_BYTES_MAX) {
+            // Refused when the reader goes on, before anything was invited.
+            return Ok(());
+        }
         connection.out.extend_from_slice(CONTINUE);
         self.flush(io, key);
         Ok(())
@@ -345,7 +365,18 @@ impl Server {
         let request = connection.reader.take(spare);
         let work = Work { kind, request, batons: self.batons.clone(), out };
         self.engine.submit(request_id(key), name.as_str(), work);
-        self.receive(io, key);
+        self.watch(io, key);
+    }
+
+    /// While a request runs: notice a peer that resets, unless the next request is here already.
+    fn watch<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.reader.is_idle() {
+            self.receive(io, key);
+        } else {
+            // A receive would lend the buffer in which it waits.
+            connection.waiting_bytes = true;
+        }
     }
 
     fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
@@ -356,7 +387,7 @@ impl Server {
             Ok(AdminRequest::Call(call)) => {
                 self.calls.insert(request_id(key), call.clone());
                 self.engine.control(request_id(key), call);
-                self.receive(io, key);
+                self.watch(io, key);
             }
             Ok(AdminRequest::Health) => self.answer(io, key, "text/plain", Vec::new()),
             Ok(AdminRequest::Version) => {
@@ -526,6 +557,7 @@ impl Server {
         let mut body = self.spare.pop().unwrap_or_default();
         let request_head = connection.reader.head();
         let mut head = ResponseHead::new(200, "text/plain", 0);
+        connection.exchange.keep_alive &= self.stopping.is_none();
         head.keep_alive = connection.exchange.keep_alive;
         head.cross_origin = CrossOrigin::Preflight(request_head.requested_headers());
         head.prepend_to(&mut body, false, &mut self.scratch);
@@ -784,8 +816,11 @@ fn on_sent<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, sent: S
     match sent.result {
         Ok(bytes) => {
             connection.out_sent += bytes;
-            let stall = server.now.after(limits::SEND_STALL_NS);
-            server.set_deadline(key, stall);
+            // A `100 Continue` leaves while the body's own deadline runs.
+            if connection.phase != Phase::Reading {
+                let stall = server.now.after(limits::SEND_STALL_NS);
+                server.set_deadline(key, stall);
+            }
             server.touched.push_back(key);
         }
         Err(_) => server.close(io, key),

@@ -590,7 +590,12 @@ impl Statement {
     pub fn step(&mut self, connection: &Connection) -> Result<bool, SqliteError> {
         let _entered = Entered::new(&connection.busy);
         // SAFETY: a live statement.
-        match unsafe { ffi::sqlite3_step(self.handle) } {
+        let code = unsafe { ffi::sqlite3_step(self.handle) };
+        if code != ffi::SQLITE_ROW && fiber::running() {
+            // A promise of the writer lock that the statement did not use goes to the next waiter.
+            with_volume(|volume| volume.unreserve_writer(connection.id));
+        }
+        match code {
             ffi::SQLITE_ROW => Ok(true),
             ffi::SQLITE_DONE => Ok(false),
             code => Err(self.error(code)),

@@ -476,6 +476,17 @@ impl Volume {
     /// The writer lock is being released: begin to seal what was committed under it, if anything.
     #[must_use]
     pub fn begin_sealing(&mut self) -> bool {
+        let committed = self.find_commit();
+        if !committed {
+            // Frames of a transaction that did not commit: the next one writes over them, and must
+            // not find their commit frame.
+            self.frames.truncate(self.logged_frame as usize);
+        }
+        committed
+    }
+
+    /// What the wal-index says was committed since the last sealed frame becomes `sealing`.
+    fn find_commit(&mut self) -> bool {
         assert!(self.sealing.is_none());
         if self.damage.is_some() {
             // A commit before this one may be missing in the log, and nobody will be told of any.
@@ -523,6 +534,7 @@ impl Volume {
         assert!(sealing.next == sealing.pages.len());
         assert!(sealing.last_frame > self.logged_frame);
         self.logged_frame = sealing.last_frame;
+        self.frames.truncate(self.logged_frame as usize);
         self.last_txid += 1;
         self.last_sequence = Some(sequence);
         self.commits.push_back(Commit {

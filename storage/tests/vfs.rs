@@ -28,6 +28,7 @@ struct World {
     main: Option<u32>,
     next: u32,
     sealed: u64,
+    log_is_full: bool,
     stacks: StackPool,
 }
 
@@ -40,6 +41,7 @@ impl World {
 
     fn answer(&mut self, volume: &mut Volume, wait: Wait) -> Answer {
         match wait {
+            Wait::LogSpace { .. } if self.log_is_full => Answer::Full,
             Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable => Answer::Ready,
             Wait::Writer(_) => Answer::TimedOut,
             Wait::OpenTemporary => Answer::Opened(self.file().1, 0),
@@ -72,8 +74,11 @@ impl World {
                 Answer::Ready
             }
             Wait::Seal => {
-                volume.reserved_pages = None;
+                let reserved = volume.reserved_pages.take();
                 let sealing = volume.sealing.as_mut().expect("something is being sealed");
+                if sealing.next == 0 && reserved.is_some() {
+                    assert_eq!(reserved, Some(sealing.pages.len() as u32), "reserved, sealed");
+                }
                 while sealing.next < sealing.pages.len() {
                     let (_, frame) = sealing.pages[sealing.next];
                     let offset = Volume::frame_page_offset(frame);
@@ -256,6 +261,43 @@ fn a_file_that_was_cut_is_damage() {
     world.run(&mut second, assert_unreadable);
     assert!(second.damage().expect("it was cut").contains("cut"), "{:?}", second.damage());
     let _ = second.close();
+}
+
+/// Found by a reader: the frames of a refused commit stayed, the next commit's sync took their commit
+/// frame for its own, and room was reserved for fewer pages than were sealed.
+#[test]
+fn a_refused_commit_leaves_no_commit_frame_behind() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+        run(
+            &mut connection,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+             INSERT INTO t SELECT i, zeroblob(3000) FROM n",
+        );
+    });
+    world.log_is_full = true;
+    world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        let sql = "UPDATE t SET b = randomblob(3000)";
+        let mut statement = connection.prepare(sql, false).expect("compiles").0.expect("is there");
+        let error = statement.step(&connection).expect_err("the log is full");
+        assert_eq!(error.primary(), sqlite::SQLITE_FULL);
+    });
+    world.log_is_full = false;
+    let rows = world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        run(
+            &mut connection,
+            "WITH RECURSIVE n(i) AS (SELECT 61 UNION ALL SELECT i + 1 FROM n WHERE i < 110)
+             INSERT INTO t SELECT i, zeroblob(3000) FROM n",
+        );
+        run(&mut connection, "SELECT count(*), sum(b = zeroblob(3000)) FROM t")
+    });
+    assert_eq!(rows, [vec!["110", "110"]]);
+    let _ = volume.close();
 }
 
 #[test]

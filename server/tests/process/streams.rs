@@ -171,3 +171,39 @@ fn a_stream_is_served_from_any_connection() {
     assert_eq!(database.value("SELECT count(*) FROM t"), "0");
     server.stop();
 }
+
+/// Found by a reader: the second request's bytes were lent to the next receive, and lay unread until
+/// the connection timed out.
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    server.create("d");
+    let mut client = server.client();
+    let mut bytes = Vec::new();
+    for number in 1..=3 {
+        let body =
+            json!({"requests": [execute(&format!("SELECT {number}0 + 1")), {"type": "close"}]});
+        let body = body.to_string();
+        bytes.extend_from_slice(
+            format!(
+                "POST /db/d/v2/pipeline HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        );
+    }
+    client.send_raw(&bytes).unwrap();
+    for number in 1..=3 {
+        let answer = client.receive().unwrap();
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().contains(&format!("\"{number}1\"")), "{}", answer.text());
+    }
+    // The same with control calls.
+    let mut admin = server.admin();
+    let call = "GET /v1/namespaces/d HTTP/1.1\r\nhost: x\r\n\r\n";
+    admin.send_raw(call.repeat(2).as_bytes()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(admin.receive().unwrap().status, 200);
+    }
+}

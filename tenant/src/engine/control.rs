@@ -103,15 +103,20 @@ impl<J: Job> Engine<J> {
         assert_eq!(running.len(), outcomes.len());
         // First: SQLite's own words about it, in the outcomes, say less.
         if let Some(reason) = self.damage(self.catalogue_key) {
-            let text = format!(
-                "the catalogue is damaged (tenants/00/00/0.db): {reason}; restore the data folder \
-                 from a backup"
-            );
-            self.fail(Failure::Start(text));
+            self.fail_for_catalogue(&reason);
         }
         for ((asker, call), outcome) in running.into_iter().zip(outcomes) {
             self.catalogue_answered(asker, call, outcome);
         }
+    }
+
+    /// The catalogue is damaged: nothing can go on without it.
+    pub(super) fn fail_for_catalogue(&mut self, reason: &str) {
+        let text = format!(
+            "the catalogue is damaged (tenants/00/00/0.db): {reason}; restore the data folder from \
+             a backup"
+        );
+        self.fail(Failure::Start(text));
     }
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {

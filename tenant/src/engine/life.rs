@@ -306,8 +306,12 @@ impl<J: Job> Engine<J> {
         }
         let Some(row) = row else { return };
         let key = match self.names.get(row.name.as_str()) {
-            // A request asked for it just now: the catalogue's answer will open it.
-            Some(_) => return,
+            // A request asked for it just now: the catalogue's answer will open it. If that is a
+            // failure, the row is needed again.
+            Some(_) => {
+                self.recovered_rows.insert(id, row);
+                return;
+            }
             None => self.tenants.insert(Tenant::new(&row.name)),
         };
         self.names.insert(row.name.as_str().into(), key);
@@ -593,12 +597,14 @@ impl<J: Job> Engine<J> {
         let id = tenant.id;
         tenant.fenced = Some(reason.clone());
         tenant.ending = true;
+        if id == TenantId::CATALOGUE {
+            // Without it no database can be opened and no checkpoint settled.
+            return self.fail_for_catalogue(&reason);
+        }
         for (request, _) in std::mem::take(&mut tenant.waiting) {
             self.emit(Event::Refused(request, Refusal::Fenced(reason.clone())));
         }
-        if id != TenantId::CATALOGUE {
-            self.fence_in_catalogue(id, reason);
-        }
+        self.fence_in_catalogue(id, reason);
         self.go_on_closing(key);
     }
 
@@ -685,6 +691,9 @@ impl<J: Job> Engine<J> {
                 continue;
             }
             others += 1;
+            if self.stacks.taken() >= limits::FIBERS_MAX {
+                continue;
+            }
             let Some(tenant) = self.tenants.get_mut(key) else { continue };
             if tenant.volume.is_some() {
                 tenant.closing = true;

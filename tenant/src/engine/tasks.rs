@@ -174,19 +174,18 @@ fn is_storage_error(code: i32) -> bool {
 /// First what there is, while writers go on; then, with the writer lock held, what came since, so
 /// that the WAL can start anew: a tenant that never stops writing would fill it otherwise.
 fn try_checkpoint(pooled: &mut PooledConnection) -> Result<Checkpointed, i32> {
-    let (frames, written) = checkpoint_pass(pooled, CheckpointMode::Passive)?;
-    let mut cut = false;
-    if frames == written {
+    let (complete, mut covered) = checkpoint_pass(pooled, CheckpointMode::Passive)?;
+    if complete {
         match checkpoint_pass(pooled, CheckpointMode::Truncate) {
-            Ok(_) => cut = true,
+            Ok((_, all)) => covered = covered.max(all),
             // Readers hold the WAL, or the tenant is busy: the next writer will start it anew.
             Err(SQLITE_BUSY) => {}
             Err(code) => return Err(code),
         }
     }
     Ok(with_volume(|volume| Checkpointed {
-        complete: frames == written,
-        txid: volume.covered_txid(if cut { 0 } else { written }).unwrap_or(0),
+        complete,
+        txid: covered.unwrap_or(0),
         stamp: volume.main.stamp,
     }))
 }
@@ -204,8 +203,12 @@ fn touch_page_one(pooled: &mut PooledConnection) -> Result<(), SqliteError> {
     touched
 }
 
-/// One checkpoint by SQLite, between its begin and its end in the volume.
-fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Result<(u32, u32), i32> {
+/// One checkpoint by SQLite, between its begin and its end in the volume: whether it reached the end
+/// of the WAL, and the last transaction that is in the file now, if any that the log still keeps.
+fn checkpoint_pass(
+    pooled: &mut PooledConnection,
+    mode: CheckpointMode,
+) -> Result<(bool, Option<u64>), i32> {
     // SQLite checkpoints only what a connection has looked at.
     pooled.query_integer("PRAGMA user_version").map_err(|error| error.code)?;
     if with_volume(|volume| volume.has_pending_pages() && !volume.page_one_pending()) {
@@ -228,9 +231,12 @@ fn checkpoint_pass(pooled: &mut PooledConnection, mode: CheckpointMode) -> Resul
         vfs::abandon_checkpoint();
         if error.primary() == storage::sqlite::SQLITE_BUSY { error.primary() } else { error.code }
     })?;
+    // Frames are counted in the WAL as it is at this moment: nothing has run since SQLite's return. A
+    // WAL that was cut has none, and its commits are all in the file.
     let cut = mode == CheckpointMode::Truncate;
+    let covered = with_volume(|volume| volume.covered_txid(if cut { 0 } else { written }));
     vfs::end_checkpoint((!cut).then_some(written)).inspect_err(|_| vfs::abandon_checkpoint())?;
-    Ok((frames, written))
+    Ok((frames == written, covered))
 }
 
 impl<J: Job> Engine<J> {
