@@ -99,8 +99,7 @@ fn offset_of(offset: i64) -> Result<u64, c_int> {
 /// A sync of the WAL: before a commit, room in the log; before a checkpoint, durability (F8).
 fn sync_wal(connection: ConnectionId) -> Code {
     let committing = with_volume(|volume| {
-        // A checkpoint holds the writer lock too, and commits nothing.
-        let writes = volume.writer() == Some(connection) && volume.checkpoint.is_none();
+        let writes = volume.writer() == Some(connection);
         if writes { volume.committing_pages() } else { None }
     });
     let Some(pages) = committing else {
