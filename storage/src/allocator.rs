@@ -11,7 +11,6 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
@@ -31,36 +30,6 @@ struct Header {
     size_bytes: u64,
     account: u32,
     canary: u32,
-}
-
-thread_local! {
-    /// Fail the allocation that counts this down to zero (fault injection of tests and simulator).
-    static FAIL_AFTER: Cell<Option<u64>> = const { Cell::new(None) };
-}
-
-/// Let the `nth` allocation from now (from 0) on this thread fail once; `None` lets none fail.
-pub fn fail_after(nth: Option<u64>) {
-    FAIL_AFTER.set(nth);
-}
-
-/// Whether an injected failure is still waiting.
-#[must_use]
-pub fn failure_pending() -> bool {
-    FAIL_AFTER.get().is_some()
-}
-
-fn injected_failure() -> bool {
-    match FAIL_AFTER.get() {
-        None => false,
-        Some(0) => {
-            FAIL_AFTER.set(None);
-            true
-        }
-        Some(left) => {
-            FAIL_AFTER.set(Some(left - 1));
-            false
-        }
-    }
 }
 
 fn rounded(size: c_int) -> usize {
@@ -114,7 +83,7 @@ unsafe fn undress(memory: *mut c_void) -> (*mut u8, usize, AccountId) {
 }
 
 unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
-    if size <= 0 || injected_failure() {
+    if size <= 0 {
         return ptr::null_mut();
     }
     let account = fiber::account();
@@ -150,9 +119,6 @@ unsafe extern "C" fn resize(memory: *mut c_void, size: c_int) -> *mut c_void {
     // SAFETY: SQLite resizes what `malloc` or `resize` gave it.
     let (start, old_bytes, account) = unsafe { undress(memory) };
     let new_bytes = rounded(size);
-    if injected_failure() {
-        return ptr::null_mut();
-    }
     let (old_booked, new_booked) = (booked(old_bytes), booked(new_bytes));
     if new_booked > old_booked && !ledger::charge(account, Kind::Heap, new_booked - old_booked) {
         return ptr::null_mut();

@@ -50,7 +50,6 @@ impl AccountId {
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     held: [u64; KINDS],
-    heap_peak: u64,
     memory_limit: u64,
     refused: u64,
     open: bool,
@@ -130,7 +129,6 @@ pub fn charge(id: AccountId, kind: Kind, bytes: u64) -> bool {
             return false;
         }
         account.held[kind as usize] += bytes;
-        account.heap_peak = account.heap_peak.max(account.held[Kind::Heap as usize]);
         ledger.total[kind as usize] += bytes;
         true
     })
@@ -148,11 +146,6 @@ pub fn credit(id: AccountId, kind: Kind, bytes: u64) {
         account.held[kind as usize] -= bytes;
         ledger.total[kind as usize] -= bytes;
     });
-}
-
-/// Set the account's memory limit in bytes. What it holds above a smaller limit stays; it gets no more.
-pub fn set_memory_limit(id: AccountId, memory_limit: u64) {
-    LEDGER.with_borrow_mut(|ledger| ledger.accounts[id.0 as usize].memory_limit = memory_limit);
 }
 
 /// The account's memory limit in bytes.
@@ -174,12 +167,6 @@ pub fn held(id: AccountId) -> [u64; KINDS] {
         ledger.ensure_system();
         ledger.accounts[id.0 as usize].held
     })
-}
-
-/// Largest heap the account ever held, in bytes.
-#[must_use]
-pub fn heap_peak(id: AccountId) -> u64 {
-    LEDGER.with_borrow(|ledger| ledger.accounts[id.0 as usize].heap_peak)
 }
 
 /// How many allocations the limit refused.
