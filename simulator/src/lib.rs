@@ -20,7 +20,7 @@ pub mod world;
 
 pub use disk::{CrashMode, SimulatedDisk};
 pub use draws::{Draws, Span, Stream};
-pub use faults::{Faults, NamespaceModel};
+pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel};
 pub use io::{Doom, SimulatedIo};
 pub use network::{ClientSocket, Wake};
 pub use trace::{Checkpoint, Divergence, Kind, Trace};

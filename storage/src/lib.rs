@@ -14,6 +14,7 @@ pub mod limits;
 pub mod log;
 pub mod page;
 pub mod process;
+pub mod sometimes;
 pub mod sqlite;
 pub mod vfs;
 pub mod volume;

@@ -7,6 +7,7 @@ use super::operation::{Change, Event, Operation, Pending};
 use super::submit::DOOMED;
 use crate::disk::{CrashMode, InFlightWrite, LateWrite};
 use crate::draws::{Span, Stream};
+use crate::faults::FaultKind;
 use crate::limits::LATE_LANDING_MAX_NS;
 use crate::trace::Kind;
 
@@ -40,7 +41,8 @@ impl<W> SimulatedIo<W> {
     pub fn crash(&mut self, mode: CrashMode) {
         assert!(self.doomed_since.is_none(), "a world dies once");
         self.record(Kind::Crash, mode as u64, 0, 0, false);
-        self.kill_count += u64::from(mode == CrashMode::Kill);
+        let power = mode != CrashMode::Kill;
+        self.injected(if power { FaultKind::PowerLoss } else { FaultKind::Kill }, 0);
         let (mut pending, in_flight) = self.collect_in_flight(mode);
         let held = self.late_files.keys().copied().collect();
         let late = self.disk.crash(mode, in_flight, &held, &mut self.draws);
@@ -69,7 +71,6 @@ impl<W> SimulatedIo<W> {
         for ready in &mut self.ready {
             ready.fail(DOOMED);
         }
-        let power = mode != CrashMode::Kill;
         self.with_network(|network, around| network.crash(power, around));
     }
 

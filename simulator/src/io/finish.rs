@@ -12,6 +12,7 @@ use storage::io::{
 use super::SimulatedIo;
 use super::operation::{Change, Operation, Pending, Ready};
 use crate::draws::Stream;
+use crate::faults::FaultKind;
 use crate::trace::{Kind, hash_bytes};
 
 /// EIO, the same number on every Unix.
@@ -134,7 +135,7 @@ impl<W> SimulatedIo<W> {
     fn accept_now(&mut self, listener: ListenerId) -> Option<Acceptance> {
         let entity = u64::from(listener.0);
         let rate = self.faults.accept_error_per_million;
-        if !self.fault(Stream::AcceptFault, entity, rate) {
+        if !self.fault(FaultKind::AcceptError, Stream::AcceptFault, entity, rate) {
             return self.with_network(|network, around| network.accept(listener, around));
         }
         if self.draws.below(Stream::AcceptFault, entity, 2) == 0 {
@@ -200,16 +201,17 @@ impl<W> SimulatedIo<W> {
     }
 
     /// Whether a fault of this rate strikes now; if so, it stands in the trace.
-    fn fault(&mut self, stream: Stream, entity: u64, per_million: u64) -> bool {
+    fn fault(&mut self, kind: FaultKind, stream: Stream, entity: u64, per_million: u64) -> bool {
         let strikes = self.draws.chance(stream, entity, per_million);
         if strikes {
-            self.record(Kind::Fault, entity, stream as u64, 0, false);
+            self.injected(kind, entity);
         }
         strikes
     }
 
     fn check_space(&mut self, entity: u64) -> io::Result<()> {
-        if self.fault(Stream::SpaceFault, entity, self.faults.no_space_per_million) {
+        let rate = self.faults.no_space_per_million;
+        if self.fault(FaultKind::NoSpace, Stream::SpaceFault, entity, rate) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -253,7 +255,8 @@ impl<W> SimulatedIo<W> {
         let Place { file, offset } = place;
         self.disk.check_transfer(file, offset, buffer.len(), false)?;
         let entity = self.disk.entity(file);
-        if self.fault(Stream::ReadFault, entity, self.faults.read_error_per_million) {
+        let rate = self.faults.read_error_per_million;
+        if self.fault(FaultKind::ReadError, Stream::ReadFault, entity, rate) {
             return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
         }
         let limit = self.short_count(file, buffer.len());
@@ -275,7 +278,8 @@ impl<W> SimulatedIo<W> {
         self.disk.check_transfer(file, offset, bytes.len(), true)?;
         let entity = self.disk.entity(file);
         self.check_space(entity)?;
-        if self.fault(Stream::WriteFault, entity, self.faults.write_error_per_million) {
+        let rate = self.faults.write_error_per_million;
+        if self.fault(FaultKind::WriteError, Stream::WriteFault, entity, rate) {
             // It failed, and some of its sectors are written all the same.
             let sectors = bytes.len().div_ceil(self.faults.sector_bytes);
             let kept = self.draws.index(Stream::WriteFault, entity, sectors + 1);
@@ -301,15 +305,16 @@ impl<W> SimulatedIo<W> {
     }
 
     fn try_change(&mut self, change: &Change, entity: u64) -> io::Result<()> {
+        let rate = self.faults.sync_error_per_million;
         match change {
             Change::Sync { file, stamp } => {
-                if self.fault(Stream::SyncFault, entity, self.faults.sync_error_per_million) {
+                if self.fault(FaultKind::SyncKept, Stream::SyncFault, entity, rate) {
                     self.disk.fail_sync(*file, *stamp);
                     return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
                 }
             }
             Change::SyncDirectory { .. } => {
-                if self.fault(Stream::SyncFault, entity, self.faults.sync_error_per_million) {
+                if self.fault(FaultKind::SyncKept, Stream::SyncFault, entity, rate) {
                     return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
                 }
             }

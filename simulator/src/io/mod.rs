@@ -28,7 +28,7 @@ use storage::io::{Clock, Entropy, FileId, Instant, Io, ListenerId, SocketId, Wal
 
 use crate::disk::SimulatedDisk;
 use crate::draws::{Draws, Span, Stream};
-use crate::faults::Faults;
+use crate::faults::{FaultCounts, FaultKind, Faults};
 use crate::limits::{CALLBACKS_PER_RUN_MAX, DOOMED_EVENTS_MAX};
 use crate::network::{Network, Packet, Signal, Surroundings, Wake};
 use crate::trace::{Event as TraceEvent, Kind, Trace};
@@ -64,7 +64,7 @@ pub struct SimulatedIo<W> {
     /// How many operations were submitted when the world was doomed.
     doomed_since: Option<u64>,
     crash_plan: Option<CrashPlan>,
-    kill_count: u64,
+    fault_counts: FaultCounts,
 }
 
 impl<W> SimulatedIo<W> {
@@ -100,7 +100,7 @@ impl<W> SimulatedIo<W> {
             late_files: BTreeMap::new(),
             doomed_since: None,
             crash_plan: None,
-            kill_count: 0,
+            fault_counts: FaultCounts::default(),
         }
     }
 
@@ -164,10 +164,21 @@ impl<W> SimulatedIo<W> {
         self.queue.keys().next().map(|due| due.0)
     }
 
-    /// How many crashes only ended the process.
+    /// What struck so far, and how often.
     #[must_use]
-    pub fn kill_count(&self) -> u64 {
-        self.kill_count
+    pub fn fault_counts(&self) -> &FaultCounts {
+        &self.fault_counts
+    }
+
+    /// A request was served: what struck before is recovered from.
+    pub fn served(&mut self) {
+        self.fault_counts.served();
+    }
+
+    /// Something struck `entity`: count it, and let it stand in the trace.
+    pub fn injected(&mut self, kind: FaultKind, entity: u64) {
+        self.fault_counts.injected(kind);
+        self.record(Kind::Fault, entity, kind as u64, 0, false);
     }
 
     /// Sockets that the server has open.

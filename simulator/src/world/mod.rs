@@ -321,6 +321,7 @@ impl World {
             let Some(index) = index else { continue };
             let client = &mut self.clients[index];
             let before = client.socket();
+            let served = self.ground.counts.ok;
             let stale = match wake {
                 Wake::Timer(_) => false,
                 Wake::Connected(socket)
@@ -332,6 +333,9 @@ impl World {
                 continue;
             }
             client.wake(&mut self.io, &mut self.ground, wake)?;
+            if self.ground.counts.ok > served {
+                self.io.served();
+            }
             let after = client.socket();
             if before != after {
                 before.map(|socket| self.routes.remove(&socket));

@@ -7,6 +7,7 @@ use storage::io::Instant;
 use super::model::Violation;
 use super::options::Options;
 use super::{Totals, World};
+use crate::faults::FaultKind;
 use crate::trace::{Checkpoint, Divergence, Kind};
 
 /// How a world ended.
@@ -68,8 +69,9 @@ fn numbers(world: &World) -> String {
     let refused: u64 = counts.refused.values().sum();
     let trace = world.io.trace();
     let ends = trace.count(Kind::Crash).events;
-    let kills = world.io.kill_count();
-    let power_losses = ends - kills;
+    let faults = world.io.fault_counts();
+    let power_losses = faults.of(FaultKind::PowerLoss).injected;
+    let kills = ends - power_losses;
     let mut text = format!(
         "requests_ok={} requests_err={refused} requests_unknown={} acknowledged={} reads={} \
          commits={commits} checkpoints={checkpoints} gated={gated} fences={fences} \
@@ -79,6 +81,9 @@ fn numbers(world: &World) -> String {
     );
     for (code, count) in &counts.refused {
         let _ = write!(text, " {code}={count}");
+    }
+    for (kind, count) in faults.iter() {
+        let _ = write!(text, " {kind}={} {kind}-recovered={}", count.injected, count.recovered);
     }
     text
 }

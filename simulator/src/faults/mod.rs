@@ -3,6 +3,10 @@
 //! Rates are parts per million per operation, times are nanoseconds. [`Faults::calm`] has none at
 //! all, [`Faults::drawn`] latency and short counts, [`Faults::swarm`] draws each class on or off.
 
+mod kind;
+
+pub use kind::{FaultCount, FaultCounts, FaultKind};
+
 use std::fmt;
 
 use crate::draws::{Draws, PER_MILLION, Span, Stream};
