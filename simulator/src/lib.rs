@@ -18,9 +18,9 @@ pub mod network;
 pub mod trace;
 pub mod world;
 
-pub use disk::{CrashMode, SimulatedDisk};
+pub use disk::{CrashMode, Damage, Hit, Ledger, Rot, SimulatedDisk};
 pub use draws::{Draws, Span, Stream};
-pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel};
+pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel, SyncSemantics};
 pub use io::{Doom, OperationClass, PlannedFault, SimulatedIo};
 pub use network::{ClientSocket, Wake};
 pub use trace::{Checkpoint, Divergence, Kind, Trace};

@@ -20,6 +20,18 @@ pub enum NamespaceModel {
     Ext4,
 }
 
+/// What becomes of a file's pages when a sync of it fails; the three that CuttleFS (Rebello et al.,
+/// "Can applications recover from fsync failures?", USENIX ATC 2020) found in Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncSemantics {
+    /// The error is reported; pages count as clean and keep the new bytes (ext4, XFS).
+    Kept,
+    /// Success is reported, and the error at the next sync; pages as above (ext4, data journal).
+    Late,
+    /// The error is reported; pages go back to what the disk has (btrfs).
+    Reverted,
+}
+
 /// The options of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
@@ -43,8 +55,36 @@ pub struct Faults {
     pub write_error_per_million: u64,
     /// How often a sync fails; the pages count as clean afterwards and are not durable.
     pub sync_error_per_million: u64,
+    /// What a failed sync does.
+    pub sync_semantics: SyncSemantics,
     /// How often an operation that needs space is refused for the lack of it.
     pub no_space_per_million: u64,
+    /// How often an open fails with EMFILE, ENFILE or EACCES.
+    pub open_error_per_million: u64,
+    /// From when on everything that writes fails with EROFS; 0: never.
+    pub read_only_at_ns: u64,
+    /// How often a read gets another block, once.
+    pub misdirected_read_per_million: u64,
+    /// How often a block of a write lands elsewhere.
+    pub misdirected_write_per_million: u64,
+    /// How often a write succeeds and never reaches the medium.
+    pub lost_write_per_million: u64,
+    /// How often, per disk operation, a sector becomes unreadable until it is written.
+    pub latent_sector_per_million: u64,
+    /// How often, per disk operation, a block of a tenant's file rots.
+    pub rot_file_per_million: u64,
+    /// How often, per disk operation, a block of a log segment rots.
+    pub rot_log_per_million: u64,
+    /// How often, per disk operation, a block of the ring rots.
+    pub rot_ring_per_million: u64,
+    /// How often, per crash, one of the four above strikes, if its rate is not 0.
+    pub rot_at_crash_per_million: u64,
+    /// How often, per disk operation, a clean page leaves the page cache.
+    pub page_evicted_per_million: u64,
+    /// Most damages that stay: with more of them every tenant would end fenced.
+    pub damages_max: u64,
+    /// Let two faults strike one fact (`disk/atlas.rs`).
+    pub double_faults: bool,
     /// Mean of a packet's travel, drawn per connection from this range.
     pub network_latency_mean_ns: Span,
     /// How often a send or a receive is short.
@@ -84,7 +124,21 @@ impl Faults {
             read_error_per_million: 0,
             write_error_per_million: 0,
             sync_error_per_million: 0,
+            sync_semantics: SyncSemantics::Kept,
             no_space_per_million: 0,
+            open_error_per_million: 0,
+            read_only_at_ns: 0,
+            misdirected_read_per_million: 0,
+            misdirected_write_per_million: 0,
+            lost_write_per_million: 0,
+            latent_sector_per_million: 0,
+            rot_file_per_million: 0,
+            rot_log_per_million: 0,
+            rot_ring_per_million: 0,
+            rot_at_crash_per_million: 0,
+            page_evicted_per_million: 0,
+            damages_max: 0,
+            double_faults: false,
             network_latency_mean_ns: Span::new(200_000, 200_000),
             network_short_per_million: 0,
             tiny_segments_per_million: 0,
@@ -123,12 +177,18 @@ impl Faults {
         faults
     }
 
-    /// As [`Faults::drawn`], and each class of errors is on in half the seeds, at a drawn rate.
+    /// As [`Faults::drawn`], and each class of errors is on in half the seeds, at a drawn rate. In a
+    /// tenth of the seeds none is on at all, in a twentieth every one.
     #[must_use]
     pub fn swarm(seed: u64) -> Faults {
         let mut draws = Draws::new(seed);
+        let mood = draws.below(Stream::Options, 100, 20);
         let mut rate = |entity: u64, high: u64| {
-            let on = draws.below(Stream::Options, entity, 2);
+            let on = match (mood, draws.below(Stream::Options, entity, 2)) {
+                (0 | 1, _) => 0,
+                (2, _) => 1,
+                (_, on) => on,
+            };
             on * draws.logarithmic(Stream::Options, entity, Span::new(high / 100, high))
         };
         let mut faults = Faults::drawn(seed);
@@ -137,12 +197,79 @@ impl Faults {
         faults.sync_error_per_million = rate(103, 5_000);
         faults.no_space_per_million = rate(104, 10_000);
         faults.accept_error_per_million = rate(105, 20_000);
-        if draws.below(Stream::Options, 106, 4) == 0 {
+        faults.open_error_per_million = rate(110, 10_000);
+        faults.misdirected_read_per_million = rate(111, 1_000);
+        faults.misdirected_write_per_million = rate(112, 500);
+        faults.lost_write_per_million = rate(113, 500);
+        faults.latent_sector_per_million = rate(114, 1_000);
+        faults.rot_file_per_million = rate(115, 1_000);
+        faults.rot_log_per_million = rate(116, 1_000);
+        faults.rot_ring_per_million = rate(117, 1_000);
+        faults.rot_at_crash_per_million = rate(118, 500_000);
+        faults.page_evicted_per_million = rate(119, 50_000);
+        let spare = mood > 1;
+        faults.damages_max = draws.logarithmic(Stream::Options, 120, Span::new(1, 3));
+        faults.sync_semantics = [SyncSemantics::Kept, SyncSemantics::Late, SyncSemantics::Reverted]
+            [draws.index(Stream::Options, 121, 3)];
+        if draws.below(Stream::Options, 122, 16) == 0 && spare {
+            let span = Span::new(2_000_000_000, 100_000_000_000);
+            faults.read_only_at_ns = draws.logarithmic(Stream::Options, 123, span);
+        }
+        if spare && draws.below(Stream::Options, 106, 4) == 0 {
             let span = Span::new(16 << 20, 1 << 32);
             faults.disk_bytes_max = draws.logarithmic(Stream::Options, 107, span);
         }
         faults.assert_sound();
         faults
+    }
+
+    /// Whether an error or damage of the disk may cost a tenant, a request or a start.
+    #[must_use]
+    pub fn has_disk_errors(&self) -> bool {
+        let rates = [
+            self.read_error_per_million,
+            self.write_error_per_million,
+            self.sync_error_per_million,
+            self.open_error_per_million,
+            self.read_only_at_ns,
+            self.misdirected_read_per_million,
+        ];
+        self.has_damage() || rates.iter().any(|rate| *rate > 0)
+    }
+
+    /// Whether bytes on the disk may change behind the server's back.
+    #[must_use]
+    pub fn has_damage(&self) -> bool {
+        let rates = [
+            self.misdirected_write_per_million,
+            self.lost_write_per_million,
+            self.latent_sector_per_million,
+            self.rot_file_per_million,
+            self.rot_log_per_million,
+            self.rot_ring_per_million,
+        ];
+        self.damages_max > 0 && rates.iter().any(|rate| *rate > 0)
+    }
+
+    /// Let the disk work from now on; what is damaged stays so.
+    pub fn calm_disk(&mut self) {
+        self.disk_bytes_max = Faults::calm().disk_bytes_max;
+        self.disk_spike_per_million = 0;
+        self.read_error_per_million = 0;
+        self.write_error_per_million = 0;
+        self.sync_error_per_million = 0;
+        self.no_space_per_million = 0;
+        self.open_error_per_million = 0;
+        self.read_only_at_ns = 0;
+        self.misdirected_read_per_million = 0;
+        self.misdirected_write_per_million = 0;
+        self.lost_write_per_million = 0;
+        self.latent_sector_per_million = 0;
+        self.rot_file_per_million = 0;
+        self.rot_log_per_million = 0;
+        self.rot_ring_per_million = 0;
+        self.rot_at_crash_per_million = 0;
+        self.page_evicted_per_million = 0;
     }
 
     /// Assert that the numbers make sense together.
@@ -160,6 +287,16 @@ impl Faults {
             self.write_error_per_million,
             self.sync_error_per_million,
             self.no_space_per_million,
+            self.open_error_per_million,
+            self.misdirected_read_per_million,
+            self.misdirected_write_per_million,
+            self.lost_write_per_million,
+            self.latent_sector_per_million,
+            self.rot_file_per_million,
+            self.rot_log_per_million,
+            self.rot_ring_per_million,
+            self.rot_at_crash_per_million,
+            self.page_evicted_per_million,
             self.network_short_per_million,
             self.tiny_segments_per_million,
             self.accept_error_per_million,
@@ -176,7 +313,13 @@ impl fmt::Display for Faults {
             NamespaceModel::Posix => "posix",
             NamespaceModel::Ext4 => "ext4",
         };
+        let semantics = match self.sync_semantics {
+            SyncSemantics::Kept => "kept",
+            SyncSemantics::Late => "late",
+            SyncSemantics::Reverted => "reverted",
+        };
         write!(f, "sector_bytes={} namespace_model={model}", self.sector_bytes)?;
+        write!(f, " sync_semantics={semantics} double_faults={}", self.double_faults)?;
         for (name, value) in [
             ("disk_bytes_max", self.disk_bytes_max),
             ("disk_latency_mean_ns", self.disk_latency_mean_ns),
@@ -186,6 +329,18 @@ impl fmt::Display for Faults {
             ("write_error_per_million", self.write_error_per_million),
             ("sync_error_per_million", self.sync_error_per_million),
             ("no_space_per_million", self.no_space_per_million),
+            ("open_error_per_million", self.open_error_per_million),
+            ("read_only_at_ns", self.read_only_at_ns),
+            ("misdirected_read_per_million", self.misdirected_read_per_million),
+            ("misdirected_write_per_million", self.misdirected_write_per_million),
+            ("lost_write_per_million", self.lost_write_per_million),
+            ("latent_sector_per_million", self.latent_sector_per_million),
+            ("rot_file_per_million", self.rot_file_per_million),
+            ("rot_log_per_million", self.rot_log_per_million),
+            ("rot_ring_per_million", self.rot_ring_per_million),
+            ("rot_at_crash_per_million", self.rot_at_crash_per_million),
+            ("page_evicted_per_million", self.page_evicted_per_million),
+            ("damages_max", self.damages_max),
             ("network_short_per_million", self.network_short_per_million),
             ("tiny_segments_per_million", self.tiny_segments_per_million),
             ("accept_error_per_million", self.accept_error_per_million),

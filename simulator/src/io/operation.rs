@@ -1,7 +1,7 @@
 //! Operations of the server: from submit, through the event queue, to their callback.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use storage::io::{
     Accepted, Buffer, Callback, Done, FileId, ListenerId, OpenOptions, Opened, Received, Sent,
@@ -89,6 +89,17 @@ impl Change {
             Change::Sync { file, .. }
             | Change::Truncate { file, .. }
             | Change::Allocate { file, .. } => Some(*file),
+            _ => None,
+        }
+    }
+
+    /// The name that it works on; the old one of a rename.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Change::MakeDirectory { path }
+            | Change::SyncDirectory { path, .. }
+            | Change::Rename { from: path, .. }
+            | Change::Remove { path } => Some(path),
             _ => None,
         }
     }

@@ -28,14 +28,15 @@ pub use options::{Options, Profile};
 pub use report::Outcome;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 use server::{Exit, Server};
+use storage::TenantId;
 use storage::io::{Clock, Entropy, Instant, Io};
 use tenant::{Counters, Failure};
 
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
-use crate::faults::Faults;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::trace::{Checkpoint, Sink};
@@ -256,6 +257,8 @@ impl World {
             Exit::Failed(Failure::Start(_)) if errors || full => {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
+                // Without its catalogue a server cannot start: the operator brings it back.
+                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
             }
             Exit::Failed(failure) => {
                 return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
@@ -374,15 +377,10 @@ impl World {
         self.stop_at = None;
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
-        let calm = Faults::calm();
-        faults.disk_spike_per_million = 0;
-        faults.read_error_per_million = 0;
-        faults.write_error_per_million = 0;
-        faults.sync_error_per_million = 0;
-        faults.no_space_per_million = 0;
+        faults.calm_disk();
         faults.accept_error_per_million = 0;
-        faults.disk_bytes_max = calm.disk_bytes_max;
-        self.io.disk_mut().set_size(calm.disk_bytes_max);
+        let disk_bytes_max = faults.disk_bytes_max;
+        self.io.disk_mut().set_size(disk_bytes_max);
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.

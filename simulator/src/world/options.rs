@@ -150,11 +150,7 @@ impl Options {
     /// fenced, and nobody else.
     #[must_use]
     pub fn has_disk_errors(&self) -> bool {
-        let faults = &self.faults;
-        let errors = faults.read_error_per_million
-            + faults.write_error_per_million
-            + faults.sync_error_per_million;
-        errors > 0
+        self.faults.has_disk_errors()
     }
 
     /// Whether the disk may be full.
