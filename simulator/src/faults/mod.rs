@@ -194,17 +194,19 @@ impl Faults {
         let mut faults = Faults::drawn(seed);
         faults.read_error_per_million = rate(101, 10_000);
         faults.write_error_per_million = rate(102, 1_000);
-        faults.sync_error_per_million = rate(103, 5_000);
+        faults.sync_error_per_million = rate(103, 50_000);
         faults.no_space_per_million = rate(104, 10_000);
         faults.accept_error_per_million = rate(105, 20_000);
+        // A world is some thousand disk operations long: rates are over those of real disks, and
+        // `damages_max` keeps the damages few.
         faults.open_error_per_million = rate(110, 10_000);
-        faults.misdirected_read_per_million = rate(111, 1_000);
-        faults.misdirected_write_per_million = rate(112, 500);
-        faults.lost_write_per_million = rate(113, 500);
-        faults.latent_sector_per_million = rate(114, 1_000);
-        faults.rot_file_per_million = rate(115, 1_000);
-        faults.rot_log_per_million = rate(116, 1_000);
-        faults.rot_ring_per_million = rate(117, 1_000);
+        faults.misdirected_read_per_million = rate(111, 5_000);
+        faults.misdirected_write_per_million = rate(112, 20_000);
+        faults.lost_write_per_million = rate(113, 20_000);
+        faults.latent_sector_per_million = rate(114, 10_000);
+        faults.rot_file_per_million = rate(115, 10_000);
+        faults.rot_log_per_million = rate(116, 10_000);
+        faults.rot_ring_per_million = rate(117, 10_000);
         faults.rot_at_crash_per_million = rate(118, 500_000);
         faults.page_evicted_per_million = rate(119, 50_000);
         let spare = mood > 1;

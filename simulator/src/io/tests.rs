@@ -11,7 +11,7 @@ use storage::io::{
 use super::{Doom, OperationClass, PlannedFault, SimulatedIo};
 use crate::disk::CrashMode;
 use crate::draws::Stream;
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::network::{ClientSocket, Wake};
 use crate::trace::Kind;
 
@@ -225,7 +225,8 @@ fn every_drawn_world_echoes_everything() {
         assert_eq!(echo.errors, 0);
         assert_eq!(io.trace().count(Kind::Send).bytes, echo.echoed_bytes);
         assert_eq!(io.trace().count(Kind::Accept).events, 4);
-        assert_eq!(io.trace().count(Kind::Fault).events, 0);
+        let harmless = [FaultKind::DiskSpike, FaultKind::DiskShort];
+        assert!(io.fault_counts().iter().all(|(kind, _)| harmless.contains(&kind)));
     }
 }
 
