@@ -275,7 +275,9 @@ impl World {
             }
             Exit::Stopped => {}
             Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
-            Exit::Failed(Failure::Start(_)) if errors || full => {
+            Exit::Failed(Failure::Start(text))
+                if errors || full || self.ground.options.is_out_of_memory(&text) =>
+            {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
             }
