@@ -30,12 +30,13 @@ pub use report::Outcome;
 use std::collections::{BTreeMap, VecDeque};
 
 use server::{Exit, Server};
+use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Instant, Io};
 use tenant::{Counters, Failure};
 
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::trace::{Checkpoint, Sink};
@@ -94,6 +95,8 @@ struct World {
     refused_starts: u32,
     turns: u64,
     vm_steps: u64,
+    /// Those that are counted already.
+    failed_allocations: u64,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
@@ -106,9 +109,11 @@ pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> O
     let mut world = World::new(options);
     world.io.trace_mut().expect(expected);
     world.io.trace_mut().set_sink(sink);
+    world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
     world.tear_down();
+    allocator::fail_allocations(Failing::Never);
     report::outcome(&world, verdict, at)
 }
 
@@ -135,6 +140,7 @@ impl World {
             refused_starts: 0,
             turns: 0,
             vm_steps: 0,
+            failed_allocations: 0,
         }
     }
 
@@ -217,6 +223,8 @@ impl World {
         }
         let server = self.server.as_mut().expect("a server runs");
         server.turn(&mut self.io);
+        self.count_failed_allocations();
+        let server = self.server.as_mut().expect("a server runs");
         let vm_steps = server.engine().counters().vm_steps;
         let cost = (vm_steps - self.vm_steps) * self.ground.options.step_cost_ns;
         self.vm_steps = vm_steps;
@@ -239,6 +247,21 @@ impl World {
         self.look()
     }
 
+    /// Let allocations fail from now on as the faults say.
+    fn fail_allocations(&mut self) {
+        self.failed_allocations = 0;
+        let seed = self.ground.options.seed;
+        allocator::fail_allocations(self.io.faults_mut().allocations(seed));
+    }
+
+    fn count_failed_allocations(&mut self) {
+        let failed = allocator::failed_allocations();
+        for _ in self.failed_allocations..failed {
+            self.io.injected(FaultKind::AllocationFailure, 0);
+        }
+        self.failed_allocations = failed;
+    }
+
     fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
         let options = &self.ground.options;
         let errors = options.has_disk_errors();
@@ -252,7 +275,9 @@ impl World {
             }
             Exit::Stopped => {}
             Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
-            Exit::Failed(Failure::Start(_)) if errors || full => {
+            Exit::Failed(Failure::Start(text))
+                if errors || full || self.ground.options.is_out_of_memory(&text) =>
+            {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
             }
@@ -350,7 +375,7 @@ impl World {
             return Ok(());
         }
         storage::ledger::assert_closed();
-        let now = self.io.now();
+        let now = self.io.awake();
         for client in &self.clients {
             if let Some(pending) = client.oldest()
                 && now.since(pending.sent_at) > ANSWER_NS_MAX
@@ -373,15 +398,16 @@ impl World {
         self.stop_at = None;
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
+        faults.calm_network_clock_and_memory();
         let calm = Faults::calm();
         faults.disk_spike_per_million = 0;
         faults.read_error_per_million = 0;
         faults.write_error_per_million = 0;
         faults.sync_error_per_million = 0;
         faults.no_space_per_million = 0;
-        faults.accept_error_per_million = 0;
         faults.disk_bytes_max = calm.disk_bytes_max;
         self.io.disk_mut().set_size(calm.disk_bytes_max);
+        self.fail_allocations();
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.
