@@ -7,14 +7,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::client::{Client, SqlStream};
 use super::differences::Differences;
 use super::outcome::{Failure, Outcome, difference};
 use super::plain::Plain;
-use super::process::Server;
+use super::stream::{Course, Post, SqlStream};
 
 /// Statements of one request: their number and their bytes.
-const REQUEST_STATEMENTS_MAX: usize = 32;
+pub const REQUEST_STATEMENTS_MAX: usize = 32;
 const REQUEST_SQL_BYTES_MAX: usize = 512 * 1024;
 /// Failures of one script; what follows the first is often its consequence.
 const FAILURES_MAX: usize = 5;
@@ -95,21 +94,36 @@ pub fn split_sample(text: &str) -> Vec<String> {
     text.split("\n\n").map(str::trim).filter(|sql| !sql.is_empty()).map(str::to_owned).collect()
 }
 
-/// Run a script on both sides, the server's in a database of this name that is dropped afterwards.
-/// Gives what differs and is not on the list.
-pub fn compare(
-    server: &Server,
-    database: &str,
+/// Words of statements whose results depend on what the connection did before, or on when it read
+/// the statistics of the planner.
+const STATE_WORDS: [&str; 6] =
+    ["pragma", "changes(", "last_insert_rowid", "sqlite_stat", "analyze", "temp"];
+
+/// The answers would be the same if each statement outside of transactions had a connection of its
+/// own.
+fn keeps_no_state(statements: &[String]) -> bool {
+    let stateful = |sql: &String| {
+        let sql = sql.to_ascii_lowercase();
+        STATE_WORDS.iter().any(|word| sql.contains(word))
+    };
+    !statements.iter().any(stateful)
+}
+
+/// Run a script on both sides, the server's on a stream of its own. Gives what differs and is not
+/// on the list.
+pub fn compare<P: Post>(
+    stream: &mut SqlStream<P>,
     statements: &[String],
     differences: &Differences,
+    course: &mut impl Course<P>,
     tally: &Tally,
 ) -> Vec<String> {
-    let mut stream = SqlStream::new(server.address(), database);
     let plain = Plain::open();
+    let keeps_no_state = keeps_no_state(statements);
     let mut failures = Vec::new();
     let mut rest: &[String] = statements;
     while !rest.is_empty() && failures.len() < FAILURES_MAX {
-        let (part, after) = rest.split_at(part_of(rest));
+        let (part, after) = rest.split_at(part_of(rest, course.statements_max()));
         rest = after;
         let (run, skipped): (Vec<_>, Vec<_>) =
             part.iter().map(String::as_str).partition(|sql| !differences.skips(sql));
@@ -124,22 +138,17 @@ pub fn compare(
         for (sql, served) in run.iter().zip(&served) {
             failures.extend(compare_one(&plain, sql, served, differences, tally));
         }
+        course.between(stream, keeps_no_state && plain.is_autocommit());
     }
-    let mut admin = Client::new(server.admin_address());
-    let closed = stream.close().and_then(|()| {
-        match admin.request("DELETE", &format!("/v1/namespaces/{database}"), b"") {
-            Ok((200, _)) => Ok(()),
-            other => Err(format!("drop: {other:?}")),
-        }
-    });
     failures.truncate(FAILURES_MAX);
-    failures.extend(closed.err());
+    failures.extend(stream.close().err());
     failures
 }
 
-fn part_of(statements: &[String]) -> usize {
+fn part_of(statements: &[String], statements_max: usize) -> usize {
     let mut bytes = 0;
-    let fitting = statements.iter().take(REQUEST_STATEMENTS_MAX).take_while(|sql| {
+    let count_max = statements_max.clamp(1, REQUEST_STATEMENTS_MAX);
+    let fitting = statements.iter().take(count_max).take_while(|sql| {
         bytes += sql.len();
         bytes <= REQUEST_SQL_BYTES_MAX
     });
