@@ -21,6 +21,6 @@ pub mod world;
 pub use disk::{CrashMode, SimulatedDisk};
 pub use draws::{Draws, Span, Stream};
 pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel};
-pub use io::{Doom, SimulatedIo};
+pub use io::{Doom, OperationClass, PlannedFault, SimulatedIo};
 pub use network::{ClientSocket, Wake};
 pub use trace::{Checkpoint, Divergence, Kind, Trace};
