@@ -189,13 +189,13 @@ impl Log {
             Class::System => 0,
         };
         let available = self.free_bytes().saturating_sub(self.reserved).saturating_sub(kept);
-        if bytes > available {
+        if bytes > available || self.write_refused().is_some() {
             let capacity = usable_bytes(&self.options) - kept;
             return Err(LogFull {
                 used: capacity.saturating_sub(available),
                 capacity,
                 wanted: bytes,
-                disk_refused: self.slots.refused().is_some(),
+                disk_refused: self.disk_refused().is_some(),
             });
         }
         self.reserved += bytes;
@@ -244,14 +244,31 @@ impl Log {
         Some(from)
     }
 
-    /// Why the newest segment file could not be made, if so. The log works on in the files it has.
+    /// Why the disk refuses, if it does: it has no room for a write, or the newest segment file
+    /// could not be made. Without that file the log works on in those it has; a refused write waits
+    /// where it is, and what it holds does not become durable before [`Log::retry_disk`].
     #[must_use]
-    pub fn growth_refused(&self) -> Option<&str> {
-        self.slots.refused()
+    pub fn disk_refused(&self) -> Option<&str> {
+        self.write_refused().or(self.slots.refused())
     }
 
-    /// Try again to make the refused segment file. For a timer, about once a second.
-    pub fn retry_growth(&mut self) {
+    /// Why a batch or a header copy waits for room on the disk, if one does. Nothing of it is lost,
+    /// and nothing more can be reserved.
+    #[must_use]
+    pub fn write_refused(&self) -> Option<&str> {
+        let batch = self.flight.as_ref().and_then(|flight| flight.writing.refused());
+        let copy = self.copies.writing.as_ref().and_then(|(_, writing)| writing.refused());
+        batch.or(copy)
+    }
+
+    /// Try again what the disk refused. For a timer, about once a second.
+    pub fn retry_disk(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.writing.retry();
+        }
+        if let Some((_, writing)) = &mut self.copies.writing {
+            writing.retry();
+        }
         self.slots.retry();
         self.want_segments();
     }
@@ -464,7 +481,7 @@ impl Log {
     fn batch_written(&mut self, buffer: Buffer, result: std::io::Result<usize>) {
         let mut flight = self.flight.take().expect("a batch is in flight");
         match flight.writing.complete(buffer, result) {
-            Progress::More => self.flight = Some(flight),
+            Progress::More | Progress::Refused => self.flight = Some(flight),
             Progress::Failed(reason) => self.failed = Some(reason),
             Progress::Done(buffer) => {
                 assert_eq!(flight.sequence, self.durable.next());
@@ -484,7 +501,9 @@ impl Log {
     fn copy_written(&mut self, buffer: Buffer, result: std::io::Result<usize>) {
         let (redo_from, mut writing) = self.copies.writing.take().expect("a copy is in flight");
         match writing.complete(buffer, result) {
-            Progress::More => self.copies.writing = Some((redo_from, writing)),
+            Progress::More | Progress::Refused => {
+                self.copies.writing = Some((redo_from, writing));
+            }
             Progress::Failed(reason) => self.failed = Some(reason),
             Progress::Done(buffer) => {
                 self.copies.spare.push(buffer);

@@ -78,6 +78,10 @@ impl Scan {
                 self.writes.pop_front();
                 Ok(())
             }
+            Progress::Refused => {
+                let reason = writing.refused().unwrap_or_default().to_owned();
+                Err(RecoveryError::Io { file, reason })
+            }
             Progress::Failed(reason) => Err(RecoveryError::Io { file, reason }),
         }
     }
