@@ -99,7 +99,7 @@ fn the_sample_is_as_on_plain_sqlite() {
 #[test]
 fn the_recorded_scripts_are_as_on_plain_sqlite() {
     let Some(folder) = archive::unpack("sqlite-tcl-sql") else { return };
-    let scripts = archive::read_scripts(&folder, "sql", archive::every());
+    let scripts = archive::read_scripts(&folder, "sql", archive::every(), 0);
     let scripts = recorded::distinct(scripts);
     let server = Server::start();
     let differences = Differences::read();
@@ -116,7 +116,7 @@ fn the_recorded_scripts_are_as_on_plain_sqlite() {
 #[test]
 fn sqllogictest_scripts_give_the_results_in_them() {
     let Some(folder) = archive::unpack("slt-sample") else { return };
-    let scripts = archive::read_scripts(&folder, "test", archive::every());
+    let scripts = archive::read_scripts(&folder, "test", archive::every(), 0);
     let server = Server::start();
     let differences = Differences::read();
     let records = AtomicUsize::new(0);

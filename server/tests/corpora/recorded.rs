@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::differences::Differences;
@@ -94,19 +95,36 @@ pub fn split_sample(text: &str) -> Vec<String> {
     text.split("\n\n").map(str::trim).filter(|sql| !sql.is_empty()).map(str::to_owned).collect()
 }
 
-/// Words of statements whose results depend on what the connection did before, or on when it read
-/// the statistics of the planner.
-const STATE_WORDS: [&str; 6] =
-    ["pragma", "changes(", "last_insert_rowid", "sqlite_stat", "analyze", "temp"];
+/// Words of statements whose results depend on what their connection did before.
+const ASKING: [&str; 2] = ["changes(", "last_insert_rowid"];
 
-/// The answers would be the same if each statement outside of transactions had a connection of its
-/// own.
-fn keeps_no_state(statements: &[String]) -> bool {
-    let stateful = |sql: &String| {
-        let sql = sql.to_ascii_lowercase();
-        STATE_WORDS.iter().any(|word| sql.contains(word))
-    };
-    !statements.iter().any(stateful)
+/// Pragmas that set nothing, or something in the file.
+const HARMLESS_PRAGMAS: [&str; 8] = [
+    "_info",
+    "_xinfo",
+    "_list",
+    "_check",
+    "user_version",
+    "application_id",
+    "data_version",
+    "page_count",
+];
+
+/// The statement sets something that ends with its connection, or, with statistics of the planner,
+/// something that only the next connection notices.
+fn sets_state(sql: &str) -> bool {
+    let pragma = sql.contains("pragma") && !HARMLESS_PRAGMAS.iter().any(|word| sql.contains(word));
+    pragma || sql.contains("sqlite_stat")
+}
+
+/// The places between statements at which the answers to come would stay the same if the connection
+/// changed, as long as no transaction is open there: by the number of statements before them.
+fn places_without_state(statements: &[String]) -> Range<usize> {
+    let lower: Vec<String> = statements.iter().map(|sql| sql.to_ascii_lowercase()).collect();
+    let asks = |sql: &String| ASKING.iter().any(|word| sql.contains(word));
+    let from = lower.iter().rposition(asks).map_or(0, |index| index + 1);
+    let until = lower.iter().position(|sql| sets_state(sql)).unwrap_or(lower.len());
+    from..until + 1
 }
 
 /// Run a script on both sides, the server's on a stream of its own. Gives what differs and is not
@@ -119,7 +137,7 @@ pub fn compare<P: Post>(
     tally: &Tally,
 ) -> Vec<String> {
     let plain = Plain::open();
-    let keeps_no_state = keeps_no_state(statements);
+    let places = places_without_state(statements);
     let mut failures = Vec::new();
     let mut rest: &[String] = statements;
     while !rest.is_empty() && failures.len() < FAILURES_MAX {
@@ -138,7 +156,8 @@ pub fn compare<P: Post>(
         for (sql, served) in run.iter().zip(&served) {
             failures.extend(compare_one(&plain, sql, served, differences, tally));
         }
-        course.between(stream, keeps_no_state && plain.is_autocommit());
+        let place = statements.len() - rest.len();
+        course.between(stream, places.contains(&place) && plain.is_autocommit());
     }
     failures.truncate(FAILURES_MAX);
     failures.extend(stream.close().err());
@@ -197,5 +216,8 @@ fn splitting() {
     let script =
         b"-- Main database is 'x'\nSELECT ';\n--';; -- clock=12\nSELECT\n 2; -- clock=13\nSELECT 3";
     assert_eq!(split(script), ["SELECT ';\n--';", "SELECT\n 2"]);
+    let script = ["SELECT changes()", "SELECT 1", "PRAGMA foreign_keys=0", "SELECT 2"];
+    assert_eq!(places_without_state(&script.map(str::to_owned)), 1..3);
+    assert_eq!(places_without_state(&[script[0].to_owned(), script[1].to_owned()]), 1..3);
     assert_eq!(split_sample("-- a\nSELECT 1;\n\n\nSELECT\n2;\n"), ["SELECT 1;", "SELECT\n2;"]);
 }

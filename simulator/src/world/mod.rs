@@ -24,7 +24,7 @@ mod speech;
 mod workload;
 
 pub use model::Violation;
-pub use options::{Options, Profile};
+pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
 use std::collections::{BTreeMap, VecDeque};
