@@ -274,6 +274,10 @@ impl Machine {
 
     /// Send a request on a line, connecting it if need be. Its answer is [`Machine::hear`]'s.
     pub fn send(&mut self, number: usize, door: Door, request: &[u8]) {
+        // The server may have closed it for being idle.
+        if self.lines.get(&number).is_some_and(|line| line.over && line.heard.is_empty()) {
+            self.hang_up(number);
+        }
         if !self.lines.contains_key(&number) {
             let address = match door {
                 Door::Public => LISTEN,
