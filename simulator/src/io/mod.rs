@@ -17,11 +17,13 @@ mod clock;
 mod crash;
 mod finish;
 mod operation;
+mod plan;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 pub use crash::Doom;
+pub use plan::{OperationClass, PlannedFault};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -36,6 +38,13 @@ use crate::trace::{Event as TraceEvent, Kind, Trace};
 use clock::ClockFaults;
 use crash::CrashPlan;
 use operation::{Event, Pending, Ready};
+use plan::Plan;
+
+/// EIO, the same number on every Unix.
+const INPUT_OUTPUT_ERROR: i32 = 5;
+
+/// EMFILE, the same number on every Unix.
+const TOO_MANY_FILES: i32 = 24;
 
 /// When an event is due: by time, then by a drawn lot, then by age.
 type Due = (Instant, u64, u64);
@@ -67,6 +76,7 @@ pub struct SimulatedIo<W> {
     doomed_since: Option<u64>,
     crash_plan: Option<CrashPlan>,
     fault_counts: FaultCounts,
+    planned: Option<Plan>,
 }
 
 impl<W> SimulatedIo<W> {
@@ -104,6 +114,7 @@ impl<W> SimulatedIo<W> {
             doomed_since: None,
             crash_plan: None,
             fault_counts: FaultCounts::default(),
+            planned: None,
         }
     }
 

@@ -13,18 +13,18 @@
 //!
 //! Oracles read without faults and draw nothing.
 
-mod client;
-mod files;
-mod ground;
-mod model;
-mod names;
+pub(crate) mod client;
+pub(crate) mod files;
+pub(crate) mod ground;
+pub(crate) mod model;
+pub(crate) mod names;
 mod options;
 mod report;
-mod speech;
+pub(crate) mod speech;
 mod workload;
 
 pub use model::Violation;
-pub use options::{Options, Profile};
+pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
 use std::collections::{BTreeMap, VecDeque};
