@@ -15,6 +15,7 @@ pub mod faults;
 pub mod io;
 pub mod limits;
 pub mod network;
+pub mod settings;
 pub mod trace;
 pub mod world;
 
