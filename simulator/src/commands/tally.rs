@@ -46,9 +46,7 @@ impl Tally {
         self.twice += u64::from(arguments.iter().any(|argument| argument == "--twice"));
         self.events += report.events;
         self.simulated_ms += report.simulated_ms;
-        if report.wall_ms > 0 {
-            self.dilations.push(report.simulated_ms / report.wall_ms);
-        }
+        self.dilations.extend(report.simulated_ms.checked_div(report.wall_ms));
         for (name, count) in &report.counts {
             *self.counts.entry(name.clone()).or_default() += count;
         }
