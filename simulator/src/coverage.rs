@@ -92,7 +92,7 @@ pub const MARKS: &[Mark] = &[
     mark("a reply waits for a commit that is being sealed", 300),
     mark("a reply waits in the gate", 100),
     mark("a commit that cannot be logged is not told", 3000),
-    mark("a segment file cannot be made", 300),
+    mark("the disk refuses the log room", 3000),
     mark("a start removes what was dropped before", 300),
     mark("a start fences a tenant", 3000),
     mark("a crash interrupts a start", 100),

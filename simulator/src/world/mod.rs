@@ -271,8 +271,7 @@ impl World {
                 self.settle_leftovers()?;
             }
             Exit::Stopped => {}
-            // A full disk may refuse even a write into space that was reserved before.
-            Exit::Failed(Failure::Log(_)) if errors || full => self.totals.failed_exits += 1,
+            Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
             Exit::Failed(Failure::Start(_)) if errors || full => {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;

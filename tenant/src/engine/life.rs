@@ -396,6 +396,11 @@ impl<J: Job> Engine<J> {
                 volume.forget_commits(txid, stamp);
             }
         }
+        if key == self.catalogue_key
+            && let Some(log) = &mut self.log
+        {
+            log.set_catalogue_stamp(stamp);
+        }
         self.note_redo(key);
         self.trim_log();
         self.after_task(key);
@@ -728,7 +733,8 @@ impl<J: Job> Engine<J> {
             log.say_last_word();
         }
         self.pump_log();
-        let log_idle = self.log.as_ref().is_none_or(|log: &Log| log.requests_in_flight() == 0);
+        let idle = |log: &Log| log.requests_in_flight() == 0 && log.write_refused().is_none();
+        let log_idle = self.log.as_ref().is_none_or(idle);
         if log_idle && self.operations.is_empty() {
             for (_, file) in std::mem::take(&mut self.log_files) {
                 self.close_file(file);

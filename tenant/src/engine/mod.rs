@@ -122,7 +122,7 @@ enum Timer {
     CheckpointRetry(Key),
     ConnectionWait(Key),
     LogOpen,
-    LogGrowth,
+    LogDisk,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -206,8 +206,10 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
-    /// A timer will try again to make the log's next segment.
-    growth_retry: bool,
+    /// A timer will try again what the disk refused the log: a write, or its next segment.
+    disk_retry: bool,
+    /// Times that the disk refused the log since the stop began.
+    stop_retries: u32,
     checkpoints_running: usize,
     doomed: bool,
     counters: Counters,
@@ -252,7 +254,8 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
-            growth_retry: false,
+            disk_retry: false,
+            stop_retries: 0,
             checkpoints_running: 0,
             doomed: false,
             counters: Counters::default(),
@@ -474,10 +477,10 @@ impl<J: Job> Engine<J> {
             self.submit_log(request);
         }
         // Somebody may wait for a batch that has no segment, without asking for more space.
-        let refused = self.log.as_ref().is_some_and(|log| log.growth_refused().is_some());
-        if refused && !std::mem::replace(&mut self.growth_retry, true) {
-            sometimes!("a segment file cannot be made");
-            self.set_timer(limits::SECOND_NS, Timer::LogGrowth);
+        let refused = self.log.as_ref().is_some_and(|log| log.disk_refused().is_some());
+        if refused && !std::mem::replace(&mut self.disk_retry, true) {
+            sometimes!("the disk refuses the log room");
+            self.set_timer(limits::SECOND_NS, Timer::LogDisk);
         }
         let failed = self.log.as_ref().and_then(Log::failed).map(str::to_owned);
         if let Some(reason) = failed {
@@ -507,7 +510,7 @@ impl<J: Job> Engine<J> {
                 Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
                 Timer::ConnectionWait(task) => self.connection_wait_over(task),
                 Timer::LogOpen => self.retry_log_open(),
-                Timer::LogGrowth => self.retry_log_growth(),
+                Timer::LogDisk => self.retry_log_disk(),
             }
         }
     }

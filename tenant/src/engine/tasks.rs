@@ -14,7 +14,7 @@ use storage::volume::{ConnectionId, Volume};
 
 use super::context::{Ask, Job, JobContext, Reply};
 use super::disk::DiskOperation;
-use super::{Engine, Event, Phase, Refusal, RequestId, Timer, Unsealed};
+use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -623,12 +623,20 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    pub(super) fn retry_log_growth(&mut self) {
-        self.growth_retry = false;
-        if let Some(log) = &mut self.log
-            && log.growth_refused().is_some()
+    pub(super) fn retry_log_disk(&mut self) {
+        self.disk_retry = false;
+        let Some(log) = &mut self.log else { return };
+        if self.phase == Phase::Stopping
+            && let Some(reason) = log.write_refused()
         {
-            log.retry_growth();
+            self.stop_retries += 1;
+            if self.stop_retries > limits::STOP_RETRIES_MAX {
+                let text = format!("the disk has no room for the end of the log: {reason}");
+                return self.fail(Failure::Log(text));
+            }
+        }
+        if log.disk_refused().is_some() {
+            log.retry_disk();
         }
         self.retry_log_waiters();
     }
