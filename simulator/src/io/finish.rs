@@ -45,7 +45,8 @@ impl<W> SimulatedIo<W> {
             Operation::Open { path, options, done } => {
                 let result = self.open_now(&path, options);
                 let entity = result.as_ref().map_or(0, |opened| self.disk.entity(opened.0));
-                self.record(Kind::Open, entity, 0, 0, result.is_err());
+                let name = hash_bytes(path.as_os_str().as_encoded_bytes());
+                self.record(Kind::Open, entity, 0, name, result.is_err());
                 self.ready.push_back(Ready::Opened(token, done, Opened { result }));
             }
             Operation::Transfer { file, offset, mut buffer, write_hash, done } => {
@@ -297,7 +298,7 @@ impl<W> SimulatedIo<W> {
             }
             _ => 0,
         };
-        self.record(change.kind(), entity, length, 0, result.is_err());
+        self.record(change.kind(), entity, length, change.names_hash(), result.is_err());
         result
     }
 
