@@ -14,6 +14,7 @@ pub mod draws;
 pub mod faults;
 pub mod io;
 pub mod limits;
+pub mod monitor;
 pub mod network;
 pub mod trace;
 pub mod world;

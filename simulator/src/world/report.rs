@@ -79,6 +79,16 @@ fn numbers(world: &World) -> String {
          clean_stops={clean_stops} failed_exits={failed_exits} refused_starts={refused_starts}",
         counts.ok, counts.unknown, counts.acknowledged, counts.reads,
     );
+    let looked = world.io.monitor().looked();
+    let _ = write!(
+        text,
+        " batches={} pages_written={} pages_released={} marks_sent={} gates={}",
+        looked.batches,
+        looked.pages_written,
+        looked.pages_released,
+        looked.marks_sent,
+        looked.acknowledged,
+    );
     for (code, count) in &counts.refused {
         let _ = write!(text, " {code}={count}");
     }
