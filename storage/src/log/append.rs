@@ -4,7 +4,7 @@
 //! makes files. Leaves to the caller: carrying out requests, waiting, and what a tenant still needs
 //! (`set_redo_from`).
 
-use super::batch::{Filling, PagePosition};
+use super::batch::{Filling, PagePosition, Said};
 use super::limits::SLOT_BYTES;
 use super::prepare::{SlotState, Slots};
 use super::ring::{fill_copy, slot_index, slot_offset};
@@ -57,6 +57,8 @@ pub struct LogStart {
     pub previous: [u8; 32],
     /// What the last good header says.
     pub redo_from: Sequence,
+    /// Likewise.
+    pub catalogue_stamp: u64,
     pub segments: VecDeque<(u64, Sequence)>,
     pub slots: Vec<SlotState>,
 }
@@ -102,6 +104,7 @@ pub struct Log {
     flight: Option<Flight>,
     copies: Copies,
     previous: [u8; 32],
+    catalogue_stamp: u64,
     durable: Sequence,
     redo_wanted: Sequence,
     /// What the newest sealed header says.
@@ -140,6 +143,7 @@ impl Log {
                 behind: None,
             },
             previous: start.previous,
+            catalogue_stamp: start.catalogue_stamp,
             durable: Sequence(start.sequence.0 - 1),
             redo_wanted: start.redo_from,
             redo_sealed: start.redo_from,
@@ -407,6 +411,20 @@ impl Log {
         self.redo_wanted = self.redo_wanted.max(sequence);
     }
 
+    /// The catalogue's file holds its checkpoint with this stamp for sure. Each header says so from
+    /// now on, those that let go of the log's own copy included: an older file is then known as
+    /// such (F10).
+    pub fn set_catalogue_stamp(&mut self, stamp: u64) {
+        assert!(stamp >= self.catalogue_stamp);
+        self.catalogue_stamp = stamp;
+    }
+
+    /// The stamp that the catalogue's file must have at least.
+    #[must_use]
+    pub fn catalogue_stamp(&self) -> u64 {
+        self.catalogue_stamp
+    }
+
     /// Nothing more will be committed. From now on `flush` writes an empty batch also when that only
     /// moves `redo_from`, so that the next start has nothing to recover: after a clean stop what
     /// counts is in the tenants' files alone, and damage to one of them is found, not papered over
@@ -552,7 +570,9 @@ impl Log {
         let spare = self.spare.take().expect("a buffer is spare while nothing is in flight");
         let mut copy = self.copies.spare.pop().expect("two copies are enough");
         let sequence = self.filling.sequence;
-        let (buffer, header_bytes, hash) = self.filling.seal(redo_from, self.previous);
+        let (catalogue_stamp, previous) = (self.catalogue_stamp, self.previous);
+        let said = Said { redo_from, catalogue_stamp, previous };
+        let (buffer, header_bytes, hash) = self.filling.seal(said);
         fill_copy(&mut copy, &buffer[..header_bytes]);
         self.previous = hash;
         self.redo_sealed = redo_from;

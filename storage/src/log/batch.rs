@@ -26,6 +26,14 @@ pub struct Filling {
     header_blocks: usize,
 }
 
+/// What a header says of the log around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    pub redo_from: Sequence,
+    pub catalogue_stamp: u64,
+    pub previous: [u8; 32],
+}
+
 /// Which transaction a page belongs to, and where it stands in it.
 #[derive(Clone, Copy, Debug)]
 pub struct PagePosition {
@@ -138,11 +146,14 @@ impl Filling {
         self.header_blocks = wanted;
     }
 
-    /// Write the header in front of the images. Returns the bytes to write, the header's length
-    /// and its hash; `reset` must follow.
-    pub fn seal(&mut self, redo_from: Sequence, previous: [u8; 32]) -> (Buffer, usize, [u8; 32]) {
+    /// Write the header in front of the images, with what the log says in it: `sequence` and `place`
+    /// are the batch's own. Returns the bytes to write, the header's length and its hash; `reset`
+    /// must follow.
+    pub fn seal(&mut self, said: Said) -> (Buffer, usize, [u8; 32]) {
         let place = self.place.expect("a batch is sealed where it has a place");
-        let fields = HeaderFields { sequence: self.sequence, place, redo_from, previous };
+        let Said { redo_from, catalogue_stamp, previous } = said;
+        let sequence = self.sequence;
+        let fields = HeaderFields { sequence, place, redo_from, catalogue_stamp, previous };
         let mut buffer = self.buffer.take().expect("a filling batch has its buffer");
         let hash = encode(&fields, &self.records, &self.pages, &mut buffer);
         let blocks = self.header_blocks + self.pages.len();

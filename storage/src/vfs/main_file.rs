@@ -10,8 +10,12 @@ use super::Code;
 use super::extents::read_file;
 use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::FileId;
+use crate::log::PageLocation;
 use crate::page::{self, PAGE_BYTES};
 use crate::volume::PageSource;
+
+/// Reads of a page before it counts as damaged: the second tells a misdirected read from rot.
+const READS_MAX: usize = 2;
 
 /// Open the tenant's file if it has one and it is not open; check its age and length (F1, F10).
 pub(super) fn ensure_main_open() -> Code {
@@ -40,10 +44,17 @@ pub(super) fn ensure_main_open() -> Code {
 
 pub(super) fn check_age(file: FileId) -> Code {
     let mut bytes = [0; PAGE_BYTES];
-    let moved = read_file(file, 0, &mut bytes)?;
+    let mut stamp = None;
+    for _ in 0..READS_MAX {
+        let moved = read_file(file, 0, &mut bytes)?;
+        let whole = moved == PAGE_BYTES;
+        stamp = with_volume(|volume| page::verify_tail(volume.tenant(), 1, &bytes));
+        stamp = stamp.filter(|_| whole);
+        if stamp.is_some() {
+            break;
+        }
+    }
     with_volume(|volume| {
-        let stamp =
-            if moved == PAGE_BYTES { page::verify_tail(volume.tenant(), 1, &bytes) } else { None };
         match stamp {
             // A checkpoint that was cut short may have grown page 1 first; the log has the rest.
             Some(stamp) if stamp >= volume.main.stamp_min && volume.has_overlay() => Ok(()),
@@ -83,20 +94,32 @@ pub(super) fn read_page(page_number: u32, out: &mut [u8; PAGE_BYTES]) -> Result<
             out.fill(0);
             Ok(false)
         }
-        PageSource::Log(location) => match suspend(Wait::ReadLog(location)) {
-            Answer::Moved(buffer, moved) if moved == PAGE_BYTES => {
-                out.copy_from_slice(&buffer);
-                Ok(true)
-            }
-            Answer::Moved(..) => {
-                let text = format!("page {page_number} is damaged in the commit log");
-                with_volume(|volume| volume.set_damage(text));
-                Err(ffi::SQLITE_CORRUPT)
-            }
-            _ => Err(ffi::SQLITE_IOERR_READ),
-        },
+        PageSource::Log(location) => {
+            read_page_from_log(location, page_number, out)?;
+            Ok(true)
+        }
         PageSource::File => read_page_from_file(page_number, out),
     }
+}
+
+fn read_page_from_log(
+    location: PageLocation,
+    page_number: u32,
+    out: &mut [u8; PAGE_BYTES],
+) -> Code {
+    for _ in 0..READS_MAX {
+        match suspend(Wait::ReadLog(location)) {
+            Answer::Moved(buffer, moved) if moved == PAGE_BYTES => {
+                out.copy_from_slice(&buffer);
+                return Ok(());
+            }
+            Answer::Moved(..) => {}
+            _ => return Err(ffi::SQLITE_IOERR_READ),
+        }
+    }
+    let text = format!("page {page_number} is damaged in the commit log");
+    with_volume(|volume| volume.set_damage(text));
+    Err(ffi::SQLITE_CORRUPT)
 }
 
 pub(super) fn read_page_from_file(
@@ -104,8 +127,7 @@ pub(super) fn read_page_from_file(
     out: &mut [u8; PAGE_BYTES],
 ) -> Result<bool, c_int> {
     let offset = u64::from(page_number - 1) * PAGE_BYTES as u64;
-    // A second try tells a misdirected read from rot.
-    for _ in 0..2 {
+    for _ in 0..READS_MAX {
         let (file, pages) = with_volume(|volume| (volume.main.handle, volume.main.pages));
         let file = file.ok_or(ffi::SQLITE_IOERR_READ)?;
         if page_number > pages {

@@ -386,6 +386,11 @@ impl<J: Job> Engine<J> {
                 volume.forget_commits(txid, stamp);
             }
         }
+        if key == self.catalogue_key
+            && let Some(log) = &mut self.log
+        {
+            log.set_catalogue_stamp(stamp);
+        }
         self.note_redo(key);
         self.trim_log();
         self.after_task(key);

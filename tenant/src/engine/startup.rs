@@ -156,6 +156,7 @@ impl<J: Job> Engine<J> {
                         does not hold all of it: restore the data folder from a backup";
             return self.fail(Failure::Start(text.into()));
         }
+        let stamp = self.log.as_ref().map_or(0, Log::catalogue_stamp);
         let key = self.tenants.insert(Tenant::catalogue());
         self.catalogue_key = key;
         self.open_row(
@@ -167,7 +168,7 @@ impl<J: Job> Engine<J> {
                 reason: None,
                 created_s: 0,
                 file: exists,
-                stamp: 0,
+                stamp,
                 txid: 0,
             },
         );

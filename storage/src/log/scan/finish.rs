@@ -88,7 +88,8 @@ impl Scan {
 
     pub(super) fn hand_over(&mut self) {
         self.phase = Phase::Done;
-        let redo_from = self.last.as_ref().map_or(Sequence(1), |last| last.fields.redo_from);
+        let last = self.last.as_ref().map(|last| last.fields);
+        let redo_from = last.map_or(Sequence(1), |fields| fields.redo_from);
         let (tenants, damaged) = std::mem::take(&mut self.replay).finish(redo_from);
         let Cursor { sequence, place, previous } = self.cursor;
         let mut slots = self.files.clone();
@@ -101,6 +102,7 @@ impl Scan {
             place,
             previous: previous.unwrap_or_default(),
             redo_from,
+            catalogue_stamp: last.map_or(0, |fields| fields.catalogue_stamp),
             segments: std::mem::take(&mut self.segments),
             slots,
         };
