@@ -14,6 +14,7 @@ mod atlas;
 mod content;
 mod crash;
 mod damage;
+mod durable;
 mod file;
 mod inspect;
 mod ledger;
