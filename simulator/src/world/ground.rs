@@ -3,11 +3,15 @@
 //! Owns DUR-4's part about names and ERR-1: which refusals a client may see. A world without disk
 //! errors has no excuse for an I/O error, a fence or a failed call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use storage::io::Instant;
+
+use super::mix::{Mix, Moment, Popularity};
 use super::model::{Asked, Model, Violation, tenant_name};
 use super::options::Options;
 use super::speech::Refused;
+use crate::draws::Draws;
 
 /// Requests and their ends.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,9 @@ struct Name {
     changed_at: u64,
     /// An unanswered create or drop of this epoch may still come.
     murky: Option<u64>,
+    /// The tables are there, as far as anyone has heard.
+    ready: bool,
+    fenced: bool,
 }
 
 /// A name as it was when a request was sent.
@@ -64,10 +71,14 @@ pub struct Ground {
     pub counts: Counts,
     /// Operations that may still be begun.
     pub operations_left: u64,
+    /// How often each of the drawn tenants is asked.
+    pub popularity: Popularity,
+    /// Bulk loads begun.
+    pub bulk_loads: u64,
+    /// Fences that clients heard of since the last look, for the world to judge.
+    pub fences: Vec<(usize, NameSeen)>,
+    mix: Mix,
     names: Vec<Name>,
-    /// Tenants in which the table was missed.
-    pub bare: BTreeSet<usize>,
-    fenced: Vec<bool>,
 }
 
 impl Ground {
@@ -75,15 +86,48 @@ impl Ground {
     #[must_use]
     pub fn new(options: Options) -> Ground {
         let exists = (!options.create_on_first_use).then_some(false);
+        let Options { scenarios, weights, operations, tenants, .. } = options;
+        let mut draws = Draws::new(options.seed);
         Ground {
             model: Model::default(),
             counts: Counts::default(),
-            operations_left: options.operations,
-            names: vec![Name { exists, ..Name::default() }; options.tenants],
-            bare: BTreeSet::new(),
-            fenced: vec![false; options.tenants],
+            operations_left: operations,
+            popularity: Popularity::zipf(tenants, options.zipf_hundredths),
+            bulk_loads: 0,
+            fences: Vec::new(),
+            mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
+            names: vec![Name { exists, ..Name::default() }; tenants],
             options,
         }
+    }
+
+    /// What clients do at this moment.
+    pub fn moment(&mut self, now: Instant) -> Moment {
+        self.mix.now(now, self.operations_left)
+    }
+
+    /// All tenants that were ever named.
+    #[must_use]
+    pub fn tenants(&self) -> usize {
+        self.names.len()
+    }
+
+    /// A name that nobody has used.
+    pub fn new_tenant(&mut self) -> usize {
+        let exists = (!self.options.create_on_first_use).then_some(false);
+        self.names.push(Name { exists, ..Name::default() });
+        self.names.len() - 1
+    }
+
+    /// Whether the tables are there, as far as anyone has heard.
+    #[must_use]
+    pub fn is_ready(&self, tenant: usize) -> bool {
+        self.names[tenant].ready
+    }
+
+    /// Someone has heard whether the tables are there.
+    pub fn set_ready(&mut self, tenant: usize, ready: bool) {
+        self.names[tenant].ready = ready;
     }
 
     // ---- names ----
@@ -152,12 +196,12 @@ impl Ground {
     /// Whether a tenant was seen fenced.
     #[must_use]
     pub fn is_fenced(&self, tenant: usize) -> bool {
-        self.fenced[tenant]
+        self.names[tenant].fenced
     }
 
     /// The damaged tenant was dropped.
     pub fn unfence(&mut self, tenant: usize) {
-        self.fenced[tenant] = false;
+        self.names[tenant].fenced = false;
     }
 
     // ---- refusals ----
@@ -168,13 +212,11 @@ impl Ground {
     /// ERR-1 or COR-1 if nothing in this world excuses it.
     pub fn judge_refusal(&mut self, tenant: usize, refused: &Refused) -> Result<(), Violation> {
         *self.counts.refused.entry(refused.code.clone()).or_default() += 1;
-        let (errors, full) = (self.options.has_disk_errors(), self.options.has_full_disk());
+        let options = &self.options;
+        let (errors, full) = (options.has_disk_errors(), options.has_full_disk());
         let excused = match refused.code.as_str() {
-            // Load, limits and timeouts; sessions that a restart or their age ended.
+            // Load and timeouts; sessions that a restart or their age ended.
             "SQLITE_BUSY"
-            | "SQLITE_FULL"
-            | "SQLITE_NOMEM"
-            | "SQLITE_INTERRUPT"
             | "TRANSACTION_TIMEOUT"
             | "STREAM_EXPIRED"
             | "BATON_INVALID"
@@ -184,24 +226,29 @@ impl Ground {
             | "UNAVAILABLE"
             | "DATABASE_UNAVAILABLE"
             | "RESPONSE_TOO_LARGE"
-            | "DATABASE_NOT_FOUND"
             | "DATABASE_EXISTS" => true,
+            "SQLITE_FULL" => full || options.has_small_log(),
+            "SQLITE_NOMEM" => options.has_small_memory(),
+            "SQLITE_INTERRUPT" => options.has_slow_statements(),
+            "DATABASE_NOT_FOUND" => {
+                self.names[tenant].ready = false;
+                true
+            }
             "SQLITE_IOERR" => errors,
             "INTERNAL" => errors || full,
             "DATABASE_DAMAGED" => {
-                self.fenced[tenant] = true;
+                self.names[tenant].fenced = true;
+                self.fences.push((tenant, self.name(tenant)));
                 if !errors {
                     return Err(Violation::new("COR-1", describe(tenant, refused)));
                 }
                 true
             }
-            _ => {
-                let bare = refused.is_no_table();
-                if bare {
-                    self.bare.insert(tenant);
-                }
-                bare
+            _ if refused.is_no_table() => {
+                self.names[tenant].ready = false;
+                true
             }
+            _ => false,
         };
         if excused {
             return Ok(());

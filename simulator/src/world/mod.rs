@@ -7,8 +7,8 @@
 //! is stopped, and its files are read by plain SQLite (FMT-1).
 //!
 //! - `options`: what the seed says of sizes and rates.
-//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
-//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
+//! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
@@ -16,10 +16,13 @@
 mod client;
 mod files;
 mod ground;
+mod journal;
+mod mix;
 mod model;
 mod names;
 mod options;
 mod report;
+mod session;
 mod speech;
 mod workload;
 

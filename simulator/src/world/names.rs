@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::client::{AdminCall, Pending};
 use super::ground::{Ground, NameSeen};
-use super::model::{EraserId, Violation, tenant_name};
+use super::model::{DropId, Violation, tenant_name};
 use super::speech::{self, Refused};
 use crate::client::Response;
 
@@ -16,7 +16,7 @@ pub fn hear(
     ground: &mut Ground,
     pending: &Pending,
     call: AdminCall,
-    eraser: Option<EraserId>,
+    drop: Option<DropId>,
     response: &Response,
 ) -> Result<(), Violation> {
     let (tenant, seen, asked) = (pending.tenant, pending.name, pending.asked);
@@ -35,8 +35,8 @@ pub fn hear(
             ground.name_told(tenant, asked, Some(true));
         }
         (AdminCall::Drop(_), answer) => {
-            let eraser = eraser.expect("a drop erases");
-            return hear_drop(ground, pending, eraser, answer);
+            let drop = drop.expect("a drop has a number");
+            return hear_drop(ground, pending, drop, answer);
         }
         (AdminCall::Create(_), Err(_)) => ground.name_told(tenant, asked, seen.exists),
         (AdminCall::Show(_), Ok(_)) => ground.check_name(tenant, seen, true)?,
@@ -67,19 +67,20 @@ fn count<T>(
 fn hear_drop<T>(
     ground: &mut Ground,
     pending: &Pending,
-    eraser: EraserId,
+    drop: DropId,
     answer: &Result<T, Refused>,
 ) -> Result<(), Violation> {
     let (tenant, seen, asked) = (pending.tenant, pending.name, pending.asked);
     match answer {
         Ok(_) => {
             Ground::check_change(tenant, seen, true)?;
-            ground.model.erased(eraser);
+            ground.model.dropped(drop);
             ground.name_told(tenant, asked, Some(false));
             ground.unfence(tenant);
+            ground.set_ready(tenant, false);
         }
         Err(refused) => {
-            ground.model.erase_refused(eraser);
+            ground.model.drop_refused(drop);
             if refused.status == 404 {
                 Ground::check_change(tenant, seen, false)?;
                 ground.name_told(tenant, asked, Some(false));
@@ -100,7 +101,7 @@ fn check_list(
     let rows = body["namespaces"].as_array();
     let rows = rows.ok_or_else(|| Violation::new("HTTP-1", "a list without namespaces"))?;
     let listed: BTreeSet<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
-    for tenant in 0..ground.options.tenants {
+    for tenant in 0..ground.tenants() {
         let seen: NameSeen = ground.name(tenant);
         // Nothing is known of other names at the time of asking, so only settled ones are judged.
         if seen.settled_before(pending.asked) {
