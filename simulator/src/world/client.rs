@@ -10,7 +10,6 @@ use storage::io::{Clock, Instant};
 
 use super::ground::{Ground, NameSeen};
 use super::journal::Change;
-use super::mix::Kind;
 use super::model::{Asked, DropId, TransactionId, Violation};
 use super::options::{ADMIN, LISTEN};
 use super::session::{Session, Stage};

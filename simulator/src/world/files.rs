@@ -73,7 +73,8 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
     for (tenant, found) in contents.iter_mut().enumerate() {
         let name = tenant_name(tenant);
         let row = by_name.get(name.as_str());
-        ground.check_name(tenant, ground.name(tenant), row.is_some())?;
+        let seen = ground.name(tenant);
+        ground.check_name(tenant, seen, row.is_some())?;
         let Some(row) = row else { continue };
         *found = judge_tenant(disk, ground, &copies, row)?;
     }

@@ -36,7 +36,9 @@ struct Name {
     version: u64,
     /// When that was, on the model's count.
     changed_at: u64,
-    /// An unanswered create or drop of this epoch may still come.
+    /// Creates and drops without an answer.
+    in_flight: u32,
+    /// A create or drop of this epoch, whose answer is lost, may still come.
     murky: Option<u64>,
     /// The tables are there, as far as anyone has heard.
     ready: bool,
@@ -50,6 +52,8 @@ pub struct NameSeen {
     pub exists: Option<bool>,
     version: u64,
     changed_at: u64,
+    /// Nothing was under way that could change it.
+    alone: bool,
 }
 
 impl NameSeen {
@@ -135,24 +139,32 @@ impl Ground {
     /// What is known of a name now.
     #[must_use]
     pub fn name(&self, tenant: usize) -> NameSeen {
-        let name = self.names[tenant];
-        NameSeen { exists: name.exists, version: name.version, changed_at: name.changed_at }
+        let Name { exists, version, changed_at, in_flight, murky, .. } = self.names[tenant];
+        let alone = in_flight == 0 && murky.is_none_or(|epoch| epoch < self.model.epoch);
+        NameSeen { exists, version, changed_at, alone }
     }
 
     /// A create or drop is sent.
     pub fn name_asked(&mut self, tenant: usize) {
         let name = self.change(tenant);
         name.exists = None;
+        name.in_flight += 1;
     }
 
-    /// It was answered, or something else told whether the name exists.
-    pub fn name_told(&mut self, tenant: usize, asked: Asked, exists: Option<bool>) {
+    /// It was answered: so the name existed, or not, if nothing else was under way.
+    pub fn name_told(&mut self, tenant: usize, seen: NameSeen, exists: Option<bool>) {
         let by_use = self.options.create_on_first_use;
+        let steady = self.is_own_change(tenant, seen);
         let name = self.change(tenant);
-        let murky = name.murky.is_some_and(|epoch| epoch >= asked.epoch);
+        name.in_flight -= 1;
         // A first use may create the name again at any moment.
         let exists = exists.filter(|exists| *exists || !by_use);
-        name.exists = exists.filter(|_| !murky);
+        name.exists = exists.filter(|_| steady && seen.alone);
+    }
+
+    /// Whether the name moved only because a change was asked for at `seen`.
+    fn is_own_change(&self, tenant: usize, seen: NameSeen) -> bool {
+        self.names[tenant].version == seen.version + 1
     }
 
     fn change(&mut self, tenant: usize) -> &mut Name {
@@ -167,17 +179,30 @@ impl Ground {
     pub fn name_lost(&mut self, tenant: usize, asked: Asked) {
         let name = self.change(tenant);
         name.exists = None;
-        name.murky = Some(asked.epoch);
+        name.in_flight -= 1;
+        name.murky = name.murky.max(Some(asked.epoch));
     }
 
-    /// DUR-4: a request found the name, or not, and that can be.
+    /// DUR-4: a request found the name, or not, and that can be. If nothing changed it meanwhile,
+    /// then this is known from now on.
     ///
     /// # Errors
     /// If it cannot.
-    pub fn check_name(&self, tenant: usize, seen: NameSeen, there: bool) -> Result<(), Violation> {
-        let steady = self.names[tenant].version == seen.version;
+    pub fn check_name(
+        &mut self,
+        tenant: usize,
+        seen: NameSeen,
+        there: bool,
+    ) -> Result<(), Violation> {
+        let by_use = self.options.create_on_first_use;
+        let name = &mut self.names[tenant];
+        let steady = name.version == seen.version;
         match seen.exists {
             Some(exists) if steady && exists != there => Err(misnamed(tenant, exists, there)),
+            None if steady && seen.alone && (there || !by_use) => {
+                name.exists = Some(there);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -186,9 +211,16 @@ impl Ground {
     ///
     /// # Errors
     /// If it cannot be.
-    pub fn check_change(tenant: usize, seen: NameSeen, there: bool) -> Result<(), Violation> {
+    pub fn check_change(
+        &self,
+        tenant: usize,
+        seen: NameSeen,
+        there: bool,
+    ) -> Result<(), Violation> {
         match seen.exists {
-            Some(exists) if exists != there => Err(misnamed(tenant, exists, there)),
+            Some(exists) if exists != there && self.is_own_change(tenant, seen) => {
+                Err(misnamed(tenant, exists, there))
+            }
             _ => Ok(()),
         }
     }

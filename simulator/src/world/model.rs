@@ -16,8 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Change, Found, Journal, State};
-pub use super::journal::{Shape, Transfer};
+use super::journal::{Change, Found, Journal, Shape, State};
 
 /// What a violated property is called, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,13 +218,6 @@ impl Model {
         let first = self.next_row + 1;
         self.next_row += rows;
         Shape { first, rows, pad_words }
-    }
-
-    /// What it changes, if that was not known when it began.
-    pub fn set_change(&mut self, id: TransactionId, change: Change) {
-        let transaction = self.transaction(id);
-        assert_eq!(transaction.outcome, Outcome::Open, "what is asked for stays");
-        transaction.change = change;
     }
 
     /// Its commit is sent.

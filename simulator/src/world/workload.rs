@@ -133,6 +133,9 @@ impl Client {
             None => self.begin_visit(sim, ground, moment),
         };
         self.visit = (visit.left > 1).then_some(Visit { left: visit.left - 1, ..visit });
+        if self.plan.is_empty() && !matches!(visit.kind, Kind::ControlPlane | Kind::Context) {
+            self.plan_setup(sim, ground, visit.tenant);
+        }
         if let Some(task) = self.plan.pop_front() {
             return vec![self.task(sim, ground, task)];
         }
@@ -162,6 +165,7 @@ impl Client {
         let mut requests = vec![self.choose(sim, ground, visit.kind, tenant)];
         for _ in 1..count {
             let tenant = self.draw_tenant(sim, ground, moment);
+            let tenant = if ground.is_ready(tenant) { tenant } else { visit.tenant };
             requests.push(self.choose(sim, ground, visit.kind, tenant));
         }
         requests
@@ -176,14 +180,18 @@ impl Client {
             self.plan_context(sim, tenant);
             return Visit { kind, tenant, left: self.plan.len() as u64 };
         }
-        let tenant = self.draw_tenant(sim, ground, moment);
-        if !ground.is_ready(tenant) && self.draw(sim, 8) != 0 {
-            if ground.name(tenant).exists != Some(true) && !ground.options.create_on_first_use {
-                self.plan.push_back(Task::Create(tenant));
-            }
-            self.plan.push_back(Task::Setup(tenant));
+        Visit { kind, tenant: self.draw_tenant(sim, ground, moment), left }
+    }
+
+    /// Make the database and its tables first, if nobody has heard of them.
+    fn plan_setup(&mut self, sim: &mut Sim, ground: &Ground, tenant: usize) {
+        if ground.is_ready(tenant) || self.draw(sim, 8) == 0 {
+            return;
         }
-        Visit { kind, tenant, left }
+        if ground.name(tenant).exists != Some(true) && !ground.options.create_on_first_use {
+            self.plan.push_back(Task::Create(tenant));
+        }
+        self.plan.push_back(Task::Setup(tenant));
     }
 
     /// A short-lived database: 5 to 50 statements, then nothing is left of it.
