@@ -13,6 +13,9 @@ use super::options::Options;
 use super::speech::Refused;
 use crate::draws::Draws;
 
+/// Databases that the probe asks, at most.
+const PROBED_MAX: usize = 40;
+
 /// Requests and their ends.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
@@ -116,6 +119,12 @@ impl Ground {
         self.names.len()
     }
 
+    /// Those that the probe asks, evenly spread: each costs some milliseconds here.
+    pub fn probed(&self) -> impl Iterator<Item = usize> + use<> {
+        let step = self.names.len().div_ceil(PROBED_MAX);
+        (0..self.names.len()).step_by(step)
+    }
+
     /// A name that nobody has used.
     pub fn new_tenant(&mut self) -> usize {
         let exists = (!self.options.create_on_first_use).then_some(false);
@@ -195,12 +204,14 @@ impl Ground {
         there: bool,
     ) -> Result<(), Violation> {
         let by_use = self.options.create_on_first_use;
+        let now = self.model.ask().at;
         let name = &mut self.names[tenant];
         let steady = name.version == seen.version;
         match seen.exists {
             Some(exists) if steady && exists != there => Err(misnamed(tenant, exists, there)),
             None if steady && seen.alone && (there || !by_use) => {
                 name.exists = Some(there);
+                name.changed_at = now;
                 Ok(())
             }
             _ => Ok(()),

@@ -207,7 +207,8 @@ impl Model {
         let id = TransactionId(self.next_transaction);
         self.next_transaction += 1;
         let (sent, outcome) = (Asked { at: 0, epoch: self.epoch }, Outcome::Open);
-        let transaction = Transaction { tenant, change, sent, outcome, place: None, affected: None };
+        let transaction =
+            Transaction { tenant, change, sent, outcome, place: None, affected: None };
         self.transactions.insert(id, transaction);
         id
     }
@@ -498,9 +499,9 @@ impl Model {
     ) -> Result<(), Violation> {
         let known = self.tenants.get(&tenant).and_then(|it| it.incarnations.get(&incarnation));
         let Some(known) = known else { return Ok(()) };
-        let mut ended = known.journal.backwards().filter(|(_, id)| {
-            matches!(self.transactions[id].outcome, Outcome::Done(at) if at < asked.at)
-        });
+        let mut ended = known.journal.backwards().filter(
+            |(_, id)| matches!(self.transactions[id].outcome, Outcome::Done(at) if at < asked.at),
+        );
         match ended.next() {
             Some((n, id)) if n > last => {
                 let name = self.name(id);

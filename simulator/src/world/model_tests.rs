@@ -28,7 +28,11 @@ fn shown(model: &Model, ids: &[TransactionId]) -> Snapshot {
     let tenant = |id: &TransactionId| model.transactions[id].tenant;
     Snapshot {
         journal: (0..).zip(ids.iter().map(|id| mark(tenant(id), *id))).collect(),
-        marks: state.rows.iter().map(|(id, found)| (mark(tenant(id), *id), found.clone())).collect(),
+        marks: state
+            .rows
+            .iter()
+            .map(|(id, found)| (mark(tenant(id), *id), found.clone()))
+            .collect(),
         balances: state.balances.to_vec(),
         extra_table: state.extras.table.map(|id| id.0),
         extra_index: state.extras.index,

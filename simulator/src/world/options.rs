@@ -166,9 +166,8 @@ impl Options {
     /// # Errors
     /// If it is none, or there is no such option.
     pub fn change(&mut self, assignment: &str) -> Result<(), String> {
-        let (name, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| format!("{assignment:?} is no name=value"))?;
+        let (name, value) =
+            assignment.split_once('=').ok_or_else(|| format!("{assignment:?} is no name=value"))?;
         self.set(name, value)?;
         let prefix = format!("{name}=");
         self.changed.retain(|changed| !changed.starts_with(&prefix));

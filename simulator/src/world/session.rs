@@ -285,12 +285,7 @@ fn set_statement(work: &Work, target: bool) -> Value {
 
 impl Session {
     /// A statement of it went well.
-    fn hear(
-        &mut self,
-        ground: &mut Ground,
-        stage: Stage,
-        result: &Value,
-    ) -> Result<(), Violation> {
+    fn hear(&mut self, ground: &mut Ground, stage: Stage, result: &Value) -> Result<(), Violation> {
         let strange = || Violation::new("HTTP-1", format!("a result of another shape: {result}"));
         match stage {
             Stage::Begin | Stage::Commit | Stage::End => {}

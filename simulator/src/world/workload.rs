@@ -354,13 +354,7 @@ impl Client {
     }
 
     /// Inserts of a shape in several statements.
-    fn inserts(
-        &self,
-        sim: &mut Sim,
-        tenant: usize,
-        id: TransactionId,
-        shape: Shape,
-    ) -> Vec<Value> {
+    fn inserts(&self, sim: &mut Sim, tenant: usize, id: TransactionId, shape: Shape) -> Vec<Value> {
         let mut statements = Vec::new();
         let mut from = 0;
         while from < shape.rows {
@@ -372,13 +366,7 @@ impl Client {
     }
 
     /// A transaction of several statements in one batch; one in eight rolls back.
-    fn batch(
-        &self,
-        sim: &mut Sim,
-        ground: &mut Ground,
-        tenant: usize,
-        by_cursor: bool,
-    ) -> Request {
+    fn batch(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize, by_cursor: bool) -> Request {
         let change = match self.draw_change(sim, ground, tenant) {
             Change::Insert(_) => {
                 let rows_max = ground.options.rows_max;
@@ -483,13 +471,7 @@ impl Client {
 
     // ---- reads ----
 
-    fn read(
-        &self,
-        sim: &mut Sim,
-        ground: &mut Ground,
-        tenant: usize,
-        form: ReadForm,
-    ) -> Request {
+    fn read(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize, form: ReadForm) -> Request {
         let known = ground.model.known(tenant).saturating_sub(KNOWN_READ_AGAIN);
         let from = if self.draw(sim, 4) == 0 { 0 } else { known };
         let statement = form.statement(from);
