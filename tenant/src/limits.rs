@@ -44,6 +44,10 @@ pub const WRITER_WAIT_NS: u64 = 15 * SECOND_NS;
 /// How long a commit waits for space in the log before it is refused.
 pub const LOG_WAIT_NS: u64 = 5 * SECOND_NS;
 
+/// Tries, a second apart, to write the end of the log to a full disk when the server stops: as long
+/// as the server waits for its clients then.
+pub const STOP_RETRIES_MAX: u32 = 10;
+
 /// How long one request may run, the time that its client takes to read the response not counted.
 pub const REQUEST_NS: u64 = 30 * SECOND_NS;
 

@@ -10,7 +10,7 @@ use storage::io::{Clock, Instant};
 
 use super::ground::{Ground, NameSeen};
 use super::journal::Change;
-use super::model::{Asked, DropId, TransactionId, Violation};
+use super::model::{Asked, DropId, TransactionId, Violation, mark};
 use super::options::{ADMIN, LISTEN};
 use super::session::{Session, Stage};
 use super::speech::{self, ReadForm, Refused};
@@ -87,7 +87,7 @@ pub struct Pending {
     pub asked: Asked,
     /// What was known of the name then.
     pub name: NameSeen,
-    /// When, on the clock.
+    /// When, on the clock that does not count sleep.
     pub sent_at: Instant,
     /// What for.
     pub purpose: Purpose,
@@ -291,6 +291,9 @@ impl Client {
         self.again = None;
         let finish = response.closes;
         let ok_before = ground.counts.ok;
+        ground.answered_at = self.link.as_ref().and_then(|link| {
+            sim.monitor().submitted_at(link.socket.0, link.reader.response_end() - 1)
+        });
         self.hear(ground, &pending, response)?;
         self.went_well = ground.counts.ok > ok_before || response.status == 400;
         if finish {
@@ -421,9 +424,24 @@ impl Client {
         }
         let tenant = pending.tenant;
         speech::check_marks(tenant, &response.body)?;
-        if matches!(response.status, 200 | 404) {
-            ground.check_name(tenant, pending.name, response.status == 200)?;
+        if response.status == 404 {
+            ground.check_name(tenant, pending.name, false)?;
         }
+        let ok_before = ground.counts.ok;
+        self.hear_answer(ground, pending, response)?;
+        // An answer of nothing but errors says nothing about the name.
+        if response.status == 200 && ground.counts.ok > ok_before {
+            ground.check_name(tenant, pending.name, true)?;
+        }
+        Ok(())
+    }
+
+    fn hear_answer(
+        &mut self,
+        ground: &mut Ground,
+        pending: &Pending,
+        response: &Response,
+    ) -> Result<(), Violation> {
         if let Purpose::Batch { by_cursor: true, steps, .. } = pending.purpose
             && response.status == 200
         {
@@ -499,6 +517,11 @@ impl Client {
             None => {
                 ground.counts.ok += 1;
                 ground.counts.acknowledged += 1;
+                // Tables that were there already leave no mark of who asked for them again.
+                if !matches!(ground.model.change(id), Change::Setup) {
+                    let answered = ground.answered_at.map(|at| (mark(tenant, id), at));
+                    ground.acknowledged.extend(answered);
+                }
                 ground.model.committed(id, place, affected)
             }
             Some(refused) => {

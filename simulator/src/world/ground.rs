@@ -86,6 +86,10 @@ pub struct Ground {
     pub fences: Vec<(usize, NameSeen)>,
     mix: Mix,
     names: Vec<Name>,
+    /// When the end of the answer in hand was given to a send.
+    pub answered_at: Option<Instant>,
+    /// Marks of acknowledged transactions for the monitor, and when their answers left.
+    pub acknowledged: Vec<(String, Instant)>,
 }
 
 impl Ground {
@@ -104,6 +108,8 @@ impl Ground {
             fences: Vec::new(),
             mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
             names: vec![Name { exists, ..Name::default() }; tenants],
+            answered_at: None,
+            acknowledged: Vec::new(),
             options,
         }
     }
@@ -278,7 +284,7 @@ impl Ground {
                 true
             }
             "SQLITE_IOERR" => errors,
-            "INTERNAL" => errors || full,
+            "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
                 self.names[tenant].fenced = true;
                 self.fences.push((tenant, self.name(tenant)));

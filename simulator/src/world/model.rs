@@ -221,6 +221,12 @@ impl Model {
         Shape { first, rows, pad_words }
     }
 
+    /// What a transaction changes.
+    #[must_use]
+    pub fn change(&self, id: TransactionId) -> Change {
+        self.transactions[&id].change
+    }
+
     /// Its commit is sent.
     pub fn commit_sent(&mut self, id: TransactionId) {
         let sent = self.ask();

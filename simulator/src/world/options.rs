@@ -224,13 +224,20 @@ impl Options {
     #[must_use]
     pub fn has_small_memory(&self) -> bool {
         let pairs = self.memory_bytes.iter().zip(AMPLE_MEMORY_BYTES);
-        pairs.into_iter().any(|(bytes, ample)| *bytes < ample)
+        self.faults.allocation_failure_per_million > 0
+            || pairs.into_iter().any(|(bytes, ample)| *bytes < ample)
     }
 
     /// Whether a statement may take its 30 s: by what one VM step costs, or a slow disk.
     #[must_use]
     pub fn has_slow_statements(&self) -> bool {
         self.profile != Profile::Calm
+    }
+
+    /// Whether this text tells of an allocation that was made to fail.
+    #[must_use]
+    pub fn is_out_of_memory(&self, text: &str) -> bool {
+        self.faults.allocation_failure_per_million > 0 && text.contains("out of memory")
     }
 
     /// Whether the disk may be full.

@@ -228,7 +228,7 @@ impl Client {
         purpose: Purpose,
     ) -> Pending {
         let (asked, name) = (ground.model.ask(), ground.name(tenant));
-        Pending { tenant, asked, name, sent_at: sim.now(), purpose }
+        Pending { tenant, asked, name, sent_at: sim.awake(), purpose }
     }
 
     fn task(&self, sim: &mut Sim, ground: &mut Ground, task: Task) -> Request {

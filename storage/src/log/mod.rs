@@ -44,7 +44,9 @@ mod tests;
 
 pub use append::{BatchFull, Committed, Log, Transaction};
 pub use decide::{Action, BatchState, CopyState, SuccessorState, decide};
-pub use header::{FORMAT_VERSION, Header, HeaderFields, PageEntry, Record, describe_batch};
+pub use header::{
+    FORMAT_VERSION, Header, HeaderFields, PageEntry, Record, describe_batch, page_check,
+};
 pub use recovered::{
     Damage, PageLocation, ReadPlan, Recovered, RecoveredTenant, RecoveryError, Torn,
 };
@@ -243,4 +245,9 @@ pub(crate) fn mismatched(reply: &LogReply) -> ! {
 /// Whether an error of a read or write says "try again" rather than "failed".
 pub(crate) fn is_interruption(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+/// Whether an error says that the disk has no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

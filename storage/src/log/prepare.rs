@@ -144,6 +144,10 @@ impl Slots {
                 Some(Step::Sync)
             }
             Progress::Done(buffer) => Some(self.zero_step(file, written, Some(buffer))),
+            Progress::Refused => {
+                self.refused = writing.refused().map(str::to_owned);
+                None
+            }
             Progress::Failed(reason) => {
                 self.refused = Some(reason);
                 None

@@ -31,7 +31,8 @@ pub struct LogFull {
     pub capacity: u64,
     /// Bytes asked for.
     pub wanted: u64,
-    /// A new segment file could not be made, so the log is smaller than its options say.
+    /// The disk has no room: a write waits for it, or a segment file could not be made, so that the
+    /// log is smaller than its options say.
     pub disk_refused: bool,
 }
 
@@ -40,7 +41,7 @@ impl std::fmt::Display for LogFull {
         let LogFull { used, capacity, wanted, .. } = self;
         write!(f, "the commit log is full: {used} of {capacity} bytes used, {wanted} more wanted")?;
         if self.disk_refused {
-            write!(f, "; the disk refused a new log segment")?;
+            write!(f, "; the disk refused a write or a new log segment")?;
         }
         Ok(())
     }

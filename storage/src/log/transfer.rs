@@ -1,7 +1,10 @@
 //! One write that goes on after short counts and interruptions until all of it is done.
+//!
+//! A disk without room refuses a write for the time being (a copy-on-write file system does, even
+//! into space that was reserved): it stays where it is, and is asked for again after [`Writing::retry`].
 
 use super::limits::STALLS_MAX;
-use super::{LogFile, LogOperation, is_interruption};
+use super::{LogFile, LogOperation, is_full, is_interruption};
 use crate::io::{BLOCK_BYTES, Buffer};
 use std::io;
 
@@ -13,6 +16,7 @@ pub struct Writing {
     bytes: usize,
     buffer: Option<Buffer>,
     stalls: u32,
+    refused: Option<String>,
 }
 
 /// How a write goes on.
@@ -22,6 +26,8 @@ pub enum Progress {
     More,
     /// All bytes are written; here is the buffer.
     Done(Buffer),
+    /// The disk has no room for it now: [`Writing::refused`] says what it said.
+    Refused,
     /// It failed, for this reason.
     Failed(String),
 }
@@ -32,7 +38,8 @@ impl Writing {
         assert!(!buffer.is_empty());
         assert!(buffer.len().is_multiple_of(BLOCK_BYTES));
         assert!(offset.is_multiple_of(BLOCK_BYTES as u64));
-        Writing { file, offset, bytes: buffer.len(), buffer: Some(buffer), stalls: 0 }
+        let bytes = buffer.len();
+        Writing { file, offset, bytes, buffer: Some(buffer), stalls: 0, refused: None }
     }
 
     /// Which file it goes to.
@@ -40,8 +47,21 @@ impl Writing {
         self.file
     }
 
-    /// The next operation, unless one is in flight.
+    /// What the disk said when it had no room, until [`Writing::retry`].
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// There may be room now.
+    pub fn retry(&mut self) {
+        self.refused = None;
+    }
+
+    /// The next operation, unless one is in flight or the disk has no room.
     pub fn operation(&mut self) -> Option<LogOperation> {
+        if self.refused.is_some() {
+            return None;
+        }
         let buffer = self.buffer.take()?;
         Some(LogOperation::Write { file: self.file, offset: self.offset, buffer })
     }
@@ -53,6 +73,11 @@ impl Writing {
         let written = match result {
             Ok(written) => written.min(self.bytes) / BLOCK_BYTES * BLOCK_BYTES,
             Err(error) if is_interruption(&error) => 0,
+            Err(error) if is_full(&error) => {
+                self.refused = Some(self.describe(&error.to_string()));
+                self.buffer = Some(buffer);
+                return Progress::Refused;
+            }
             Err(error) => return Progress::Failed(self.describe(&error.to_string())),
         };
         if written == self.bytes {

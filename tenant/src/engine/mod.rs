@@ -29,6 +29,7 @@ use storage::TenantId;
 use storage::fiber::StackPool;
 use storage::io::{Clock, FileId, Instant};
 use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
+use storage::sometimes;
 
 use crate::catalogue::DatabaseRow;
 use crate::limits;
@@ -121,7 +122,8 @@ enum Timer {
     CheckpointRetry(Key),
     ConnectionWait(Key),
     LogOpen,
-    LogGrowth,
+    LogDisk,
+    CatalogueRetry,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -205,8 +207,10 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
-    /// A timer will try again to make the log's next segment.
-    growth_retry: bool,
+    /// A timer will try again what the disk refused the log: a write, or its next segment.
+    disk_retry: bool,
+    /// Times that the disk refused the log since the stop began.
+    stop_retries: u32,
     checkpoints_running: usize,
     doomed: bool,
     counters: Counters,
@@ -251,7 +255,8 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
-            growth_retry: false,
+            disk_retry: false,
+            stop_retries: 0,
             checkpoints_running: 0,
             doomed: false,
             counters: Counters::default(),
@@ -389,6 +394,7 @@ impl<J: Job> Engine<J> {
     /// Tell the server once everything that `tenant` has committed is durable.
     fn emit_gated(&mut self, tenant: Key, event: Event<J::Reply>) {
         if self.is_sealing(tenant) {
+            sometimes!("a reply waits for a commit that is being sealed");
             self.counters.gated += 1;
             self.unsealed.entry(tenant).or_default().push(Unsealed::Event(event));
             return;
@@ -397,6 +403,7 @@ impl<J: Job> Engine<J> {
         let seen = volume.and_then(storage::volume::Volume::last_sequence);
         match seen {
             Some(sequence) if sequence > self.durable() => {
+                sometimes!("a reply waits in the gate");
                 self.counters.gated += 1;
                 self.gated.entry(sequence).or_default().push(event);
             }
@@ -435,6 +442,7 @@ impl<J: Job> Engine<J> {
     fn refuse_unsealed(&mut self, event: Event<J::Reply>, reason: String) {
         match event {
             Event::Part(request, _) | Event::Finished(request, _) => {
+                sometimes!("a commit that cannot be logged is not told");
                 self.emit(Event::Refused(request, Refusal::Fenced(reason)));
                 self.cancel(request);
             }
@@ -470,9 +478,10 @@ impl<J: Job> Engine<J> {
             self.submit_log(request);
         }
         // Somebody may wait for a batch that has no segment, without asking for more space.
-        let refused = self.log.as_ref().is_some_and(|log| log.growth_refused().is_some());
-        if refused && !std::mem::replace(&mut self.growth_retry, true) {
-            self.set_timer(limits::SECOND_NS, Timer::LogGrowth);
+        let refused = self.log.as_ref().is_some_and(|log| log.disk_refused().is_some());
+        if refused && !std::mem::replace(&mut self.disk_retry, true) {
+            sometimes!("the disk refuses the log room");
+            self.set_timer(limits::SECOND_NS, Timer::LogDisk);
         }
         let failed = self.log.as_ref().and_then(Log::failed).map(str::to_owned);
         if let Some(reason) = failed {
@@ -502,7 +511,8 @@ impl<J: Job> Engine<J> {
                 Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
                 Timer::ConnectionWait(task) => self.connection_wait_over(task),
                 Timer::LogOpen => self.retry_log_open(),
-                Timer::LogGrowth => self.retry_log_growth(),
+                Timer::LogDisk => self.retry_log_disk(),
+                Timer::CatalogueRetry => self.retry_catalogue(),
             }
         }
     }

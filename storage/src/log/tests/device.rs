@@ -32,8 +32,10 @@ impl Random {
 pub struct Device {
     pub files: BTreeMap<LogFile, Vec<u8>>,
     pub short_percent: u64,
-    /// Files whose `Allocate` fails.
+    /// `Allocate` fails.
     pub full: bool,
+    /// Writes fail for lack of room too, as on a copy-on-write file system.
+    pub no_room: bool,
     /// Blocks that cannot be read.
     pub unreadable: BTreeSet<(LogFile, u64)>,
     /// Reads done.
@@ -57,6 +59,10 @@ impl Device {
                 Ok(())
             }),
             LogOperation::Write { file, offset, buffer } => {
+                if self.no_room {
+                    let refused = Err(io::ErrorKind::StorageFull.into());
+                    return (request.id, LogReply::Written(buffer, refused));
+                }
                 let mut count = buffer.len();
                 if short && random.chance(30) {
                     return (

@@ -216,15 +216,40 @@ fn a_full_disk_makes_the_log_smaller_not_broken() {
     assert!(refused.disk_refused);
     assert!(refused.to_string().contains("disk refused"));
     assert!(committed > 4);
-    assert!(world.log.growth_refused().expect("refused").contains("segment-002"));
-    world.log.retry_growth();
+    assert!(world.log.disk_refused().expect("refused").contains("segment-002"));
+    world.log.retry_disk();
     world.settle();
-    assert!(world.log.growth_refused().is_some());
+    assert!(world.log.disk_refused().is_some());
     world.device.full = false;
-    world.log.retry_growth();
+    world.log.retry_disk();
     world.settle();
-    assert_eq!(world.log.growth_refused(), None);
+    assert_eq!(world.log.disk_refused(), None);
     world.commit(1, 3).expect("room again");
+    world.settle();
+    world.recover();
+}
+
+#[test]
+fn a_write_without_room_waits_and_is_not_lost() {
+    let mut world = World::new(OPTIONS, 19);
+    world.settle();
+    let before = world.log.durable_sequence();
+    world.commit(1, 3).expect("room");
+    world.device.no_room = true;
+    world.settle();
+    assert_eq!(world.log.durable_sequence(), before);
+    assert_eq!(world.log.failed(), None);
+    assert!(world.log.write_refused().expect("refused").contains("segment-000"));
+    assert!(world.commit(2, 1).expect_err("nothing more is taken").disk_refused);
+    world.log.retry_disk();
+    world.settle();
+    assert!(world.log.write_refused().is_some());
+    world.device.no_room = false;
+    world.log.retry_disk();
+    world.settle();
+    assert_eq!(world.log.write_refused(), None);
+    assert_eq!(world.log.durable_sequence(), before.next());
+    world.commit(2, 1).expect("room again");
     world.settle();
     world.recover();
 }
