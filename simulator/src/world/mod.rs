@@ -7,8 +7,8 @@
 //! is stopped, and its files are read by plain SQLite (FMT-1).
 //!
 //! - `options`: what the seed says of sizes and rates.
-//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
-//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
+//! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
@@ -16,10 +16,13 @@
 pub(crate) mod client;
 pub(crate) mod files;
 pub(crate) mod ground;
+pub(crate) mod journal;
+mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
 mod options;
 mod report;
+mod session;
 pub(crate) mod speech;
 mod workload;
 
@@ -446,7 +449,7 @@ impl World {
         let tasks = |tenant| {
             [Task::Create(tenant), Task::Setup(tenant), Task::Write(tenant), Task::Read(tenant)]
         };
-        let script: VecDeque<Task> = (0..self.ground.options.tenants).flat_map(tasks).collect();
+        let script: VecDeque<Task> = self.ground.probed().flat_map(tasks).collect();
         let think_ns = self.ground.options.think_ns.high;
         let limit = script.len() as u64 * (think_ns + PROBE_NS_MAX);
         let (id, now) = (self.clients.len() as u64, self.io.now());
