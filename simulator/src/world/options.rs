@@ -83,6 +83,8 @@ pub struct Options {
     pub create_on_first_use: bool,
     /// The commit log's shape.
     pub log: LogOptions,
+    /// Hostile and clumsy clients.
+    pub strangers: usize,
 }
 
 impl Options {
@@ -124,6 +126,7 @@ impl Options {
                 batch_bytes_max,
                 system_reserve_bytes: 1 << 19,
             },
+            strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
         };
         options.log.check();
         options
@@ -184,7 +187,7 @@ impl fmt::Display for Options {
             "profile={} tenants={} clients={} operations={} think_ns={}..{} pad_words_max={} \
              rows_max={} crashes={} crash_events_max={} break_per_million={} step_cost_ns={} \
              memory_bytes={} tenant_memory_bytes={} create_on_first_use={} segment_bytes={} \
-             segment_count={} batch_bytes_max={} {}",
+             segment_count={} batch_bytes_max={} strangers={} {}",
             self.profile,
             self.tenants,
             self.clients,
@@ -203,6 +206,7 @@ impl fmt::Display for Options {
             self.log.segment_bytes,
             self.log.segment_count,
             self.log.batch_bytes_max,
+            self.strangers,
             self.faults,
         )
     }

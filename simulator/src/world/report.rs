@@ -79,6 +79,7 @@ fn numbers(world: &World) -> String {
          clean_stops={clean_stops} failed_exits={failed_exits} refused_starts={refused_starts}",
         counts.ok, counts.unknown, counts.acknowledged, counts.reads,
     );
+    let _ = write!(text, " visits={}", world.strangers.visits());
     for (code, count) in &counts.refused {
         let _ = write!(text, " {code}={count}");
     }
