@@ -85,7 +85,8 @@ impl Strangers {
         let mut strangers = Strangers::default();
         for number in 0..options.strangers {
             let id = FIRST_ID + number as u64;
-            let mut stranger = Stranger { id, number, timer: 0, visits: 0, visit: None };
+            let mut stranger =
+                Stranger { id, number, timer: 0, timer_at: Instant(0), visits: 0, visit: None };
             stranger.pause(sim);
             strangers.list.push(stranger);
         }
@@ -165,6 +166,7 @@ struct Stranger {
     number: usize,
     /// Timers with an older number mean nothing.
     timer: u32,
+    timer_at: Instant,
     visits: u64,
     visit: Option<Visit>,
 }
@@ -207,6 +209,7 @@ impl Stranger {
 
     fn set_timer(&mut self, sim: &mut Sim, at: Instant) {
         self.timer = self.timer.wrapping_add(1);
+        self.timer_at = at;
         sim.wake_at(at, self.id << TIMER_BITS | u64::from(self.timer));
     }
 
@@ -242,9 +245,13 @@ impl Stranger {
         visit.advance(sim, options, self.number, at)?;
         if visit.is_over() {
             self.go_on(sim, visit);
-        } else {
-            self.visit = Some(visit);
+            return Ok(());
         }
+        let next = visit.next_timer(sim);
+        if next < self.timer_at {
+            self.set_timer(sim, next);
+        }
+        self.visit = Some(visit);
         Ok(())
     }
 
