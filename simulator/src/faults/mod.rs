@@ -12,6 +12,7 @@ use std::fmt;
 use storage::allocator::Failing;
 
 use crate::draws::{Draws, PER_MILLION, Span, Stream};
+use crate::settings::{Field, Setting, Settings};
 
 /// Which names survive a power loss when the directory was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,51 +260,66 @@ impl Faults {
     }
 }
 
-impl fmt::Display for Faults {
-    /// One line of `name=value`, all options in full.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = match self.namespace_model {
+impl Settings for Faults {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            ("sector_bytes", &mut self.sector_bytes),
+            ("namespace_model", &mut self.namespace_model),
+            ("disk_bytes_max", &mut self.disk_bytes_max),
+            ("disk_latency_mean_ns", &mut self.disk_latency_mean_ns),
+            ("disk_spike_per_million", &mut self.disk_spike_per_million),
+            ("disk_spike_ns", &mut self.disk_spike_ns),
+            ("disk_short_per_million", &mut self.disk_short_per_million),
+            ("read_error_per_million", &mut self.read_error_per_million),
+            ("write_error_per_million", &mut self.write_error_per_million),
+            ("sync_error_per_million", &mut self.sync_error_per_million),
+            ("no_space_per_million", &mut self.no_space_per_million),
+            ("network_latency_mean_ns", &mut self.network_latency_mean_ns),
+            ("network_short_per_million", &mut self.network_short_per_million),
+            ("tiny_segments_per_million", &mut self.tiny_segments_per_million),
+            ("window_bytes", &mut self.window_bytes),
+            ("accept_error_per_million", &mut self.accept_error_per_million),
+            ("clog_per_million", &mut self.clog_per_million),
+            ("clog_ns", &mut self.clog_ns),
+            ("swizzle_per_million", &mut self.swizzle_per_million),
+            ("network_reset_per_million", &mut self.network_reset_per_million),
+            ("half_open_per_million", &mut self.half_open_per_million),
+            ("clock_jumps", &mut self.clock_jumps),
+            ("clock_jump_ns", &mut self.clock_jump_ns),
+            ("wall_steps", &mut self.wall_steps),
+            ("wall_step_ns", &mut self.wall_step_ns),
+            ("wall_drift_per_million", &mut self.wall_drift_per_million),
+            ("allocation_failure_per_million", &mut self.allocation_failure_per_million),
+            ("callback_cost_ns", &mut self.callback_cost_ns),
+            ("run_cost_ns", &mut self.run_cost_ns),
+            ("wall_offset_ns", &mut self.wall_offset_ns),
+        ]
+    }
+}
+
+impl Setting for NamespaceModel {
+    fn show(&self) -> String {
+        let name = match self {
             NamespaceModel::Posix => "posix",
             NamespaceModel::Ext4 => "ext4",
         };
-        write!(f, "sector_bytes={} namespace_model={model}", self.sector_bytes)?;
-        for (name, value) in [
-            ("disk_bytes_max", self.disk_bytes_max),
-            ("disk_latency_mean_ns", self.disk_latency_mean_ns),
-            ("disk_spike_per_million", self.disk_spike_per_million),
-            ("disk_short_per_million", self.disk_short_per_million),
-            ("read_error_per_million", self.read_error_per_million),
-            ("write_error_per_million", self.write_error_per_million),
-            ("sync_error_per_million", self.sync_error_per_million),
-            ("no_space_per_million", self.no_space_per_million),
-            ("network_short_per_million", self.network_short_per_million),
-            ("tiny_segments_per_million", self.tiny_segments_per_million),
-            ("accept_error_per_million", self.accept_error_per_million),
-            ("clog_per_million", self.clog_per_million),
-            ("swizzle_per_million", self.swizzle_per_million),
-            ("network_reset_per_million", self.network_reset_per_million),
-            ("half_open_per_million", self.half_open_per_million),
-            ("clock_jumps", self.clock_jumps),
-            ("wall_steps", self.wall_steps),
-            ("allocation_failure_per_million", self.allocation_failure_per_million),
-            ("callback_cost_ns", self.callback_cost_ns),
-            ("run_cost_ns", self.run_cost_ns),
-            ("wall_offset_ns", self.wall_offset_ns),
-        ] {
-            write!(f, " {name}={value}")?;
-        }
-        write!(f, " wall_drift_per_million={}", self.wall_drift_per_million)?;
-        for (name, span) in [
-            ("clog_ns", self.clog_ns),
-            ("clock_jump_ns", self.clock_jump_ns),
-            ("wall_step_ns", self.wall_step_ns),
-            ("disk_spike_ns", self.disk_spike_ns),
-            ("network_latency_mean_ns", self.network_latency_mean_ns),
-            ("window_bytes", self.window_bytes),
-        ] {
-            write!(f, " {name}={}..{}", span.low, span.high)?;
-        }
+        name.to_owned()
+    }
+
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        *self = match text {
+            "posix" => NamespaceModel::Posix,
+            "ext4" => NamespaceModel::Ext4,
+            _ => return Err("posix or ext4 is expected".to_owned()),
+        };
         Ok(())
+    }
+}
+
+impl fmt::Display for Faults {
+    /// One line of `name=value`, all options in full.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line())
     }
 }
 

@@ -17,25 +17,35 @@ mod clock;
 mod crash;
 mod finish;
 mod operation;
+mod plan;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 pub use crash::Doom;
+pub use plan::{OperationClass, PlannedFault};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 use storage::io::{Clock, Entropy, FileId, Instant, Io, ListenerId, SocketId, WallTime};
 
 use crate::disk::SimulatedDisk;
-use crate::draws::{Draws, Span, Stream};
+use crate::draws::{Draws, Span, Stream, splitmix};
 use crate::faults::{FaultCounts, FaultKind, Faults};
 use crate::limits::{CALLBACKS_PER_RUN_MAX, DOOMED_EVENTS_MAX};
 use crate::network::{Network, Packet, Signal, Surroundings, Wake};
-use crate::trace::{Event as TraceEvent, Kind, Trace};
+use crate::trace::{Event as TraceEvent, Kind, Trace, hash_bytes};
 use clock::ClockFaults;
 use crash::CrashPlan;
 use operation::{Event, Pending, Ready};
+use plan::Plan;
+
+/// EIO, the same number on every Unix.
+const INPUT_OUTPUT_ERROR: i32 = 5;
+
+/// EMFILE, the same number on every Unix.
+const TOO_MANY_FILES: i32 = 24;
 
 /// When an event is due: by time, then by a drawn lot, then by age.
 type Due = (Instant, u64, u64);
@@ -67,6 +77,7 @@ pub struct SimulatedIo<W> {
     doomed_since: Option<u64>,
     crash_plan: Option<CrashPlan>,
     fault_counts: FaultCounts,
+    planned: Option<Plan>,
 }
 
 impl<W> SimulatedIo<W> {
@@ -104,6 +115,7 @@ impl<W> SimulatedIo<W> {
             doomed_since: None,
             crash_plan: None,
             fault_counts: FaultCounts::default(),
+            planned: None,
         }
     }
 
@@ -143,6 +155,22 @@ impl<W> SimulatedIo<W> {
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
         self.trace.hash()
+    }
+
+    /// Fold every file's name and bytes into the trace, what reads see and what is durable: two runs
+    /// of a seed must leave the same disk.
+    pub fn fold_disk(&mut self) {
+        for (index, path) in self.disk.paths().into_iter().enumerate() {
+            let path = Path::new(&path);
+            let mut folded = hash_bytes(path.as_os_str().as_encoded_bytes());
+            let mut length = 0;
+            for bytes in [self.disk.bytes(path), self.disk.durable_bytes(path)] {
+                let bytes = bytes.unwrap_or_default();
+                length += bytes.len() as u64;
+                folded = splitmix(folded ^ hash_bytes(&bytes));
+            }
+            self.record(Kind::Disk, index as u64, length, folded, false);
+        }
     }
 
     /// Let work of the server take time: its VM steps, copies and hashes.

@@ -14,19 +14,19 @@
 //!
 //! Oracles read without faults and draw nothing.
 
-mod client;
-mod files;
-mod ground;
-mod model;
-mod names;
+pub(crate) mod client;
+pub(crate) mod files;
+pub(crate) mod ground;
+pub(crate) mod model;
+pub(crate) mod names;
 mod options;
 mod report;
-mod speech;
+pub(crate) mod speech;
 mod stranger;
 mod workload;
 
 pub use model::Violation;
-pub use options::{Options, Profile};
+pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -108,21 +108,41 @@ struct World {
     failed_allocations: u64,
 }
 
+/// How a world is looked at; nothing in it changes what happens.
+#[derive(Default)]
+pub struct Watch {
+    /// An earlier run's checkpoints to compare with.
+    pub expected: Vec<Checkpoint>,
+    /// Takes the readable trace.
+    pub sink: Option<Sink>,
+    /// The first event of that.
+    pub sink_from: u64,
+}
+
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
 /// takes the readable trace.
 #[must_use]
 pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> Outcome {
+    run_watched(options, Watch { expected, sink, ..Watch::default() })
+}
+
+/// Run the world of these options under watch.
+#[must_use]
+pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     storage::sqlite::initialise();
     files::prepare();
     storage::sqlite::reset_randomness();
     let mut world = World::new(options);
-    world.io.trace_mut().expect(expected);
-    world.io.trace_mut().set_sink(sink);
+    let trace = world.io.trace_mut();
+    trace.expect(watch.expected);
+    trace.set_sink(watch.sink);
+    trace.set_sink_from(watch.sink_from);
     world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
+    world.io.fold_disk();
     report::outcome(&world, verdict, at)
 }
 
