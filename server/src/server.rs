@@ -170,6 +170,14 @@ impl Server {
         self.connections.len()
     }
 
+    /// Bytes held for the connection that holds most; looks at all of them.
+    #[must_use]
+    pub fn connection_bytes_max(&self) -> usize {
+        let keys = self.connections.keys();
+        let connections = keys.into_iter().filter_map(|key| self.connections.get(key));
+        connections.map(Connection::held_bytes).max().unwrap_or(0)
+    }
+
     /// End a doomed world: see [`Engine::doom`].
     pub fn doom(self, clock: &dyn Clock) {
         self.engine.doom(clock);

@@ -7,6 +7,7 @@
 //! is stopped, and its files are read by plain SQLite (FMT-1).
 //!
 //! - `options`: what the seed says of sizes and rates.
+//! - `stranger`: who asks wrongly, slowly, or not to the end.
 //! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -24,6 +25,7 @@ mod options;
 mod report;
 mod session;
 pub(crate) mod speech;
+mod stranger;
 mod workload;
 
 pub use model::Violation;
@@ -33,6 +35,7 @@ pub use report::Outcome;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
+use server::limits::{ADMIN_CONNECTIONS_KEPT, CONNECTION_BYTES_MAX, CONNECTIONS_MAX};
 use server::{Exit, Server};
 use storage::TenantId;
 use storage::allocator::{self, Failing};
@@ -47,6 +50,7 @@ use crate::network::{ClientSocket, Wake};
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
 use ground::Ground;
+use stranger::Strangers;
 use workload::Task;
 
 /// The server's machine.
@@ -71,6 +75,10 @@ const LEFTOVER_NS_MAX: u64 = 1_000_000_000;
 /// Simulated time for each of the probe's requests when the faults are off.
 const PROBE_NS_MAX: u64 = 60_000_000_000;
 
+/// Simulated time in which the connections of clients that left end: 30 s of a request, 30 s of an
+/// answer that nobody takes, for several requests that were sent at once.
+const SILENCE_NS_MAX: u64 = 600_000_000_000;
+
 /// Refused starts in a row after which the disk's errors end: someone has changed the disk.
 const REFUSED_STARTS_MAX: u32 = 4;
 
@@ -92,6 +100,7 @@ struct World {
     server: Option<Server>,
     clients: Vec<Client>,
     routes: BTreeMap<ClientSocket, usize>,
+    strangers: Strangers,
     ground: Ground,
     totals: Totals,
     /// Drawn ends that are still to come.
@@ -153,9 +162,11 @@ impl World {
                 Client::new(&mut io, id, start)
             })
             .collect();
+        let strangers = Strangers::new(&mut io, &options);
         World {
             io,
             server: None,
+            strangers,
             clients,
             routes: BTreeMap::new(),
             ends_left: options.crashes,
@@ -176,6 +187,8 @@ impl World {
             self.tick()?;
         }
         self.calm_down();
+        self.strangers.leave(&mut self.io);
+        self.await_silence()?;
         self.probe()?;
         self.stop_for_good()
     }
@@ -226,6 +239,7 @@ impl World {
         self.stop_at = None;
         self.ends_left -= 1;
         self.server_mut().stop();
+        self.io.injected(FaultKind::CleanStop, 0);
         let draws = self.io.draws_mut();
         if draws.below(Stream::CrashTime, 4, 2) == 0 {
             let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
@@ -373,6 +387,9 @@ impl World {
 
     fn wake_clients(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
+            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+                continue;
+            }
             let index = match wake {
                 Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
                 Wake::Connected(socket)
@@ -426,6 +443,19 @@ impl World {
         if self.io.trace().sequence() > EVENTS_MAX {
             return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
         }
+        self.look_at_connections()
+    }
+
+    /// NET-1: connections are bounded in number, and each in what it holds.
+    fn look_at_connections(&self) -> Result<(), Violation> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let (count, bytes) = (server.connection_count(), server.connection_bytes_max());
+        if count > CONNECTIONS_MAX + ADMIN_CONNECTIONS_KEPT {
+            return Err(Violation::new("NET-1", format!("{count} connections")));
+        }
+        if bytes > CONNECTION_BYTES_MAX {
+            return Err(Violation::new("NET-1", format!("a connection holds {bytes} bytes")));
+        }
         Ok(())
     }
 
@@ -442,6 +472,23 @@ impl World {
         let disk_bytes_max = faults.disk_bytes_max;
         self.io.disk_mut().set_size(disk_bytes_max);
         self.fail_allocations();
+    }
+
+    /// NET-1: those who have left hold nothing once their time is over.
+    fn await_silence(&mut self) -> Result<(), Violation> {
+        let begun = self.io.now();
+        loop {
+            self.tick()?;
+            let ready = self.server.as_ref().is_some_and(Server::is_ready);
+            let count = self.server_mut().connection_count();
+            if ready && count == 0 {
+                return Ok(());
+            }
+            if self.io.now().since(begun) > SILENCE_NS_MAX {
+                let text = format!("all clients have left, and {count} connections have not");
+                return Err(Violation::new("NET-1", text));
+            }
+        }
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.

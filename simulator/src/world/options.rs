@@ -95,6 +95,8 @@ pub struct Options {
     pub create_on_first_use: bool,
     /// The commit log's shape.
     pub log: LogOptions,
+    /// Hostile and clumsy clients.
+    pub strangers: usize,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -155,6 +157,7 @@ impl Options {
                 batch_bytes_max,
                 system_reserve_bytes: 1 << 19,
             },
+            strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
             changed: Vec::new(),
         };
         options.log.check();
@@ -296,6 +299,7 @@ impl Settings for Options {
             ("segment_bytes", &mut self.log.segment_bytes),
             ("segment_count", &mut self.log.segment_count),
             ("batch_bytes_max", &mut self.log.batch_bytes_max),
+            ("strangers", &mut self.strangers),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));
