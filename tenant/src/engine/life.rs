@@ -95,6 +95,11 @@ impl<J> Tenant<J> {
         Tenant::new("")
     }
 
+    /// Requests that wait for the volume to open.
+    pub fn waiting_requests(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
     fn is_unused(&self) -> bool {
         self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
