@@ -9,19 +9,24 @@
 //! the machine or the order of a `HashMap`; every decision is a draw from a named stream.
 
 pub mod client;
+pub mod coverage;
 pub mod disk;
 pub mod draws;
 pub mod faults;
 pub mod io;
 pub mod limits;
+pub mod loops;
+pub mod machine;
 pub mod monitor;
 pub mod network;
+pub mod settings;
 pub mod trace;
 pub mod world;
 
 pub use disk::{CrashMode, SimulatedDisk};
 pub use draws::{Draws, Span, Stream};
 pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel};
-pub use io::{Doom, SimulatedIo};
+pub use io::{Doom, OperationClass, PlannedFault, SimulatedIo};
+pub use machine::{Door, End, Machine, Stop};
 pub use network::{ClientSocket, Wake};
 pub use trace::{Checkpoint, Divergence, Kind, Trace};

@@ -81,7 +81,7 @@ impl World {
         if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
             return Ok(());
         }
-        let now = self.io.now();
+        let now = self.io.awake();
         for client in &self.clients {
             if let Some(pending) = client.oldest()
                 && now.since(pending.sent_at) > ANSWER_NS_MAX

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
+use crate::sometimes;
 use std::collections::VecDeque;
 
 /// The filling batch has no room for the page. Wait until [`Log::has_room`], then push it again.
@@ -194,6 +195,7 @@ impl Log {
         };
         let available = self.free_bytes().saturating_sub(self.reserved).saturating_sub(kept);
         if bytes > available || self.write_refused().is_some() {
+            sometimes!("the log has no room for a transaction");
             let capacity = usable_bytes(&self.options) - kept;
             return Err(LogFull {
                 used: capacity.saturating_sub(available),
@@ -241,6 +243,7 @@ impl Log {
     pub fn sequence_at_pressure(&self, percent: u32) -> Option<Sequence> {
         let target = self.capacity_bytes() / 100 * u64::from(percent);
         let over = self.used_bytes().checked_sub(target).filter(|over| *over > 0)?;
+        sometimes!("the log passes its high mark");
         // One block more: the batch that makes the new `redo_from` durable.
         let over = over + BLOCK_BYTES as u64;
         let segments = over.div_ceil(self.options.segment_bytes) as usize;
@@ -330,6 +333,7 @@ impl Log {
         };
         let fits = self.filling.fits(!self.filling.continues(&position));
         if self.failed.is_some() || !fits {
+            sometimes!("a batch is full");
             self.filling.full |= self.filling.place.is_some();
             return Err(BatchFull { sequence });
         }
@@ -500,7 +504,10 @@ impl Log {
         let mut flight = self.flight.take().expect("a batch is in flight");
         match flight.writing.complete(buffer, result) {
             Progress::More | Progress::Refused => self.flight = Some(flight),
-            Progress::Failed(reason) => self.failed = Some(reason),
+            Progress::Failed(reason) => {
+                sometimes!("a batch cannot be written");
+                self.failed = Some(reason);
+            }
             Progress::Done(buffer) => {
                 assert_eq!(flight.sequence, self.durable.next());
                 assert!(self.copies.behind.is_none());
@@ -611,6 +618,9 @@ impl Log {
         self.filling.place = Some(place);
         self.filling.blocks_max = left.min(self.options.batch_bytes_max) / BLOCK_BYTES;
         if place.offset == 0 {
+            if place.segment >= count {
+                sometimes!("a segment is used again");
+            }
             self.segments.push_back((place.segment, self.filling.sequence));
         }
         assert!(self.segments.len() as u64 <= count);

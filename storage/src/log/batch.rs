@@ -7,6 +7,7 @@ use super::header::{HeaderFields, PageEntry, Record, encode, header_blocks, page
 use super::{Place, Sequence};
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
+use crate::sometimes;
 
 /// A batch that takes pages.
 pub struct Filling {
@@ -151,6 +152,18 @@ impl Filling {
     /// must follow.
     pub fn seal(&mut self, said: Said) -> (Buffer, usize, [u8; 32]) {
         let place = self.place.expect("a batch is sealed where it has a place");
+        if self.records.iter().any(|record| record.tenant != self.records[0].tenant) {
+            sometimes!("a batch of several tenants");
+        }
+        if self.records.windows(2).any(|pair| pair[0].tenant == pair[1].tenant) {
+            sometimes!("a batch with several transactions of one tenant");
+        }
+        if self.records.iter().any(|record| record.fragment > 0) {
+            sometimes!("a transaction of several batches");
+        }
+        if self.records.is_empty() {
+            sometimes!("an empty batch, to free a segment");
+        }
         let Said { redo_from, catalogue_stamp, previous } = said;
         let sequence = self.sequence;
         let fields = HeaderFields { sequence, place, redo_from, catalogue_stamp, previous };

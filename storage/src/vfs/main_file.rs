@@ -12,6 +12,7 @@ use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::FileId;
 use crate::log::PageLocation;
 use crate::page::{self, PAGE_BYTES};
+use crate::sometimes;
 use crate::volume::PageSource;
 
 /// Reads of a page before it counts as damaged: the second tells a misdirected read from rot.
@@ -25,6 +26,7 @@ pub(super) fn ensure_main_open() -> Code {
     let (file, size) = match suspend(Wait::OpenMain { create: false, direct: false }) {
         Answer::Opened(file, size) => (file, size),
         Answer::Failed(ErrorKind::NotFound) => {
+            sometimes!("a tenant's file is missing");
             with_volume(|volume| volume.set_damage("its file is missing".into()));
             return Err(ffi::SQLITE_CORRUPT);
         }
@@ -63,19 +65,25 @@ pub(super) fn check_age(file: FileId) -> Code {
                 if pages >= wanted {
                     return Ok(());
                 }
+                sometimes!("a tenant's file was cut");
                 let text = format!("its file was cut: it has {pages} of {wanted} pages");
                 volume.set_damage(text);
                 Err(ffi::SQLITE_CORRUPT)
             }
             Some(stamp) => {
+                sometimes!("a tenant's file is an old copy");
                 let known = volume.main.stamp_min;
                 let text = format!("its file is an old copy: transaction {stamp}, not {known}");
                 volume.set_damage(text);
                 Err(ffi::SQLITE_CORRUPT)
             }
             // A checkpoint that was cut short may have torn page 1; the log then has it.
-            None if matches!(volume.page_source(1), PageSource::Log(_)) => Ok(()),
+            None if matches!(volume.page_source(1), PageSource::Log(_)) => {
+                sometimes!("page 1 of a file is torn, and the log has it");
+                Ok(())
+            }
             None => {
+                sometimes!("page 1 of a tenant's file is damaged");
                 volume.set_damage("page 1 of its file is damaged".into());
                 Err(ffi::SQLITE_CORRUPT)
             }
@@ -117,6 +125,7 @@ fn read_page_from_log(
             _ => return Err(ffi::SQLITE_IOERR_READ),
         }
     }
+    sometimes!("a page that is read from the log is damaged");
     let text = format!("page {page_number} is damaged in the commit log");
     with_volume(|volume| volume.set_damage(text));
     Err(ffi::SQLITE_CORRUPT)
@@ -127,7 +136,7 @@ pub(super) fn read_page_from_file(
     out: &mut [u8; PAGE_BYTES],
 ) -> Result<bool, c_int> {
     let offset = u64::from(page_number - 1) * PAGE_BYTES as u64;
-    for _ in 0..READS_MAX {
+    for attempt in 0..READS_MAX {
         let (file, pages) = with_volume(|volume| (volume.main.handle, volume.main.pages));
         let file = file.ok_or(ffi::SQLITE_IOERR_READ)?;
         if page_number > pages {
@@ -139,9 +148,13 @@ pub(super) fn read_page_from_file(
             moved == PAGE_BYTES && page::verify_tail(volume.tenant(), page_number, out).is_some()
         });
         if good {
+            if attempt > 0 {
+                sometimes!("a page is good at the second reading");
+            }
             return Ok(true);
         }
     }
+    sometimes!("a page of a tenant's file is damaged");
     let text = format!("page {page_number} of its file is damaged");
     with_volume(|volume| volume.set_damage(text));
     Err(ffi::SQLITE_CORRUPT)
