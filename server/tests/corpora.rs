@@ -10,29 +10,25 @@
 //! say that they were skipped. `MYRIAD_CORPORA_EVERY=N` runs every Nth script only. Each script is
 //! a database of its own and one stream; several run at once.
 
-mod corpora {
-    pub mod archive;
-    pub mod client;
-    pub mod differences;
-    pub mod logic_test;
-    pub mod md5;
-    pub mod outcome;
-    pub mod plain;
-    pub mod process;
-    pub mod recorded;
-}
+#[path = "corpora/client.rs"]
+mod client;
+#[path = "corpora/process.rs"]
+mod process;
+#[path = "corpora/shared.rs"]
+mod shared;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use corpora::archive;
-use corpora::client::{Client, SqlStream};
-use corpora::differences::Differences;
-use corpora::logic_test;
-use corpora::outcome::{Rows, Value};
-use corpora::process::Server;
-use corpora::recorded::{self, Tally};
+use client::Client;
+use process::Server;
+use shared::archive;
+use shared::differences::Differences;
+use shared::logic_test;
+use shared::outcome::{Rows, Value};
+use shared::recorded::{self, Tally};
+use shared::stream::{Post, SqlStream, Undisturbed};
 
 /// Scripts at a time: enough that their commits share writes of the log.
 const WORKERS: usize = 12;
@@ -64,6 +60,30 @@ fn in_parallel<T: Sync>(items: &[T], work: impl Fn(usize, &T) -> Vec<String> + S
     );
 }
 
+fn stream(server: &Server, database: &str) -> SqlStream<Client> {
+    SqlStream::new(Client::new(server.address()), database)
+}
+
+/// Run a script on the server and on plain SQLite, in a database of this name that is dropped
+/// afterwards.
+fn compare(
+    server: &Server,
+    database: &str,
+    statements: &[String],
+    differences: &Differences,
+    tally: &Tally,
+) -> Vec<String> {
+    let mut stream = stream(server, database);
+    let mut course = Undisturbed { statements_max: recorded::REQUEST_STATEMENTS_MAX };
+    let mut failures = recorded::compare(&mut stream, statements, differences, &mut course, tally);
+    let mut admin = Client::new(server.admin_address());
+    match admin.request("DELETE", &format!("/v1/namespaces/{database}"), b"") {
+        Ok((200, _)) => {}
+        other => failures.push(format!("drop: {other:?}")),
+    }
+    failures
+}
+
 #[test]
 fn the_sample_is_as_on_plain_sqlite() {
     let server = Server::start();
@@ -71,7 +91,7 @@ fn the_sample_is_as_on_plain_sqlite() {
     let statements = recorded::split_sample(include_str!("corpora/sample.sql"));
     assert!(statements.len() >= 150, "{} statements", statements.len());
     let tally = Tally::default();
-    let failures = recorded::compare(&server, "sample", &statements, &differences, &tally);
+    let failures = compare(&server, "sample", &statements, &differences, &tally);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(tally.compared() >= 150, "{tally}");
 }
@@ -79,14 +99,13 @@ fn the_sample_is_as_on_plain_sqlite() {
 #[test]
 fn the_recorded_scripts_are_as_on_plain_sqlite() {
     let Some(folder) = archive::unpack("sqlite-tcl-sql") else { return };
-    let scripts = archive::read_scripts(&folder, "sql", archive::every());
+    let scripts = archive::read_scripts(&folder, "sql", archive::every(), 0);
     let scripts = recorded::distinct(scripts);
     let server = Server::start();
     let differences = Differences::read();
     let tally = Tally::default();
     in_parallel(&scripts, |index, (name, statements)| {
-        let failures =
-            recorded::compare(&server, &format!("r{index}"), statements, &differences, &tally);
+        let failures = compare(&server, &format!("r{index}"), statements, &differences, &tally);
         failures.into_iter().map(|failure| format!("{name}: {failure}")).collect()
     });
     println!("{} different scripts: {tally}", scripts.len());
@@ -97,7 +116,7 @@ fn the_recorded_scripts_are_as_on_plain_sqlite() {
 #[test]
 fn sqllogictest_scripts_give_the_results_in_them() {
     let Some(folder) = archive::unpack("slt-sample") else { return };
-    let scripts = archive::read_scripts(&folder, "test", archive::every());
+    let scripts = archive::read_scripts(&folder, "test", archive::every(), 0);
     let server = Server::start();
     let differences = Differences::read();
     let records = AtomicUsize::new(0);
@@ -105,7 +124,10 @@ fn sqllogictest_scripts_give_the_results_in_them() {
         let text = String::from_utf8_lossy(bytes);
         let mut failures = Vec::new();
         let database = format!("s{index}");
-        match logic_test::run(&server, &database, &text, &differences, &mut failures) {
+        let mut stream = stream(&server, &database);
+        let mut course = Undisturbed { statements_max: logic_test::REQUEST_RECORDS_MAX };
+        let run = logic_test::run(&mut stream, &text, &differences, &mut course, &mut failures);
+        match run {
             Ok(count) => {
                 records.fetch_add(count, Ordering::Relaxed);
             }
@@ -123,14 +145,14 @@ fn sqllogictest_scripts_give_the_results_in_them() {
 #[test]
 fn columns_are_those_of_the_schema_now() {
     let server = Server::start();
-    let names = |stream: &mut SqlStream, sql: &str| {
+    let names = |stream: &mut SqlStream<Client>, sql: &str| {
         let outcome = stream.execute(&[sql]).expect("an answer").remove(0);
         let rows = outcome.expect("no error");
         assert!(rows.rows.iter().all(|row| row.len() == rows.names.len()), "{rows:?}");
         rows.names
     };
-    let mut one = SqlStream::new(server.address(), "columns");
-    let mut two = SqlStream::new(server.address(), "columns");
+    let mut one = stream(&server, "columns");
+    let mut two = stream(&server, "columns");
     let all = "SELECT * FROM t";
     names(&mut one, "CREATE TABLE t AS SELECT 1 AS a");
     for stream in [&mut one, &mut two] {
@@ -153,7 +175,7 @@ fn columns_are_those_of_the_schema_now() {
 #[test]
 fn an_explanation_outlives_no_table() {
     let server = Server::start();
-    let mut stream = SqlStream::new(server.address(), "explanation");
+    let mut stream = stream(&server, "explanation");
     let explain = "EXPLAIN INSERT INTO t1 SELECT * FROM t2";
     for columns in ["a, b", "a, b DEFAULT 'x'", "a, b COLLATE nocase", "a, b NOT NULL"].repeat(5) {
         let t1 = format!("CREATE TABLE t1({columns})");
@@ -171,7 +193,7 @@ fn an_explanation_outlives_no_table() {
 #[test]
 fn a_checkpoint_takes_nothing_from_a_transaction() {
     let server = Server::start();
-    let mut stream = SqlStream::new(server.address(), "patient");
+    let mut stream = stream(&server, "patient");
     let mut run = |statements: &[&str]| -> Vec<Rows> {
         let outcomes = stream.execute(statements).expect("the server answers");
         outcomes.into_iter().collect::<Result<_, _>>().expect("no error")

@@ -33,7 +33,7 @@ macro_rules! parsed_settings {
     )*};
 }
 
-parsed_settings!(u64, u32, usize, bool);
+parsed_settings!(u64, i64, u32, usize, bool);
 
 impl Setting for Span {
     fn show(&self) -> String {

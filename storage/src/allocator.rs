@@ -7,10 +7,16 @@
 //!
 //! `free` credits the account that was charged, whoever runs then. Over the account's limit malloc
 //! answers NULL, and SQLite answers `SQLITE_NOMEM`.
+//!
+//! A simulation may let allocations of its thread fail without that reason ([`fail_allocations`]):
+//! in a drawn rate, or the Nth one. Only what a tenant's account pays for fails: what runs on
+//! behalf of nobody is SQLite's start, which no request can repeat. Switched off, as it is in
+//! every server, the hook costs the look at one thread-local flag.
 
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
@@ -24,6 +30,95 @@ const SPARE_BYTES: usize = 16;
 const ALIGNMENT: usize = 16;
 const CANARY: u32 = 0x4d59_5241;
 const SPARE: [u8; SPARE_BYTES] = *b"end of the block";
+
+/// Parts of a million: the unit of [`Failing::PerMillion`].
+const PER_MILLION: u64 = 1_000_000;
+
+/// Which allocations on tenants' accounts fail, counted on this thread since it was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// None, and nothing is counted.
+    Never,
+    /// Each by a draw of its own, a pure function of the seed and the allocation's number.
+    PerMillion {
+        /// How many of a million fail.
+        rate: u64,
+        /// What the draws follow from.
+        seed: u64,
+    },
+    /// The one of this number, the first is 0. A number that never comes counts and fails none.
+    Nth {
+        /// The number.
+        n: u64,
+        /// All later ones fail too.
+        forever: bool,
+    },
+}
+
+impl Failing {
+    /// Whether the allocation of number `count` fails.
+    fn strikes(self, count: u64) -> bool {
+        match self {
+            Failing::Never => false,
+            Failing::PerMillion { rate, seed } => {
+                let drawn = splitmix(splitmix(seed).wrapping_add(count));
+                (u128::from(drawn) * u128::from(PER_MILLION)) >> 64 < u128::from(rate)
+            }
+            Failing::Nth { n, forever } => count == n || forever && count > n,
+        }
+    }
+}
+
+/// The output function of splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", OOPSLA 2014).
+fn splitmix(input: u64) -> u64 {
+    let mut z = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+thread_local! {
+    static FAILING: Cell<Failing> = const { Cell::new(Failing::Never) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static FAILED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// For simulations: which of this thread's allocations fail from now on. Both counts begin anew.
+pub fn fail_allocations(failing: Failing) {
+    FAILING.set(failing);
+    ALLOCATIONS.set(0);
+    FAILED.set(0);
+}
+
+/// Allocations (and growths of blocks) on tenants' accounts since [`fail_allocations`] was called;
+/// 0 while it says [`Failing::Never`].
+#[must_use]
+pub fn allocations() -> u64 {
+    ALLOCATIONS.get()
+}
+
+/// How many of those failed because they were to fail.
+#[must_use]
+pub fn failed_allocations() -> u64 {
+    FAILED.get()
+}
+
+/// Whether this allocation fails because a simulation wants it.
+#[inline]
+fn is_to_fail(account: AccountId) -> bool {
+    let failing = FAILING.get();
+    failing != Failing::Never && account != AccountId::SYSTEM && count_one(failing)
+}
+
+#[cold]
+fn count_one(failing: Failing) -> bool {
+    let count = ALLOCATIONS.get();
+    ALLOCATIONS.set(count + 1);
+    let fails = failing.strikes(count);
+    FAILED.set(FAILED.get() + u64::from(fails));
+    fails
+}
 
 #[repr(C)]
 struct Header {
@@ -88,7 +183,7 @@ unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
     }
     let account = fiber::account();
     let size_bytes = rounded(size);
-    if !ledger::charge(account, Kind::Heap, booked(size_bytes)) {
+    if is_to_fail(account) || !ledger::charge(account, Kind::Heap, booked(size_bytes)) {
         return ptr::null_mut();
     }
     // SAFETY: the layout's size is not zero.
@@ -120,8 +215,11 @@ unsafe extern "C" fn resize(memory: *mut c_void, size: c_int) -> *mut c_void {
     let (start, old_bytes, account) = unsafe { undress(memory) };
     let new_bytes = rounded(size);
     let (old_booked, new_booked) = (booked(old_bytes), booked(new_bytes));
-    if new_booked > old_booked && !ledger::charge(account, Kind::Heap, new_booked - old_booked) {
-        return ptr::null_mut();
+    if new_booked > old_booked {
+        let growth = new_booked - old_booked;
+        if is_to_fail(account) || !ledger::charge(account, Kind::Heap, growth) {
+            return ptr::null_mut();
+        }
     }
     // SAFETY: allocated with this layout, and the new size is not zero.
     let moved = unsafe { System.realloc(start, layout(old_bytes), layout(new_bytes).size()) };
@@ -164,5 +262,54 @@ pub(crate) fn methods() -> ffi::sqlite3_mem_methods {
         xInit: Some(initialise),
         xShutdown: Some(shut_down),
         pAppData: ptr::null_mut(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Allocate and free `count` small blocks for a tenant; which of them failed.
+    fn fails_of(failing: Failing, count: u64) -> Vec<u64> {
+        fail_allocations(failing);
+        let account = ledger::open(1 << 20);
+        let fails = |number: &u64| {
+            assert_eq!(allocations(), *number);
+            is_to_fail(account)
+        };
+        let failed: Vec<u64> = (0..count).filter(fails).collect();
+        assert_eq!(failed_allocations(), failed.len() as u64);
+        fail_allocations(Failing::Never);
+        ledger::close(account);
+        failed
+    }
+
+    #[test]
+    fn the_nth_fails_once_or_from_then_on() {
+        assert_eq!(fails_of(Failing::Nth { n: 3, forever: false }, 6), [3]);
+        assert_eq!(fails_of(Failing::Nth { n: 3, forever: true }, 6), [3, 4, 5]);
+        assert!(fails_of(Failing::Nth { n: u64::MAX, forever: true }, 100).is_empty());
+    }
+
+    #[test]
+    fn a_rate_is_kept_and_follows_from_its_seed() {
+        let some = fails_of(Failing::PerMillion { rate: 1_000, seed: 7 }, 1_000_000);
+        assert!((850..1_150).contains(&some.len()), "{} of a million", some.len());
+        assert_eq!(some, fails_of(Failing::PerMillion { rate: 1_000, seed: 7 }, 1_000_000));
+        let other = fails_of(Failing::PerMillion { rate: 1_000, seed: 8 }, 1_000_000);
+        assert_ne!(some, other);
+        assert!(fails_of(Failing::PerMillion { rate: 0, seed: 7 }, 1_000).is_empty());
+        let all = fails_of(Failing::PerMillion { rate: 1_000_000, seed: 7 }, 1_000);
+        assert_eq!(all.len(), 1_000);
+    }
+
+    #[test]
+    fn what_nobody_pays_for_never_fails_and_is_not_counted() {
+        fail_allocations(Failing::Nth { n: 0, forever: true });
+        assert!(!is_to_fail(AccountId::SYSTEM));
+        assert_eq!((allocations(), failed_allocations()), (0, 0));
+        fail_allocations(Failing::Never);
+        assert!(!is_to_fail(ledger::open(100)));
+        assert_eq!(allocations(), 0);
     }
 }

@@ -35,18 +35,30 @@ pub fn unpack(name: &str) -> Option<PathBuf> {
 
 /// Every how manieth script is run: all, unless `MYRIAD_CORPORA_EVERY` says otherwise.
 pub fn every() -> usize {
-    let text = std::env::var("MYRIAD_CORPORA_EVERY").unwrap_or_else(|_| "1".to_owned());
-    text.parse().ok().filter(|&every| every > 0).expect("MYRIAD_CORPORA_EVERY is a number from 1")
+    number("MYRIAD_CORPORA_EVERY", 1)
 }
 
-/// Every `every`th file with this extension below `folder`, with its name, in the names' order;
-/// large ones first, so that none of them is left for the end.
-pub fn read_scripts(folder: &Path, extension: &str, every: usize) -> Vec<(String, Vec<u8>)> {
+/// The number from 1 in an environment variable, or `default` where it is not set.
+pub fn number(variable: &str, default: usize) -> usize {
+    let Ok(text) = std::env::var(variable) else { return default };
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.unwrap_or_else(|| panic!("{variable} is a number from 1"))
+}
+
+/// Every `every`th file with this extension below `folder`, from the `first`th on (modulo `every`),
+/// with its name; large ones first, so that none of them is left for the end.
+pub fn read_scripts(
+    folder: &Path,
+    extension: &str,
+    every: usize,
+    first: usize,
+) -> Vec<(String, Vec<u8>)> {
     let mut paths = Vec::new();
     collect(folder, extension, &mut paths);
     paths.sort();
     let mut scripts: Vec<_> = paths
         .iter()
+        .skip(first % every.min(paths.len()))
         .step_by(every)
         .map(|path| {
             let name = path.strip_prefix(folder).expect("found below it");

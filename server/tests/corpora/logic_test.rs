@@ -6,15 +6,14 @@
 //! `T` with `@` for what is not printable). So this is a runner of its own, after
 //! <https://www.sqlite.org/sqllogictest/doc/trunk/about.wiki>.
 
-use super::client::SqlStream;
 use super::differences::Differences;
 use super::md5;
 use super::outcome::{Outcome, Value};
-use super::process::Server;
+use super::stream::{Course, Post, SqlStream};
 
 /// Records of one request: few enough that a loaded machine ends them within the time that the
 /// server gives a request.
-const REQUEST_RECORDS_MAX: usize = 16;
+pub const REQUEST_RECORDS_MAX: usize = 16;
 /// Failures of one script.
 const FAILURES_MAX: usize = 10;
 
@@ -37,21 +36,24 @@ struct Record<'a> {
     expected: Expected<'a>,
 }
 
-/// Run a script in a database of this name; gives the number of records, and adds a text for each
-/// failure.
+/// Run a script on a stream of its own; gives the number of records, and adds a text for each
+/// failure. The scripts keep no state in a connection.
 ///
 /// # Errors
 /// The script or the server's answer could not be read.
-pub fn run(
-    server: &Server,
-    database: &str,
+pub fn run<P: Post>(
+    stream: &mut SqlStream<P>,
     script: &str,
     differences: &Differences,
+    course: &mut impl Course<P>,
     failures: &mut Vec<String>,
 ) -> Result<usize, String> {
     let records = parse(script)?;
-    let mut stream = SqlStream::new(server.address(), database);
-    for part in records.chunks(REQUEST_RECORDS_MAX) {
+    let mut rest = records.as_slice();
+    while !rest.is_empty() {
+        let count = course.statements_max().clamp(1, REQUEST_RECORDS_MAX).min(rest.len());
+        let (part, after) = rest.split_at(count);
+        rest = after;
         let statements: Vec<_> = part.iter().map(|record| record.sql.as_str()).collect();
         let outcomes = stream.execute_by_cursor(&statements)?;
         for (record, outcome) in part.iter().zip(&outcomes) {
@@ -67,6 +69,7 @@ pub fn run(
         if failures.len() >= FAILURES_MAX {
             break;
         }
+        course.between(stream, true);
     }
     stream.close()?;
     Ok(records.len())

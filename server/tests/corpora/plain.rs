@@ -3,7 +3,7 @@
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, OpenFlags};
 
 use super::outcome::{Failure, Outcome, Rows, Value};
 
@@ -15,7 +15,11 @@ pub struct Plain {
 impl Plain {
     /// An empty database.
     pub fn open() -> Plain {
-        let connection = Connection::open_in_memory().expect("SQLite opens");
+        // The system's VFS by name, for temporary files: where our storage is in the process too,
+        // the default is ours, and works on fibers only.
+        let connection =
+            Connection::open_in_memory_with_flags_and_vfs(OpenFlags::default(), "unix")
+                .expect("SQLite opens");
         for (switch, on) in [
             (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true),
             (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -62,9 +66,14 @@ impl Plain {
         Ok(Rows { names, rows: found })
     }
 
+    /// No transaction is open.
+    pub fn is_autocommit(&self) -> bool {
+        self.connection.is_autocommit()
+    }
+
     /// The server's transaction was rolled back by an error that is not ours to have.
     pub fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
+        if !self.is_autocommit() {
             self.connection.execute_batch("ROLLBACK").expect("a transaction is open");
         }
     }

@@ -5,16 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::client::{Client, SqlStream};
 use super::differences::Differences;
 use super::outcome::{Failure, Outcome, difference};
 use super::plain::Plain;
-use super::process::Server;
+use super::stream::{Course, Post, SqlStream};
 
 /// Statements of one request: their number and their bytes.
-const REQUEST_STATEMENTS_MAX: usize = 32;
+pub const REQUEST_STATEMENTS_MAX: usize = 32;
 const REQUEST_SQL_BYTES_MAX: usize = 512 * 1024;
 /// Failures of one script; what follows the first is often its consequence.
 const FAILURES_MAX: usize = 5;
@@ -95,21 +95,53 @@ pub fn split_sample(text: &str) -> Vec<String> {
     text.split("\n\n").map(str::trim).filter(|sql| !sql.is_empty()).map(str::to_owned).collect()
 }
 
-/// Run a script on both sides, the server's in a database of this name that is dropped afterwards.
-/// Gives what differs and is not on the list.
-pub fn compare(
-    server: &Server,
-    database: &str,
+/// Words of statements whose results depend on what their connection did before.
+const ASKING: [&str; 2] = ["changes(", "last_insert_rowid"];
+
+/// Pragmas that set nothing, or something in the file.
+const HARMLESS_PRAGMAS: [&str; 8] = [
+    "_info",
+    "_xinfo",
+    "_list",
+    "_check",
+    "user_version",
+    "application_id",
+    "data_version",
+    "page_count",
+];
+
+/// The statement sets something that ends with its connection, or, with statistics of the planner,
+/// something that only the next connection notices.
+fn sets_state(sql: &str) -> bool {
+    let pragma = sql.contains("pragma") && !HARMLESS_PRAGMAS.iter().any(|word| sql.contains(word));
+    pragma || sql.contains("sqlite_stat")
+}
+
+/// The places between statements at which the answers to come would stay the same if the connection
+/// changed, as long as no transaction is open there: by the number of statements before them.
+fn places_without_state(statements: &[String]) -> Range<usize> {
+    let lower: Vec<String> = statements.iter().map(|sql| sql.to_ascii_lowercase()).collect();
+    let asks = |sql: &String| ASKING.iter().any(|word| sql.contains(word));
+    let from = lower.iter().rposition(asks).map_or(0, |index| index + 1);
+    let until = lower.iter().position(|sql| sets_state(sql)).unwrap_or(lower.len());
+    from..until + 1
+}
+
+/// Run a script on both sides, the server's on a stream of its own. Gives what differs and is not
+/// on the list.
+pub fn compare<P: Post>(
+    stream: &mut SqlStream<P>,
     statements: &[String],
     differences: &Differences,
+    course: &mut impl Course<P>,
     tally: &Tally,
 ) -> Vec<String> {
-    let mut stream = SqlStream::new(server.address(), database);
     let plain = Plain::open();
+    let places = places_without_state(statements);
     let mut failures = Vec::new();
     let mut rest: &[String] = statements;
     while !rest.is_empty() && failures.len() < FAILURES_MAX {
-        let (part, after) = rest.split_at(part_of(rest));
+        let (part, after) = rest.split_at(part_of(rest, course.statements_max()));
         rest = after;
         let (run, skipped): (Vec<_>, Vec<_>) =
             part.iter().map(String::as_str).partition(|sql| !differences.skips(sql));
@@ -124,22 +156,18 @@ pub fn compare(
         for (sql, served) in run.iter().zip(&served) {
             failures.extend(compare_one(&plain, sql, served, differences, tally));
         }
+        let place = statements.len() - rest.len();
+        course.between(stream, places.contains(&place) && plain.is_autocommit());
     }
-    let mut admin = Client::new(server.admin_address());
-    let closed = stream.close().and_then(|()| {
-        match admin.request("DELETE", &format!("/v1/namespaces/{database}"), b"") {
-            Ok((200, _)) => Ok(()),
-            other => Err(format!("drop: {other:?}")),
-        }
-    });
     failures.truncate(FAILURES_MAX);
-    failures.extend(closed.err());
+    failures.extend(stream.close().err());
     failures
 }
 
-fn part_of(statements: &[String]) -> usize {
+fn part_of(statements: &[String], statements_max: usize) -> usize {
     let mut bytes = 0;
-    let fitting = statements.iter().take(REQUEST_STATEMENTS_MAX).take_while(|sql| {
+    let count_max = statements_max.clamp(1, REQUEST_STATEMENTS_MAX);
+    let fitting = statements.iter().take(count_max).take_while(|sql| {
         bytes += sql.len();
         bytes <= REQUEST_SQL_BYTES_MAX
     });
@@ -188,5 +216,8 @@ fn splitting() {
     let script =
         b"-- Main database is 'x'\nSELECT ';\n--';; -- clock=12\nSELECT\n 2; -- clock=13\nSELECT 3";
     assert_eq!(split(script), ["SELECT ';\n--';", "SELECT\n 2"]);
+    let script = ["SELECT changes()", "SELECT 1", "PRAGMA foreign_keys=0", "SELECT 2"];
+    assert_eq!(places_without_state(&script.map(str::to_owned)), 1..3);
+    assert_eq!(places_without_state(&[script[0].to_owned(), script[1].to_owned()]), 1..3);
     assert_eq!(split_sample("-- a\nSELECT 1;\n\n\nSELECT\n2;\n"), ["SELECT 1;", "SELECT\n2;"]);
 }

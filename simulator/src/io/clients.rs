@@ -66,7 +66,7 @@ impl<W> SimulatedIo<W> {
     /// A client disappears without a word.
     pub fn client_vanish(&mut self, socket: ClientSocket) {
         self.record(Kind::Client, socket.0, 4, 0, false);
-        self.network.client_vanish(socket);
+        self.with_network(|network, around| network.client_vanish(socket, around));
     }
 
     /// Wake the clients' side at `at` with [`Wake::Timer`] and this tag.

@@ -9,17 +9,11 @@ use storage::io::{
     Received, Sent, SocketId, Token, Transferred,
 };
 
-use super::SimulatedIo;
 use super::operation::{Change, Operation, Pending, Ready};
+use super::{INPUT_OUTPUT_ERROR, SimulatedIo, TOO_MANY_FILES};
 use crate::draws::Stream;
 use crate::faults::FaultKind;
 use crate::trace::{Kind, hash_bytes};
-
-/// EIO, the same number on every Unix.
-const INPUT_OUTPUT_ERROR: i32 = 5;
-
-/// EMFILE, the same number on every Unix.
-const TOO_MANY_FILES: i32 = 24;
 
 /// What an accept answers.
 type Acceptance = io::Result<(SocketId, SocketAddr)>;
@@ -35,9 +29,12 @@ impl<W> SimulatedIo<W> {
     /// An operation comes to its end.
     pub(super) fn finish(&mut self, pending: Pending<W>) {
         if let Some(kind) = pending.failure {
-            self.finish_failed(pending, kind);
+            self.finish_failed(pending, kind.into());
             return;
         }
+        let Some(pending) = self.strike_planned(pending) else {
+            return;
+        };
         let token = pending.token;
         match pending.operation {
             Operation::Accept { listener, done } => self.finish_accept(token, listener, done),
@@ -72,32 +69,32 @@ impl<W> SimulatedIo<W> {
         }
     }
 
-    fn finish_failed(&mut self, pending: Pending<W>, kind: io::ErrorKind) {
+    pub(super) fn finish_failed(&mut self, pending: Pending<W>, error: io::Error) {
         self.record(pending.operation.kind(), 0, 0, 0, true);
         let token = pending.token;
         let ready = match pending.operation {
             Operation::Accept { done, .. } => {
-                let result = Err(kind.into());
+                let result = Err(error);
                 Ready::Accepted(token, done, Accepted { result })
             }
             Operation::Receive { buffer, done, .. } => {
-                let result = Err(kind.into());
+                let result = Err(error);
                 Ready::Received(token, done, Received { buffer, result })
             }
             Operation::Send { buffer, done, .. } => {
-                let result = Err(kind.into());
+                let result = Err(error);
                 Ready::Sent(token, done, Sent { buffer, result })
             }
             Operation::Open { done, .. } => {
-                let result = Err(kind.into());
+                let result = Err(error);
                 Ready::Opened(token, done, Opened { result })
             }
             Operation::Transfer { buffer, done, .. } => {
-                let result = Err(kind.into());
+                let result = Err(error);
                 Ready::Transferred(token, done, Transferred { buffer, result })
             }
             Operation::Change { done, .. } => {
-                let result = Err(kind.into());
+                let result = Err(error);
                 Ready::Done(token, done, Done { result })
             }
         };

@@ -13,14 +13,17 @@
 //! `restart` begins the next process on the same disk.
 
 mod clients;
+mod clock;
 mod crash;
 mod finish;
 mod operation;
+mod plan;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 pub use crash::Doom;
+pub use plan::{OperationClass, PlannedFault};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -33,8 +36,16 @@ use crate::faults::{FaultCounts, FaultKind, Faults};
 use crate::limits::{CALLBACKS_PER_RUN_MAX, DOOMED_EVENTS_MAX};
 use crate::network::{Network, Packet, Signal, Surroundings, Wake};
 use crate::trace::{Event as TraceEvent, Kind, Trace, hash_bytes};
+use clock::ClockFaults;
 use crash::CrashPlan;
 use operation::{Event, Pending, Ready};
+use plan::Plan;
+
+/// EIO, the same number on every Unix.
+const INPUT_OUTPUT_ERROR: i32 = 5;
+
+/// EMFILE, the same number on every Unix.
+const TOO_MANY_FILES: i32 = 24;
 
 /// When an event is due: by time, then by a drawn lot, then by age.
 type Due = (Instant, u64, u64);
@@ -42,7 +53,7 @@ type Due = (Instant, u64, u64);
 /// A seeded world under a server of type `W`.
 pub struct SimulatedIo<W> {
     now: Instant,
-    wall_step_ns: i64,
+    clock: ClockFaults,
     draws: Draws,
     faults: Faults,
     queue: BTreeMap<Due, Event<W>>,
@@ -66,6 +77,7 @@ pub struct SimulatedIo<W> {
     doomed_since: Option<u64>,
     crash_plan: Option<CrashPlan>,
     fault_counts: FaultCounts,
+    planned: Option<Plan>,
 }
 
 impl<W> SimulatedIo<W> {
@@ -80,10 +92,11 @@ impl<W> SimulatedIo<W> {
     #[must_use]
     pub fn on_disk(seed: u64, faults: Faults, disk: SimulatedDisk) -> SimulatedIo<W> {
         faults.assert_sound();
+        let mut draws = Draws::new(seed);
         SimulatedIo {
             now: Instant(1_000_000_000),
-            wall_step_ns: 0,
-            draws: Draws::new(seed),
+            clock: ClockFaults::draw(&mut draws, &faults),
+            draws,
             faults,
             queue: BTreeMap::new(),
             queued: 0,
@@ -102,6 +115,7 @@ impl<W> SimulatedIo<W> {
             doomed_since: None,
             crash_plan: None,
             fault_counts: FaultCounts::default(),
+            planned: None,
         }
     }
 
@@ -162,11 +176,6 @@ impl<W> SimulatedIo<W> {
     /// Let work of the server take time: its VM steps, copies and hashes.
     pub fn charge(&mut self, nanoseconds: u64) {
         self.now = self.now.after(nanoseconds);
-    }
-
-    /// Step the wall clock; the monotonic clock does not notice.
-    pub fn step_wall(&mut self, nanoseconds: i64) {
-        self.wall_step_ns = self.wall_step_ns.saturating_add(nanoseconds);
     }
 
     /// Whether nothing will ever happen again unless someone asks for it.
@@ -252,6 +261,7 @@ impl<W> SimulatedIo<W> {
                 }
             }
             Signal::Wake(wake) => self.wake(wake),
+            Signal::Injected(kind, connection) => self.injected(kind, connection),
         }
     }
 
@@ -306,6 +316,7 @@ impl<W> SimulatedIo<W> {
             Packet::Grant(_) => 1,
             Packet::Refuse(_) => 2,
             Packet::Segment(_, side) => 3 + side as u64,
+            Packet::Clog(..) => 5,
         };
         self.record(Kind::Packet, packet.connection(), direction, 0, false);
         self.with_network(|network, around| network.deliver(packet, around));
@@ -335,8 +346,7 @@ impl<W> Clock for SimulatedIo<W> {
     }
 
     fn wall(&self) -> WallTime {
-        let wall = self.faults.wall_offset_ns.saturating_add(self.now.0);
-        WallTime(wall.saturating_add_signed(self.wall_step_ns))
+        self.clock.wall(self.now, &self.faults)
     }
 }
 
@@ -356,12 +366,14 @@ impl<W> Io<W> for SimulatedIo<W> {
         }
         let wakes_before = self.wakes.len();
         self.charge(self.faults.run_cost_ns);
+        self.disturb_clock();
         self.settle();
         while self.ready.is_empty() && self.wakes.len() == wakes_before {
             let Some(target) = earlier(self.next_event(), deadline) else {
                 break;
             };
             self.now = self.now.max(target);
+            self.disturb_clock();
             self.settle();
             if deadline.is_some_and(|deadline| deadline <= self.now) {
                 break;

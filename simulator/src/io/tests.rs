@@ -8,12 +8,14 @@ use storage::io::{
     OpenOptions, Opened, Received, Sent, SocketId, Token, Transferred,
 };
 
-use super::{Doom, SimulatedIo};
+use super::{Doom, OperationClass, PlannedFault, SimulatedIo};
 use crate::disk::CrashMode;
 use crate::draws::Stream;
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::network::{ClientSocket, Wake};
 use crate::trace::Kind;
+
+mod weather;
 
 /// An echo server that appends what it echoes to a file.
 #[derive(Debug, Default)]
@@ -225,7 +227,14 @@ fn every_drawn_world_echoes_everything() {
         assert_eq!(echo.errors, 0);
         assert_eq!(io.trace().count(Kind::Send).bytes, echo.echoed_bytes);
         assert_eq!(io.trace().count(Kind::Accept).events, 4);
-        assert_eq!(io.trace().count(Kind::Fault).events, 0);
+        let delays = [
+            FaultKind::DiskSpike,
+            FaultKind::DiskShort,
+            FaultKind::TinySegments,
+            FaultKind::NetworkShort,
+        ];
+        let mut kinds = io.fault_counts().iter().map(|(kind, _)| kind);
+        assert_eq!(kinds.find(|kind| !delays.contains(kind)), None, "seed {seed}");
     }
 }
 
@@ -527,4 +536,43 @@ fn worlds_with_faults_and_crashes_are_the_same_twice() {
     for seed in 0..60 {
         assert_eq!(three_lives(seed), three_lives(seed), "seed {seed}");
     }
+}
+
+/// What a plan lets fail: the errors of five writes, in order.
+fn planned(fault: Option<PlannedFault>) -> Vec<Option<i32>> {
+    #[derive(Default)]
+    struct Heard(Vec<Option<i32>>);
+    fn heard(heard: &mut Heard, _: &mut SimulatedIo<Heard>, _: Token, written: Transferred) {
+        heard.0.push(written.result.err().and_then(|error| error.raw_os_error()));
+    }
+    let mut io = SimulatedIo::<Heard>::new(1, Faults::calm());
+    let file = io.disk_mut().open(Path::new("log"), LOG).expect("it opens").0;
+    if let Some(fault) = fault {
+        io.plan_fault(fault);
+    }
+    let mut world = Heard::default();
+    for index in 0..5 {
+        let mut buffer = Buffer::zeroed(4_096);
+        buffer.set_len(4_096);
+        io.write(Token::default(), file, index * 4_096, buffer, heard);
+        while io.in_flight() > 0 {
+            io.run(&mut world, None);
+        }
+    }
+    assert_eq!(io.planned_fault_struck(), world.0.iter().any(Option::is_some));
+    io.close_file(file);
+    world.0
+}
+
+#[test]
+fn a_planned_fault_strikes_the_nth_operation_of_its_class_once_or_for_ever() {
+    let write = PlannedFault { operation: OperationClass::Write, nth: 3, forever: false };
+    let eio = Some(5);
+    assert_eq!(planned(None), [None; 5]);
+    assert_eq!(planned(Some(write)), [None, None, eio, None, None]);
+    let forever = PlannedFault { forever: true, ..write };
+    assert_eq!(planned(Some(forever)), [None, None, eio, eio, eio]);
+    assert_eq!(planned(Some(PlannedFault { nth: 6, ..write })), [None; 5]);
+    let read = PlannedFault { operation: OperationClass::Read, nth: 1, forever: true };
+    assert_eq!(planned(Some(read)), [None; 5]);
 }

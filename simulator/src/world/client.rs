@@ -76,7 +76,7 @@ pub struct Pending {
     pub asked: Asked,
     /// What was known of the name then.
     pub name: NameSeen,
-    /// When, on the clock.
+    /// When, on the clock that does not count sleep.
     pub sent_at: Instant,
     /// What for.
     pub purpose: Purpose,

@@ -187,7 +187,7 @@ impl Ground {
             | "DATABASE_NOT_FOUND"
             | "DATABASE_EXISTS" => true,
             "SQLITE_IOERR" => errors,
-            "INTERNAL" => errors || full,
+            "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
                 self.fenced[tenant] = true;
                 if !errors {

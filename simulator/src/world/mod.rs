@@ -13,29 +13,30 @@
 //!
 //! Oracles read without faults and draw nothing.
 
-mod client;
-mod files;
-mod ground;
-mod model;
-mod names;
+pub(crate) mod client;
+pub(crate) mod files;
+pub(crate) mod ground;
+pub(crate) mod model;
+pub(crate) mod names;
 mod options;
 mod report;
-mod speech;
+pub(crate) mod speech;
 mod workload;
 
 pub use model::Violation;
-pub use options::{Options, Profile};
+pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use server::{Exit, Server};
+use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Instant, Io};
 use tenant::{Counters, Failure};
 
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::trace::{Checkpoint, Sink};
@@ -94,6 +95,8 @@ struct World {
     refused_starts: u32,
     turns: u64,
     vm_steps: u64,
+    /// Those that are counted already.
+    failed_allocations: u64,
 }
 
 /// How a world is looked at; nothing in it changes what happens.
@@ -125,9 +128,11 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     trace.expect(watch.expected);
     trace.set_sink(watch.sink);
     trace.set_sink_from(watch.sink_from);
+    world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
     world.tear_down();
+    allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
     report::outcome(&world, verdict, at)
 }
@@ -155,6 +160,7 @@ impl World {
             refused_starts: 0,
             turns: 0,
             vm_steps: 0,
+            failed_allocations: 0,
         }
     }
 
@@ -237,6 +243,8 @@ impl World {
         }
         let server = self.server.as_mut().expect("a server runs");
         server.turn(&mut self.io);
+        self.count_failed_allocations();
+        let server = self.server.as_mut().expect("a server runs");
         let vm_steps = server.engine().counters().vm_steps;
         let cost = (vm_steps - self.vm_steps) * self.ground.options.step_cost_ns;
         self.vm_steps = vm_steps;
@@ -259,6 +267,21 @@ impl World {
         self.look()
     }
 
+    /// Let allocations fail from now on as the faults say.
+    fn fail_allocations(&mut self) {
+        self.failed_allocations = 0;
+        let seed = self.ground.options.seed;
+        allocator::fail_allocations(self.io.faults_mut().allocations(seed));
+    }
+
+    fn count_failed_allocations(&mut self) {
+        let failed = allocator::failed_allocations();
+        for _ in self.failed_allocations..failed {
+            self.io.injected(FaultKind::AllocationFailure, 0);
+        }
+        self.failed_allocations = failed;
+    }
+
     fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
         let options = &self.ground.options;
         let errors = options.has_disk_errors();
@@ -272,7 +295,9 @@ impl World {
             }
             Exit::Stopped => {}
             Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
-            Exit::Failed(Failure::Start(_)) if errors || full => {
+            Exit::Failed(Failure::Start(text))
+                if errors || full || self.ground.options.is_out_of_memory(&text) =>
+            {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
             }
@@ -370,7 +395,7 @@ impl World {
             return Ok(());
         }
         storage::ledger::assert_closed();
-        let now = self.io.now();
+        let now = self.io.awake();
         for client in &self.clients {
             if let Some(pending) = client.oldest()
                 && now.since(pending.sent_at) > ANSWER_NS_MAX
@@ -393,15 +418,16 @@ impl World {
         self.stop_at = None;
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
+        faults.calm_network_clock_and_memory();
         let calm = Faults::calm();
         faults.disk_spike_per_million = 0;
         faults.read_error_per_million = 0;
         faults.write_error_per_million = 0;
         faults.sync_error_per_million = 0;
         faults.no_space_per_million = 0;
-        faults.accept_error_per_million = 0;
         faults.disk_bytes_max = calm.disk_bytes_max;
         self.io.disk_mut().set_size(calm.disk_bytes_max);
+        self.fail_allocations();
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.

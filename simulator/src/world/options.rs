@@ -186,6 +186,12 @@ impl Options {
         errors > 0
     }
 
+    /// Whether this text tells of an allocation that was made to fail.
+    #[must_use]
+    pub fn is_out_of_memory(&self, text: &str) -> bool {
+        self.faults.allocation_failure_per_million > 0 && text.contains("out of memory")
+    }
+
     /// Whether the disk may be full.
     #[must_use]
     pub fn has_full_disk(&self) -> bool {

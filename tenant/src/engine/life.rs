@@ -203,6 +203,10 @@ impl<J: Job> Engine<J> {
             let reason = row.reason.clone().unwrap_or_else(|| "it was fenced".into());
             return self.refuse_waiting(key, &Refusal::Fenced(reason));
         }
+        if let Some(reason) = self.catalogue.fence_under_way(row.id) {
+            let refusal = Refusal::Fenced(reason.to_owned());
+            return self.refuse_waiting(key, &refusal);
+        }
         let recovered = self.recovered.remove(&row.id);
         let file = row.file || recovered.is_some();
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
@@ -262,7 +266,11 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn trim_log(&mut self) {
+    pub(super) fn trim_log(&mut self) {
+        if self.catalogue.has_fences_under_way() {
+            // A crash now must find the damage again.
+            return;
+        }
         let Some(log) = &mut self.log else { return };
         let filling = log.filling_sequence();
         let oldest = self.dirty.first().map_or(filling, |&(sequence, _)| sequence);

@@ -123,6 +123,7 @@ enum Timer {
     ConnectionWait(Key),
     LogOpen,
     LogDisk,
+    CatalogueRetry,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -511,6 +512,7 @@ impl<J: Job> Engine<J> {
                 Timer::ConnectionWait(task) => self.connection_wait_over(task),
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogDisk => self.retry_log_disk(),
+                Timer::CatalogueRetry => self.retry_catalogue(),
             }
         }
     }
