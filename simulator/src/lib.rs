@@ -18,6 +18,7 @@ pub mod limits;
 pub mod loops;
 pub mod machine;
 pub mod network;
+pub mod recorder;
 pub mod settings;
 pub mod trace;
 pub mod world;

@@ -9,7 +9,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `control`: the catalogue's calls and who waits for them.
-//! - `startup`: from an unread log to serving.
+//! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
@@ -22,6 +22,7 @@ mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,6 +40,7 @@ use crate::statement::Ticket;
 pub use context::{Job, JobContext};
 pub use control::ControlCall;
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use views::{TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
