@@ -17,6 +17,7 @@ pub mod io;
 pub mod limits;
 pub mod loops;
 pub mod machine;
+pub mod monitor;
 pub mod network;
 pub mod recorder;
 pub mod settings;

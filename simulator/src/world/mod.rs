@@ -293,6 +293,17 @@ impl World {
         self.failed_allocations = failed;
     }
 
+    /// What the monitor has seen since it was asked last.
+    fn ask_monitor(&mut self) -> Result<(), Violation> {
+        for (mark, at) in std::mem::take(&mut self.ground.acknowledged) {
+            self.io.monitor_mut().acknowledged(&mark, at);
+        }
+        match self.io.monitor_mut().take_violation() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
     fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
         let options = &self.ground.options;
         let errors = options.has_disk_errors();
@@ -402,6 +413,7 @@ impl World {
 
     /// Every few turns: the books, who waits too long, and whether this ever ends.
     fn look(&mut self) -> Result<(), Violation> {
+        self.ask_monitor()?;
         if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
             return Ok(());
         }
