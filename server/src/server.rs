@@ -155,6 +155,12 @@ impl Server {
         self.ready
     }
 
+    /// It was told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// Why the server has ended, once it has.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {

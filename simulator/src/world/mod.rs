@@ -24,6 +24,7 @@ mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
 mod options;
+mod record;
 mod report;
 mod session;
 pub(crate) mod speech;
@@ -34,8 +35,10 @@ pub use model::Violation;
 pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::rc::Rc;
 
 use server::{Exit, Server};
 use storage::TenantId;
@@ -48,6 +51,7 @@ use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
+use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
 use ground::Ground;
@@ -105,6 +109,7 @@ struct World {
     vm_steps: u64,
     /// Those that are counted already.
     failed_allocations: u64,
+    recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// How a world is looked at; nothing in it changes what happens.
@@ -116,6 +121,8 @@ pub struct Watch {
     pub sink: Option<Sink>,
     /// The first event of that.
     pub sink_from: u64,
+    /// Takes samples.
+    pub recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
@@ -136,9 +143,11 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     trace.expect(watch.expected);
     trace.set_sink(watch.sink);
     trace.set_sink_from(watch.sink_from);
+    world.recording = watch.recording;
     world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
+    world.end_recording(verdict.as_ref().err());
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -171,6 +180,7 @@ impl World {
             turns: 0,
             vm_steps: 0,
             failed_allocations: 0,
+            recording: None,
         }
     }
 
@@ -251,6 +261,7 @@ impl World {
     /// One turn of the server, one step of the machine, and the clients that it woke.
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
+        self.record();
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
