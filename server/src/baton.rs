@@ -21,6 +21,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use storage::sometimes;
 use tenant::Ticket;
 
 use crate::limits::{BATON_BYTES_MAX, STREAM_IDLE_NS};
@@ -88,6 +89,7 @@ impl BatonKey {
         }
         let decoded = STANDARD.decode_slice(baton, &mut sealed);
         if decoded != Ok(SEALED_BYTES) {
+            sometimes!("a baton is not even one of ours in shape");
             return Err(invalid());
         }
         let (payload, rest) = sealed.split_at(PAYLOAD_BYTES);
@@ -96,6 +98,7 @@ impl BatonKey {
         };
         // Comparing two blake3 hashes takes constant time.
         if self.mac(payload, tenant_id) != mac {
+            sometimes!("a baton of another tenant or process is refused");
             return Err(invalid());
         }
         let number = |at: usize| {
@@ -119,8 +122,10 @@ impl Claim {
     #[must_use]
     pub fn gone(&self, now_ns: u64) -> Problem {
         if now_ns.saturating_sub(self.issued_at_ns) > STREAM_IDLE_NS {
+            sometimes!("a baton comes after its stream expired");
             return Problem::new(400, "STREAM_EXPIRED", "The stream has expired due to inactivity");
         }
+        sometimes!("a baton is used twice");
         Problem::new(400, "BATON_USED", "Received a baton that has already been used")
     }
 }

@@ -17,6 +17,7 @@ use std::path::Path;
 use storage::io::{
     Accepted, Clock, Done, Instant, Io, ListenerId, Opened, Received, Sent, Token, Transferred,
 };
+use storage::sometimes;
 use tenant::{
     ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Key, Pool,
     Refusal, RequestId,
@@ -291,6 +292,7 @@ impl Server {
         if connection.reader.is_idle() {
             self.set_deadline(key, idle_deadline);
         } else if !connection.in_body {
+            sometimes!("a request's head comes in pieces");
             self.set_deadline(key, head_deadline);
         }
         self.receive(io, key);
@@ -374,6 +376,7 @@ impl Server {
         if connection.reader.is_idle() {
             self.receive(io, key);
         } else {
+            sometimes!("a request comes before the answer to the one before");
             // A receive would lend the buffer in which it waits.
             connection.waiting_bytes = true;
         }
@@ -469,6 +472,7 @@ impl Server {
 
     fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key) else {
+            sometimes!("a part of an answer comes too late for its client");
             // It went while its request still waited for the database to open: there was no job to
             // cancel then, and now there is one that waits for this part to leave.
             self.engine.cancel(request_id(key));
@@ -522,6 +526,7 @@ impl Server {
         };
         let problem = control::problem(refusal, name);
         if connection.exchange.streamed {
+            sometimes!("an answer breaks off after its status");
             // The status has left: only a broken end can say that this is not all.
             return self.close(io, key);
         }
@@ -578,6 +583,7 @@ impl Server {
     /// Answer a violation of the protocol; nothing after it can be read.
     fn refuse<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        sometimes!("a violation of the protocol is refused");
         if !connection.reader.has_head() {
             connection.exchange = Exchange::unknown();
         }
@@ -696,6 +702,7 @@ impl Server {
         io.close_socket(connection.socket);
         self.calls.remove(&request_id(key));
         if connection.phase == Phase::Running {
+            sometimes!("a connection ends while its request runs");
             self.engine.cancel(request_id(key));
         }
         if let Some(at) = connection.timer_at {
@@ -727,6 +734,15 @@ impl Server {
             if deadline > self.now {
                 self.set_deadline(key, deadline);
             } else {
+                match connection.phase {
+                    Phase::Reading if connection.reader.is_idle() => {
+                        sometimes!("an idle connection is closed");
+                    }
+                    Phase::Reading => sometimes!("a request that comes too slowly is given up"),
+                    Phase::Running => sometimes!("a client reads a streamed answer too slowly"),
+                    Phase::Responding => sometimes!("a client reads its answer too slowly"),
+                    Phase::Draining => sometimes!("a refused client does not hang up"),
+                }
                 self.close(io, key);
             }
         }
@@ -781,7 +797,10 @@ fn on_accepted<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, acc
             server.touched.push_back(key);
         }
         // Out of descriptors, or the peer has gone again: wait a little.
-        Err(_) => server.accept_after = server.now.after(limits::ACCEPT_RETRY_NS),
+        Err(_) => {
+            sometimes!("accepting pauses after an error");
+            server.accept_after = server.now.after(limits::ACCEPT_RETRY_NS);
+        }
     }
 }
 
@@ -799,9 +818,15 @@ fn on_received<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, rec
         (_, Ok(bytes)) => {
             connection.reader.return_buffer(received.buffer);
             connection.ended |= bytes == 0;
+            if bytes == 0 && connection.phase == Phase::Running {
+                sometimes!("a client ends its side while its request runs");
+            }
             connection.waiting_bytes |= connection.phase != Phase::Reading;
         }
-        (_, Err(_)) => return server.close(io, key),
+        (_, Err(_)) => {
+            sometimes!("a connection is reset");
+            return server.close(io, key);
+        }
     }
     server.touched.push_back(key);
 }
@@ -816,6 +841,9 @@ fn on_sent<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, sent: S
     match sent.result {
         Ok(bytes) => {
             connection.out_sent += bytes;
+            if connection.out_sent < connection.out.len() {
+                sometimes!("an answer leaves in pieces");
+            }
             // A `100 Continue` leaves while the body's own deadline runs.
             if connection.phase != Phase::Reading {
                 let stall = server.now.after(limits::SEND_STALL_NS);

@@ -52,6 +52,14 @@ pub enum Stream {
     CrashTime,
     /// What a client does; entity: client.
     Workload,
+    /// What befalls a segment on its way; entity: connection.
+    Weather,
+    /// Which connections stand still together, and in which order they go on.
+    Swizzle,
+    /// When the clocks are disturbed, and how.
+    Clock,
+    /// What a stranger does; entity: stranger.
+    Stranger,
 }
 
 /// An inclusive range of whole numbers.

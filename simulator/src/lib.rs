@@ -9,6 +9,7 @@
 //! the machine or the order of a `HashMap`; every decision is a draw from a named stream.
 
 pub mod client;
+pub mod coverage;
 pub mod disk;
 pub mod draws;
 pub mod faults;
@@ -16,7 +17,9 @@ pub mod io;
 pub mod limits;
 pub mod loops;
 pub mod machine;
+pub mod monitor;
 pub mod network;
+pub mod settings;
 pub mod trace;
 pub mod world;
 

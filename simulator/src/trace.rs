@@ -60,10 +60,12 @@ pub enum Kind {
     Restart,
     /// A fault was injected.
     Fault,
+    /// A file as it is at the end of the run.
+    Disk,
 }
 
 /// How many kinds there are.
-pub const KINDS: usize = Kind::Fault as usize + 1;
+pub const KINDS: usize = Kind::Disk as usize + 1;
 
 /// How often a kind of event happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +127,8 @@ pub struct Trace {
     divergence: Option<Divergence>,
     recent: VecDeque<(u64, Instant, Event)>,
     sink: Option<Sink>,
+    /// First event that the sink is told of.
+    sink_from: u64,
 }
 
 impl Trace {
@@ -146,7 +150,9 @@ impl Trace {
             self.recent.pop_front();
         }
         self.recent.push_back((self.sequence, now, event));
-        if let Some(sink) = &mut self.sink {
+        if let Some(sink) = &mut self.sink
+            && self.sequence >= self.sink_from
+        {
             sink(&line(self.sequence, now, &event));
         }
         if self.sequence.is_multiple_of(CHECKPOINT_EVENTS) {
@@ -206,9 +212,16 @@ impl Trace {
         self.sink = sink;
     }
 
+    /// Spare the sink all that comes before this event.
+    pub fn set_sink_from(&mut self, sequence: u64) {
+        self.sink_from = sequence;
+    }
+
     /// Send a remark to the sink, if there is one. Changes no hash.
     pub fn remark(&mut self, text: impl FnOnce() -> String) {
-        if let Some(sink) = &mut self.sink {
+        if let Some(sink) = &mut self.sink
+            && self.sequence >= self.sink_from
+        {
             sink(&text());
         }
     }

@@ -28,6 +28,7 @@ use crate::ledger::{self, AccountId, Kind};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page;
+use crate::sometimes;
 
 /// Bytes of a WAL header.
 pub const WAL_HEADER_BYTES: u64 = 32;
@@ -357,12 +358,14 @@ impl Volume {
             }
             let found = overlay.pages.binary_search_by_key(&page_number, |&(number, _)| number);
             if let Ok(index) = found {
+                sometimes!("a page is read from the log");
                 return PageSource::Log(overlay.pages[index].1);
             }
         }
         if self.main.exists {
             return PageSource::File;
         }
+        sometimes!("a database without a file is read");
         if page_number == 1 { PageSource::Empty } else { PageSource::Beyond }
     }
 
@@ -478,6 +481,9 @@ impl Volume {
     pub fn begin_sealing(&mut self) -> bool {
         let committed = self.find_commit();
         if !committed {
+            if self.frames.len() > self.logged_frame as usize {
+                sometimes!("a spilled transaction is rolled back");
+            }
             // Frames of a transaction that did not commit: the next one writes over them, and must
             // not find their commit frame.
             self.frames.truncate(self.logged_frame as usize);
@@ -600,6 +606,7 @@ impl Volume {
         let mut number = [0; 4];
         number.copy_from_slice(&bytes[..4]);
         if u32::from_ne_bytes(number) > backfilled {
+            sometimes!("SQLite's word for a failed checkpoint is taken back");
             bytes[..4].copy_from_slice(&backfilled.to_ne_bytes());
             *word = u64::from_ne_bytes(bytes);
         }

@@ -1,5 +1,6 @@
 //! From SQLite's result codes to the words that libSQL clients expect.
 
+use storage::sometimes;
 use storage::sqlite::{SqliteError, codes};
 
 use crate::statement::StatementError;
@@ -63,10 +64,13 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
             );
         }
         codes::SQLITE_NOMEM => match circumstances.memory {
-            Some((limit, held)) => format!(
-                "SQLite error: out of memory: the statement needs more than the database's memory \
-                 budget of {limit} bytes ({held} in use)"
-            ),
+            Some((limit, held)) => {
+                sometimes!("a statement exceeds its tenant's memory");
+                format!(
+                    "SQLite error: out of memory: the statement needs more than the database's \
+                     memory budget of {limit} bytes ({held} in use)"
+                )
+            }
             None => "SQLite error: the statement is too complex: it compiles to too many steps"
                 .to_owned(),
         },

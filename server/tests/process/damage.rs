@@ -191,6 +191,26 @@ fn the_catalogues_file() {
     server.stop();
 }
 
+/// F10 for the catalogue: an old copy knows an old set of databases, and every page of it is intact.
+#[test]
+fn the_catalogues_file_of_yesterday() {
+    let stopped = Stopped::new();
+    let catalogue = tenant_file(stopped.path(), 0);
+    let yesterday = stopped.path().join("yesterday");
+    fs::copy(&catalogue, &yesterday).unwrap();
+    let server = Launch::on(stopped.path()).start();
+    fill(&mut server.create("today"));
+    server.stop();
+    let today = stopped.path().join("today");
+    fs::rename(&catalogue, &today).unwrap();
+    fs::copy(&yesterday, &catalogue).unwrap();
+    assert_start_refused(stopped.path(), "old copy");
+    fs::rename(&today, &catalogue).unwrap();
+    let server = Launch::on(stopped.path()).start();
+    assert_whole(&server, "today");
+    server.stop();
+}
+
 fn assert_start_refused(data: &Path, word: &str) {
     let ended = Launch::on(data).ended();
     assert_eq!(ended.status.code(), Some(START_REFUSED), "{}", ended.stderr);

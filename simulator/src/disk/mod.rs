@@ -10,6 +10,7 @@
 
 mod content;
 mod crash;
+mod durable;
 mod file;
 mod inspect;
 mod names;

@@ -47,6 +47,11 @@ impl Names {
         self.view.get(name).copied()
     }
 
+    /// What a name refers to after a power loss that keeps nothing else.
+    pub fn lookup_durable(&self, name: &Name) -> Option<NodeId> {
+        self.durable.get(name).copied()
+    }
+
     /// Names in a directory, as lookups see them.
     pub fn list(&self, directory: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
         let start = (directory, String::new());

@@ -9,7 +9,10 @@ pub use kind::{FaultCount, FaultCounts, FaultKind};
 
 use std::fmt;
 
+use storage::allocator::Failing;
+
 use crate::draws::{Draws, PER_MILLION, Span, Stream};
+use crate::settings::{Field, Setting, Settings};
 
 /// Which names survive a power loss when the directory was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,28 @@ pub struct Faults {
     pub window_bytes: Span,
     /// How often an accept fails with ECONNABORTED or EMFILE.
     pub accept_error_per_million: u64,
+    /// How often a segment finds its connection standing still from now on.
+    pub clog_per_million: u64,
+    /// For how long.
+    pub clog_ns: Span,
+    /// How often a segment sees some connections clogged one by one, and released otherwise.
+    pub swizzle_per_million: u64,
+    /// How often a segment is lost and the connection reset towards both ends.
+    pub network_reset_per_million: u64,
+    /// How often a segment is lost and its client gone, without a word to the server.
+    pub half_open_per_million: u64,
+    /// How often the machine sleeps in a run: the monotonic clock jumps forward.
+    pub clock_jumps: u64,
+    /// For how long.
+    pub clock_jump_ns: Span,
+    /// How often the wall clock is set in a run.
+    pub wall_steps: u64,
+    /// How far, forward or back.
+    pub wall_step_ns: Span,
+    /// How much faster than the monotonic clock the wall clock runs, in parts per million.
+    pub wall_drift_per_million: i64,
+    /// How many of SQLite's allocations for tenants fail.
+    pub allocation_failure_per_million: u64,
     /// Time that one callback takes.
     pub callback_cost_ns: u64,
     /// Time that one `run` takes besides its callbacks.
@@ -90,6 +115,17 @@ impl Faults {
             tiny_segments_per_million: 0,
             window_bytes: Span::new(65_536, 65_536),
             accept_error_per_million: 0,
+            clog_per_million: 0,
+            clog_ns: Span::new(1_000_000, 5_000_000_000),
+            swizzle_per_million: 0,
+            network_reset_per_million: 0,
+            half_open_per_million: 0,
+            clock_jumps: 0,
+            clock_jump_ns: Span::new(1_000_000, 3_600_000_000_000),
+            wall_steps: 0,
+            wall_step_ns: Span::new(1_000_000, 3_600_000_000_000),
+            wall_drift_per_million: 0,
+            allocation_failure_per_million: 0,
             callback_cost_ns: 1_000,
             run_cost_ns: 1_000,
             wall_offset_ns: WALL_OFFSET_NS,
@@ -141,8 +177,57 @@ impl Faults {
             let span = Span::new(16 << 20, 1 << 32);
             faults.disk_bytes_max = draws.logarithmic(Stream::Options, 107, span);
         }
+        faults.draw_network(&mut draws);
+        faults.draw_clock_and_memory(&mut draws);
         faults.assert_sound();
         faults
+    }
+
+    /// The network's classes: simulation.md, 2.3. Rates are per segment; a request and its answer
+    /// are two to some fifty.
+    fn draw_network(&mut self, draws: &mut Draws) {
+        let mut rate = |entity: u64, high: u64| {
+            let on = draws.below(Stream::Options, entity, 2);
+            on * draws.logarithmic(Stream::Options, entity, Span::new(high / 100, high))
+        };
+        self.clog_per_million = rate(150, 5_000);
+        self.swizzle_per_million = rate(151, 500);
+        self.network_reset_per_million = rate(152, 2_000);
+        self.half_open_per_million = rate(153, 1_000);
+    }
+
+    /// The clock's and the memory's classes: simulation.md, 2.4 and 2.5.
+    fn draw_clock_and_memory(&mut self, draws: &mut Draws) {
+        let o = Stream::Options;
+        self.clock_jumps = draws.below(o, 154, 2) * draws.within(o, 154, Span::new(1, 2));
+        self.wall_steps = draws.below(o, 155, 2) * draws.within(o, 155, Span::new(1, 3));
+        let drift = draws.below(o, 156, 2) * draws.within(o, 156, Span::new(1, 500));
+        let forward = draws.below(o, 156, 2) == 1;
+        self.wall_drift_per_million = if forward { drift as i64 } else { -(drift as i64) };
+        let failures = draws.logarithmic(o, 157, Span::new(1, 1_000));
+        self.allocation_failure_per_million = draws.below(o, 157, 2) * failures;
+    }
+
+    /// From now on the network only carries, the clocks only run, and memory is there.
+    pub fn calm_network_clock_and_memory(&mut self) {
+        let calm = Faults::calm();
+        self.accept_error_per_million = calm.accept_error_per_million;
+        self.clog_per_million = calm.clog_per_million;
+        self.swizzle_per_million = calm.swizzle_per_million;
+        self.network_reset_per_million = calm.network_reset_per_million;
+        self.half_open_per_million = calm.half_open_per_million;
+        self.clock_jumps = calm.clock_jumps;
+        self.wall_steps = calm.wall_steps;
+        self.allocation_failure_per_million = calm.allocation_failure_per_million;
+    }
+
+    /// Which allocations fail in the world of `seed`.
+    #[must_use]
+    pub fn allocations(&self, seed: u64) -> Failing {
+        match self.allocation_failure_per_million {
+            0 => Failing::Never,
+            rate => Failing::PerMillion { rate, seed },
+        }
     }
 
     /// Assert that the numbers make sense together.
@@ -163,46 +248,78 @@ impl Faults {
             self.network_short_per_million,
             self.tiny_segments_per_million,
             self.accept_error_per_million,
+            self.clog_per_million,
+            self.swizzle_per_million,
+            self.network_reset_per_million,
+            self.half_open_per_million,
+            self.allocation_failure_per_million,
+            self.wall_drift_per_million.unsigned_abs(),
         ] {
             assert!(rate <= PER_MILLION);
         }
     }
 }
 
-impl fmt::Display for Faults {
-    /// One line of `name=value`, all options in full.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = match self.namespace_model {
+impl Settings for Faults {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            ("sector_bytes", &mut self.sector_bytes),
+            ("namespace_model", &mut self.namespace_model),
+            ("disk_bytes_max", &mut self.disk_bytes_max),
+            ("disk_latency_mean_ns", &mut self.disk_latency_mean_ns),
+            ("disk_spike_per_million", &mut self.disk_spike_per_million),
+            ("disk_spike_ns", &mut self.disk_spike_ns),
+            ("disk_short_per_million", &mut self.disk_short_per_million),
+            ("read_error_per_million", &mut self.read_error_per_million),
+            ("write_error_per_million", &mut self.write_error_per_million),
+            ("sync_error_per_million", &mut self.sync_error_per_million),
+            ("no_space_per_million", &mut self.no_space_per_million),
+            ("network_latency_mean_ns", &mut self.network_latency_mean_ns),
+            ("network_short_per_million", &mut self.network_short_per_million),
+            ("tiny_segments_per_million", &mut self.tiny_segments_per_million),
+            ("window_bytes", &mut self.window_bytes),
+            ("accept_error_per_million", &mut self.accept_error_per_million),
+            ("clog_per_million", &mut self.clog_per_million),
+            ("clog_ns", &mut self.clog_ns),
+            ("swizzle_per_million", &mut self.swizzle_per_million),
+            ("network_reset_per_million", &mut self.network_reset_per_million),
+            ("half_open_per_million", &mut self.half_open_per_million),
+            ("clock_jumps", &mut self.clock_jumps),
+            ("clock_jump_ns", &mut self.clock_jump_ns),
+            ("wall_steps", &mut self.wall_steps),
+            ("wall_step_ns", &mut self.wall_step_ns),
+            ("wall_drift_per_million", &mut self.wall_drift_per_million),
+            ("allocation_failure_per_million", &mut self.allocation_failure_per_million),
+            ("callback_cost_ns", &mut self.callback_cost_ns),
+            ("run_cost_ns", &mut self.run_cost_ns),
+            ("wall_offset_ns", &mut self.wall_offset_ns),
+        ]
+    }
+}
+
+impl Setting for NamespaceModel {
+    fn show(&self) -> String {
+        let name = match self {
             NamespaceModel::Posix => "posix",
             NamespaceModel::Ext4 => "ext4",
         };
-        write!(f, "sector_bytes={} namespace_model={model}", self.sector_bytes)?;
-        for (name, value) in [
-            ("disk_bytes_max", self.disk_bytes_max),
-            ("disk_latency_mean_ns", self.disk_latency_mean_ns),
-            ("disk_spike_per_million", self.disk_spike_per_million),
-            ("disk_short_per_million", self.disk_short_per_million),
-            ("read_error_per_million", self.read_error_per_million),
-            ("write_error_per_million", self.write_error_per_million),
-            ("sync_error_per_million", self.sync_error_per_million),
-            ("no_space_per_million", self.no_space_per_million),
-            ("network_short_per_million", self.network_short_per_million),
-            ("tiny_segments_per_million", self.tiny_segments_per_million),
-            ("accept_error_per_million", self.accept_error_per_million),
-            ("callback_cost_ns", self.callback_cost_ns),
-            ("run_cost_ns", self.run_cost_ns),
-            ("wall_offset_ns", self.wall_offset_ns),
-        ] {
-            write!(f, " {name}={value}")?;
-        }
-        for (name, span) in [
-            ("disk_spike_ns", self.disk_spike_ns),
-            ("network_latency_mean_ns", self.network_latency_mean_ns),
-            ("window_bytes", self.window_bytes),
-        ] {
-            write!(f, " {name}={}..{}", span.low, span.high)?;
-        }
+        name.to_owned()
+    }
+
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        *self = match text {
+            "posix" => NamespaceModel::Posix,
+            "ext4" => NamespaceModel::Ext4,
+            _ => return Err("posix or ext4 is expected".to_owned()),
+        };
         Ok(())
+    }
+}
+
+impl fmt::Display for Faults {
+    /// One line of `name=value`, all options in full.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line())
     }
 }
 
@@ -234,10 +351,35 @@ mod tests {
     }
 
     #[test]
+    fn each_class_of_network_clock_and_memory_is_on_in_about_half_the_seeds() {
+        let all: Vec<Faults> = (0..200).map(Faults::swarm).collect();
+        let classes: [(&str, fn(&Faults) -> u64); 8] = [
+            ("clog", |f| f.clog_per_million),
+            ("swizzle", |f| f.swizzle_per_million),
+            ("reset", |f| f.network_reset_per_million),
+            ("half-open", |f| f.half_open_per_million),
+            ("jumps", |f| f.clock_jumps),
+            ("steps", |f| f.wall_steps),
+            ("drift", |f| f.wall_drift_per_million.unsigned_abs()),
+            ("memory", |f| f.allocation_failure_per_million),
+        ];
+        for (name, class) in classes {
+            let on = all.iter().filter(|faults| class(faults) > 0).count();
+            assert!((60..=140).contains(&on), "{name}: {on} of 200");
+            let calm = all.iter().copied().map(|mut faults| {
+                faults.calm_network_clock_and_memory();
+                class(&faults)
+            });
+            // Drift is no fault that ends: clocks go on as they are.
+            assert!(name == "drift" || calm.sum::<u64>() == 0, "{name}");
+        }
+    }
+
+    #[test]
     fn the_line_names_every_field() {
         let line = Faults::calm().to_string();
         let debug = format!("{:?}", Faults::calm());
-        let fields = debug.matches(": ").count() - 3 * 2; // three spans with two fields each
+        let fields = debug.matches(": ").count() - 6 * 2; // six spans with two fields each
         assert_eq!(line.matches('=').count(), fields);
     }
 }

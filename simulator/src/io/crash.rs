@@ -50,6 +50,7 @@ impl<W> SimulatedIo<W> {
             self.late_files.clear();
         }
         self.doomed_since = Some(self.submitted);
+        self.monitor.crashed();
         self.busy_files.clear();
         self.crash_plan = None;
         for write in late {

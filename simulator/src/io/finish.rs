@@ -45,7 +45,9 @@ impl<W> SimulatedIo<W> {
             Operation::Open { path, options, done } => {
                 let result = self.open_now(&path, options);
                 let entity = result.as_ref().map_or(0, |opened| self.disk.entity(opened.0));
-                self.record(Kind::Open, entity, 0, 0, result.is_err());
+                let name = hash_bytes(path.as_os_str().as_encoded_bytes());
+                self.monitor.opened(entity, &path, options);
+                self.record(Kind::Open, entity, 0, name, result.is_err());
                 self.ready.push_back(Ready::Opened(token, done, Opened { result }));
             }
             Operation::Transfer { file, offset, mut buffer, write_hash, done } => {
@@ -193,6 +195,7 @@ impl<W> SimulatedIo<W> {
         let count = *result.as_ref().unwrap_or(&0);
         let sent_hash = hash_bytes(&bytes[..count]);
         let connection = self.network.connection_of(socket).unwrap_or(0);
+        self.monitor.sent(connection, count as u64);
         self.record(Kind::Send, connection, count as u64, sent_hash, result.is_err());
         self.ready.push_back(Ready::Sent(pending.token, done, Sent { buffer, result }));
     }
@@ -265,6 +268,7 @@ impl<W> SimulatedIo<W> {
         let entity = self.disk.entity(place.file);
         let result = self.try_write(place, buffer);
         let count = *result.as_ref().unwrap_or(&0);
+        self.monitor.written(self.now, &self.disk, (entity, place.offset), count as u64);
         let hash = hash ^ place.offset;
         self.record(Kind::Write, entity, count as u64, hash, result.is_err());
         result
@@ -297,7 +301,7 @@ impl<W> SimulatedIo<W> {
             }
             _ => 0,
         };
-        self.record(change.kind(), entity, length, 0, result.is_err());
+        self.record(change.kind(), entity, length, change.names_hash(), result.is_err());
         result
     }
 

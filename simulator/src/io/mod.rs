@@ -13,9 +13,10 @@
 //! `restart` begins the next process on the same disk.
 
 mod clients;
+mod clock;
 mod crash;
 mod finish;
-mod operation;
+pub(crate) mod operation;
 mod plan;
 mod submit;
 #[cfg(test)]
@@ -25,15 +26,18 @@ pub use crash::Doom;
 pub use plan::{OperationClass, PlannedFault};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 use storage::io::{Clock, Entropy, FileId, Instant, Io, ListenerId, SocketId, WallTime};
 
 use crate::disk::SimulatedDisk;
-use crate::draws::{Draws, Span, Stream};
+use crate::draws::{Draws, Span, Stream, splitmix};
 use crate::faults::{FaultCounts, FaultKind, Faults};
 use crate::limits::{CALLBACKS_PER_RUN_MAX, DOOMED_EVENTS_MAX};
+use crate::monitor::Monitor;
 use crate::network::{Network, Packet, Signal, Surroundings, Wake};
-use crate::trace::{Event as TraceEvent, Kind, Trace};
+use crate::trace::{Event as TraceEvent, Kind, Trace, hash_bytes};
+use clock::ClockFaults;
 use crash::CrashPlan;
 use operation::{Event, Pending, Ready};
 use plan::Plan;
@@ -50,7 +54,7 @@ type Due = (Instant, u64, u64);
 /// A seeded world under a server of type `W`.
 pub struct SimulatedIo<W> {
     now: Instant,
-    wall_step_ns: i64,
+    clock: ClockFaults,
     draws: Draws,
     faults: Faults,
     queue: BTreeMap<Due, Event<W>>,
@@ -75,6 +79,8 @@ pub struct SimulatedIo<W> {
     crash_plan: Option<CrashPlan>,
     fault_counts: FaultCounts,
     planned: Option<Plan>,
+    /// Looks at everything, and draws nothing.
+    monitor: Monitor,
 }
 
 impl<W> SimulatedIo<W> {
@@ -82,17 +88,19 @@ impl<W> SimulatedIo<W> {
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> SimulatedIo<W> {
         let disk = SimulatedDisk::new(&faults);
-        SimulatedIo::on_disk(seed, faults, disk)
+        let monitor = Monitor::watching();
+        SimulatedIo { monitor, ..SimulatedIo::on_disk(seed, faults, disk) }
     }
 
     /// The world of `seed` on a disk that was made before.
     #[must_use]
     pub fn on_disk(seed: u64, faults: Faults, disk: SimulatedDisk) -> SimulatedIo<W> {
         faults.assert_sound();
+        let mut draws = Draws::new(seed);
         SimulatedIo {
             now: Instant(1_000_000_000),
-            wall_step_ns: 0,
-            draws: Draws::new(seed),
+            clock: ClockFaults::draw(&mut draws, &faults),
+            draws,
             faults,
             queue: BTreeMap::new(),
             queued: 0,
@@ -112,7 +120,19 @@ impl<W> SimulatedIo<W> {
             crash_plan: None,
             fault_counts: FaultCounts::default(),
             planned: None,
+            monitor: Monitor::default(),
         }
+    }
+
+    /// The monitor of this world; it judges nothing on a disk that was made before.
+    #[must_use]
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The monitor, to tell it what clients hear, and to ask for violations.
+    pub fn monitor_mut(&mut self) -> &mut Monitor {
+        &mut self.monitor
     }
 
     /// The disk, to look at.
@@ -153,14 +173,25 @@ impl<W> SimulatedIo<W> {
         self.trace.hash()
     }
 
+    /// Fold every file's name and bytes into the trace, what reads see and what is durable: two runs
+    /// of a seed must leave the same disk.
+    pub fn fold_disk(&mut self) {
+        for (index, path) in self.disk.paths().into_iter().enumerate() {
+            let path = Path::new(&path);
+            let mut folded = hash_bytes(path.as_os_str().as_encoded_bytes());
+            let mut length = 0;
+            for bytes in [self.disk.bytes(path), self.disk.durable_bytes(path)] {
+                let bytes = bytes.unwrap_or_default();
+                length += bytes.len() as u64;
+                folded = splitmix(folded ^ hash_bytes(&bytes));
+            }
+            self.record(Kind::Disk, index as u64, length, folded, false);
+        }
+    }
+
     /// Let work of the server take time: its VM steps, copies and hashes.
     pub fn charge(&mut self, nanoseconds: u64) {
         self.now = self.now.after(nanoseconds);
-    }
-
-    /// Step the wall clock; the monotonic clock does not notice.
-    pub fn step_wall(&mut self, nanoseconds: i64) {
-        self.wall_step_ns = self.wall_step_ns.saturating_add(nanoseconds);
     }
 
     /// Whether nothing will ever happen again unless someone asks for it.
@@ -189,6 +220,7 @@ impl<W> SimulatedIo<W> {
     /// Something struck `entity`: count it, and let it stand in the trace.
     pub fn injected(&mut self, kind: FaultKind, entity: u64) {
         self.fault_counts.injected(kind);
+        self.monitor.injected(kind);
         self.record(Kind::Fault, entity, kind as u64, 0, false);
     }
 
@@ -246,6 +278,7 @@ impl<W> SimulatedIo<W> {
                 }
             }
             Signal::Wake(wake) => self.wake(wake),
+            Signal::Injected(kind, connection) => self.injected(kind, connection),
         }
     }
 
@@ -300,6 +333,7 @@ impl<W> SimulatedIo<W> {
             Packet::Grant(_) => 1,
             Packet::Refuse(_) => 2,
             Packet::Segment(_, side) => 3 + side as u64,
+            Packet::Clog(..) => 5,
         };
         self.record(Kind::Packet, packet.connection(), direction, 0, false);
         self.with_network(|network, around| network.deliver(packet, around));
@@ -329,8 +363,7 @@ impl<W> Clock for SimulatedIo<W> {
     }
 
     fn wall(&self) -> WallTime {
-        let wall = self.faults.wall_offset_ns.saturating_add(self.now.0);
-        WallTime(wall.saturating_add_signed(self.wall_step_ns))
+        self.clock.wall(self.now, &self.faults)
     }
 }
 
@@ -350,12 +383,14 @@ impl<W> Io<W> for SimulatedIo<W> {
         }
         let wakes_before = self.wakes.len();
         self.charge(self.faults.run_cost_ns);
+        self.disturb_clock();
         self.settle();
         while self.ready.is_empty() && self.wakes.len() == wakes_before {
             let Some(target) = earlier(self.next_event(), deadline) else {
                 break;
             };
             self.now = self.now.max(target);
+            self.disturb_clock();
             self.settle();
             if deadline.is_some_and(|deadline| deadline <= self.now) {
                 break;

@@ -1,7 +1,7 @@
 //! Operations of the server: from submit, through the event queue, to their callback.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use storage::io::{
     Accepted, Buffer, Callback, Done, FileId, ListenerId, OpenOptions, Opened, Received, Sent,
@@ -11,7 +11,7 @@ use storage::io::{
 use super::SimulatedIo;
 use crate::disk::LateWrite;
 use crate::network::Packet;
-use crate::trace::Kind;
+use crate::trace::{Kind, hash_bytes};
 
 /// A submitted operation.
 pub(crate) struct Pending<W> {
@@ -81,6 +81,18 @@ impl Change {
             Change::SyncDirectory { .. } => Kind::SyncDirectory,
             Change::Rename { .. } => Kind::Rename,
             Change::Remove { .. } => Kind::Remove,
+        }
+    }
+
+    /// Hash of the names that it is about, 0 if none.
+    pub fn names_hash(&self) -> u64 {
+        let hash = |path: &Path| hash_bytes(path.as_os_str().as_encoded_bytes());
+        match self {
+            Change::MakeDirectory { path }
+            | Change::SyncDirectory { path, .. }
+            | Change::Remove { path } => hash(path),
+            Change::Rename { from, to } => hash(from) ^ hash(to).rotate_left(1),
+            Change::Sync { .. } | Change::Truncate { .. } | Change::Allocate { .. } => 0,
         }
     }
 

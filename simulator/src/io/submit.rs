@@ -37,6 +37,7 @@ impl<W> SimulatedIo<W> {
         if pending.failure.is_some() {
             self.schedule_failure(pending);
         } else {
+            self.monitor.submitted(self.now, &self.disk, &pending.operation);
             self.schedule(at, Event::Operation(Box::new(pending)));
         }
     }
@@ -145,6 +146,8 @@ impl<W> Network<W> for SimulatedIo<W> {
     ) {
         assert!(offset < buffer.len(), "a send needs bytes");
         let hash = hash_bytes(&buffer[offset..]);
+        let connection = self.network.connection_of(socket);
+        self.monitor.sending(self.now, &self.disk, connection, &buffer[offset..]);
         let operation = Operation::Send { socket, buffer, offset, hash, done };
         let pending = self.pending(token, operation);
         if pending.failure.is_some() {

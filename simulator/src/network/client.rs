@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::connection::{Connection, Side};
 use super::{ClientSocket, Network, Packet, Signal, Surroundings};
+use crate::faults::FaultKind;
 
 impl Network {
     /// A client asks for a connection.
@@ -13,6 +14,9 @@ impl Network {
         self.next_connection += 1;
         let connection = Connection::draw(id, address, around);
         let travel = connection.latency_mean_ns;
+        if connection.tiny_segments {
+            self.outbox.push(Signal::Injected(FaultKind::TinySegments, id));
+        }
         self.connections.insert(id, connection);
         self.outbox.push(Signal::At(around.now.after(travel + 1), Packet::Ask(id)));
         ClientSocket(id)
@@ -51,22 +55,37 @@ impl Network {
         Ok(())
     }
 
+    /// The client's end is there and open. A client that lost it may still let go of it.
+    fn has_client(&self, socket: ClientSocket) -> bool {
+        self.check_client(socket).is_ok()
+    }
+
     pub fn client_shutdown(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
-        self.shut(socket.0, Side::Client, around);
+        if self.has_client(socket) {
+            self.outbox.push(Signal::Injected(FaultKind::HalfClose, socket.0));
+            self.shut(socket.0, Side::Client, around);
+        }
     }
 
     pub fn client_close(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
-        self.close_end(socket.0, Side::Client, around);
+        if self.has_client(socket) {
+            self.close_end(socket.0, Side::Client, around);
+        }
     }
 
     pub fn client_reset(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
-        self.reset_end(socket.0, Side::Client, around);
+        if self.has_client(socket) {
+            self.outbox.push(Signal::Injected(FaultKind::Reset, socket.0));
+            self.reset_end(socket.0, Side::Client, around);
+        }
     }
 
     /// The client disappears without a word: half-open for the server.
-    pub fn client_vanish(&mut self, socket: ClientSocket) {
-        if let Some(connection) = self.connections.get_mut(&socket.0) {
-            connection.end_mut(Side::Client).vanished = true;
+    pub fn client_vanish(&mut self, socket: ClientSocket, around: &mut Surroundings<'_>) {
+        if self.has_client(socket) {
+            self.outbox.push(Signal::Injected(FaultKind::HalfOpen, socket.0));
+            self.connection_mut(socket.0).end_mut(Side::Client).vanished = true;
+            self.forget_if_over(socket.0, around);
         }
     }
 }

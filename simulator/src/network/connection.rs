@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use storage::io::Instant;
+
 use super::Surroundings;
 use super::pipe::Pipe;
 use crate::draws::Stream;
@@ -57,6 +59,8 @@ pub(crate) struct Connection {
     pub client_address: SocketAddr,
     pub latency_mean_ns: u64,
     pub tiny_segments: bool,
+    /// Nothing arrives at either end before this instant.
+    pub clogged_until: Instant,
 }
 
 impl Connection {
@@ -80,6 +84,7 @@ impl Connection {
             client_address: SocketAddr::new(IpAddr::V4(ip), 50_000 + (id >> 24) as u16 % 10_000),
             latency_mean_ns,
             tiny_segments,
+            clogged_until: Instant(0),
         }
     }
 

@@ -10,6 +10,7 @@
 mod client;
 mod connection;
 mod pipe;
+mod weather;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,7 +19,7 @@ use std::net::SocketAddr;
 use storage::io::{Instant, ListenerId, SocketId};
 
 use crate::draws::{Draws, Span, Stream};
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::limits::{BACKLOG_MAX, SEGMENTS_PER_SEND_MAX};
 use connection::{Connection, End, Side, Stage};
 use pipe::Segment;
@@ -55,6 +56,8 @@ pub(crate) enum Signal {
     Sendable(SocketId),
     /// A client is woken.
     Wake(Wake),
+    /// A fault struck that connection.
+    Injected(FaultKind, u64),
 }
 
 /// Something on the way.
@@ -68,13 +71,15 @@ pub(crate) enum Packet {
     Refuse(u64),
     /// The next segment towards that side.
     Segment(u64, Side),
+    /// No packet: the connection stands still until then.
+    Clog(u64, Instant),
 }
 
 impl Packet {
     pub fn connection(self) -> u64 {
         match self {
             Packet::Ask(id) | Packet::Grant(id) | Packet::Refuse(id) => id,
-            Packet::Segment(id, _) => id,
+            Packet::Segment(id, _) | Packet::Clog(id, _) => id,
         }
     }
 }
@@ -115,12 +120,13 @@ pub(crate) struct Network {
 const FIRST_FREE_PORT: u16 = 40_000;
 
 /// Streams of a connection, forgotten with it.
-const CONNECTION_STREAMS: [Stream; 5] = [
+const CONNECTION_STREAMS: [Stream; 6] = [
     Stream::NetworkLatency,
     Stream::Segments,
     Stream::NetworkCount,
     Stream::Connection,
     Stream::Readiness,
+    Stream::Weather,
 ];
 
 impl Network {
@@ -284,7 +290,8 @@ impl Network {
         }
         let whole = limit.min(pipe.arrived_bytes());
         assert!(whole > 0);
-        let count = short(id, whole, around);
+        let count = self.short(id, side, whole, around);
+        let pipe = self.connection_mut(id).toward_mut(side);
         let was_full = pipe.space() == 0;
         let bytes = pipe.take(count);
         if was_full {
@@ -342,8 +349,11 @@ impl Network {
         if whole == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let count = short(id, whole, around);
+        let count = self.short(id, side, whole, around);
         for piece in self.cut(id, &bytes[..count], around) {
+            if self.befall(id, around) {
+                break;
+            }
             self.dispatch(id, side.other(), Segment::Bytes(piece), around);
         }
         Ok(count)
@@ -405,6 +415,7 @@ impl Network {
                 self.outbox.push(Signal::Wake(wake));
             }
             Packet::Segment(id, toward) => self.deliver_segment(id, toward, around),
+            Packet::Clog(id, until) => self.clog(id, until),
         }
         self.forget_if_over(packet.connection(), around);
     }
@@ -416,10 +427,12 @@ impl Network {
         let address = connection.server_address;
         let arrival = around.now.after(travel + 1);
         let listener = self.listener_at(address);
-        let listener = listener.filter(|listener| {
-            let backlog = &self.listeners[listener].backlog;
-            backlog.len() < BACKLOG_MAX
-        });
+        let backlog = listener.map_or(0, |listener| self.listeners[&listener].backlog.len());
+        let is_full = backlog >= BACKLOG_MAX;
+        if is_full {
+            self.outbox.push(Signal::Injected(FaultKind::BacklogFull, id));
+        }
+        let listener = listener.filter(|_| !is_full);
         let Some(listener) = listener else {
             self.connection_mut(id).end_mut(Side::Server).closed = true;
             self.outbox.push(Signal::At(arrival, Packet::Refuse(id)));
@@ -435,6 +448,11 @@ impl Network {
 
     fn deliver_segment(&mut self, id: u64, toward: Side, around: &mut Surroundings<'_>) {
         let connection = self.connection_mut(id);
+        if connection.clogged_until > around.now {
+            let at = connection.clogged_until;
+            self.outbox.push(Signal::At(at, Packet::Segment(id, toward)));
+            return;
+        }
         let End { closed, vanished, .. } = *connection.end(toward);
         let Some(segment) = connection.toward_mut(toward).arrive() else {
             return;
@@ -580,15 +598,5 @@ impl Network {
             }
             self.reset_end(id, Side::Server, around);
         }
-    }
-}
-
-/// How many of `whole` bytes a call moves.
-fn short(id: u64, whole: usize, around: &mut Surroundings<'_>) -> usize {
-    let rate = around.faults.network_short_per_million;
-    if around.draws.chance(Stream::NetworkCount, id, rate) {
-        around.draws.index(Stream::NetworkCount, id, whole) + 1
-    } else {
-        whole
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use storage::io::{Clock, Instant};
 
 use super::ground::{Ground, NameSeen};
-use super::model::{Asked, EraserId, TransactionId, Violation};
+use super::model::{Asked, EraserId, TransactionId, Violation, mark};
 use super::options::{ADMIN, LISTEN};
 use super::speech::{self, ReadForm, Refused};
 use super::workload::{Session, Task};
@@ -76,7 +76,7 @@ pub struct Pending {
     pub asked: Asked,
     /// What was known of the name then.
     pub name: NameSeen,
-    /// When, on the clock.
+    /// When, on the clock that does not count sleep.
     pub sent_at: Instant,
     /// What for.
     pub purpose: Purpose,
@@ -264,6 +264,9 @@ impl Client {
         });
         let finish = response.closes;
         let ok_before = ground.counts.ok;
+        ground.answered_at = self.link.as_ref().and_then(|link| {
+            sim.monitor().submitted_at(link.socket.0, link.reader.response_end() - 1)
+        });
         self.hear(ground, &pending, response)?;
         self.went_well = ground.counts.ok > ok_before || response.status == 400;
         if finish {
@@ -480,6 +483,8 @@ impl Client {
             None => {
                 ground.counts.ok += 1;
                 ground.counts.acknowledged += 1;
+                let answered = ground.answered_at.map(|at| (mark(tenant, id), at));
+                ground.acknowledged.extend(answered);
                 ground.model.committed(id);
                 Ok(())
             }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use storage::io::Instant;
+
 use super::model::{Asked, Model, Violation, tenant_name};
 use super::options::Options;
 use super::speech::Refused;
@@ -68,6 +70,10 @@ pub struct Ground {
     /// Tenants in which the table was missed.
     pub bare: BTreeSet<usize>,
     fenced: Vec<bool>,
+    /// When the end of the answer in hand was given to a send.
+    pub answered_at: Option<Instant>,
+    /// Marks of acknowledged transactions for the monitor, and when their answers left.
+    pub acknowledged: Vec<(String, Instant)>,
 }
 
 impl Ground {
@@ -82,6 +88,8 @@ impl Ground {
             names: vec![Name { exists, ..Name::default() }; options.tenants],
             bare: BTreeSet::new(),
             fenced: vec![false; options.tenants],
+            answered_at: None,
+            acknowledged: Vec::new(),
             options,
         }
     }
@@ -187,7 +195,7 @@ impl Ground {
             | "DATABASE_NOT_FOUND"
             | "DATABASE_EXISTS" => true,
             "SQLITE_IOERR" => errors,
-            "INTERNAL" => errors || full,
+            "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
                 self.fenced[tenant] = true;
                 if !errors {

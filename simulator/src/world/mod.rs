@@ -30,12 +30,13 @@ pub use report::Outcome;
 use std::collections::{BTreeMap, VecDeque};
 
 use server::{Exit, Server};
+use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Instant, Io};
 use tenant::{Counters, Failure};
 
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
-use crate::faults::Faults;
+use crate::faults::{FaultKind, Faults};
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::trace::{Checkpoint, Sink};
@@ -94,21 +95,45 @@ struct World {
     refused_starts: u32,
     turns: u64,
     vm_steps: u64,
+    /// Those that are counted already.
+    failed_allocations: u64,
+}
+
+/// How a world is looked at; nothing in it changes what happens.
+#[derive(Default)]
+pub struct Watch {
+    /// An earlier run's checkpoints to compare with.
+    pub expected: Vec<Checkpoint>,
+    /// Takes the readable trace.
+    pub sink: Option<Sink>,
+    /// The first event of that.
+    pub sink_from: u64,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
 /// takes the readable trace.
 #[must_use]
 pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> Outcome {
+    run_watched(options, Watch { expected, sink, ..Watch::default() })
+}
+
+/// Run the world of these options under watch.
+#[must_use]
+pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     storage::sqlite::initialise();
     files::prepare();
     storage::sqlite::reset_randomness();
     let mut world = World::new(options);
-    world.io.trace_mut().expect(expected);
-    world.io.trace_mut().set_sink(sink);
+    let trace = world.io.trace_mut();
+    trace.expect(watch.expected);
+    trace.set_sink(watch.sink);
+    trace.set_sink_from(watch.sink_from);
+    world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
     world.tear_down();
+    allocator::fail_allocations(Failing::Never);
+    world.io.fold_disk();
     report::outcome(&world, verdict, at)
 }
 
@@ -135,6 +160,7 @@ impl World {
             refused_starts: 0,
             turns: 0,
             vm_steps: 0,
+            failed_allocations: 0,
         }
     }
 
@@ -217,6 +243,8 @@ impl World {
         }
         let server = self.server.as_mut().expect("a server runs");
         server.turn(&mut self.io);
+        self.count_failed_allocations();
+        let server = self.server.as_mut().expect("a server runs");
         let vm_steps = server.engine().counters().vm_steps;
         let cost = (vm_steps - self.vm_steps) * self.ground.options.step_cost_ns;
         self.vm_steps = vm_steps;
@@ -239,6 +267,32 @@ impl World {
         self.look()
     }
 
+    /// Let allocations fail from now on as the faults say.
+    fn fail_allocations(&mut self) {
+        self.failed_allocations = 0;
+        let seed = self.ground.options.seed;
+        allocator::fail_allocations(self.io.faults_mut().allocations(seed));
+    }
+
+    fn count_failed_allocations(&mut self) {
+        let failed = allocator::failed_allocations();
+        for _ in self.failed_allocations..failed {
+            self.io.injected(FaultKind::AllocationFailure, 0);
+        }
+        self.failed_allocations = failed;
+    }
+
+    /// What the monitor has seen since it was asked last.
+    fn ask_monitor(&mut self) -> Result<(), Violation> {
+        for (mark, at) in std::mem::take(&mut self.ground.acknowledged) {
+            self.io.monitor_mut().acknowledged(&mark, at);
+        }
+        match self.io.monitor_mut().take_violation() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
     fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
         let options = &self.ground.options;
         let errors = options.has_disk_errors();
@@ -252,7 +306,9 @@ impl World {
             }
             Exit::Stopped => {}
             Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
-            Exit::Failed(Failure::Start(_)) if errors || full => {
+            Exit::Failed(Failure::Start(text))
+                if errors || full || self.ground.options.is_out_of_memory(&text) =>
+            {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
             }
@@ -346,11 +402,12 @@ impl World {
 
     /// Every few turns: the books, who waits too long, and whether this ever ends.
     fn look(&mut self) -> Result<(), Violation> {
+        self.ask_monitor()?;
         if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
             return Ok(());
         }
         storage::ledger::assert_closed();
-        let now = self.io.now();
+        let now = self.io.awake();
         for client in &self.clients {
             if let Some(pending) = client.oldest()
                 && now.since(pending.sent_at) > ANSWER_NS_MAX
@@ -373,15 +430,16 @@ impl World {
         self.stop_at = None;
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
+        faults.calm_network_clock_and_memory();
         let calm = Faults::calm();
         faults.disk_spike_per_million = 0;
         faults.read_error_per_million = 0;
         faults.write_error_per_million = 0;
         faults.sync_error_per_million = 0;
         faults.no_space_per_million = 0;
-        faults.accept_error_per_million = 0;
         faults.disk_bytes_max = calm.disk_bytes_max;
         self.io.disk_mut().set_size(calm.disk_bytes_max);
+        self.fail_allocations();
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.

@@ -12,6 +12,7 @@ use tenant::EngineOptions;
 
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
+use crate::settings::{Field, Settings};
 
 /// Which faults a world has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct Options {
     pub create_on_first_use: bool,
     /// The commit log's shape.
     pub log: LogOptions,
+    /// What was set by hand after the draw, as `name=value`.
+    pub changed: Vec<String>,
 }
 
 impl Options {
@@ -124,9 +127,35 @@ impl Options {
                 batch_bytes_max,
                 system_reserve_bytes: 1 << 19,
             },
+            changed: Vec::new(),
         };
         options.log.check();
         options
+    }
+
+    /// Set what `assignment`, a `name=value`, says; the way to run the world again will say so too.
+    ///
+    /// # Errors
+    /// If it is none, or there is no such option.
+    pub fn change(&mut self, assignment: &str) -> Result<(), String> {
+        let (name, value) =
+            assignment.split_once('=').ok_or_else(|| format!("{assignment:?} is no name=value"))?;
+        self.set(name, value)?;
+        let prefix = format!("{name}=");
+        self.changed.retain(|changed| !changed.starts_with(&prefix));
+        self.changed.push(assignment.to_owned());
+        Ok(())
+    }
+
+    /// The arguments of `simulator run` that make this world again.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        let mut text = format!("{} --profile {}", self.seed, self.profile);
+        for changed in &self.changed {
+            text.push_str(" --set ");
+            text.push_str(changed);
+        }
+        text
     }
 
     /// The server's, with the random bytes that its process would draw.
@@ -157,6 +186,12 @@ impl Options {
         errors > 0
     }
 
+    /// Whether this text tells of an allocation that was made to fail.
+    #[must_use]
+    pub fn is_out_of_memory(&self, text: &str) -> bool {
+        self.faults.allocation_failure_per_million > 0 && text.contains("out of memory")
+    }
+
     /// Whether the disk may be full.
     #[must_use]
     pub fn has_full_disk(&self) -> bool {
@@ -170,34 +205,35 @@ pub const LISTEN: &str = "10.0.0.1:8080";
 /// Where it listens for the control API.
 pub const ADMIN: &str = "10.0.0.1:8081";
 
+impl Settings for Options {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        let [memory_bytes, tenant_memory_bytes] = &mut self.memory_bytes;
+        let mut fields: Vec<Field<'_>> = vec![
+            ("tenants", &mut self.tenants),
+            ("clients", &mut self.clients),
+            ("operations", &mut self.operations),
+            ("think_ns", &mut self.think_ns),
+            ("pad_words_max", &mut self.pad_words_max),
+            ("rows_max", &mut self.rows_max),
+            ("crashes", &mut self.crashes),
+            ("crash_events_max", &mut self.crash_events_max),
+            ("break_per_million", &mut self.break_per_million),
+            ("step_cost_ns", &mut self.step_cost_ns),
+            ("memory_bytes", memory_bytes),
+            ("tenant_memory_bytes", tenant_memory_bytes),
+            ("create_on_first_use", &mut self.create_on_first_use),
+            ("segment_bytes", &mut self.log.segment_bytes),
+            ("segment_count", &mut self.log.segment_count),
+            ("batch_bytes_max", &mut self.log.batch_bytes_max),
+        ];
+        fields.extend(self.faults.fields());
+        fields
+    }
+}
+
 impl fmt::Display for Options {
     /// One line of `name=value`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "profile={} tenants={} clients={} operations={} think_ns={}..{} pad_words_max={} \
-             rows_max={} crashes={} crash_events_max={} break_per_million={} step_cost_ns={} \
-             memory_bytes={} tenant_memory_bytes={} create_on_first_use={} segment_bytes={} \
-             segment_count={} batch_bytes_max={} {}",
-            self.profile,
-            self.tenants,
-            self.clients,
-            self.operations,
-            self.think_ns.low,
-            self.think_ns.high,
-            self.pad_words_max,
-            self.rows_max,
-            self.crashes,
-            self.crash_events_max,
-            self.break_per_million,
-            self.step_cost_ns,
-            self.memory_bytes[0],
-            self.memory_bytes[1],
-            self.create_on_first_use,
-            self.log.segment_bytes,
-            self.log.segment_count,
-            self.log.batch_bytes_max,
-            self.faults,
-        )
+        write!(f, "profile={} {}", self.profile, self.line())
     }
 }

@@ -1,13 +1,11 @@
 //! What a run prints: a line with the verdict, a line with the numbers, and how to run it again.
 
-use std::fmt::Write as _;
-
 use storage::io::Instant;
 
 use super::model::Violation;
 use super::options::Options;
 use super::{Totals, World};
-use crate::faults::FaultKind;
+use crate::faults::{FaultCounts, FaultKind};
 use crate::trace::{Checkpoint, Divergence, Kind};
 
 /// How a world ended.
@@ -29,7 +27,11 @@ pub struct Outcome {
     pub divergence: Option<Divergence>,
     /// The last events.
     pub recent: Vec<String>,
-    /// `name=value …`.
+    /// What was counted, by name.
+    pub counts: Vec<(String, u64)>,
+    /// What struck, and how often it was recovered from.
+    pub faults: FaultCounts,
+    /// Counts and faults as `name=value …`.
     pub numbers: String,
 }
 
@@ -41,6 +43,8 @@ pub const COMMIT: &str = match option_env!("MYRIAD_COMMIT") {
 
 pub(super) fn outcome(world: &World, verdict: Result<(), Violation>, at: Instant) -> Outcome {
     let trace = world.io.trace();
+    let counts = counts(world);
+    let faults = world.io.fault_counts().clone();
     Outcome {
         options: world.ground.options.clone(),
         hash: trace.hash(),
@@ -50,11 +54,13 @@ pub(super) fn outcome(world: &World, verdict: Result<(), Violation>, at: Instant
         checkpoints: trace.checkpoints().to_vec(),
         divergence: trace.divergence(),
         recent: trace.recent_lines(),
-        numbers: numbers(world),
+        numbers: numbers(&counts, &faults),
+        counts,
+        faults,
     }
 }
 
-fn numbers(world: &World) -> String {
+fn counts(world: &World) -> Vec<(String, u64)> {
     let counts = &world.ground.counts;
     let Totals {
         clean_stops,
@@ -66,26 +72,49 @@ fn numbers(world: &World) -> String {
         fences,
         gated,
     } = world.totals;
-    let refused: u64 = counts.refused.values().sum();
     let trace = world.io.trace();
     let ends = trace.count(Kind::Crash).events;
-    let faults = world.io.fault_counts();
-    let power_losses = faults.of(FaultKind::PowerLoss).injected;
-    let kills = ends - power_losses;
-    let mut text = format!(
-        "requests_ok={} requests_err={refused} requests_unknown={} acknowledged={} reads={} \
-         commits={commits} checkpoints={checkpoints} gated={gated} fences={fences} \
-         ends={ends} kills={kills} power_losses={power_losses} starting={crashed_starting} \
-         clean_stops={clean_stops} failed_exits={failed_exits} refused_starts={refused_starts}",
-        counts.ok, counts.unknown, counts.acknowledged, counts.reads,
-    );
-    for (code, count) in &counts.refused {
-        let _ = write!(text, " {code}={count}");
-    }
+    let power_losses = world.io.fault_counts().of(FaultKind::PowerLoss).injected;
+    let looked = world.io.monitor().looked();
+    let named = [
+        ("requests_ok", counts.ok),
+        ("requests_err", counts.refused.values().sum()),
+        ("requests_unknown", counts.unknown),
+        ("acknowledged", counts.acknowledged),
+        ("reads", counts.reads),
+        ("commits", commits),
+        ("checkpoints", checkpoints),
+        ("gated", gated),
+        ("fences", fences),
+        ("ends", ends),
+        ("kills", ends - power_losses),
+        ("power_losses", power_losses),
+        ("starting", crashed_starting),
+        ("clean_stops", clean_stops),
+        ("failed_exits", failed_exits),
+        ("refused_starts", refused_starts),
+        ("bytes_read", trace.count(Kind::Read).bytes),
+        ("bytes_written", trace.count(Kind::Write).bytes),
+        ("bytes_sent", trace.count(Kind::Send).bytes),
+        ("batches", looked.batches),
+        ("pages_written", looked.pages_written),
+        ("pages_released", looked.pages_released),
+        ("marks_sent", looked.marks_sent),
+        ("gates", looked.acknowledged),
+    ];
+    let mut all: Vec<(String, u64)> =
+        named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    all.extend(counts.refused.iter().map(|(code, count)| (code.clone(), *count)));
+    all
+}
+
+fn numbers(counts: &[(String, u64)], faults: &FaultCounts) -> String {
+    let mut words: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{name}={count}")).collect();
     for (kind, count) in faults.iter() {
-        let _ = write!(text, " {kind}={} {kind}-recovered={}", count.injected, count.recovered);
+        words.push(format!("{kind}={} {kind}-recovered={}", count.injected, count.recovered));
     }
-    text
+    words.join(" ")
 }
 
 impl Outcome {
@@ -93,6 +122,7 @@ impl Outcome {
     #[must_use]
     pub fn line(&self) -> String {
         let Outcome { options, hash, events, .. } = self;
+        let changed: String = options.changed.iter().map(|set| format!(" --set {set}")).collect();
         let verdict = match &self.violation {
             None => "PASS".to_owned(),
             Some(Violation { property, detail }) => {
@@ -101,7 +131,7 @@ impl Outcome {
             }
         };
         format!(
-            "seed={} commit={COMMIT} hash={hash:016x} profile={} events={events} {verdict}",
+            "seed={} commit={COMMIT} hash={hash:016x} profile={}{changed} events={events} {verdict}",
             options.seed, options.profile
         )
     }
@@ -109,8 +139,10 @@ impl Outcome {
     /// How to see it again.
     #[must_use]
     pub fn commands(&self) -> String {
-        let Options { seed, profile, .. } = &self.options;
-        let run = format!("simulator run {seed} --profile {profile}");
-        format!("  {run}\n  {run} --trace trace.txt")
+        let arguments = self.options.arguments();
+        format!(
+            "  simulator run {arguments}\n  simulator run {arguments} --trace trace.txt\n  \
+             simulator shrink {arguments}"
+        )
     }
 }

@@ -4,7 +4,6 @@
 //! at its own rows, commit, rollback or silence.
 
 use serde_json::Value;
-use storage::io::Clock;
 
 use super::Sim;
 use super::client::{AdminCall, Client, Pending, Purpose};
@@ -120,7 +119,7 @@ impl Client {
 
     fn pending(&self, sim: &Sim, ground: &mut Ground, tenant: usize, purpose: Purpose) -> Pending {
         let (asked, name) = (ground.model.ask(), ground.name(tenant));
-        Pending { tenant, asked, name, sent_at: sim.now(), purpose }
+        Pending { tenant, asked, name, sent_at: sim.awake(), purpose }
     }
 
     fn task(&self, sim: &mut Sim, ground: &mut Ground, task: Task) -> Request {

@@ -4,7 +4,7 @@
 //! makes files. Leaves to the caller: carrying out requests, waiting, and what a tenant still needs
 //! (`set_redo_from`).
 
-use super::batch::{Filling, PagePosition};
+use super::batch::{Filling, PagePosition, Said};
 use super::limits::SLOT_BYTES;
 use super::prepare::{SlotState, Slots};
 use super::ring::{fill_copy, slot_index, slot_offset};
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
+use crate::sometimes;
 use std::collections::VecDeque;
 
 /// The filling batch has no room for the page. Wait until [`Log::has_room`], then push it again.
@@ -57,6 +58,8 @@ pub struct LogStart {
     pub previous: [u8; 32],
     /// What the last good header says.
     pub redo_from: Sequence,
+    /// Likewise.
+    pub catalogue_stamp: u64,
     pub segments: VecDeque<(u64, Sequence)>,
     pub slots: Vec<SlotState>,
 }
@@ -102,6 +105,7 @@ pub struct Log {
     flight: Option<Flight>,
     copies: Copies,
     previous: [u8; 32],
+    catalogue_stamp: u64,
     durable: Sequence,
     redo_wanted: Sequence,
     /// What the newest sealed header says.
@@ -140,6 +144,7 @@ impl Log {
                 behind: None,
             },
             previous: start.previous,
+            catalogue_stamp: start.catalogue_stamp,
             durable: Sequence(start.sequence.0 - 1),
             redo_wanted: start.redo_from,
             redo_sealed: start.redo_from,
@@ -190,6 +195,7 @@ impl Log {
         };
         let available = self.free_bytes().saturating_sub(self.reserved).saturating_sub(kept);
         if bytes > available || self.write_refused().is_some() {
+            sometimes!("the log has no room for a transaction");
             let capacity = usable_bytes(&self.options) - kept;
             return Err(LogFull {
                 used: capacity.saturating_sub(available),
@@ -237,6 +243,7 @@ impl Log {
     pub fn sequence_at_pressure(&self, percent: u32) -> Option<Sequence> {
         let target = self.capacity_bytes() / 100 * u64::from(percent);
         let over = self.used_bytes().checked_sub(target).filter(|over| *over > 0)?;
+        sometimes!("the log passes its high mark");
         // One block more: the batch that makes the new `redo_from` durable.
         let over = over + BLOCK_BYTES as u64;
         let segments = over.div_ceil(self.options.segment_bytes) as usize;
@@ -326,6 +333,7 @@ impl Log {
         };
         let fits = self.filling.fits(!self.filling.continues(&position));
         if self.failed.is_some() || !fits {
+            sometimes!("a batch is full");
             self.filling.full |= self.filling.place.is_some();
             return Err(BatchFull { sequence });
         }
@@ -407,6 +415,20 @@ impl Log {
         self.redo_wanted = self.redo_wanted.max(sequence);
     }
 
+    /// The catalogue's file holds its checkpoint with this stamp for sure. Each header says so from
+    /// now on, those that let go of the log's own copy included: an older file is then known as
+    /// such (F10).
+    pub fn set_catalogue_stamp(&mut self, stamp: u64) {
+        assert!(stamp >= self.catalogue_stamp);
+        self.catalogue_stamp = stamp;
+    }
+
+    /// The stamp that the catalogue's file must have at least.
+    #[must_use]
+    pub fn catalogue_stamp(&self) -> u64 {
+        self.catalogue_stamp
+    }
+
     /// Nothing more will be committed. From now on `flush` writes an empty batch also when that only
     /// moves `redo_from`, so that the next start has nothing to recover: after a clean stop what
     /// counts is in the tenants' files alone, and damage to one of them is found, not papered over
@@ -482,7 +504,10 @@ impl Log {
         let mut flight = self.flight.take().expect("a batch is in flight");
         match flight.writing.complete(buffer, result) {
             Progress::More | Progress::Refused => self.flight = Some(flight),
-            Progress::Failed(reason) => self.failed = Some(reason),
+            Progress::Failed(reason) => {
+                sometimes!("a batch cannot be written");
+                self.failed = Some(reason);
+            }
             Progress::Done(buffer) => {
                 assert_eq!(flight.sequence, self.durable.next());
                 assert!(self.copies.behind.is_none());
@@ -552,7 +577,9 @@ impl Log {
         let spare = self.spare.take().expect("a buffer is spare while nothing is in flight");
         let mut copy = self.copies.spare.pop().expect("two copies are enough");
         let sequence = self.filling.sequence;
-        let (buffer, header_bytes, hash) = self.filling.seal(redo_from, self.previous);
+        let (catalogue_stamp, previous) = (self.catalogue_stamp, self.previous);
+        let said = Said { redo_from, catalogue_stamp, previous };
+        let (buffer, header_bytes, hash) = self.filling.seal(said);
         fill_copy(&mut copy, &buffer[..header_bytes]);
         self.previous = hash;
         self.redo_sealed = redo_from;
@@ -591,6 +618,9 @@ impl Log {
         self.filling.place = Some(place);
         self.filling.blocks_max = left.min(self.options.batch_bytes_max) / BLOCK_BYTES;
         if place.offset == 0 {
+            if place.segment >= count {
+                sometimes!("a segment is used again");
+            }
             self.segments.push_back((place.segment, self.filling.sequence));
         }
         assert!(self.segments.len() as u64 <= count);

@@ -7,6 +7,7 @@ use super::header::{HeaderFields, PageEntry, Record, encode, header_blocks, page
 use super::{Place, Sequence};
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
+use crate::sometimes;
 
 /// A batch that takes pages.
 pub struct Filling {
@@ -24,6 +25,14 @@ pub struct Filling {
     records: Vec<Record>,
     pages: Vec<PageEntry>,
     header_blocks: usize,
+}
+
+/// What a header says of the log around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    pub redo_from: Sequence,
+    pub catalogue_stamp: u64,
+    pub previous: [u8; 32],
 }
 
 /// Which transaction a page belongs to, and where it stands in it.
@@ -138,11 +147,26 @@ impl Filling {
         self.header_blocks = wanted;
     }
 
-    /// Write the header in front of the images. Returns the bytes to write, the header's length
-    /// and its hash; `reset` must follow.
-    pub fn seal(&mut self, redo_from: Sequence, previous: [u8; 32]) -> (Buffer, usize, [u8; 32]) {
+    /// Write the header in front of the images, with what the log says in it: `sequence` and `place`
+    /// are the batch's own. Returns the bytes to write, the header's length and its hash; `reset`
+    /// must follow.
+    pub fn seal(&mut self, said: Said) -> (Buffer, usize, [u8; 32]) {
         let place = self.place.expect("a batch is sealed where it has a place");
-        let fields = HeaderFields { sequence: self.sequence, place, redo_from, previous };
+        if self.records.iter().any(|record| record.tenant != self.records[0].tenant) {
+            sometimes!("a batch of several tenants");
+        }
+        if self.records.windows(2).any(|pair| pair[0].tenant == pair[1].tenant) {
+            sometimes!("a batch with several transactions of one tenant");
+        }
+        if self.records.iter().any(|record| record.fragment > 0) {
+            sometimes!("a transaction of several batches");
+        }
+        if self.records.is_empty() {
+            sometimes!("an empty batch, to free a segment");
+        }
+        let Said { redo_from, catalogue_stamp, previous } = said;
+        let sequence = self.sequence;
+        let fields = HeaderFields { sequence, place, redo_from, catalogue_stamp, previous };
         let mut buffer = self.buffer.take().expect("a filling batch has its buffer");
         let hash = encode(&fields, &self.records, &self.pages, &mut buffer);
         let blocks = self.header_blocks + self.pages.len();

@@ -32,6 +32,8 @@
 //! What stays open, by choice: acknowledgement follows the batch alone, so a crash before its copy
 //! is written *and* rot of exactly that batch (the last one) reads as a torn tail.
 
+use crate::sometimes;
+
 /// State of the bytes where a batch is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchState {
@@ -87,14 +89,28 @@ pub fn decide(batch: BatchState, copy: CopyState, successor: SuccessorState) -> 
         (BatchState::Good, _, _) => Action::Accept,
         (BatchState::Bad | BatchState::Absent, CopyState::Good, _) => Action::FromCopy,
         (BatchState::Bad, CopyState::Bad | CopyState::Absent, SuccessorState::Good) => {
+            sometimes!("recovery: a bad batch without a copy, and a successor");
             Action::FromHeader
         }
-        (BatchState::Bad, CopyState::Absent, SuccessorState::Absent) => Action::Truncate,
-        (BatchState::Bad, CopyState::Bad, SuccessorState::Absent) => Action::FromHeader,
+        (BatchState::Bad, CopyState::Absent, SuccessorState::Absent) => {
+            sometimes!("recovery: a torn tail");
+            Action::Truncate
+        }
+        (BatchState::Bad, CopyState::Bad, SuccessorState::Absent) => {
+            sometimes!("recovery: a bad batch and a bad copy at the end");
+            Action::FromHeader
+        }
         (BatchState::Absent, CopyState::Bad | CopyState::Absent, SuccessorState::Good) => {
+            sometimes!("recovery: no batch, and a successor");
             Action::Stop
         }
-        (BatchState::Absent, CopyState::Absent, SuccessorState::Absent) => Action::End,
-        (BatchState::Absent, CopyState::Bad, SuccessorState::Absent) => Action::Stop,
+        (BatchState::Absent, CopyState::Absent, SuccessorState::Absent) => {
+            sometimes!("recovery: the end of the log");
+            Action::End
+        }
+        (BatchState::Absent, CopyState::Bad, SuccessorState::Absent) => {
+            sometimes!("recovery: no batch and a bad copy at the end");
+            Action::Stop
+        }
     }
 }

@@ -12,7 +12,7 @@
 //!  40  redo_from        u64: batches below it are not needed any more
 //!  48  record count     u32
 //!  52  page count       u32
-//!  56  zero             8 bytes
+//!  56  catalogue stamp  u64: what page 1 of the catalogue's file carries at least (F10)
 //!  64  previous         hash of the previous batch's header, zeros for sequence 1
 //!  96  hash             blake3 of bytes 0..96 and 128..end
 //! 128  records          32 bytes each: tenant u64, txid u64, fragment u32, page count u32,
@@ -79,6 +79,8 @@ pub struct HeaderFields {
     pub place: Place,
     /// Batches below this one are superseded.
     pub redo_from: Sequence,
+    /// Stamp of the catalogue's last checkpoint: page 1 of its file carries this one or a newer.
+    pub catalogue_stamp: u64,
     /// Hash of the header before.
     pub previous: [u8; 32],
 }
@@ -149,6 +151,7 @@ impl Header {
             sequence: Sequence(read_u64(bytes, 16)),
             place: Place { segment: read_u64(bytes, 24), offset: read_u64(bytes, 32) },
             redo_from: Sequence(read_u64(bytes, 40)),
+            catalogue_stamp: read_u64(bytes, 56),
             previous: bytes[64..96].try_into().ok()?,
         };
         let aligned = fields.place.offset.is_multiple_of(BLOCK_BYTES as u64);
@@ -197,6 +200,7 @@ pub fn encode(
     write_u64(out, 40, fields.redo_from.0);
     write_u32(out, 48, records.len() as u32);
     write_u32(out, 52, pages.len() as u32);
+    write_u64(out, 56, fields.catalogue_stamp);
     out[64..96].copy_from_slice(&fields.previous);
     let mut offset = HEADER_FIXED_BYTES;
     for record in records {

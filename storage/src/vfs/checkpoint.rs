@@ -14,6 +14,7 @@ use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::{Buffer, FileId};
 use crate::limits;
 use crate::page::{self, PAGE_BYTES};
+use crate::sometimes;
 use crate::volume::Checkpoint;
 
 /// Put a page, its tail set, behind the pages that wait to be written; write them when the run
@@ -103,7 +104,10 @@ pub(super) fn sync_main() -> Code {
     match suspend(Wait::Sync(file)) {
         Answer::Ready => {}
         Answer::Full => return Err(ffi::SQLITE_FULL),
-        _ => return Err(ffi::SQLITE_IOERR_FSYNC),
+        _ => {
+            sometimes!("a sync of a tenant's file fails");
+            return Err(ffi::SQLITE_IOERR_FSYNC);
+        }
     }
     if let Some(direct) = open_direct()? {
         read_back(direct, &written, stamp)?;
@@ -159,6 +163,7 @@ pub(super) fn read_back_run(direct: FileId, first: u32, pages: usize, stamp: u64
     with_volume(|volume| {
         for (number, page_bytes) in (first..).zip(buffer[..moved].chunks_exact(PAGE_BYTES)) {
             if page::verify_tail(volume.tenant(), number, page_bytes) != Some(stamp) {
+                sometimes!("reading back finds a page that was not written");
                 return Err(ffi::SQLITE_IOERR_WRITE);
             }
         }
@@ -184,6 +189,7 @@ pub fn begin_checkpoint() -> Result<(), i32> {
         !volume.main.exists && volume.main.handle.is_none()
     });
     if missing {
+        sometimes!("a tenant's first checkpoint makes its file");
         match suspend(Wait::OpenMain { create: true, direct: false }) {
             Answer::Opened(file, size) => with_volume(|volume| {
                 volume.main.handle = Some(file);
@@ -197,6 +203,7 @@ pub fn begin_checkpoint() -> Result<(), i32> {
     let mut bytes = [0; PAGE_BYTES];
     let overlay = with_volume(|volume| volume.overlay_pages());
     for (number, _) in &overlay {
+        sometimes!("a checkpoint brings recovered pages into the file");
         read_page(*number, &mut bytes)?;
         checkpoint_page(*number, &bytes)?;
     }
@@ -241,6 +248,7 @@ pub(super) fn truncate_main(pages: u32) -> Code {
         volume.main.handle.filter(|_| volume.main.pages > pages)
     });
     let Some(file) = file else { return Ok(()) };
+    sometimes!("a checkpoint cuts the file");
     match suspend(Wait::Truncate(file, u64::from(pages) * PAGE_BYTES as u64)) {
         Answer::Ready => {
             with_volume(|volume| {

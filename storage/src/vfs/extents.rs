@@ -9,6 +9,7 @@ use crate::extent::{Extent, Place};
 use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::{Buffer, FileId};
 use crate::limits;
+use crate::sometimes;
 
 pub(super) fn with_extent<R>(role: Role, body: impl FnOnce(&mut Extent) -> R) -> R {
     with_volume(|volume| match role {
@@ -120,6 +121,10 @@ pub(super) fn write_extent(role: Role, offset: u64, bytes: &[u8]) -> Code {
 pub(super) fn open_temporary(role: Role) -> Code {
     match suspend(Wait::OpenTemporary) {
         Answer::Opened(file, _) => {
+            match role {
+                Role::Wal => sometimes!("a WAL spills to a file"),
+                _ => sometimes!("a temporary object spills to a file"),
+            }
             with_extent(role, |extent| extent.set_file(file));
             Ok(())
         }

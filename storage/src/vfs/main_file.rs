@@ -10,8 +10,13 @@ use super::Code;
 use super::extents::read_file;
 use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::FileId;
+use crate::log::PageLocation;
 use crate::page::{self, PAGE_BYTES};
+use crate::sometimes;
 use crate::volume::PageSource;
+
+/// Reads of a page before it counts as damaged: the second tells a misdirected read from rot.
+const READS_MAX: usize = 2;
 
 /// Open the tenant's file if it has one and it is not open; check its age and length (F1, F10).
 pub(super) fn ensure_main_open() -> Code {
@@ -21,6 +26,7 @@ pub(super) fn ensure_main_open() -> Code {
     let (file, size) = match suspend(Wait::OpenMain { create: false, direct: false }) {
         Answer::Opened(file, size) => (file, size),
         Answer::Failed(ErrorKind::NotFound) => {
+            sometimes!("a tenant's file is missing");
             with_volume(|volume| volume.set_damage("its file is missing".into()));
             return Err(ffi::SQLITE_CORRUPT);
         }
@@ -40,10 +46,17 @@ pub(super) fn ensure_main_open() -> Code {
 
 pub(super) fn check_age(file: FileId) -> Code {
     let mut bytes = [0; PAGE_BYTES];
-    let moved = read_file(file, 0, &mut bytes)?;
+    let mut stamp = None;
+    for _ in 0..READS_MAX {
+        let moved = read_file(file, 0, &mut bytes)?;
+        let whole = moved == PAGE_BYTES;
+        stamp = with_volume(|volume| page::verify_tail(volume.tenant(), 1, &bytes));
+        stamp = stamp.filter(|_| whole);
+        if stamp.is_some() {
+            break;
+        }
+    }
     with_volume(|volume| {
-        let stamp =
-            if moved == PAGE_BYTES { page::verify_tail(volume.tenant(), 1, &bytes) } else { None };
         match stamp {
             // A checkpoint that was cut short may have grown page 1 first; the log has the rest.
             Some(stamp) if stamp >= volume.main.stamp_min && volume.has_overlay() => Ok(()),
@@ -52,19 +65,25 @@ pub(super) fn check_age(file: FileId) -> Code {
                 if pages >= wanted {
                     return Ok(());
                 }
+                sometimes!("a tenant's file was cut");
                 let text = format!("its file was cut: it has {pages} of {wanted} pages");
                 volume.set_damage(text);
                 Err(ffi::SQLITE_CORRUPT)
             }
             Some(stamp) => {
+                sometimes!("a tenant's file is an old copy");
                 let known = volume.main.stamp_min;
                 let text = format!("its file is an old copy: transaction {stamp}, not {known}");
                 volume.set_damage(text);
                 Err(ffi::SQLITE_CORRUPT)
             }
             // A checkpoint that was cut short may have torn page 1; the log then has it.
-            None if matches!(volume.page_source(1), PageSource::Log(_)) => Ok(()),
+            None if matches!(volume.page_source(1), PageSource::Log(_)) => {
+                sometimes!("page 1 of a file is torn, and the log has it");
+                Ok(())
+            }
             None => {
+                sometimes!("page 1 of a tenant's file is damaged");
                 volume.set_damage("page 1 of its file is damaged".into());
                 Err(ffi::SQLITE_CORRUPT)
             }
@@ -83,20 +102,33 @@ pub(super) fn read_page(page_number: u32, out: &mut [u8; PAGE_BYTES]) -> Result<
             out.fill(0);
             Ok(false)
         }
-        PageSource::Log(location) => match suspend(Wait::ReadLog(location)) {
-            Answer::Moved(buffer, moved) if moved == PAGE_BYTES => {
-                out.copy_from_slice(&buffer);
-                Ok(true)
-            }
-            Answer::Moved(..) => {
-                let text = format!("page {page_number} is damaged in the commit log");
-                with_volume(|volume| volume.set_damage(text));
-                Err(ffi::SQLITE_CORRUPT)
-            }
-            _ => Err(ffi::SQLITE_IOERR_READ),
-        },
+        PageSource::Log(location) => {
+            read_page_from_log(location, page_number, out)?;
+            Ok(true)
+        }
         PageSource::File => read_page_from_file(page_number, out),
     }
+}
+
+fn read_page_from_log(
+    location: PageLocation,
+    page_number: u32,
+    out: &mut [u8; PAGE_BYTES],
+) -> Code {
+    for _ in 0..READS_MAX {
+        match suspend(Wait::ReadLog(location)) {
+            Answer::Moved(buffer, moved) if moved == PAGE_BYTES => {
+                out.copy_from_slice(&buffer);
+                return Ok(());
+            }
+            Answer::Moved(..) => {}
+            _ => return Err(ffi::SQLITE_IOERR_READ),
+        }
+    }
+    sometimes!("a page that is read from the log is damaged");
+    let text = format!("page {page_number} is damaged in the commit log");
+    with_volume(|volume| volume.set_damage(text));
+    Err(ffi::SQLITE_CORRUPT)
 }
 
 pub(super) fn read_page_from_file(
@@ -104,8 +136,7 @@ pub(super) fn read_page_from_file(
     out: &mut [u8; PAGE_BYTES],
 ) -> Result<bool, c_int> {
     let offset = u64::from(page_number - 1) * PAGE_BYTES as u64;
-    // A second try tells a misdirected read from rot.
-    for _ in 0..2 {
+    for attempt in 0..READS_MAX {
         let (file, pages) = with_volume(|volume| (volume.main.handle, volume.main.pages));
         let file = file.ok_or(ffi::SQLITE_IOERR_READ)?;
         if page_number > pages {
@@ -117,9 +148,13 @@ pub(super) fn read_page_from_file(
             moved == PAGE_BYTES && page::verify_tail(volume.tenant(), page_number, out).is_some()
         });
         if good {
+            if attempt > 0 {
+                sometimes!("a page is good at the second reading");
+            }
             return Ok(true);
         }
     }
+    sometimes!("a page of a tenant's file is damaged");
     let text = format!("page {page_number} of its file is damaged");
     with_volume(|volume| volume.set_damage(text));
     Err(ffi::SQLITE_CORRUPT)

@@ -30,6 +30,7 @@ use crate::io::{BLOCK_BYTES, Buffer};
 use crate::ledger::Kind;
 use crate::limits;
 use crate::page::{self, PAGE_BYTES};
+use crate::sometimes;
 use crate::volume::{
     ConnectionId, FRAME_BYTES, FRAME_HEADER_BYTES, Frame, LOCKS, REGION_BYTES, Volume,
     WAL_HEADER_BYTES, WRITER_LOCK,
@@ -132,6 +133,7 @@ fn seal() {
         match suspend(Wait::Seal) {
             Answer::Ready => return,
             Answer::Bring(frame) => {
+                sometimes!("a spilled page is brought for its commit");
                 let mut buffer = Buffer::zeroed(PAGE_BYTES);
                 let read = read_extent(Role::Wal, Volume::frame_page_offset(frame), &mut buffer);
                 let there = matches!(read, Ok(true));
@@ -378,6 +380,7 @@ unsafe extern "C" fn shm_lock(
         if first != WRITER_LOCK || !exclusive || !file.upgrade {
             return ffi::SQLITE_BUSY;
         }
+        sometimes!("a reader that turns writer waits for the lock");
         match suspend(Wait::Writer(connection)) {
             Answer::Ready if try_lock(file.shared) => {}
             _ => return ffi::SQLITE_BUSY,

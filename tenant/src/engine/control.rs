@@ -1,13 +1,18 @@
 //! The catalogue's calls: who asked, one transaction for many of them, and what follows.
 
+use std::collections::BTreeMap;
+
 use storage::TenantId;
 
 use super::context::Job;
 use super::tasks::{Kind, Work};
-use super::{Engine, Event, Failure, Phase, Refusal, RequestId};
+use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::catalogue::{Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
+
+/// A call for nobody that failed waits this long.
+const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
 
 /// What the control API may ask; answered by [`Event::Control`] or [`Event::Refused`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,18 @@ pub(super) struct Catalogue {
     pub(super) unsettled: Vec<(storage::log::Sequence, Key, u64, u64)>,
     /// Files to remove once the tombstones of their tenants are durable: (batch, tenant).
     pub(super) removals: Vec<(storage::log::Sequence, TenantId)>,
+    /// Fences that the catalogue does not hold durably yet.
+    fences: BTreeMap<TenantId, Fence>,
+    /// Calls for nobody that failed: they are tried again.
+    later: Vec<Call>,
+}
+
+/// Until its row is durable, only this keeps a damaged tenant from being opened, and what the log
+/// holds of the damage from being given up.
+struct Fence {
+    reason: String,
+    /// The batch that holds the row.
+    recorded: Option<storage::log::Sequence>,
 }
 
 impl Catalogue {
@@ -57,6 +74,17 @@ impl Catalogue {
             && self.running.is_empty()
             && self.unsettled.is_empty()
             && self.removals.is_empty()
+            && self.fences.is_empty()
+            && self.later.is_empty()
+    }
+
+    /// Why this tenant is fenced, if its row does not durably say so yet.
+    pub(super) fn fence_under_way(&self, id: TenantId) -> Option<&str> {
+        self.fences.get(&id).map(|fence| fence.reason.as_str())
+    }
+
+    pub(super) fn has_fences_under_way(&self) -> bool {
+        !self.fences.is_empty()
     }
 }
 
@@ -139,21 +167,66 @@ impl<J: Job> Engine<J> {
             Asker::Opening(key) => self.on_found(key, outcome),
             Asker::Checkpoint(key, txid, stamp) => match outcome {
                 Outcome::Done => {
-                    let volume =
-                        self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
-                    let sequence = volume.and_then(|volume| volume.last_sequence());
-                    let sequence = sequence.unwrap_or_default();
+                    let sequence = self.catalogue_sequence();
                     self.catalogue.unsettled.push((sequence, key, txid, stamp));
                     self.settle_checkpoints();
                 }
                 _ => self.checkpoint_failed(key),
             },
-            Asker::Nobody => {}
+            Asker::Nobody => self.nobody_answered(call, &outcome),
+        }
+    }
+
+    /// Fences and tombstones must not be lost with a failed transaction: it has other calls too,
+    /// and memory, the disk or the log may be short only now.
+    fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
+        match (call, outcome) {
+            (call, Outcome::Failed(_)) => {
+                if self.catalogue.later.is_empty() {
+                    self.set_timer(CATALOGUE_RETRY_NS, Timer::CatalogueRetry);
+                }
+                self.catalogue.later.push(call);
+            }
+            (Call::Fence(id, _), _) => {
+                let recorded = self.catalogue_sequence();
+                if let Some(fence) = self.catalogue.fences.get_mut(&id) {
+                    fence.recorded = Some(recorded);
+                }
+                self.settle_fences();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn retry_catalogue(&mut self) {
+        for call in std::mem::take(&mut self.catalogue.later) {
+            storage::sometimes!("a fence or a tombstone is written at a second try");
+            self.call_catalogue(Asker::Nobody, call);
+        }
+    }
+
+    /// The batch that holds the catalogue's last commit.
+    fn catalogue_sequence(&self) -> storage::log::Sequence {
+        let volume = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
+        volume.and_then(|volume| volume.last_sequence()).unwrap_or_default()
+    }
+
+    /// Fences whose rows are durable now.
+    fn settle_fences(&mut self) {
+        if self.catalogue.fences.is_empty() {
+            return;
+        }
+        let durable = self.durable();
+        let fences = &mut self.catalogue.fences;
+        fences.retain(|_, fence| fence.recorded.is_none_or(|sequence| sequence > durable));
+        if fences.is_empty() {
+            self.trim_log();
         }
     }
 
     /// Checkpoints whose row is durable now: the log need not keep what they cover.
     pub(super) fn settle_checkpoints(&mut self) {
+        self.settle_fences();
         let durable = self.durable();
         let unsettled = std::mem::take(&mut self.catalogue.unsettled);
         let (settled, left): (Vec<_>, Vec<_>) =
@@ -165,6 +238,8 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn fence_in_catalogue(&mut self, id: TenantId, reason: String) {
+        let fence = Fence { reason: reason.clone(), recorded: None };
+        self.catalogue.fences.insert(id, fence);
         self.call_catalogue(Asker::Nobody, Call::Fence(id, reason));
     }
 

@@ -10,6 +10,7 @@ use storage::fiber::Answer;
 use storage::io::{Buffer, Create, FileId, OpenOptions, Token};
 use storage::log::{LogFile, LogOperation, LogReply, LogRequest, LogRequestId, PageLocation};
 use storage::page::PAGE_BYTES;
+use storage::sometimes;
 
 use super::context::Job;
 use super::{Engine, Failure, Timer};
@@ -348,6 +349,7 @@ impl<J: Job> Engine<J> {
         if transfer.done == whole.len() || moved == 0 {
             return Some(Answer::Moved(whole, transfer.done));
         }
+        sometimes!("a short transfer is continued");
         let rest = whole.len() - transfer.done;
         let mut part = Buffer::zeroed(rest);
         part.set_len(rest);
@@ -428,6 +430,7 @@ impl<J: Job> Engine<J> {
             (LogStep::Open(open), DiskReply::Opened(Err(error)))
                 if error.kind() == ErrorKind::WouldBlock =>
             {
+                sometimes!("a log file is still locked");
                 if open.tries >= LOCK_TRIES_MAX {
                     return self.fail(Failure::InUse);
                 }

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use storage::TenantId;
 use storage::io::Instant;
 use storage::log::{Log, Sequence};
+use storage::sometimes;
 use storage::volume::{ConnectionId, Volume, VolumeOptions};
 
 use super::context::Job;
@@ -124,9 +125,11 @@ impl<J: Job> Engine<J> {
             return self.emit(Event::Refused(request, refusal));
         }
         if tenant.waiting.len() + tenant.tasks >= limits::REQUESTS_MAX {
+            sometimes!("a tenant has too many requests");
             return self.emit(Event::Refused(request, Refusal::TooManyRequests));
         }
         if tenant.closing && !tenant.ending {
+            sometimes!("a request comes while its tenant closes");
             // Somebody comes back in time.
             tenant.closing = false;
             self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
@@ -143,6 +146,7 @@ impl<J: Job> Engine<J> {
     fn admit(&mut self, key: Key, request: RequestId, job: J) {
         if self.stacks.taken() >= limits::FIBERS_MAX || !self.admission.is_empty() {
             let tenant = self.tenants.get_mut(key).expect("the caller has it");
+            sometimes!("a request waits for a fiber");
             tenant.tasks += 1;
             self.admission.push_back((key, request, job));
             return;
@@ -198,6 +202,10 @@ impl<J: Job> Engine<J> {
         if row.state == RowState::Fenced {
             let reason = row.reason.clone().unwrap_or_else(|| "it was fenced".into());
             return self.refuse_waiting(key, &Refusal::Fenced(reason));
+        }
+        if let Some(reason) = self.catalogue.fence_under_way(row.id) {
+            let refusal = Refusal::Fenced(reason.to_owned());
+            return self.refuse_waiting(key, &refusal);
         }
         let recovered = self.recovered.remove(&row.id);
         let file = row.file || recovered.is_some();
@@ -258,7 +266,11 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn trim_log(&mut self) {
+    pub(super) fn trim_log(&mut self) {
+        if self.catalogue.has_fences_under_way() {
+            // A crash now must find the damage again.
+            return;
+        }
         let Some(log) = &mut self.log else { return };
         let filling = log.filling_sequence();
         let oldest = self.dirty.first().map_or(filling, |&(sequence, _)| sequence);
@@ -287,6 +299,12 @@ impl<J: Job> Engine<J> {
             // Others' checkpoints write to the catalogue: it comes last.
             if all && id == TenantId::CATALOGUE && self.tenants.len() > 1 {
                 continue;
+            }
+            match (all, recovered) {
+                (true, _) => sometimes!("a checkpoint because the server stops"),
+                (_, true) => sometimes!("a checkpoint of what was recovered"),
+                _ if pressed => sometimes!("a checkpoint because the log fills"),
+                _ => {}
             }
             if all || pressed || recovered {
                 chosen.push(id);
@@ -386,6 +404,11 @@ impl<J: Job> Engine<J> {
                 volume.forget_commits(txid, stamp);
             }
         }
+        if key == self.catalogue_key
+            && let Some(log) = &mut self.log
+        {
+            log.set_catalogue_stamp(stamp);
+        }
         self.note_redo(key);
         self.trim_log();
         self.after_task(key);
@@ -441,6 +464,7 @@ impl<J: Job> Engine<J> {
         if tenant.closing || tenant.dropped || tenant.fenced.is_some() {
             self.go_on_closing(key);
         } else if large {
+            sometimes!("a checkpoint because of a large WAL");
             self.start_checkpoint(key);
         }
     }
@@ -510,6 +534,7 @@ impl<J: Job> Engine<J> {
             return self.close_streams_of(key);
         }
         if tenant.redo.is_some() && !discard {
+            sometimes!("a checkpoint because the tenant closes");
             return self.start_checkpoint(key);
         }
         if !tenant.idle.is_empty() {
@@ -580,6 +605,7 @@ impl<J: Job> Engine<J> {
                 && !tenant.closing
                 && tenant.id != TenantId::CATALOGUE;
             if candidate && !std::mem::take(&mut tenant.visited) {
+                sometimes!("an idle tenant is closed for its memory");
                 return self.begin_closing(key);
             }
         }
@@ -593,6 +619,7 @@ impl<J: Job> Engine<J> {
         if tenant.fenced.is_some() {
             return;
         }
+        sometimes!("a tenant is fenced");
         self.counters.fences += 1;
         let id = tenant.id;
         tenant.fenced = Some(reason.clone());
@@ -622,6 +649,7 @@ impl<J: Job> Engine<J> {
         }
         let open = self.ids.get(&row.id).copied();
         let Some(key) = open else { return self.remove_dropped(row.id, file) };
+        sometimes!("a tenant is dropped while it is open");
         self.names.remove(name);
         let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
         // Free the name at once: the entry keeps one that nobody can ask for.
@@ -673,7 +701,7 @@ impl<J: Job> Engine<J> {
             }
             (RemoveStep::Sync, Ok(())) => self.call_catalogue(Asker::Nobody, Call::Forget(id)),
             // The tombstone stays: the next start tries again.
-            (_, Err(_)) => {}
+            (_, Err(_)) => sometimes!("a dropped tenant's file cannot be removed"),
         }
     }
 

@@ -29,6 +29,7 @@ use storage::TenantId;
 use storage::fiber::StackPool;
 use storage::io::{Clock, FileId, Instant};
 use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
+use storage::sometimes;
 
 use crate::catalogue::DatabaseRow;
 use crate::limits;
@@ -122,6 +123,7 @@ enum Timer {
     ConnectionWait(Key),
     LogOpen,
     LogDisk,
+    CatalogueRetry,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -392,6 +394,7 @@ impl<J: Job> Engine<J> {
     /// Tell the server once everything that `tenant` has committed is durable.
     fn emit_gated(&mut self, tenant: Key, event: Event<J::Reply>) {
         if self.is_sealing(tenant) {
+            sometimes!("a reply waits for a commit that is being sealed");
             self.counters.gated += 1;
             self.unsealed.entry(tenant).or_default().push(Unsealed::Event(event));
             return;
@@ -400,6 +403,7 @@ impl<J: Job> Engine<J> {
         let seen = volume.and_then(storage::volume::Volume::last_sequence);
         match seen {
             Some(sequence) if sequence > self.durable() => {
+                sometimes!("a reply waits in the gate");
                 self.counters.gated += 1;
                 self.gated.entry(sequence).or_default().push(event);
             }
@@ -438,6 +442,7 @@ impl<J: Job> Engine<J> {
     fn refuse_unsealed(&mut self, event: Event<J::Reply>, reason: String) {
         match event {
             Event::Part(request, _) | Event::Finished(request, _) => {
+                sometimes!("a commit that cannot be logged is not told");
                 self.emit(Event::Refused(request, Refusal::Fenced(reason)));
                 self.cancel(request);
             }
@@ -475,6 +480,7 @@ impl<J: Job> Engine<J> {
         // Somebody may wait for a batch that has no segment, without asking for more space.
         let refused = self.log.as_ref().is_some_and(|log| log.disk_refused().is_some());
         if refused && !std::mem::replace(&mut self.disk_retry, true) {
+            sometimes!("the disk refuses the log room");
             self.set_timer(limits::SECOND_NS, Timer::LogDisk);
         }
         let failed = self.log.as_ref().and_then(Log::failed).map(str::to_owned);
@@ -506,6 +512,7 @@ impl<J: Job> Engine<J> {
                 Timer::ConnectionWait(task) => self.connection_wait_over(task),
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogDisk => self.retry_log_disk(),
+                Timer::CatalogueRetry => self.retry_catalogue(),
             }
         }
     }

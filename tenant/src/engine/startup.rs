@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 
 use storage::io::{Clock, OpenOptions};
 use storage::log::{Log, LogOptions, LogReply, LogRequestId, Recovered, RecoveryError, Scan};
+use storage::sometimes;
 use storage::{TEMPORARY_FOLDER, TENANTS_FOLDER, TenantId};
 
 use super::context::Job;
@@ -156,6 +157,7 @@ impl<J: Job> Engine<J> {
                         does not hold all of it: restore the data folder from a backup";
             return self.fail(Failure::Start(text.into()));
         }
+        let stamp = self.log.as_ref().map_or(0, Log::catalogue_stamp);
         let key = self.tenants.insert(Tenant::catalogue());
         self.catalogue_key = key;
         self.open_row(
@@ -167,7 +169,7 @@ impl<J: Job> Engine<J> {
                 reason: None,
                 created_s: 0,
                 file: exists,
-                stamp: 0,
+                stamp,
                 txid: 0,
             },
         );
@@ -205,7 +207,10 @@ impl<J: Job> Engine<J> {
         let mut dropped = Vec::new();
         for row in rows {
             match row.state {
-                RowState::Dropped => dropped.push(row.id),
+                RowState::Dropped => {
+                    sometimes!("a start removes what was dropped before");
+                    dropped.push(row.id);
+                }
                 RowState::Live if self.recovered.contains_key(&row.id) => {
                     self.recovered_rows.insert(row.id, row);
                 }
@@ -221,6 +226,7 @@ impl<J: Job> Engine<J> {
             self.remove_dropped(id, true);
         }
         for damage in damaged {
+            sometimes!("a start fences a tenant");
             self.counters.fences += 1;
             self.fence_in_catalogue(damage.tenant, damage.reason);
         }
@@ -233,6 +239,18 @@ impl<J: Job> Engine<J> {
     /// # Panics
     /// If a fiber does not end, or something is left on an account: leaks are bugs.
     pub fn doom(mut self, clock: &dyn Clock) {
+        if self.phase == Phase::Starting {
+            sometimes!("a crash interrupts a start");
+        }
+        if self.checkpoints_running > 0 {
+            sometimes!("a crash interrupts a checkpoint");
+        }
+        if self.phase == Phase::Stopping {
+            sometimes!("a crash interrupts a stop");
+        }
+        if self.tenants.keys().iter().any(|key| self.is_sealing(*key)) {
+            sometimes!("a crash interrupts a commit that is being sealed");
+        }
         self.doomed = true;
         self.phase = Phase::Failed;
         for (key, request, job) in std::mem::take(&mut self.admission) {

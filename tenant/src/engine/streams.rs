@@ -2,6 +2,7 @@
 
 use storage::fiber::Input;
 use storage::io::Instant;
+use storage::sometimes;
 
 use super::context::{Job, Reply};
 use super::tasks::{Kind, Work};
@@ -9,7 +10,7 @@ use super::{Engine, Timer};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::{PooledConnection, Session};
-use crate::statement::{StreamError, Ticket};
+use crate::statement::{SqlStream as _, StreamError, Ticket};
 
 /// A ticket's stream.
 pub(super) struct Stream {
@@ -51,6 +52,7 @@ impl<J: Job> Engine<J> {
         if let Some(task) = waiter
             && self.tasks.get(task).is_some()
         {
+            sometimes!("a stream goes to the request that waits for it");
             self.take_up(tenant);
             self.wake(task, Input::Host(Reply::Stream(Ok(session))));
             return ticket;
@@ -143,6 +145,7 @@ impl<J: Job> Engine<J> {
         let parked =
             self.streams.get(&ticket).is_some_and(|s| matches!(s.state, State::Parked(..)));
         if parked {
+            sometimes!("a stream expires");
             self.close_parked(ticket);
         }
     }
@@ -154,6 +157,9 @@ impl<J: Job> Engine<J> {
         else {
             unreachable!("the stream is parked")
         };
+        if !session.is_autocommit() {
+            sometimes!("a stream ends inside a transaction");
+        }
         let Session { pooled, .. } = *session;
         self.start_closing(key, vec![pooled]);
         if let Some(tenant) = self.tenants.get_mut(key) {
@@ -217,6 +223,7 @@ impl<J: Job> Engine<J> {
         let stream = self.streams.get_mut(&ticket).expect("found just now");
         let state = std::mem::replace(&mut stream.state, State::Busy(None));
         let State::Parked(session, _) = state else { unreachable!("found parked just now") };
+        sometimes!("an idle transaction loses the writer lock");
         self.counters.transactions_timed_out += 1;
         self.take_up(tenant_key);
         let work = Work::RollBack(*session);

@@ -7,6 +7,7 @@ use storage::fiber::with_volume;
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
+use storage::sometimes;
 use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL, SqliteError};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
@@ -156,10 +157,14 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
     let mut result = try_checkpoint(&mut pooled);
     if matches!(result, Err(code) if is_storage_error(code)) {
         result = try_checkpoint(&mut pooled);
+        if result.is_ok() {
+            sometimes!("a checkpoint that failed is written again");
+        }
     }
     if let Err(code) = result
         && is_storage_error(code)
     {
+        sometimes!("a checkpoint fails twice");
         let text = format!("its file cannot be written (SQLite result {code})");
         with_volume(|volume| volume.set_damage(text));
     }
@@ -334,6 +339,12 @@ impl<J: Job> Engine<J> {
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
             let client = matches!(task.kind, Kind::Client(_));
             let overdue = client && self.now.since(task.started) > limits::REQUEST_NS;
+            if overdue {
+                sometimes!("a request takes too long");
+            }
+            if task.cancelled {
+                sometimes!("a job runs on after its client went");
+            }
             let loan = Loan {
                 volume,
                 clock,
@@ -464,6 +475,7 @@ impl<J: Job> Engine<J> {
             return Some(Answer::TimedOut);
         }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        sometimes!("a statement waits for the writer lock");
         tenant.writers.push_back((key, connection));
         self.bound_wait(key, limits::WRITER_WAIT_NS, Timer::WriterWait(key));
         self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
@@ -524,6 +536,7 @@ impl<J: Job> Engine<J> {
             return;
         }
         if let Some((task, connection)) = tenant.writers.pop_front() {
+            sometimes!("the writer lock is handed to one who waits");
             volume.reserve_writer(connection);
             self.answer(task, Answer::Ready);
         }
@@ -590,6 +603,7 @@ impl<J: Job> Engine<J> {
         if log.reserve(log.transaction_bytes(pages), class).is_err() {
             return false;
         }
+        sometimes!("a wait for log space ends well");
         task.log_pages = None;
         self.log_waiters.retain(|&waiter| waiter != key);
         self.answer(key, Answer::Ready);
@@ -602,6 +616,7 @@ impl<J: Job> Engine<J> {
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
         if task.log_pages.take().is_some() {
+            sometimes!("a wait for log space ends in vain");
             self.log_waiters.retain(|&waiter| waiter != key);
             self.answer(key, Answer::TimedOut);
             self.retry_log_waiters();
@@ -693,10 +708,12 @@ impl<J: Job> Engine<J> {
             return Some(Err(StreamError::Unavailable));
         }
         if tenant.streams >= limits::STREAMS_MAX {
+            sometimes!("a tenant has too many streams");
             return Some(Err(StreamError::TooMany));
         }
         tenant.streams += 1;
         if tenant.idle.is_empty() && tenant.active > 0 {
+            sometimes!("a request waits for a connection in use");
             tenant.openers.push_back(key);
             self.tasks.get_mut(key).expect("the task runs").waits_for = WaitsFor::Connection;
             self.bound_wait(key, limits::CONNECTION_WAIT_NS, Timer::ConnectionWait(key));

@@ -8,6 +8,7 @@ use crate::log::limits::SLOT_BYTES;
 use crate::log::ring::{Slot, fill_copy, slot_index, slot_offset};
 use crate::log::transfer::{Progress, Writing};
 use crate::log::{Log, LogFile, LogOperation, Recovered, RecoveryError, Sequence, Torn};
+use crate::sometimes;
 use std::io;
 
 impl Scan {
@@ -48,6 +49,7 @@ impl Scan {
                 header.write(&mut image);
                 fill_copy(&mut buffer, &image);
             }
+            sometimes!("recovery: a header copy is repaired");
             self.writes.push_back(Writing::new(LogFile::Ring, slot_offset(index), buffer));
             self.repaired += 1;
         }
@@ -88,8 +90,17 @@ impl Scan {
 
     pub(super) fn hand_over(&mut self) {
         self.phase = Phase::Done;
-        let redo_from = self.last.as_ref().map_or(Sequence(1), |last| last.fields.redo_from);
+        let last = self.last.as_ref().map(|last| last.fields);
+        let redo_from = last.map_or(Sequence(1), |fields| fields.redo_from);
         let (tenants, damaged) = std::mem::take(&mut self.replay).finish(redo_from);
+        match self.segments.len() {
+            0 => sometimes!("recovery: of an empty log"),
+            1 => sometimes!("recovery: of one segment"),
+            _ => sometimes!("recovery: of several segments"),
+        }
+        if !damaged.is_empty() {
+            sometimes!("recovery: a tenant's pages in the log are damaged");
+        }
         let Cursor { sequence, place, previous } = self.cursor;
         let mut slots = self.files.clone();
         // A segment with live batches is in use, whatever its size: never fill it with zeros.
@@ -101,6 +112,7 @@ impl Scan {
             place,
             previous: previous.unwrap_or_default(),
             redo_from,
+            catalogue_stamp: last.map_or(0, |fields| fields.catalogue_stamp),
             segments: std::mem::take(&mut self.segments),
             slots,
         };

@@ -8,6 +8,7 @@ use crate::log::limits::{HEADER_BYTES_MAX, SCAN_WINDOW_BYTES};
 use crate::log::ring::{Slot, is_zero, slot_index};
 use crate::log::transfer::Writing;
 use crate::log::{LogFile, Place, RecoveryError, Sequence};
+use crate::sometimes;
 
 impl Scan {
     pub(super) fn judge(&mut self, again: bool) -> Result<(), RecoveryError> {
@@ -47,10 +48,15 @@ impl Scan {
             return Ok(());
         }
         if let (BatchState::Good, Some((header, good))) = (state, &own) {
+            sometimes!("recovery: a good batch");
             self.accept(header.clone(), good);
             return Ok(());
         }
         if copy == CopyState::Good {
+            match state {
+                BatchState::Absent => sometimes!("recovery: no batch, but its copy"),
+                _ => sometimes!("recovery: a bad batch and its copy"),
+            }
             return self.judge_by_copy(own.is_none());
         }
         self.suspect = Some(Suspect { state, copy, own, claims, blank });
@@ -202,6 +208,7 @@ impl Scan {
         let known = self.copies().map(|copy| copy.fields.redo_from).max();
         let limit = known.map_or(self.redo_from, |known| known.max(self.redo_from));
         if let Some(found) = found.filter(|found| found.sequence <= limit) {
+            sometimes!("recovery: a batch that nobody can read is superseded");
             self.enter(self.cursor.place.segment, self.cursor.sequence);
             self.cursor = Cursor { sequence: found.sequence, place: found.place, previous: None };
             self.phase = Phase::Batch { again: false };

@@ -1,0 +1,218 @@
+//! What a batch of seeds must have reached: every kind of fault, and the places in the server that
+//! are marked with `sometimes!`. A fault that never strikes, or a path that no fault leads to, would
+//! let all other checks pass for nothing.
+//!
+//! The list of marks is this file's; a test compares it with the sources, both ways. `seeds` says
+//! how many seeds of mixed profiles reach a mark for sure: some three times the mean distance that
+//! was measured. A smaller batch is not held to it.
+
+use std::collections::BTreeMap;
+
+use crate::faults::FaultKind;
+
+/// A place in the server, marked with `sometimes!`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// Its text in the source.
+    pub text: &'static str,
+    /// A batch of so many seeds must reach it.
+    pub seeds: u64,
+}
+
+const fn mark(text: &'static str, seeds: u64) -> Mark {
+    Mark { text, seeds }
+}
+
+/// All marks, by what they are about.
+pub const MARKS: &[Mark] = &[
+    // ---- volumes ----
+    mark("a page is read from the log", 100),
+    mark("a database without a file is read", 100),
+    mark("a spilled transaction is rolled back", 300),
+    mark("SQLite's word for a failed checkpoint is taken back", 3000),
+    // ---- the log ----
+    mark("the log has no room for a transaction", 300),
+    mark("the log passes its high mark", 100),
+    mark("a batch is full", 100),
+    mark("a batch cannot be written", 300),
+    mark("a segment is used again", 100),
+    mark("a batch of several tenants", 100),
+    mark("a batch with several transactions of one tenant", 100),
+    mark("a transaction of several batches", 100),
+    mark("an empty batch, to free a segment", 100),
+    mark("recovery: a bad batch without a copy, and a successor", 3000),
+    mark("recovery: a torn tail", 300),
+    mark("recovery: a bad batch and a bad copy at the end", 3000),
+    mark("recovery: no batch, and a successor", 3000),
+    mark("recovery: the end of the log", 100),
+    mark("recovery: no batch and a bad copy at the end", 3000),
+    mark("recovery: a header copy is repaired", 100),
+    mark("recovery: of an empty log", 100),
+    mark("recovery: of one segment", 100),
+    mark("recovery: of several segments", 300),
+    mark("recovery: a tenant's pages in the log are damaged", 3000),
+    mark("recovery: a good batch", 100),
+    mark("recovery: no batch, but its copy", 3000),
+    mark("recovery: a bad batch and its copy", 3000),
+    mark("recovery: a batch that nobody can read is superseded", 3000),
+    // ---- files ----
+    mark("a sync of a tenant's file fails", 1000),
+    mark("reading back finds a page that was not written", 3000),
+    mark("a tenant's first checkpoint makes its file", 100),
+    mark("a checkpoint brings recovered pages into the file", 100),
+    mark("a checkpoint cuts the file", 3000),
+    mark("a WAL spills to a file", 300),
+    mark("a temporary object spills to a file", 300),
+    mark("a tenant's file is missing", 3000),
+    mark("a tenant's file was cut", 3000),
+    mark("a tenant's file is an old copy", 3000),
+    mark("page 1 of a file is torn, and the log has it", 3000),
+    mark("page 1 of a tenant's file is damaged", 3000),
+    mark("a page that is read from the log is damaged", 3000),
+    mark("a page is good at the second reading", 3000),
+    mark("a page of a tenant's file is damaged", 3000),
+    mark("a spilled page is brought for its commit", 300),
+    mark("a reader that turns writer waits for the lock", 100),
+    // ---- tenants ----
+    mark("a statement exceeds its tenant's memory", 300),
+    mark("a short transfer is continued", 100),
+    mark("a log file is still locked", 1000),
+    mark("a tenant has too many requests", 3000),
+    mark("a request comes while its tenant closes", 300),
+    mark("a request waits for a fiber", 3000),
+    mark("a checkpoint because the server stops", 100),
+    mark("a checkpoint of what was recovered", 100),
+    mark("a checkpoint because the log fills", 100),
+    mark("a checkpoint because of a large WAL", 100),
+    mark("a checkpoint because the tenant closes", 100),
+    mark("an idle tenant is closed for its memory", 100),
+    mark("a tenant is fenced", 1000),
+    mark("a tenant is dropped while it is open", 100),
+    mark("a dropped tenant's file cannot be removed", 3000),
+    mark("a reply waits for a commit that is being sealed", 300),
+    mark("a reply waits in the gate", 100),
+    mark("a commit that cannot be logged is not told", 3000),
+    mark("the disk refuses the log room", 3000),
+    mark("a start removes what was dropped before", 300),
+    mark("a start fences a tenant", 3000),
+    mark("a crash interrupts a start", 100),
+    mark("a crash interrupts a checkpoint", 100),
+    mark("a crash interrupts a stop", 300),
+    mark("a crash interrupts a commit that is being sealed", 300),
+    mark("a stream goes to the request that waits for it", 3000),
+    mark("a stream expires", 100),
+    mark("a stream ends inside a transaction", 100),
+    mark("an idle transaction loses the writer lock", 100),
+    mark("a checkpoint that failed is written again", 300),
+    mark("a checkpoint fails twice", 300),
+    mark("a request takes too long", 3000),
+    mark("a job runs on after its client went", 100),
+    mark("a statement waits for the writer lock", 100),
+    mark("the writer lock is handed to one who waits", 100),
+    mark("a wait for log space ends well", 300),
+    mark("a wait for log space ends in vain", 1000),
+    mark("a tenant has too many streams", 3000),
+    mark("a request waits for a connection in use", 100),
+    // ---- connections and streams ----
+    mark("a baton is not even one of ours in shape", 3000),
+    mark("a baton of another tenant or process is refused", 100),
+    mark("a baton comes after its stream expired", 300),
+    mark("a baton is used twice", 3000),
+    mark("a request's head comes in pieces", 100),
+    mark("a request comes before the answer to the one before", 100),
+    mark("a part of an answer comes too late for its client", 3000),
+    mark("an answer breaks off after its status", 3000),
+    mark("a violation of the protocol is refused", 3000),
+    mark("a connection ends while its request runs", 100),
+    mark("an idle connection is closed", 100),
+    mark("a request that comes too slowly is given up", 1000),
+    mark("a client reads a streamed answer too slowly", 1000),
+    mark("a client reads its answer too slowly", 1000),
+    mark("a refused client does not hang up", 3000),
+    mark("accepting pauses after an error", 100),
+    mark("a client ends its side while its request runs", 300),
+    mark("a connection is reset", 100),
+    mark("an answer leaves in pieces", 100),
+];
+
+/// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.
+const RARE_FAULTS: &[(FaultKind, u64)] = &[];
+
+/// A batch of so many seeds must meet every kind of fault that is not rare.
+const FAULT_SEEDS: u64 = 300;
+
+/// What a batch of `seeds` has missed, or reached without being expected to: a sentence each.
+#[must_use]
+pub fn missing(
+    seeds: u64,
+    marks: &BTreeMap<String, u64>,
+    struck: impl Fn(FaultKind) -> u64,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for kind in FaultKind::ALL {
+        let rare = RARE_FAULTS.iter().find(|(rare, _)| rare == kind);
+        let expected = rare.map_or(FAULT_SEEDS, |(_, seeds)| *seeds);
+        if seeds >= expected && struck(*kind) == 0 {
+            lines.push(format!("no seed met the fault {kind}"));
+        }
+    }
+    for mark in MARKS {
+        if seeds >= mark.seeds && !marks.contains_key(mark.text) {
+            lines.push(format!("no seed reached: {}", mark.text));
+        }
+    }
+    for text in marks.keys() {
+        if !MARKS.iter().any(|mark| mark.text == text) {
+            lines.push(format!("a mark that simulator/src/coverage.rs does not know: {text}"));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// The texts of all `sometimes!` in the sources below `folder`.
+    fn marks_below(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                marks_below(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("storage/src/sometimes.rs")
+            {
+                let source = std::fs::read_to_string(&path).expect("a source");
+                let uses = source.split("sometimes!(").skip(1);
+                let texts = uses.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+                found.extend(texts.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_is_the_sources() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let mut found = BTreeSet::new();
+        for part in ["storage/src", "tenant/src", "server/src"] {
+            marks_below(&root.join(part), &mut found);
+        }
+        let listed: BTreeSet<String> = MARKS.iter().map(|mark| mark.text.to_owned()).collect();
+        assert_eq!(found, listed);
+        assert_eq!(listed.len(), MARKS.len(), "a mark is listed once");
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_unknown_is_said() {
+        let mut marks: BTreeMap<String, u64> =
+            MARKS.iter().map(|mark| (mark.text.to_owned(), 1)).collect();
+        assert!(missing(u64::MAX, &marks, |_| 1).is_empty());
+        let unmet = |kind| u64::from(kind != FaultKind::Kill);
+        assert_eq!(missing(u64::MAX, &marks, unmet), ["no seed met the fault kill"]);
+        assert!(missing(1, &marks, |_| 0).is_empty());
+        marks.insert("nobody knows this".to_owned(), 1);
+        assert_eq!(missing(1, &marks, |_| 0).len(), 1);
+    }
+}
