@@ -96,6 +96,13 @@ pub struct Caller {
 
 type Step<T = ()> = Result<T, Stop>;
 
+impl Drop for Caller {
+    /// Allocations are the thread's, not the machine's.
+    fn drop(&mut self) {
+        allocator::fail_allocations(Failing::Never);
+    }
+}
+
 impl Caller {
     /// The caller of a new machine; no server runs.
     pub fn new(options: Options) -> Caller {
@@ -127,16 +134,19 @@ impl Caller {
             }
         }
         let faults = &mut self.ground.options.faults;
-        if let Fault::Operation(PlannedFault { operation, forever, .. }) = fault {
-            use OperationClass as Class;
-            match operation {
+        use OperationClass as Class;
+        match fault {
+            Fault::Operation(PlannedFault { operation, forever, .. }) => match operation {
                 Class::Read | Class::Write | Class::Sync | Class::Open | Class::Rename => {
                     faults.read_error_per_million = 1;
                     self.may_fence = forever;
                 }
                 Class::Allocate => faults.no_space_per_million = 1,
                 Class::Send | Class::Receive | Class::Accept => {}
-            }
+            },
+            // The catalogue's, whose calls are refused as a full disk's are.
+            Fault::Allocation { .. } => faults.no_space_per_million = 1,
+            Fault::None | Fault::Crash { .. } => {}
         }
     }
 
@@ -209,12 +219,27 @@ impl Caller {
         self.machine.start().map_err(|stop| self.on_stop(stop))
     }
 
-    /// Stop it cleanly.
+    /// Stop it cleanly. With a fault that stays it may not end: then its operator kills it.
     pub fn stop(&mut self) -> Step {
-        self.machine.hang_up_all();
-        self.machine.stop().map_err(|stop| self.on_stop(stop))?;
-        self.on_stop(Stop::Ended(End::Stopped));
+        self.lose_all();
+        match self.machine.stop() {
+            Ok(()) => self.on_stop(Stop::Ended(End::Stopped)),
+            Err(Stop::Violated(found)) if found.property == "LIVE-1" && self.stays() => {
+                return self.crash(CrashMode::Kill);
+            }
+            Err(stop) => return Err(self.on_stop(stop)),
+        };
         Ok(())
+    }
+
+    /// A fault has struck, and goes on.
+    fn stays(&self) -> bool {
+        let forever = match self.fault {
+            Some(Fault::Allocation { forever, .. }) => forever,
+            Some(Fault::Operation(planned)) => planned.forever,
+            _ => false,
+        };
+        forever && self.struck()
     }
 
     /// Crash it; a crash that is planned stays planned.
@@ -631,12 +656,28 @@ impl Caller {
             }
             return Err(Violation::new("COR-1", format!("{}: {told}", tenant_name(tenant))));
         }
+        if self.struck() && self.is_consequence(refused) {
+            return Ok(());
+        }
         // A name that is not there is DUR-4's; a table that is not there is the model's.
         let plain = refused.status == 404 || refused.is_no_table();
         if !plain && self.fault.is_some() && !self.struck() {
             return Err(Violation::new("ERR-1", format!("before the fault: {told}")));
         }
         self.ground.judge_refusal(tenant, refused)
+    }
+
+    /// A statement before it did not happen; or the fault has a name of its own in SQLite.
+    fn is_consequence(&self, refused: &Refused) -> bool {
+        let opens = matches!(
+            self.fault,
+            Some(Fault::Operation(PlannedFault { operation: OperationClass::Open, .. }))
+        );
+        opens && refused.code == "SQLITE_CANTOPEN"
+            || refused.code == "SQLITE_UNKNOWN"
+                && ["no such ", "no transaction is active", "already exists"]
+                    .iter()
+                    .any(|text| refused.message.contains(text))
     }
 
     fn judge_admin(
