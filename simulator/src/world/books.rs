@@ -28,7 +28,7 @@ const TURNS_PER_LOOK: u64 = 256;
 
 /// Longest simulated time that a request may wait for its answer while its connection lives. A
 /// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
-const ANSWER_NS_MAX: u64 = 900_000_000_000;
+pub(super) const ANSWER_NS_MAX: u64 = 900_000_000_000;
 
 /// Simulated time after which a server without clients is at rest: connections are kept for 60 s and
 /// tenants for 60 s more, then they are checkpointed; disk spikes take up to 5 s.
