@@ -95,6 +95,8 @@ pub struct ResponseReader {
     /// The response whose body is being read.
     partial: Option<(Response, Framing)>,
     ended: bool,
+    /// Bytes that were pushed.
+    received: u64,
 }
 
 impl ResponseReader {
@@ -112,7 +114,14 @@ impl ResponseReader {
     /// Bytes arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         assert!(!self.ended, "no bytes follow the end");
+        self.received += bytes.len() as u64;
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Where in the stream of bytes the newest response ended.
+    #[must_use]
+    pub fn response_end(&self) -> u64 {
+        self.received - self.bytes.len() as u64
     }
 
     /// The connection sends no more.

@@ -27,6 +27,7 @@ impl<W> SimulatedIo<W> {
         let result =
             self.with_network(|network, around| network.client_send(socket, bytes, around));
         let count = *result.as_ref().unwrap_or(&0);
+        self.monitor.asked(socket.0, &bytes[..count]);
         let hash = hash_bytes(&bytes[..count]);
         self.record(Kind::Client, socket.0, count as u64, hash, result.is_err());
         result

@@ -16,7 +16,7 @@ mod clients;
 mod clock;
 mod crash;
 mod finish;
-mod operation;
+pub(crate) mod operation;
 mod plan;
 mod submit;
 #[cfg(test)]
@@ -34,6 +34,7 @@ use crate::disk::SimulatedDisk;
 use crate::draws::{Draws, Span, Stream, splitmix};
 use crate::faults::{FaultCounts, FaultKind, Faults};
 use crate::limits::{CALLBACKS_PER_RUN_MAX, DOOMED_EVENTS_MAX};
+use crate::monitor::Monitor;
 use crate::network::{Network, Packet, Signal, Surroundings, Wake};
 use crate::trace::{Event as TraceEvent, Kind, Trace, hash_bytes};
 use clock::ClockFaults;
@@ -78,6 +79,8 @@ pub struct SimulatedIo<W> {
     crash_plan: Option<CrashPlan>,
     fault_counts: FaultCounts,
     planned: Option<Plan>,
+    /// Looks at everything, and draws nothing.
+    monitor: Monitor,
 }
 
 impl<W> SimulatedIo<W> {
@@ -85,7 +88,8 @@ impl<W> SimulatedIo<W> {
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> SimulatedIo<W> {
         let disk = SimulatedDisk::new(&faults);
-        SimulatedIo::on_disk(seed, faults, disk)
+        let monitor = Monitor::watching();
+        SimulatedIo { monitor, ..SimulatedIo::on_disk(seed, faults, disk) }
     }
 
     /// The world of `seed` on a disk that was made before.
@@ -116,7 +120,19 @@ impl<W> SimulatedIo<W> {
             crash_plan: None,
             fault_counts: FaultCounts::default(),
             planned: None,
+            monitor: Monitor::default(),
         }
+    }
+
+    /// The monitor of this world; it judges nothing on a disk that was made before.
+    #[must_use]
+    pub fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// The monitor, to tell it what clients hear, and to ask for violations.
+    pub fn monitor_mut(&mut self) -> &mut Monitor {
+        &mut self.monitor
     }
 
     /// The disk, to look at.
@@ -204,6 +220,7 @@ impl<W> SimulatedIo<W> {
     /// Something struck `entity`: count it, and let it stand in the trace.
     pub fn injected(&mut self, kind: FaultKind, entity: u64) {
         self.fault_counts.injected(kind);
+        self.monitor.injected(kind);
         self.record(Kind::Fault, entity, kind as u64, 0, false);
     }
 
@@ -211,6 +228,14 @@ impl<W> SimulatedIo<W> {
     #[must_use]
     pub fn server_socket_count(&self) -> usize {
         self.network.socket_count()
+    }
+
+    /// Files that the server has open and knows of: what is kept open by late writes of a killed
+    /// process, or opened and not told yet, is not counted.
+    #[must_use]
+    pub fn server_file_count(&self) -> usize {
+        let untold = self.ready.iter().filter(|ready| ready.has_opened()).count();
+        self.disk.open_count() - self.late_files.len() - untold
     }
 
     /// Connections of which at least one side is there.

@@ -12,6 +12,7 @@ use storage::io::{
 use super::SimulatedIo;
 use super::operation::{Change, Event, Operation, Pending};
 use crate::draws::{Span, Stream};
+use crate::faults::FaultKind;
 use crate::limits::DOOMED_DELAY_MAX_NS;
 use crate::trace::{Kind, hash_bytes};
 
@@ -37,6 +38,7 @@ impl<W> SimulatedIo<W> {
         if pending.failure.is_some() {
             self.schedule_failure(pending);
         } else {
+            self.monitor.submitted(self.now, &self.disk, &pending.operation);
             self.schedule(at, Event::Operation(Box::new(pending)));
         }
     }
@@ -60,6 +62,7 @@ impl<W> SimulatedIo<W> {
         let stream = Stream::DiskLatency;
         let spike = self.faults.disk_spike_per_million;
         let nanoseconds = if self.draws.chance(stream, entity, spike) {
+            self.injected(FaultKind::DiskSpike, entity);
             self.draws.within(stream, entity, self.faults.disk_spike_ns)
         } else {
             let mean = self.faults.disk_latency_mean_ns;
@@ -145,6 +148,8 @@ impl<W> Network<W> for SimulatedIo<W> {
     ) {
         assert!(offset < buffer.len(), "a send needs bytes");
         let hash = hash_bytes(&buffer[offset..]);
+        let connection = self.network.connection_of(socket);
+        self.monitor.sending(self.now, &self.disk, connection, &buffer[offset..]);
         let operation = Operation::Send { socket, buffer, offset, hash, done };
         let pending = self.pending(token, operation);
         if pending.failure.is_some() {

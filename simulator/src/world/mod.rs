@@ -8,19 +8,25 @@
 //!
 //! - `options`: what the seed says of sizes and rates.
 //! - `stranger`: who asks wrongly, slowly, or not to the end.
-//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
-//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
+//! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `books`: what must agree between turns, and at rest.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
 
+mod books;
 pub(crate) mod client;
 pub(crate) mod files;
 pub(crate) mod ground;
+pub(crate) mod journal;
+mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
 mod options;
+mod record;
 mod report;
+mod session;
 pub(crate) mod speech;
 mod stranger;
 mod workload;
@@ -29,19 +35,23 @@ pub use model::Violation;
 pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::rc::Rc;
 
-use server::limits::{ADMIN_CONNECTIONS_KEPT, CONNECTION_BYTES_MAX, CONNECTIONS_MAX};
 use server::{Exit, Server};
+use storage::TenantId;
 use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Instant, Io};
 use tenant::{Counters, Failure};
 
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
-use crate::faults::{FaultKind, Faults};
+use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
+use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
 use ground::Ground;
@@ -53,13 +63,6 @@ type Sim = SimulatedIo<Server>;
 
 /// Events after which a world counts as never ending (LIVE-4): some ten times the longest seen.
 const EVENTS_MAX: u64 = 8_000_000;
-
-/// Turns between looks at the books and at who waits: a look costs O(accounts + clients).
-const TURNS_PER_LOOK: u64 = 256;
-
-/// Longest simulated time that a request may wait for its answer while its connection lives. A
-/// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
-const ANSWER_NS_MAX: u64 = 900_000_000_000;
 
 /// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
 const STOP_NS_MAX: u64 = 300_000_000_000;
@@ -106,6 +109,7 @@ struct World {
     vm_steps: u64,
     /// Those that are counted already.
     failed_allocations: u64,
+    recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// How a world is looked at; nothing in it changes what happens.
@@ -117,6 +121,8 @@ pub struct Watch {
     pub sink: Option<Sink>,
     /// The first event of that.
     pub sink_from: u64,
+    /// Takes samples.
+    pub recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
@@ -137,9 +143,11 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     trace.expect(watch.expected);
     trace.set_sink(watch.sink);
     trace.set_sink_from(watch.sink_from);
+    world.recording = watch.recording;
     world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
+    world.end_recording(verdict.as_ref().err());
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -172,6 +180,7 @@ impl World {
             turns: 0,
             vm_steps: 0,
             failed_allocations: 0,
+            recording: None,
         }
     }
 
@@ -185,6 +194,7 @@ impl World {
         self.strangers.leave(&mut self.io);
         self.await_silence()?;
         self.probe()?;
+        self.come_to_rest()?;
         self.stop_for_good()
     }
 
@@ -251,6 +261,7 @@ impl World {
     /// One turn of the server, one step of the machine, and the clients that it woke.
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
+        self.record();
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
@@ -266,6 +277,8 @@ impl World {
         if let Some(exit) = server.exit().cloned() {
             return self.on_exit(exit);
         }
+        self.check_books()?;
+        let server = self.server.as_mut().expect("a server runs");
         if server.is_ready() {
             self.refused_starts = 0;
         }
@@ -314,6 +327,8 @@ impl World {
             {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
+                // Without its catalogue a server cannot start: the operator brings it back.
+                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
             }
             Exit::Failed(failure) => {
                 return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
@@ -406,40 +421,6 @@ impl World {
         Ok(())
     }
 
-    /// Every few turns: the books, who waits too long, and whether this ever ends.
-    fn look(&mut self) -> Result<(), Violation> {
-        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
-            return Ok(());
-        }
-        storage::ledger::assert_closed();
-        let now = self.io.awake();
-        for client in &self.clients {
-            if let Some(pending) = client.oldest()
-                && now.since(pending.sent_at) > ANSWER_NS_MAX
-            {
-                let text = format!("client {} waits in vain: {pending:?}", client.id);
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        if self.io.trace().sequence() > EVENTS_MAX {
-            return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
-        }
-        self.look_at_connections()
-    }
-
-    /// NET-1: connections are bounded in number, and each in what it holds.
-    fn look_at_connections(&self) -> Result<(), Violation> {
-        let Some(server) = &self.server else { return Ok(()) };
-        let (count, bytes) = (server.connection_count(), server.connection_bytes_max());
-        if count > CONNECTIONS_MAX + ADMIN_CONNECTIONS_KEPT {
-            return Err(Violation::new("NET-1", format!("{count} connections")));
-        }
-        if bytes > CONNECTION_BYTES_MAX {
-            return Err(Violation::new("NET-1", format!("a connection holds {bytes} bytes")));
-        }
-        Ok(())
-    }
-
     // ---- the end ----
 
     /// Faults off: from now on nothing excuses anything but what was broken before.
@@ -448,15 +429,10 @@ impl World {
         self.stop_at = None;
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
+        faults.calm_disk();
         faults.calm_network_clock_and_memory();
-        let calm = Faults::calm();
-        faults.disk_spike_per_million = 0;
-        faults.read_error_per_million = 0;
-        faults.write_error_per_million = 0;
-        faults.sync_error_per_million = 0;
-        faults.no_space_per_million = 0;
-        faults.disk_bytes_max = calm.disk_bytes_max;
-        self.io.disk_mut().set_size(calm.disk_bytes_max);
+        let disk_bytes_max = faults.disk_bytes_max;
+        self.io.disk_mut().set_size(disk_bytes_max);
         self.fail_allocations();
     }
 
@@ -482,7 +458,7 @@ impl World {
         let tasks = |tenant| {
             [Task::Create(tenant), Task::Setup(tenant), Task::Write(tenant), Task::Read(tenant)]
         };
-        let script: VecDeque<Task> = (0..self.ground.options.tenants).flat_map(tasks).collect();
+        let script: VecDeque<Task> = self.ground.probed().flat_map(tasks).collect();
         let think_ns = self.ground.options.think_ns.high;
         let limit = script.len() as u64 * (think_ns + PROBE_NS_MAX);
         let (id, now) = (self.clients.len() as u64, self.io.now());

@@ -75,6 +75,7 @@ fn counts(world: &World) -> Vec<(String, u64)> {
     let trace = world.io.trace();
     let ends = trace.count(Kind::Crash).events;
     let power_losses = world.io.fault_counts().of(FaultKind::PowerLoss).injected;
+    let looked = world.io.monitor().looked();
     let named = [
         ("requests_ok", counts.ok),
         ("requests_err", counts.refused.values().sum()),
@@ -96,6 +97,11 @@ fn counts(world: &World) -> Vec<(String, u64)> {
         ("bytes_read", trace.count(Kind::Read).bytes),
         ("bytes_written", trace.count(Kind::Write).bytes),
         ("bytes_sent", trace.count(Kind::Send).bytes),
+        ("batches", looked.batches),
+        ("pages_written", looked.pages_written),
+        ("pages_released", looked.pages_released),
+        ("marks_sent", looked.marks_sent),
+        ("gates", looked.acknowledged),
     ];
     let mut all: Vec<(String, u64)> =
         named.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();

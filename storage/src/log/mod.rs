@@ -44,7 +44,9 @@ mod tests;
 
 pub use append::{BatchFull, Committed, Log, Transaction};
 pub use decide::{Action, BatchState, CopyState, SuccessorState, decide};
-pub use header::{FORMAT_VERSION, Header, HeaderFields, PageEntry, Record, describe_batch};
+pub use header::{
+    FORMAT_VERSION, Header, HeaderFields, PageEntry, Record, describe_batch, page_check,
+};
 pub use recovered::{
     Damage, PageLocation, ReadPlan, Recovered, RecoveredTenant, RecoveryError, Torn,
 };

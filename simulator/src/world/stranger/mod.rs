@@ -43,7 +43,7 @@ const TIMER_BITS: u32 = 32;
 const PAUSE_NS: Span = Span::new(1_000_000, 10_000_000_000);
 
 /// Longest wait for an answer that is due, awake; as for the model's clients.
-const PATIENCE_NS: u64 = super::ANSWER_NS_MAX;
+const PATIENCE_NS: u64 = super::books::ANSWER_NS_MAX;
 
 /// How much later than its limit a connection may be seen to end: the way there and back, and what
 /// keeps the server busy.
