@@ -212,7 +212,8 @@ fn hunt(mutants: &Mutants, mutant: &Mutant, program: &OsString) -> Result<End, S
 
 /// Copy all files that git tracks, with their times, so that cargo builds only what changed.
 fn copy_sources(top: &Path, source: &Path) -> Result<(), String> {
-    let listed = command("git", &["ls-files", "-z", "--cached", "--others", "--exclude-standard"], top);
+    let listed =
+        command("git", &["ls-files", "-z", "--cached", "--others", "--exclude-standard"], top);
     let listed = listed?;
     let _ = fs::remove_dir_all(source);
     for name in listed.split('\0').filter(|name| !name.is_empty()) {
@@ -224,7 +225,8 @@ fn copy_sources(top: &Path, source: &Path) -> Result<(), String> {
         fs::create_dir_all(folder).map_err(|error| cannot("make", folder, &error))?;
         fs::copy(&from, &to).map_err(|error| cannot("copy", &from, &error))?;
         let modified = from.metadata().and_then(|metadata| metadata.modified());
-        let kept = modified.and_then(|at| fs::File::options().append(true).open(&to)?.set_modified(at));
+        let kept =
+            modified.and_then(|at| fs::File::options().append(true).open(&to)?.set_modified(at));
         kept.map_err(|error| cannot("date", &to, &error))?;
     }
     Ok(())

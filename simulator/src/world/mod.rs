@@ -248,6 +248,10 @@ impl World {
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
         self.record();
+        let canary = self.ground.options.canary_requests;
+        if canary > 0 && self.ground.counts.ok >= canary {
+            return Err(Violation::new("CANARY", format!("{canary} requests were answered")));
+        }
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();

@@ -84,6 +84,9 @@ pub struct Options {
     pub create_on_first_use: bool,
     /// The commit log's shape.
     pub log: LogOptions,
+    /// Fail on purpose once so many requests were answered; 0 is never, and what every seed has. The
+    /// tools for failures are tried on it.
+    pub canary_requests: u64,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -127,6 +130,7 @@ impl Options {
                 batch_bytes_max,
                 system_reserve_bytes: 1 << 19,
             },
+            canary_requests: 0,
             changed: Vec::new(),
         };
         options.log.check();
@@ -225,6 +229,7 @@ impl Settings for Options {
             ("segment_bytes", &mut self.log.segment_bytes),
             ("segment_count", &mut self.log.segment_count),
             ("batch_bytes_max", &mut self.log.batch_bytes_max),
+            ("canary_requests", &mut self.canary_requests),
         ];
         fields.extend(self.faults.fields());
         fields

@@ -61,12 +61,7 @@ impl World {
                 waiting,
                 writers,
             ],
-            counts: [
-                counts.ok,
-                counts.refused.values().sum(),
-                counts.unknown,
-                counts.acknowledged,
-            ],
+            counts: [counts.ok, counts.refused.values().sum(), counts.unknown, counts.acknowledged],
             faults: FaultKind::ALL.iter().map(|kind| faults.of(*kind).injected).collect(),
             tenants,
         }
