@@ -140,6 +140,12 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     let verdict = world.live();
     let at = world.io.now();
     world.end_recording(verdict.as_ref().err());
+    if let Err(Violation { property, detail }) = &verdict {
+        // What comes after it, the end of the process, explains nothing.
+        let trace = world.io.trace_mut();
+        trace.remark(|| format!("violated: {property}: {detail}"));
+        trace.set_sink(None);
+    }
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
