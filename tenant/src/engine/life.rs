@@ -554,6 +554,10 @@ impl<J: Job> Engine<J> {
         }
         if tenant.redo.is_some() && !discard {
             sometimes!("a checkpoint because the tenant closes");
+            if self.checkpoints_running >= limits::CHECKPOINTS_MAX && self.phase == Phase::Serving {
+                // Nobody else would come back to it: it would stay open until it is used again.
+                self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
+            }
             return self.start_checkpoint(key);
         }
         if !tenant.idle.is_empty() {
