@@ -148,6 +148,12 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     let verdict = world.live();
     let at = world.io.now();
     world.end_recording(verdict.as_ref().err());
+    if let Err(Violation { property, detail }) = &verdict {
+        // What comes after it, the end of the process, explains nothing.
+        let trace = world.io.trace_mut();
+        trace.remark(|| format!("violated: {property}: {detail}"));
+        trace.set_sink(None);
+    }
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -262,6 +268,10 @@ impl World {
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
         self.record();
+        let canary = self.ground.options.canary_requests;
+        if canary > 0 && self.ground.counts.ok >= canary {
+            return Err(Violation::new("CANARY", format!("{canary} requests were answered")));
+        }
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
