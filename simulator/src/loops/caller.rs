@@ -17,7 +17,7 @@ use crate::io::{OperationClass, PlannedFault};
 use crate::machine::{Door, End, Machine, Stop};
 use crate::world::client::{AdminCall, Pending, Purpose};
 use crate::world::ground::{Ground, NameSeen};
-use crate::world::model::{Asked, EraserId, Shape, TransactionId, tenant_name};
+use crate::world::model::{Asked, EraserId, Shape, TransactionId, mark, tenant_name};
 use crate::world::speech::{self, ReadForm, Refused};
 use crate::world::{Options, Violation, files, names};
 
@@ -31,6 +31,8 @@ enum Purposes {
     Statement,
     /// A transaction by one statement or batch.
     Commit(TransactionId, Form),
+    /// One that is rolled back, as a batch of so many steps.
+    RolledBack(usize),
     Read(ReadForm),
     Delete(TransactionId, EraserId),
     Admin(AdminCall, Option<EraserId>),
@@ -341,8 +343,9 @@ impl Caller {
         self.sequence(tenant, speech::SETUP)
     }
 
-    /// A transaction in two inserts, around one that a savepoint takes back.
+    /// A transaction in two inserts, around one that a savepoint takes back. A cursor commits.
     pub fn batch(&mut self, tenant: usize, commits: bool, by_cursor: bool) -> Step<Heard> {
+        assert!(commits || !by_cursor);
         let (id, shape) = self.ground.model.begin(tenant, 6, 50);
         let (undone, undone_shape) = self.ground.model.begin(tenant, 40, 400);
         let statements = vec![
@@ -366,7 +369,11 @@ impl Caller {
                 speech::pipeline(tenant, None, vec![request], true)
             }
         };
-        self.send(0, tenant, Purposes::Commit(id, form), &bytes);
+        let what = match commits {
+            true => Purposes::Commit(id, form),
+            false => Purposes::RolledBack(steps),
+        };
+        self.send(0, tenant, what, &bytes);
         self.hear(0)
     }
 
@@ -555,7 +562,7 @@ impl Caller {
             result.ok_or_else(|| Violation::new("HTTP-1", format!("no result in {body}")))?;
         let baton = body["baton"].as_str().map(str::to_owned);
         let heard = match (&open.what, result) {
-            (Purposes::Commit(_, Form::Batch(_)), Ok(result)) => {
+            (Purposes::Commit(_, Form::Batch(_)) | Purposes::RolledBack(_), Ok(result)) => {
                 self.judge_steps(open, &speech::steps(&result))?
             }
             (_, result) => self.judge_result(open, result)?,
@@ -582,6 +589,7 @@ impl Caller {
             }
             (Purposes::Commit(id, _), Ok(result)) => {
                 model.committed(*id);
+                self.machine.acknowledged(&mark(open.tenant, *id));
                 Ok(Heard::Done(result))
             }
             (Purposes::Delete(victim, eraser), Ok(result)) => {
@@ -600,13 +608,16 @@ impl Caller {
         open: &Open,
         steps: &[Option<Result<Value, Refused>>],
     ) -> Result<Heard, Violation> {
-        let Purposes::Commit(id, form) = open.what else { unreachable!("only these have steps") };
-        let count = match form {
-            Form::Batch(count) | Form::Cursor(count) => count,
+        let count = match open.what {
+            Purposes::Commit(_, Form::Batch(count) | Form::Cursor(count)) => count,
+            Purposes::RolledBack(count) => count,
             _ => unreachable!("only these have steps"),
         };
         if let Some(Some(Ok(result))) = steps.get(count - 2) {
-            self.ground.model.committed(id);
+            if let Purposes::Commit(id, _) = open.what {
+                self.ground.model.committed(id);
+                self.machine.acknowledged(&mark(open.tenant, id));
+            }
             return Ok(Heard::Done(result.clone()));
         }
         match steps.iter().find_map(|step| step.clone()?.err()) {
@@ -716,7 +727,10 @@ impl Caller {
                 ground.model.erase_lost(eraser.expect("a drop erases"), asked);
                 ground.name_lost(tenant, asked);
             }
-            Purposes::Statement | Purposes::Read(_) | Purposes::Admin(..) => {}
+            Purposes::Statement
+            | Purposes::RolledBack(_)
+            | Purposes::Read(_)
+            | Purposes::Admin(..) => {}
         }
     }
 
