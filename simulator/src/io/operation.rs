@@ -104,6 +104,17 @@ impl Change {
             _ => None,
         }
     }
+
+    /// The name that it works on; the old one of a rename.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Change::MakeDirectory { path }
+            | Change::SyncDirectory { path, .. }
+            | Change::Rename { from: path, .. }
+            | Change::Remove { path } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 impl<W> Operation<W> {
@@ -160,6 +171,11 @@ impl<W> Ready<W> {
             Ready::Transferred(token, done, result) => done(world, io, token, result),
             Ready::Done(token, done, result) => done(world, io, token, result),
         }
+    }
+
+    /// It brings an open file that its owner has not heard of.
+    pub fn has_opened(&self) -> bool {
+        matches!(self, Ready::Opened(_, _, opened) if opened.result.is_ok())
     }
 
     /// The world died before it heard of this: it gets an error, though it may have happened.

@@ -17,7 +17,8 @@ use crate::io::{OperationClass, PlannedFault};
 use crate::machine::{Door, End, Machine, Stop};
 use crate::world::client::{AdminCall, Pending, Purpose};
 use crate::world::ground::{Ground, NameSeen};
-use crate::world::model::{Asked, EraserId, Shape, TransactionId, mark, tenant_name};
+use crate::world::journal::{Change, Shape};
+use crate::world::model::{Asked, DropId, TransactionId, mark, tenant_name};
 use crate::world::speech::{self, ReadForm, Refused};
 use crate::world::{Options, Violation, files, names};
 
@@ -34,8 +35,7 @@ enum Purposes {
     /// One that is rolled back, as a batch of so many steps.
     RolledBack(usize),
     Read(ReadForm),
-    Delete(TransactionId, EraserId),
-    Admin(AdminCall, Option<EraserId>),
+    Admin(AdminCall, Option<DropId>),
 }
 
 /// How a transaction is asked for.
@@ -294,9 +294,15 @@ impl Caller {
 
     /// Send a transaction of `rows` rows with `pad_words` words of padding each.
     pub fn send_write(&mut self, line: usize, tenant: usize, rows: u64, pad_words: u64) {
-        let (id, shape) = self.ground.model.begin(tenant, rows, pad_words);
+        let change = Change::Insert(self.ground.model.shape(rows, pad_words));
+        self.send_entry(line, tenant, change);
+    }
+
+    /// Send a transaction of one statement.
+    fn send_entry(&mut self, line: usize, tenant: usize, change: Change) {
+        let id = self.ground.model.begin(tenant, change);
         self.ground.model.commit_sent(id);
-        let statement = speech::execute(speech::insert(id, shape, 0, rows));
+        let statement = speech::execute(speech::entry(tenant, id, change));
         let bytes = speech::pipeline(tenant, None, vec![statement], true);
         self.send(line, tenant, Purposes::Commit(id, Form::Statement), &bytes);
     }
@@ -305,9 +311,9 @@ impl Caller {
     pub fn send_read(&mut self, line: usize, tenant: usize, form: ReadForm) {
         let bytes = match form {
             ReadForm::Cursor => {
-                speech::cursor(tenant, &json!({ "steps": [{ "stmt": form.statement() }] }))
+                speech::cursor(tenant, &json!({ "steps": [{ "stmt": form.statement(0) }] }))
             }
-            _ => speech::pipeline(tenant, None, vec![speech::execute(form.statement())], true),
+            _ => speech::pipeline(tenant, None, vec![speech::execute(form.statement(0))], true),
         };
         self.send(line, tenant, Purposes::Read(form), &bytes);
     }
@@ -338,23 +344,30 @@ impl Caller {
         self.hear(0)
     }
 
-    /// Make the table.
+    /// Make the tables.
     pub fn setup(&mut self, tenant: usize) -> Step<Heard> {
-        self.sequence(tenant, speech::SETUP)
+        let id = self.ground.model.begin(tenant, Change::Setup);
+        self.ground.model.commit_sent(id);
+        let bytes = speech::pipeline(tenant, None, vec![speech::setup(tenant, id)], true);
+        self.send(0, tenant, Purposes::Commit(id, Form::Statement), &bytes);
+        self.hear(0)
     }
 
     /// A transaction in two inserts, around one that a savepoint takes back. A cursor commits.
     pub fn batch(&mut self, tenant: usize, commits: bool, by_cursor: bool) -> Step<Heard> {
         assert!(commits || !by_cursor);
-        let (id, shape) = self.ground.model.begin(tenant, 6, 50);
-        let (undone, undone_shape) = self.ground.model.begin(tenant, 40, 400);
+        let model = &mut self.ground.model;
+        let (shape, undone_shape) = (model.shape(6, 50), model.shape(40, 400));
+        let id = model.begin(tenant, Change::Insert(shape));
+        let undone = model.begin(tenant, Change::Insert(undone_shape));
         let statements = vec![
-            speech::insert(id, shape, 0, 2),
+            speech::insert(tenant, id, shape, 0, 2),
             speech::plain("SAVEPOINT point"),
-            speech::insert(undone, undone_shape, 0, 40),
+            speech::insert(tenant, undone, undone_shape, 0, 40),
             speech::plain("ROLLBACK TO point"),
             speech::plain("RELEASE point"),
-            speech::insert(id, shape, 2, 4),
+            speech::insert(tenant, id, shape, 2, 4),
+            speech::note(tenant, id),
         ];
         let steps = statements.len() + 3;
         let batch = speech::batch(statements, commits);
@@ -380,11 +393,7 @@ impl Caller {
     /// Delete some acknowledged transaction's rows.
     pub fn delete(&mut self, tenant: usize) -> Step<Heard> {
         let Some(victim) = self.ground.model.victim(tenant, 0) else { return Ok(Heard::Lost) };
-        let asked = self.ground.model.ask();
-        let eraser = self.ground.model.delete_sent(victim, asked);
-        let statement = speech::execute(speech::delete(tenant, victim));
-        let bytes = speech::pipeline(tenant, None, vec![statement], true);
-        self.send_asked(0, tenant, asked, Purposes::Delete(victim, eraser), &bytes);
+        self.send_entry(0, tenant, Change::Delete(victim));
         self.hear(0)
     }
 
@@ -403,11 +412,11 @@ impl Caller {
         if matches!(call, AdminCall::Create(_) | AdminCall::Drop(_)) {
             self.ground.name_asked(tenant);
         }
-        let eraser = match call {
+        let drop = match call {
             AdminCall::Drop(tenant) => Some(self.ground.model.drop_sent(tenant, asked)),
             _ => None,
         };
-        let what = Purposes::Admin(call, eraser);
+        let what = Purposes::Admin(call, drop);
         let open = Open { tenant, asked, name, what };
         self.open.entry(ADMIN_LINE).or_default().push_back(open);
         self.machine.send(ADMIN_LINE, Door::Admin, &speech::admin(method, &path));
@@ -434,7 +443,8 @@ impl Caller {
 
     /// Begin; `None` if that was refused or is lost.
     pub fn begin(&mut self, line: usize, tenant: usize, rows: u64) -> Step<Option<Session>> {
-        let (id, shape) = self.ground.model.begin(tenant, rows, 100);
+        let shape = self.ground.model.shape(rows, 100);
+        let id = self.ground.model.begin(tenant, Change::Insert(shape));
         let mut session =
             Session { line, tenant, id, shape, inserted: 0, baton: None, failed: false };
         let heard = self.step(&mut session, speech::plain("BEGIN IMMEDIATE"), false)?;
@@ -456,7 +466,8 @@ impl Caller {
         if session.failed {
             return Ok(Heard::Lost);
         }
-        let statement = speech::insert(session.id, session.shape, session.inserted, rows);
+        let Session { tenant, id, shape, inserted, .. } = *session;
+        let statement = speech::insert(tenant, id, shape, inserted, rows);
         let heard = self.step(session, statement, false)?;
         if matches!(heard, Heard::Done(_)) {
             session.inserted += rows;
@@ -471,7 +482,7 @@ impl Caller {
         }
         let heard = self.step(session, speech::peek(session.tenant, session.id), false)?;
         if let Heard::Done(result) = &heard
-            && speech::single(result) != Some(session.inserted)
+            && speech::peeked(result).map(|peeked| peeked.0) != Some(session.inserted)
         {
             let inserted = session.inserted;
             let text = format!("a transaction of {inserted} rows sees {result}");
@@ -482,6 +493,11 @@ impl Caller {
 
     /// Commit, if all went well; roll back otherwise.
     pub fn commit(&mut self, mut session: Session) -> Step<Heard> {
+        if session.failed {
+            return self.roll_back(session);
+        }
+        let note = speech::note(session.tenant, session.id);
+        self.step(&mut session, note, false)?;
         if session.failed {
             return self.roll_back(session);
         }
@@ -532,8 +548,8 @@ impl Caller {
         open: &Open,
         response: &Response,
     ) -> Result<(Heard, Option<String>), Violation> {
-        if let Purposes::Admin(call, eraser) = open.what {
-            return Ok((self.judge_admin(open, call, eraser, response)?, None));
+        if let Purposes::Admin(call, drop) = open.what {
+            return Ok((self.judge_admin(open, call, drop, response)?, None));
         }
         speech::check_marks(open.tenant, &response.body)?;
         if matches!(response.status, 200 | 404) {
@@ -577,25 +593,22 @@ impl Caller {
     ) -> Result<Heard, Violation> {
         let model = &mut self.ground.model;
         match (&open.what, result) {
-            (Purposes::Read(form), Ok(result)) => {
-                let found = speech::found(*form, &result);
+            (Purposes::Read(_), Ok(result)) => {
+                let found = speech::found(&result);
                 let found = found.ok_or_else(|| Violation::new("HTTP-1", format!("{result}")))?;
-                model.judge_read(open.tenant, open.asked, &found)?;
+                model.judge_read(open.tenant, open.asked, 0, Some(&found))?;
                 Ok(Heard::Done(result))
             }
             (Purposes::Read(_), Err(refused)) if refused.is_no_table() => {
-                model.judge_read(open.tenant, open.asked, &BTreeMap::new())?;
+                model.judge_read(open.tenant, open.asked, 0, None)?;
                 Ok(Heard::Refused(refused))
             }
             (Purposes::Commit(id, _), Ok(result)) => {
-                model.committed(*id);
-                self.machine.acknowledged(&mark(open.tenant, *id));
-                Ok(Heard::Done(result))
-            }
-            (Purposes::Delete(victim, eraser), Ok(result)) => {
-                let affected = result["affected_row_count"].as_u64().unwrap_or(u64::MAX);
-                model.check_deleted(*victim, *eraser, affected)?;
-                model.erased(*eraser);
+                model.committed(*id, None, None)?;
+                // Tables that were there already leave no mark of who asked for them again.
+                if !matches!(model.change(*id), Change::Setup) {
+                    self.machine.acknowledged(&mark(open.tenant, *id));
+                }
                 Ok(Heard::Done(result))
             }
             (_, Ok(result)) => Ok(Heard::Done(result)),
@@ -615,7 +628,9 @@ impl Caller {
         };
         if let Some(Some(Ok(result))) = steps.get(count - 2) {
             if let Purposes::Commit(id, _) = open.what {
-                self.ground.model.committed(id);
+                let noted = steps[count - 3].as_ref().and_then(|step| step.as_ref().ok());
+                let place = noted.and_then(speech::noted);
+                self.ground.model.committed(id, place, None)?;
                 self.machine.acknowledged(&mark(open.tenant, id));
             }
             return Ok(Heard::Done(result.clone()));
@@ -630,11 +645,10 @@ impl Caller {
     fn refused(&mut self, open: &Open, refused: Refused) -> Result<Heard, Violation> {
         let damaged = refused.code == "DATABASE_DAMAGED";
         match &open.what {
-            Purposes::Commit(..) | Purposes::Delete(..) if damaged => self.lose(open),
+            Purposes::Commit(..) if damaged => self.lose(open),
             Purposes::Commit(id, _) => self.ground.model.refused(*id)?,
-            Purposes::Delete(_, eraser) => self.ground.model.erase_refused(*eraser),
             Purposes::Read(_) if refused.status == 404 => {
-                self.ground.model.judge_read(open.tenant, open.asked, &BTreeMap::new())?;
+                self.ground.model.judge_read(open.tenant, open.asked, 0, None)?;
             }
             _ => {}
         }
@@ -684,7 +698,7 @@ impl Caller {
         &mut self,
         open: &Open,
         call: AdminCall,
-        eraser: Option<EraserId>,
+        drop: Option<DropId>,
         response: &Response,
     ) -> Result<Heard, Violation> {
         let pending = Pending {
@@ -692,9 +706,9 @@ impl Caller {
             asked: open.asked,
             name: open.name,
             sent_at: self.machine.io.now(),
-            purpose: Purpose::Admin(call, eraser),
+            purpose: Purpose::Admin(call, drop),
         };
-        names::hear(&mut self.ground, &pending, call, eraser, response)?;
+        names::hear(&mut self.ground, &pending, call, drop, response)?;
         if response.status == 200 {
             return Ok(Heard::Done(Value::Null));
         }
@@ -721,10 +735,9 @@ impl Caller {
         let ground = &mut self.ground;
         match open.what {
             Purposes::Commit(id, _) => ground.model.lost(id, asked),
-            Purposes::Delete(_, eraser) => ground.model.erase_lost(eraser, asked),
             Purposes::Admin(AdminCall::Create(_), _) => ground.name_lost(tenant, asked),
-            Purposes::Admin(AdminCall::Drop(_), eraser) => {
-                ground.model.erase_lost(eraser.expect("a drop erases"), asked);
+            Purposes::Admin(AdminCall::Drop(_), drop) => {
+                ground.model.drop_lost(drop.expect("it has a number"), asked);
                 ground.name_lost(tenant, asked);
             }
             Purposes::Statement

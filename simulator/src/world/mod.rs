@@ -7,41 +7,55 @@
 //! is stopped, and its files are read by plain SQLite (FMT-1).
 //!
 //! - `options`: what the seed says of sizes and rates.
-//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
-//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `stranger`: who asks wrongly, slowly, or not to the end.
+//! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
+//! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `books`: what must agree between turns, and at rest.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
 
+mod books;
 pub(crate) mod client;
 pub(crate) mod files;
 pub(crate) mod ground;
+pub(crate) mod journal;
+mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
 mod options;
+mod record;
 mod report;
+mod session;
 pub(crate) mod speech;
+mod stranger;
 mod workload;
 
 pub use model::Violation;
 pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::rc::Rc;
 
 use server::{Exit, Server};
+use storage::TenantId;
 use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Instant, Io};
 use tenant::{Counters, Failure};
 
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
-use crate::faults::{FaultKind, Faults};
+use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
+use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
 use ground::Ground;
+use stranger::Strangers;
 use workload::Task;
 
 /// The server's machine.
@@ -49,13 +63,6 @@ type Sim = SimulatedIo<Server>;
 
 /// Events after which a world counts as never ending (LIVE-4): some ten times the longest seen.
 const EVENTS_MAX: u64 = 8_000_000;
-
-/// Turns between looks at the books and at who waits: a look costs O(accounts + clients).
-const TURNS_PER_LOOK: u64 = 256;
-
-/// Longest simulated time that a request may wait for its answer while its connection lives. A
-/// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
-const ANSWER_NS_MAX: u64 = 900_000_000_000;
 
 /// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
 const STOP_NS_MAX: u64 = 300_000_000_000;
@@ -65,6 +72,10 @@ const LEFTOVER_NS_MAX: u64 = 1_000_000_000;
 
 /// Simulated time for each of the probe's requests when the faults are off.
 const PROBE_NS_MAX: u64 = 60_000_000_000;
+
+/// Simulated time in which the connections of clients that left end: 30 s of a request, 30 s of an
+/// answer that nobody takes, for several requests that were sent at once.
+const SILENCE_NS_MAX: u64 = 600_000_000_000;
 
 /// Refused starts in a row after which the disk's errors end: someone has changed the disk.
 const REFUSED_STARTS_MAX: u32 = 4;
@@ -87,6 +98,7 @@ struct World {
     server: Option<Server>,
     clients: Vec<Client>,
     routes: BTreeMap<ClientSocket, usize>,
+    strangers: Strangers,
     ground: Ground,
     totals: Totals,
     /// Drawn ends that are still to come.
@@ -97,6 +109,7 @@ struct World {
     vm_steps: u64,
     /// Those that are counted already.
     failed_allocations: u64,
+    recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// How a world is looked at; nothing in it changes what happens.
@@ -108,6 +121,8 @@ pub struct Watch {
     pub sink: Option<Sink>,
     /// The first event of that.
     pub sink_from: u64,
+    /// Takes samples.
+    pub recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
@@ -128,9 +143,11 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     trace.expect(watch.expected);
     trace.set_sink(watch.sink);
     trace.set_sink_from(watch.sink_from);
+    world.recording = watch.recording;
     world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
+    world.end_recording(verdict.as_ref().err());
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -148,9 +165,11 @@ impl World {
                 Client::new(&mut io, id, start)
             })
             .collect();
+        let strangers = Strangers::new(&mut io, &options);
         World {
             io,
             server: None,
+            strangers,
             clients,
             routes: BTreeMap::new(),
             ends_left: options.crashes,
@@ -161,6 +180,7 @@ impl World {
             turns: 0,
             vm_steps: 0,
             failed_allocations: 0,
+            recording: None,
         }
     }
 
@@ -171,7 +191,10 @@ impl World {
             self.tick()?;
         }
         self.calm_down();
+        self.strangers.leave(&mut self.io);
+        self.await_silence()?;
         self.probe()?;
+        self.come_to_rest()?;
         self.stop_for_good()
     }
 
@@ -221,6 +244,7 @@ impl World {
         self.stop_at = None;
         self.ends_left -= 1;
         self.server_mut().stop();
+        self.io.injected(FaultKind::CleanStop, 0);
         let draws = self.io.draws_mut();
         if draws.below(Stream::CrashTime, 4, 2) == 0 {
             let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
@@ -237,6 +261,7 @@ impl World {
     /// One turn of the server, one step of the machine, and the clients that it woke.
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
+        self.record();
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
@@ -252,6 +277,8 @@ impl World {
         if let Some(exit) = server.exit().cloned() {
             return self.on_exit(exit);
         }
+        self.check_books()?;
+        let server = self.server.as_mut().expect("a server runs");
         if server.is_ready() {
             self.refused_starts = 0;
         }
@@ -282,17 +309,6 @@ impl World {
         self.failed_allocations = failed;
     }
 
-    /// What the monitor has seen since it was asked last.
-    fn ask_monitor(&mut self) -> Result<(), Violation> {
-        for (mark, at) in std::mem::take(&mut self.ground.acknowledged) {
-            self.io.monitor_mut().acknowledged(&mark, at);
-        }
-        match self.io.monitor_mut().take_violation() {
-            Some(violation) => Err(violation),
-            None => Ok(()),
-        }
-    }
-
     fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
         let options = &self.ground.options;
         let errors = options.has_disk_errors();
@@ -311,6 +327,8 @@ impl World {
             {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
+                // Without its catalogue a server cannot start: the operator brings it back.
+                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
             }
             Exit::Failed(failure) => {
                 return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
@@ -366,6 +384,9 @@ impl World {
 
     fn wake_clients(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
+            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+                continue;
+            }
             let index = match wake {
                 Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
                 Wake::Connected(socket)
@@ -400,28 +421,6 @@ impl World {
         Ok(())
     }
 
-    /// Every few turns: the books, who waits too long, and whether this ever ends.
-    fn look(&mut self) -> Result<(), Violation> {
-        self.ask_monitor()?;
-        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
-            return Ok(());
-        }
-        storage::ledger::assert_closed();
-        let now = self.io.awake();
-        for client in &self.clients {
-            if let Some(pending) = client.oldest()
-                && now.since(pending.sent_at) > ANSWER_NS_MAX
-            {
-                let text = format!("client {} waits in vain: {pending:?}", client.id);
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        if self.io.trace().sequence() > EVENTS_MAX {
-            return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
-        }
-        Ok(())
-    }
-
     // ---- the end ----
 
     /// Faults off: from now on nothing excuses anything but what was broken before.
@@ -430,16 +429,28 @@ impl World {
         self.stop_at = None;
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
+        faults.calm_disk();
         faults.calm_network_clock_and_memory();
-        let calm = Faults::calm();
-        faults.disk_spike_per_million = 0;
-        faults.read_error_per_million = 0;
-        faults.write_error_per_million = 0;
-        faults.sync_error_per_million = 0;
-        faults.no_space_per_million = 0;
-        faults.disk_bytes_max = calm.disk_bytes_max;
-        self.io.disk_mut().set_size(calm.disk_bytes_max);
+        let disk_bytes_max = faults.disk_bytes_max;
+        self.io.disk_mut().set_size(disk_bytes_max);
         self.fail_allocations();
+    }
+
+    /// NET-1: those who have left hold nothing once their time is over.
+    fn await_silence(&mut self) -> Result<(), Violation> {
+        let begun = self.io.now();
+        loop {
+            self.tick()?;
+            let ready = self.server.as_ref().is_some_and(Server::is_ready);
+            let count = self.server_mut().connection_count();
+            if ready && count == 0 {
+                return Ok(());
+            }
+            if self.io.now().since(begun) > SILENCE_NS_MAX {
+                let text = format!("all clients have left, and {count} connections have not");
+                return Err(Violation::new("NET-1", text));
+            }
+        }
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.
@@ -447,7 +458,7 @@ impl World {
         let tasks = |tenant| {
             [Task::Create(tenant), Task::Setup(tenant), Task::Write(tenant), Task::Read(tenant)]
         };
-        let script: VecDeque<Task> = (0..self.ground.options.tenants).flat_map(tasks).collect();
+        let script: VecDeque<Task> = self.ground.probed().flat_map(tasks).collect();
         let think_ns = self.ground.options.think_ns.high;
         let limit = script.len() as u64 * (think_ns + PROBE_NS_MAX);
         let (id, now) = (self.clients.len() as u64, self.io.now());

@@ -16,6 +16,7 @@ use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::tasks::{Checkpointed, Kind, Work};
+use super::views::TenantState;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
@@ -94,6 +95,24 @@ impl<J> Tenant<J> {
     /// The catalogue itself: it has no name that a request could ask for.
     pub fn catalogue() -> Tenant<J> {
         Tenant::new("")
+    }
+
+    /// Requests that wait for the volume to open.
+    pub fn waiting_requests(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> TenantState {
+        match self {
+            _ if self.dropped => TenantState::Dropped,
+            _ if self.fenced.is_some() => TenantState::Fenced,
+            _ if self.volume.is_none() => TenantState::Opening,
+            _ if self.closing => TenantState::Closing,
+            _ if self.checkpointing => TenantState::Checkpointing,
+            _ if self.tasks > 0 => TenantState::Running,
+            _ => TenantState::Idle,
+        }
     }
 
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
@@ -535,6 +554,10 @@ impl<J: Job> Engine<J> {
         }
         if tenant.redo.is_some() && !discard {
             sometimes!("a checkpoint because the tenant closes");
+            if self.checkpoints_running >= limits::CHECKPOINTS_MAX && self.phase == Phase::Serving {
+                // Nobody else would come back to it: it would stay open until it is used again.
+                self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
+            }
             return self.start_checkpoint(key);
         }
         if !tenant.idle.is_empty() {

@@ -8,8 +8,9 @@
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
+//! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
-//! - `startup`: from an unread log to serving.
+//! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
@@ -18,10 +19,12 @@
 mod context;
 mod control;
 mod disk;
+mod gauges;
 mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,6 +42,8 @@ use crate::statement::Ticket;
 pub use context::{Job, JobContext};
 pub use control::ControlCall;
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use gauges::Gauge;
+pub use views::{TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
