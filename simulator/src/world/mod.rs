@@ -9,10 +9,13 @@
 //! - `options`: what the seed says of sizes and rates.
 //! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `books`: what must agree between turns, and at rest.
+//! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
 
+mod books;
 pub(crate) mod client;
 pub(crate) mod files;
 pub(crate) mod ground;
@@ -23,6 +26,7 @@ pub(crate) mod names;
 mod options;
 mod report;
 mod session;
+mod settling;
 pub(crate) mod speech;
 mod workload;
 
@@ -54,13 +58,6 @@ type Sim = SimulatedIo<Server>;
 
 /// Events after which a world counts as never ending (LIVE-4): some ten times the longest seen.
 const EVENTS_MAX: u64 = 8_000_000;
-
-/// Turns between looks at the books and at who waits: a look costs O(accounts + clients).
-const TURNS_PER_LOOK: u64 = 256;
-
-/// Longest simulated time that a request may wait for its answer while its connection lives. A
-/// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
-const ANSWER_NS_MAX: u64 = 900_000_000_000;
 
 /// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
 const STOP_NS_MAX: u64 = 300_000_000_000;
@@ -172,11 +169,13 @@ impl World {
     /// From the first start to the last look at the files.
     fn live(&mut self) -> Result<(), Violation> {
         self.start()?;
-        while !self.clients.iter().all(|client| client.finished) {
+        while self.ground.operations_left > 0 {
             self.tick()?;
         }
         self.calm_down();
+        self.settle()?;
         self.probe()?;
+        self.come_to_rest()?;
         self.stop_for_good()
     }
 
@@ -257,6 +256,8 @@ impl World {
         if let Some(exit) = server.exit().cloned() {
             return self.on_exit(exit);
         }
+        self.check_books()?;
+        let server = self.server.as_mut().expect("a server runs");
         if server.is_ready() {
             self.refused_starts = 0;
         }
@@ -285,17 +286,6 @@ impl World {
             self.io.injected(FaultKind::AllocationFailure, 0);
         }
         self.failed_allocations = failed;
-    }
-
-    /// What the monitor has seen since it was asked last.
-    fn ask_monitor(&mut self) -> Result<(), Violation> {
-        for (mark, at) in std::mem::take(&mut self.ground.acknowledged) {
-            self.io.monitor_mut().acknowledged(&mark, at);
-        }
-        match self.io.monitor_mut().take_violation() {
-            Some(violation) => Err(violation),
-            None => Ok(()),
-        }
     }
 
     fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
@@ -403,28 +393,7 @@ impl World {
                 before.map(|socket| self.routes.remove(&socket));
                 after.map(|socket| self.routes.insert(socket, index));
             }
-        }
-        Ok(())
-    }
-
-    /// Every few turns: the books, who waits too long, and whether this ever ends.
-    fn look(&mut self) -> Result<(), Violation> {
-        self.ask_monitor()?;
-        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
-            return Ok(());
-        }
-        storage::ledger::assert_closed();
-        let now = self.io.awake();
-        for client in &self.clients {
-            if let Some(pending) = client.oldest()
-                && now.since(pending.sent_at) > ANSWER_NS_MAX
-            {
-                let text = format!("client {} waits in vain: {pending:?}", client.id);
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        if self.io.trace().sequence() > EVENTS_MAX {
-            return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
+            self.judge_fences()?;
         }
         Ok(())
     }

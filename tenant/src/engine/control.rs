@@ -69,6 +69,12 @@ struct Fence {
 }
 
 impl Catalogue {
+    /// A checkpoint's row is asked for, or committed and not durable.
+    pub(super) fn has_unsettled(&self) -> bool {
+        let ends = |(asker, _): &(Asker, Call)| matches!(asker, Asker::Checkpoint(..));
+        !self.unsettled.is_empty() || self.queue.iter().chain(&self.running).any(ends)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
             && self.running.is_empty()

@@ -96,6 +96,11 @@ impl<J> Tenant<J> {
         Tenant::new("")
     }
 
+    /// Requests that wait for the volume to open.
+    pub fn waiting_requests(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
     fn is_unused(&self) -> bool {
         self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
@@ -535,6 +540,10 @@ impl<J: Job> Engine<J> {
         }
         if tenant.redo.is_some() && !discard {
             sometimes!("a checkpoint because the tenant closes");
+            if self.checkpoints_running >= limits::CHECKPOINTS_MAX && self.phase == Phase::Serving {
+                // Nobody else would come back to it: it would stay open until it is used again.
+                self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
+            }
             return self.start_checkpoint(key);
         }
         if !tenant.idle.is_empty() {

@@ -8,6 +8,7 @@
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
+//! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `startup`: from an unread log to serving.
 //!
@@ -18,6 +19,7 @@
 mod context;
 mod control;
 mod disk;
+mod gauges;
 mod life;
 mod startup;
 mod streams;
@@ -39,6 +41,7 @@ use crate::statement::Ticket;
 pub use context::{Job, JobContext};
 pub use control::ControlCall;
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use gauges::Gauge;
 
 use control::Catalogue;
 use disk::Operation;

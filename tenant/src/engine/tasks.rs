@@ -77,6 +77,13 @@ enum WaitsFor {
     Connection,
 }
 
+impl<J: Job> Task<J> {
+    /// What it is to be resumed with.
+    pub fn input(&self) -> Option<&Input<Reply>> {
+        self.input.as_ref()
+    }
+}
+
 type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
 
 /// See the head of the file.
