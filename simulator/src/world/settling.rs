@@ -5,10 +5,12 @@
 //! - LIVE-1: with the faults off, every request that was accepted ends within a bound that follows
 //!   from the limits and from what is queued.
 
+use storage::TenantId;
 use storage::io::Clock;
 use tenant::limits::{LOG_WAIT_NS, REQUEST_NS, STREAM_IDLE_NS, WRITER_WAIT_NS};
 
 use super::World;
+use super::ground::NameSeen;
 use super::model::{Violation, tenant_name};
 
 /// Longest time of a dead connection, and of the last disk spikes: 60 s without a request, 30 s of a
@@ -16,20 +18,31 @@ use super::model::{Violation, tenant_name};
 const CONNECTION_NS: u64 = 120_000_000_000;
 
 impl World {
-    /// COR-1: the fences that clients have just heard of.
+    /// COR-1: the fences that clients have just heard of; and who cannot be read.
     pub(super) fn judge_fences(&mut self) -> Result<(), Violation> {
         for (tenant, seen) in std::mem::take(&mut self.ground.fences) {
-            let name = tenant_name(tenant);
-            let Some(server) = &self.server else { continue };
-            // Meanwhile it may be closed, or another one have its name: then its id says nothing.
-            let id = server.engine().tenant_id(&name);
-            let Some(id) = id.filter(|_| self.ground.name(tenant) == seen) else { continue };
+            let Some(id) = self.id_of(tenant, seen) else { continue };
             if !self.io.disk().ledger().concerns(id) {
+                let name = tenant_name(tenant);
                 let text = format!("{name} ({}) is fenced, and nothing of it was struck", id.0);
                 return Err(Violation::new("COR-1", text));
             }
         }
+        for (tenant, seen) in std::mem::take(&mut self.ground.io_errors) {
+            let Some(id) = self.id_of(tenant, seen) else { continue };
+            let mut damages = self.io.disk().ledger().active();
+            if damages.any(|damage| damage.tenants.contains(&id)) {
+                self.ground.set_damaged(tenant);
+            }
+        }
         Ok(())
+    }
+
+    /// The id of an open database. Meanwhile it may be closed, or another one have its name: then
+    /// there is nothing to say.
+    fn id_of(&self, tenant: usize, seen: NameSeen) -> Option<TenantId> {
+        let server = self.server.as_ref().filter(|_| self.ground.name(tenant) == seen)?;
+        server.engine().tenant_id(&tenant_name(tenant))
     }
 
     /// LIVE-1: what was asked before the faults ended is answered.
