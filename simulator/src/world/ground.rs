@@ -92,6 +92,8 @@ pub struct Ground {
     names: Vec<Name>,
     /// When the end of the answer in hand was given to a send.
     pub answered_at: Option<Instant>,
+    /// The name that it is about, as it was when it was asked.
+    pub asked: Option<NameSeen>,
     /// Marks of acknowledged transactions for the monitor, and when their answers left.
     pub acknowledged: Vec<(String, Instant)>,
 }
@@ -114,6 +116,7 @@ impl Ground {
             mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
             names: vec![Name { exists, ..Name::default() }; tenants],
             answered_at: None,
+            asked: None,
             acknowledged: Vec::new(),
             options,
         }
@@ -264,6 +267,13 @@ impl Ground {
         self.names[tenant].damaged = false;
     }
 
+    /// Whether the name changed while the request was under way whose answer is in hand: what runs
+    /// on a database that is dropped is interrupted.
+    fn may_be_dropped(&self, tenant: usize) -> bool {
+        let version = self.names[tenant].version;
+        self.asked.is_some_and(|seen| !seen.alone || seen.version != version)
+    }
+
     // ---- refusals ----
 
     /// Count a refusal, and judge whether it may be.
@@ -287,9 +297,10 @@ impl Ground {
             | "DATABASE_UNAVAILABLE"
             | "RESPONSE_TOO_LARGE"
             | "DATABASE_EXISTS" => true,
-            "SQLITE_FULL" => full || options.has_small_log(),
+            "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
             "SQLITE_NOMEM" => options.has_small_memory(),
-            "SQLITE_INTERRUPT" => options.has_slow_statements(),
+            "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
+            "SQLITE_CANTOPEN" => options.faults.open_error_per_million > 0,
             "DATABASE_NOT_FOUND" => {
                 self.names[tenant].ready = false;
                 true
