@@ -289,12 +289,13 @@ impl Ground {
             | "DATABASE_EXISTS" => true,
             "SQLITE_FULL" => full || options.has_small_log(),
             "SQLITE_NOMEM" => options.has_small_memory(),
-            "SQLITE_INTERRUPT" => options.has_slow_statements(),
+            // Too slow, or its database was dropped meanwhile.
+            "SQLITE_INTERRUPT" => options.has_slow_statements() || self.names[tenant].version > 0,
             "DATABASE_NOT_FOUND" => {
                 self.names[tenant].ready = false;
                 true
             }
-            "SQLITE_IOERR" => {
+            "SQLITE_IOERR" | "SQLITE_CANTOPEN" => {
                 self.io_errors.push((tenant, self.name(tenant)));
                 errors
             }
