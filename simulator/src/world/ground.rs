@@ -305,7 +305,7 @@ impl Ground {
                 self.names[tenant].ready = false;
                 true
             }
-            "SQLITE_IOERR" => {
+            "SQLITE_IOERR" | "SQLITE_CANTOPEN" => {
                 self.io_errors.push((tenant, self.name(tenant)));
                 errors
             }
