@@ -60,6 +60,8 @@ pub enum Stream {
     Clock,
     /// What a stranger does; entity: stranger.
     Stranger,
+    /// What people do to the server from outside.
+    Operator,
 }
 
 /// An inclusive range of whole numbers.

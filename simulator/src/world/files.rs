@@ -15,6 +15,7 @@ use super::ground::Ground;
 use super::model::{Found, Violation, tenant_name};
 use super::speech::READ_MARKS;
 use crate::disk::SimulatedDisk;
+use crate::monitor::catalogue_rows;
 
 /// A row of the catalogue.
 struct Row {
@@ -73,6 +74,11 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         let there = row.is_some();
         ground.check_name(tenant, ground.name(tenant), there)?;
         let Some(row) = row else { continue };
+        if ground.swapped.contains(&tenant) {
+            // Nobody has looked at it yet, or it is fenced: there is nothing to compare.
+            *found = None;
+            continue;
+        }
         *found = judge_tenant(disk, ground, &copies, row)?;
     }
     check_orphans(disk, &catalogue)?;
@@ -83,6 +89,14 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         }
     }
     Ok(())
+}
+
+/// Ids and names of the databases in use, by the catalogue's file.
+#[must_use]
+pub fn names(disk: &SimulatedDisk) -> Vec<(u64, String)> {
+    let bytes = disk.bytes(Path::new(&TenantId::CATALOGUE.paths().file)).unwrap_or_default();
+    let rows = catalogue_rows(&bytes).unwrap_or_default();
+    rows.into_iter().filter(|row| row.2 == 0).map(|(id, name, _)| (id, name)).collect()
 }
 
 fn bad(text: String) -> Violation {

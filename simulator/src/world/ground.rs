@@ -70,6 +70,10 @@ pub struct Ground {
     /// Tenants in which the table was missed.
     pub bare: BTreeSet<usize>,
     fenced: Vec<bool>,
+    /// The disk was full for a while.
+    pub disk_was_full: bool,
+    /// Tenants whose file was changed while nobody ran: they are to be fenced, until dropped.
+    pub swapped: BTreeSet<usize>,
     /// When the end of the answer in hand was given to a send.
     pub answered_at: Option<Instant>,
     /// Marks of acknowledged transactions for the monitor, and when their answers left.
@@ -88,6 +92,8 @@ impl Ground {
             names: vec![Name { exists, ..Name::default() }; options.tenants],
             bare: BTreeSet::new(),
             fenced: vec![false; options.tenants],
+            disk_was_full: false,
+            swapped: BTreeSet::new(),
             answered_at: None,
             acknowledged: Vec::new(),
             options,
@@ -166,6 +172,7 @@ impl Ground {
     /// The damaged tenant was dropped.
     pub fn unfence(&mut self, tenant: usize) {
         self.fenced[tenant] = false;
+        self.swapped.remove(&tenant);
     }
 
     // ---- refusals ----
@@ -176,7 +183,8 @@ impl Ground {
     /// ERR-1 or COR-1 if nothing in this world excuses it.
     pub fn judge_refusal(&mut self, tenant: usize, refused: &Refused) -> Result<(), Violation> {
         *self.counts.refused.entry(refused.code.clone()).or_default() += 1;
-        let (errors, full) = (self.options.has_disk_errors(), self.options.has_full_disk());
+        let errors = self.options.has_disk_errors();
+        let full = self.options.has_full_disk() || self.disk_was_full;
         let excused = match refused.code.as_str() {
             // Load, limits and timeouts; sessions that a restart or their age ended.
             "SQLITE_BUSY"
@@ -198,7 +206,7 @@ impl Ground {
             "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
                 self.fenced[tenant] = true;
-                if !errors {
+                if !errors && !self.swapped.contains(&tenant) {
                     return Err(Violation::new("COR-1", describe(tenant, refused)));
                 }
                 true
