@@ -155,6 +155,12 @@ impl Server {
         self.ready
     }
 
+    /// It was told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// Why the server has ended, once it has.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
@@ -198,6 +204,14 @@ impl Server {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Bytes held for the connection that holds most; looks at all of them.
+    #[must_use]
+    pub fn connection_bytes_max(&self) -> usize {
+        let keys = self.connections.keys();
+        let connections = keys.into_iter().filter_map(|key| self.connections.get(key));
+        connections.map(Connection::held_bytes).max().unwrap_or(0)
     }
 
     /// End a doomed world: see [`Engine::doom`].

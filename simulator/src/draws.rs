@@ -60,6 +60,18 @@ pub enum Stream {
     Clock,
     /// What a stranger does; entity: stranger.
     Stranger,
+    /// Rot and latent sectors; entity: kind of damage.
+    Rot,
+    /// Lost writes; entity: file.
+    LostWrite,
+    /// Misdirected writes; entity: file.
+    MisdirectedWrite,
+    /// Misdirected reads; entity: file.
+    MisdirectedRead,
+    /// Errors of opens.
+    OpenFault,
+    /// Pages that leave the page cache.
+    Eviction,
     /// What people do to the server from outside.
     Operator,
 }

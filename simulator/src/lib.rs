@@ -19,13 +19,14 @@ pub mod loops;
 pub mod machine;
 pub mod monitor;
 pub mod network;
+pub mod recorder;
 pub mod settings;
 pub mod trace;
 pub mod world;
 
-pub use disk::{CrashMode, SimulatedDisk};
+pub use disk::{CrashMode, Damage, Hit, Ledger, Rot, SimulatedDisk};
 pub use draws::{Draws, Span, Stream};
-pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel};
+pub use faults::{FaultCount, FaultCounts, FaultKind, Faults, NamespaceModel, SyncSemantics};
 pub use io::{Doom, OperationClass, PlannedFault, SimulatedIo};
 pub use machine::{Door, End, Machine, Stop};
 pub use network::{ClientSocket, Wake};

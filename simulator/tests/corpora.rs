@@ -30,8 +30,8 @@ use simulator::world::{Options, Profile};
 use simulator::{CrashMode, Door, End, Machine, Span, Stop, Stream};
 
 /// Of the recorded scripts (7,528) every so manieth is run, of sqllogictest's (66) every so manieth.
-const RECORDED_EVERY: usize = 100;
-const LOGIC_EVERY: usize = 33;
+const RECORDED_EVERY: usize = 10;
+const LOGIC_EVERY: usize = 10;
 
 /// Interruptions of one script: each costs a recovery.
 const INTERRUPTIONS_MAX: u32 = 60;

@@ -42,6 +42,15 @@ impl CrashMode {
     ];
 }
 
+/// What a crash did, for the counts of faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CrashCounts {
+    /// Writes, or files with writes in flight, of which a part was kept.
+    pub torn_writes: u64,
+    /// Changes of names that were undone.
+    pub names_lost: u64,
+}
+
 /// A write that was submitted and not complete when the crash came.
 #[derive(Debug)]
 pub(crate) struct InFlightWrite {
@@ -67,13 +76,21 @@ impl SimulatedDisk {
         held: &BTreeSet<FileId>,
         draws: &mut Draws,
     ) -> Vec<LateWrite> {
-        match mode {
+        self.crash_counts = CrashCounts::default();
+        let late = match mode {
             CrashMode::Kill => self.kill(in_flight, held, draws),
             _ => {
                 self.lose_power(mode, in_flight, draws);
                 Vec::new()
             }
-        }
+        };
+        self.enforce_single_faults();
+        late
+    }
+
+    /// What the last crash did.
+    pub(crate) fn crash_counts(&self) -> CrashCounts {
+        self.crash_counts
     }
 
     fn kill(
@@ -87,6 +104,7 @@ impl SimulatedDisk {
             let direct = self.options(write.file).direct;
             let choices = if direct { 5 } else { 3 };
             let choice = draws.below(Stream::CrashInFlight, 0, choices);
+            let whole_bytes = write.bytes.len();
             let pieces = match choice {
                 0 => Vec::new(),
                 1 | 3 => vec![(write.offset, write.bytes)],
@@ -96,6 +114,8 @@ impl SimulatedDisk {
                 continue;
             }
             let file = write.file;
+            let kept_bytes: usize = pieces.iter().map(|piece| piece.1.len()).sum();
+            self.crash_counts.torn_writes += u64::from(kept_bytes < whole_bytes);
             if choice < 3 {
                 self.land(&LateWrite { file, pieces });
             } else {
@@ -165,10 +185,13 @@ impl SimulatedDisk {
             state.open_count = 0;
             state.locked_by = None;
         }
-        self.names.lose_power(mode, self.namespace_model, draws);
+        let names_lost = self.names.lose_power(mode, self.namespace_model, draws);
+        self.crash_counts.names_lost = names_lost;
+        self.late_errors.clear();
         let reachable = self.names.reachable();
         self.names.prune(&reachable);
         self.nodes.retain(|id, _| reachable.contains(id));
+        self.ledger.retain_nodes(&reachable);
         self.orphan_count = 0;
         let sector_bytes = self.sector_bytes;
         for (NodeId(entity), node) in &mut self.nodes {
@@ -177,9 +200,22 @@ impl SimulatedDisk {
             };
             assert!(!file.state.volatile);
             file.named = true;
-            let mut crash = Crash { draws, entity: *entity, sector_bytes };
+            let mut crash = Crash {
+                draws,
+                entity: *entity,
+                sector_bytes,
+                in_flight_kept: 0,
+                in_flight_lost: 0,
+            };
             file.state.lose_power(mode, &mut crash);
+            let torn = crash.in_flight_kept > 0 && crash.in_flight_lost > 0;
+            self.crash_counts.torn_writes += u64::from(torn);
         }
+        let nodes = &self.nodes;
+        self.ledger.lose_power(|node, block| match &nodes[&node] {
+            Node::File(file) => file.state.durable().block(block),
+            Node::Directory => unreachable!("masks lie over files"),
+        });
         self.count_blocks();
     }
 

@@ -71,9 +71,57 @@ impl FileState {
         indexes.filter(|index| !self.view.has_block(*index)).count() as u64
     }
 
+    /// Whether a block has versions that are not durable.
+    pub fn has_pending_block(&self, index: u64) -> bool {
+        self.pending.contains_key(&index)
+    }
+
+    /// As a direct read sees it: dirty pages were written back just before, clean ones were not.
+    pub fn read_direct(&self, offset: u64, target: &mut [u8]) -> usize {
+        let count = self.view.read(offset, target);
+        if self.pending.is_empty() || count == 0 {
+            return count;
+        }
+        let end = offset + count as u64;
+        for (index, versions) in
+            self.pending.range(offset / BLOCK as u64..end.div_ceil(BLOCK as u64))
+        {
+            if is_clean(versions) {
+                let start = index * BLOCK as u64;
+                let (from, to) = (start.max(offset), (start + BLOCK as u64).min(end));
+                let block = self.durable.block(*index);
+                let source = &block[(from - start) as usize..(to - start) as usize];
+                target[(from - offset) as usize..(to - offset) as usize].copy_from_slice(source);
+            }
+        }
+        count
+    }
+
+    /// Blocks whose page is clean and not what the disk has.
+    pub fn clean_blocks(&self) -> Vec<u64> {
+        let clean = self.pending.iter().filter(|(_, versions)| is_clean(versions));
+        clean.map(|(index, _)| *index).collect()
+    }
+
+    /// The page of a block leaves the page cache: if it was clean, reads get what the disk has.
+    pub fn evict(&mut self, index: u64) {
+        let Some(versions) = self.pending.get_mut(&index).filter(|versions| is_clean(versions))
+        else {
+            return;
+        };
+        versions.retain(|version| version.shrink);
+        if versions.is_empty() {
+            self.pending.remove(&index);
+        }
+        if self.view.has_block(index) {
+            self.view.set_block(index, self.durable.block(index));
+        }
+    }
+
     /// Write to the view and remember the versions.
     pub fn write(&mut self, offset: u64, bytes: &[u8], mark: Mark) {
         assert!(!bytes.is_empty());
+        self.dirty_size();
         let mut done = 0;
         while done < bytes.len() {
             let position = offset + done as u64;
@@ -97,6 +145,7 @@ impl FileState {
         if size_bytes == old_bytes {
             return;
         }
+        self.dirty_size();
         self.add_size(size_bytes, mark.stamp);
         if size_bytes > old_bytes || self.volatile {
             return;
@@ -117,6 +166,13 @@ impl FileState {
     /// Reserve the blocks up to `size_bytes`, without touching the size.
     pub fn reserve(&mut self, size_bytes: u64) {
         self.view.reserve(size_bytes);
+    }
+
+    /// A change of the file takes its inode along: what a failed sync left clean is dirty again.
+    fn dirty_size(&mut self) {
+        for size in &mut self.pending_sizes {
+            size.clean = false;
+        }
     }
 
     fn add_size(&mut self, size_bytes: u64, stamp: u64) {
@@ -177,6 +233,27 @@ impl FileState {
         for size in &mut self.pending_sizes {
             size.clean |= size.stamp <= stamp;
         }
+    }
+
+    /// As [`FileState::fail_sync`], and the pages go back to what the disk has.
+    pub fn revert_sync(&mut self, stamp: u64, sector_bytes: usize) {
+        for size in &mut self.pending_sizes {
+            size.clean |= size.stamp <= stamp;
+        }
+        let (view, durable) = (&mut self.view, &self.durable);
+        self.pending.retain(|index, versions| {
+            let before = versions.len();
+            versions.retain(|version| version.stamp > stamp || version.shrink);
+            if versions.len() < before && view.has_block(*index) {
+                let mut block = Content::default();
+                block.set_block(*index, durable.block(*index));
+                for version in versions.iter() {
+                    copy_sectors(&mut block, *index, version, version.sectors, sector_bytes);
+                }
+                view.set_block(*index, block.block(*index));
+            }
+            !versions.is_empty()
+        });
     }
 
     /// Commit the pending sizes up to `stamp` that are `wanted`, in order, shrinks with zeros.
@@ -260,6 +337,10 @@ impl FileState {
                     choice.checked_sub(1).map(|index| &candidates[index])
                 }
             };
+            let newest = candidates.last().is_some_and(|version| version.in_flight);
+            let kept = chosen.is_some_and(|version| version.in_flight);
+            crash.in_flight_kept += u64::from(newest && kept);
+            crash.in_flight_lost += u64::from(newest && !kept);
             let Some(version) = chosen else {
                 continue;
             };
@@ -328,6 +409,10 @@ pub(crate) struct Crash<'a> {
     pub draws: &'a mut Draws,
     pub entity: u64,
     pub sector_bytes: usize,
+    /// Sectors of writes in flight that the crash kept.
+    pub in_flight_kept: u64,
+    /// And those that it did not keep.
+    pub in_flight_lost: u64,
 }
 
 impl Crash<'_> {
@@ -354,6 +439,12 @@ impl Crash<'_> {
         };
         self.draws.fill(Stream::CrashFile, self.entity, part);
     }
+}
+
+/// Whether a block's page counts as written and is not.
+fn is_clean(versions: &[Version]) -> bool {
+    let mut written = versions.iter().filter(|version| !version.shrink).peekable();
+    written.peek().is_some() && written.all(|version| version.clean)
 }
 
 /// Make the newest `wanted` version of each sector durable and forget what it overtook.

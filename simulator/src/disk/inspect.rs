@@ -5,7 +5,6 @@
 use std::io;
 use std::path::Path;
 
-use super::names::ROOT;
 use super::{Node, SimulatedDisk};
 
 impl SimulatedDisk {
@@ -36,19 +35,7 @@ impl SimulatedDisk {
     /// White box: the paths of all files, in order.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
-        let mut paths = Vec::new();
-        let mut waiting = vec![(ROOT, String::new())];
-        while let Some((directory, prefix)) = waiting.pop() {
-            for (text, node) in self.names.list(directory) {
-                let path = format!("{prefix}{text}");
-                match &self.nodes[&node] {
-                    Node::Directory => waiting.push((node, format!("{path}/"))),
-                    Node::File(_) => paths.push(path),
-                }
-            }
-        }
-        paths.sort_unstable();
-        paths
+        self.files().into_iter().map(|(path, _)| path).collect()
     }
 
     /// The operator puts a file there, durable, parents included.
@@ -77,6 +64,7 @@ impl SimulatedDisk {
         let file = self.file_mut(node);
         file.named = true;
         file.state.plant(bytes);
+        self.ledger.heal(Some(node));
         self.count_blocks();
         Ok(())
     }

@@ -5,30 +5,38 @@
 //! except what a crash keeps, which is decided here. White-box readers (`bytes`, `durable_bytes`,
 //! `paths`) see the disk without faults and draw nothing, so oracles cannot disturb a run.
 //!
-//! Direct and buffered handles see the same bytes: the kernel writes dirty pages back before a
-//! direct read. What differs is what a kill does to a write in flight, see `crash`.
+//! Direct and buffered handles see the same bytes as long as nothing is damaged and no sync failed:
+//! the kernel writes dirty pages back before a direct read. A page that counts as clean and is not
+//! on the disk, and a mask of `ledger` over a cached page, are what direct reads see and buffered
+//! ones do not. What also differs is what a kill does to a write in flight, see `crash`.
 
+mod atlas;
 mod content;
 mod crash;
+mod damage;
 mod durable;
 mod file;
 mod inspect;
+mod ledger;
 mod names;
 #[cfg(test)]
 mod tests;
 
 pub use crash::CrashMode;
 pub(crate) use crash::{InFlightWrite, LateWrite};
+pub use damage::Rot;
+pub use ledger::{Damage, Hit, Ledger};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
 
 use storage::io::{BLOCK_BYTES, Create, FileId, OpenOptions};
 
-use crate::faults::{Faults, NamespaceModel};
+use crate::faults::{Faults, NamespaceModel, SyncSemantics};
 use crate::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX};
 use content::BLOCK;
+use crash::CrashCounts;
 use file::{FileState, Mark};
 use names::{Name, Names, NodeId, ROOT};
 
@@ -46,6 +54,13 @@ pub struct SimulatedDisk {
     orphan_count: usize,
     slots: Vec<Slot>,
     free_slots: Vec<u32>,
+    sync_semantics: SyncSemantics,
+    /// Files of which a sync failed in silence: the next one reports it.
+    late_errors: BTreeSet<NodeId>,
+    ledger: Ledger,
+    /// Let one fact be struck twice, see `atlas`.
+    double_faults: bool,
+    crash_counts: CrashCounts,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +110,11 @@ impl SimulatedDisk {
             orphan_count: 0,
             slots: Vec::new(),
             free_slots: Vec::new(),
+            sync_semantics: faults.sync_semantics,
+            late_errors: BTreeSet::new(),
+            ledger: Ledger::default(),
+            double_faults: faults.double_faults,
+            crash_counts: CrashCounts::default(),
         }
     }
 
@@ -295,10 +315,24 @@ impl SimulatedDisk {
         }
     }
 
-    /// As `Disk::read`; the alignment of direct handles was checked by `check_transfer`.
-    pub(crate) fn read(&self, file: FileId, offset: u64, target: &mut [u8]) -> usize {
-        let node = self.description(file).node;
-        self.file(node).state.view().read(offset, target)
+    /// As `Disk::read`; the alignment of direct handles was checked by `check_transfer`. Fails on a
+    /// sector that cannot be read.
+    pub(crate) fn read(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        target: &mut [u8],
+    ) -> io::Result<usize> {
+        let Description { node, options } = self.description(file);
+        let state = &self.file(node).state;
+        let count = match options.direct {
+            true => state.read_direct(offset, target),
+            false => state.view().read(offset, target),
+        };
+        if self.ledger.meet(node, offset, &mut target[..count], options.direct) {
+            return Ok(count);
+        }
+        Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR))
     }
 
     /// Whether the kernel would take this transfer at all.
@@ -351,23 +385,40 @@ impl SimulatedDisk {
         if options.data_sync {
             state.sync_write(mark.stamp, offset, count, sector_bytes);
         }
+        self.ledger.written(node, offset, &bytes[..count]);
         Ok(count)
     }
 
-    /// As `Disk::sync`, covering what was written up to `stamp`.
-    pub(crate) fn sync(&mut self, file: FileId, stamp: u64) {
+    /// As `Disk::sync`, covering what was written up to `stamp`. Fails if an earlier one failed in
+    /// silence; what is dirty now becomes durable all the same.
+    pub(crate) fn sync(&mut self, file: FileId, stamp: u64) -> io::Result<()> {
         let node = self.description(file).node;
         let sector_bytes = self.sector_bytes;
         self.file_mut(node).state.sync(stamp, sector_bytes);
         if self.namespace_model == NamespaceModel::Ext4 {
             self.names.sync_all(stamp);
         }
+        if self.late_errors.remove(&node) {
+            return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
+        }
+        Ok(())
     }
 
-    /// A sync that failed: what it covered counts as clean and is not durable.
-    pub(crate) fn fail_sync(&mut self, file: FileId, stamp: u64) {
-        let node = self.description(file).node;
-        self.file_mut(node).state.fail_sync(stamp);
+    /// A sync that failed: what it covered counts as clean and is not durable. Whether the caller
+    /// hears of it now, by this world's [`SyncSemantics`]; a data-sync handle always does.
+    pub(crate) fn fail_sync(&mut self, file: FileId, stamp: u64) -> bool {
+        let Description { node, options } = self.description(file);
+        let (semantics, sector_bytes) = (self.sync_semantics, self.sector_bytes);
+        let state = &mut self.file_mut(node).state;
+        match semantics {
+            SyncSemantics::Reverted => state.revert_sync(stamp, sector_bytes),
+            SyncSemantics::Kept | SyncSemantics::Late => state.fail_sync(stamp),
+        }
+        let late = semantics == SyncSemantics::Late && !options.data_sync;
+        if late {
+            self.late_errors.insert(node);
+        }
+        !late
     }
 
     /// As `Disk::truncate`.
@@ -381,6 +432,7 @@ impl SimulatedDisk {
         let after = state.view().block_count();
         assert!(after <= before);
         self.blocks_used -= before - after;
+        self.ledger.cut(node, size_bytes);
         Ok(())
     }
 
@@ -466,6 +518,7 @@ impl SimulatedDisk {
         self.names.rename(from_name, to_name, stamp);
         if let Some(replaced) = replaced {
             self.file_mut(replaced).named = false;
+            self.ledger.heal(Some(replaced));
             self.release_if_unused(replaced);
         }
         Ok(())
@@ -481,6 +534,7 @@ impl SimulatedDisk {
         let stamp = self.mark().stamp;
         self.names.unlink(name, stamp);
         self.file_mut(node).named = false;
+        self.ledger.heal(Some(node));
         self.release_if_unused(node);
         Ok(())
     }
@@ -492,6 +546,8 @@ impl SimulatedDisk {
             Node::Directory => true,
             Node::File(file) => file.open_count > 0 || referenced.contains(id),
         });
+        let left = self.nodes.keys().copied().collect();
+        self.ledger.retain_nodes(&left);
         self.orphan_count = 0;
     }
 
@@ -507,6 +563,9 @@ impl SimulatedDisk {
         self.blocks_used = self.nodes.values().map(blocks).sum();
     }
 }
+
+/// EIO, the same number on every Unix.
+const INPUT_OUTPUT_ERROR: i32 = 5;
 
 /// EBADF, the same number on every Unix.
 const BAD_DESCRIPTOR: i32 = 9;

@@ -124,8 +124,9 @@ impl Names {
         }
     }
 
-    /// What a power loss leaves; afterwards view and durable names are equal.
-    pub fn lose_power(&mut self, mode: CrashMode, model: NamespaceModel, draws: &mut Draws) {
+    /// What a power loss leaves; afterwards view and durable names are equal. Gives how many
+    /// changes were undone.
+    pub fn lose_power(&mut self, mode: CrashMode, model: NamespaceModel, draws: &mut Draws) -> u64 {
         let operations = std::mem::take(&mut self.pending);
         let count = operations.len() as u64;
         let independent = model == NamespaceModel::Posix
@@ -136,6 +137,7 @@ impl Names {
             _ if independent => count,
             _ => draws.below(Stream::CrashNames, 0, count + 1),
         };
+        let mut lost = count - prefix;
         let mut undone: BTreeSet<Name> = BTreeSet::new();
         for operation in operations.into_iter().take(prefix as usize) {
             let names = operation.change.names();
@@ -144,10 +146,12 @@ impl Names {
             if kept && !blocked {
                 apply(&mut self.durable, &operation.change);
             } else {
+                lost += 1;
                 undone.extend(names.into_iter().cloned());
             }
         }
         self.view = self.durable.clone();
+        lost
     }
 
     /// Nodes that any name, durable, seen or pending, refers to.

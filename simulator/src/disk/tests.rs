@@ -29,7 +29,7 @@ fn crash(disk: &mut SimulatedDisk, mode: CrashMode, seed: u64) {
 
 fn sync(disk: &mut SimulatedDisk, file: FileId) {
     let stamp = disk.stamp();
-    disk.sync(file, stamp);
+    disk.sync(file, stamp).expect("synced");
 }
 
 fn sync_directory(disk: &mut SimulatedDisk, path: &str) {
@@ -104,7 +104,7 @@ fn a_sync_survives_every_mode_and_covers_only_what_was_before() {
             let (mut disk, file) = overwritten();
             let stamp = disk.stamp();
             disk.write(file, 0, &[4; BLOCK]).expect("written");
-            disk.sync(file, stamp);
+            disk.sync(file, stamp).expect("synced");
             let durable = disk.durable_bytes(Path::new("f")).expect("durable");
             assert!(durable.iter().all(|byte| *byte == 3));
             crash(&mut disk, mode, seed);
@@ -137,14 +137,14 @@ fn a_data_sync_write_is_durable_with_its_size_and_nothing_else_is() {
 fn a_failed_sync_leaves_pages_clean_and_not_durable() {
     let (mut disk, file) = overwritten();
     let stamp = disk.stamp();
-    disk.fail_sync(file, stamp);
+    assert!(disk.fail_sync(file, stamp));
     sync(&mut disk, file);
     crash(&mut disk, CrashMode::PowerAllLost, 1);
     assert_eq!(bytes(&disk, "f"), Some(vec![1; 3 * BLOCK]));
     // Written again and synced again, they are durable.
     let (mut disk, file) = overwritten();
     let stamp = disk.stamp();
-    disk.fail_sync(file, stamp);
+    assert!(disk.fail_sync(file, stamp));
     disk.write(file, 0, &[4; BLOCK]).expect("written");
     sync(&mut disk, file);
     crash(&mut disk, CrashMode::PowerAllLost, 1);
@@ -358,7 +358,7 @@ fn a_shrink_that_a_failed_sync_refused_goes_along_with_the_next_size() {
     sync(&mut disk, file);
     disk.truncate(file, 0).expect("cut");
     let stamp = disk.stamp();
-    disk.fail_sync(file, stamp);
+    assert!(disk.fail_sync(file, stamp));
     sync(&mut disk, file);
     let durable = disk.durable_bytes(Path::new("f")).expect("there");
     assert_eq!(durable, vec![3; 3 * BLOCK], "the kernel believes it is done");
@@ -400,8 +400,8 @@ fn act(disk: &mut SimulatedDisk, draws: &mut Draws) {
             match choice {
                 4 => drop(disk.truncate(file, offset)),
                 5 => drop(disk.allocate(file, offset)),
-                6 => disk.sync(file, stamp),
-                7 => disk.fail_sync(file, stamp),
+                6 => drop(disk.sync(file, stamp)),
+                7 => assert!(disk.fail_sync(file, stamp)),
                 _ => drop(disk.write(file, offset, &vec![offset as u8 | 1; length as usize])),
             }
             disk.close(file);

@@ -23,6 +23,18 @@ pub enum NamespaceModel {
     Ext4,
 }
 
+/// What becomes of a file's pages when a sync of it fails; the three that CuttleFS (Rebello et al.,
+/// "Can applications recover from fsync failures?", USENIX ATC 2020) found in Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncSemantics {
+    /// The error is reported; pages count as clean and keep the new bytes (ext4, XFS).
+    Kept,
+    /// Success is reported, and the error at the next sync; pages as above (ext4, data journal).
+    Late,
+    /// The error is reported; pages go back to what the disk has (btrfs).
+    Reverted,
+}
+
 /// The options of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
@@ -46,8 +58,36 @@ pub struct Faults {
     pub write_error_per_million: u64,
     /// How often a sync fails; the pages count as clean afterwards and are not durable.
     pub sync_error_per_million: u64,
+    /// What a failed sync does.
+    pub sync_semantics: SyncSemantics,
     /// How often an operation that needs space is refused for the lack of it.
     pub no_space_per_million: u64,
+    /// How often an open fails with EMFILE, ENFILE or EACCES.
+    pub open_error_per_million: u64,
+    /// From when on everything that writes fails with EROFS; 0: never.
+    pub read_only_at_ns: u64,
+    /// How often a read gets another block, once.
+    pub misdirected_read_per_million: u64,
+    /// How often a block of a write lands elsewhere.
+    pub misdirected_write_per_million: u64,
+    /// How often a write succeeds and never reaches the medium.
+    pub lost_write_per_million: u64,
+    /// How often, per disk operation, a sector becomes unreadable until it is written.
+    pub latent_sector_per_million: u64,
+    /// How often, per disk operation, a block of a tenant's file rots.
+    pub rot_file_per_million: u64,
+    /// How often, per disk operation, a block of a log segment rots.
+    pub rot_log_per_million: u64,
+    /// How often, per disk operation, a block of the ring rots.
+    pub rot_ring_per_million: u64,
+    /// How often, per crash, one of the four above strikes, if its rate is not 0.
+    pub rot_at_crash_per_million: u64,
+    /// How often, per disk operation, a clean page leaves the page cache.
+    pub page_evicted_per_million: u64,
+    /// Most damages that stay: with more of them every tenant would end fenced.
+    pub damages_max: u64,
+    /// Let two faults strike one fact (`disk/atlas.rs`).
+    pub double_faults: bool,
     /// Mean of a packet's travel, drawn per connection from this range.
     pub network_latency_mean_ns: Span,
     /// How often a send or a receive is short.
@@ -109,7 +149,21 @@ impl Faults {
             read_error_per_million: 0,
             write_error_per_million: 0,
             sync_error_per_million: 0,
+            sync_semantics: SyncSemantics::Kept,
             no_space_per_million: 0,
+            open_error_per_million: 0,
+            read_only_at_ns: 0,
+            misdirected_read_per_million: 0,
+            misdirected_write_per_million: 0,
+            lost_write_per_million: 0,
+            latent_sector_per_million: 0,
+            rot_file_per_million: 0,
+            rot_log_per_million: 0,
+            rot_ring_per_million: 0,
+            rot_at_crash_per_million: 0,
+            page_evicted_per_million: 0,
+            damages_max: 0,
+            double_faults: false,
             network_latency_mean_ns: Span::new(200_000, 200_000),
             network_short_per_million: 0,
             tiny_segments_per_million: 0,
@@ -159,28 +213,106 @@ impl Faults {
         faults
     }
 
-    /// As [`Faults::drawn`], and each class of errors is on in half the seeds, at a drawn rate.
+    /// As [`Faults::drawn`], and each class of errors is on in half the seeds, at a drawn rate. In a
+    /// tenth of the seeds none is on at all, in a twentieth every one.
     #[must_use]
     pub fn swarm(seed: u64) -> Faults {
         let mut draws = Draws::new(seed);
+        let mood = draws.below(Stream::Options, 100, 20);
         let mut rate = |entity: u64, high: u64| {
-            let on = draws.below(Stream::Options, entity, 2);
+            let on = match (mood, draws.below(Stream::Options, entity, 2)) {
+                (0 | 1, _) => 0,
+                (2, _) => 1,
+                (_, on) => on,
+            };
             on * draws.logarithmic(Stream::Options, entity, Span::new(high / 100, high))
         };
         let mut faults = Faults::drawn(seed);
         faults.read_error_per_million = rate(101, 10_000);
         faults.write_error_per_million = rate(102, 1_000);
-        faults.sync_error_per_million = rate(103, 5_000);
+        faults.sync_error_per_million = rate(103, 50_000);
         faults.no_space_per_million = rate(104, 10_000);
         faults.accept_error_per_million = rate(105, 20_000);
-        if draws.below(Stream::Options, 106, 4) == 0 {
+        // A world is some thousand disk operations long: rates are over those of real disks, and
+        // `damages_max` keeps the damages few.
+        faults.open_error_per_million = rate(110, 10_000);
+        faults.misdirected_read_per_million = rate(111, 5_000);
+        faults.misdirected_write_per_million = rate(112, 20_000);
+        faults.lost_write_per_million = rate(113, 20_000);
+        faults.latent_sector_per_million = rate(114, 10_000);
+        faults.rot_file_per_million = rate(115, 10_000);
+        faults.rot_log_per_million = rate(116, 10_000);
+        faults.rot_ring_per_million = rate(117, 10_000);
+        faults.rot_at_crash_per_million = rate(118, 500_000);
+        faults.page_evicted_per_million = rate(119, 50_000);
+        let any = mood > 1;
+        faults.damages_max = draws.logarithmic(Stream::Options, 120, Span::new(1, 3));
+        faults.sync_semantics = [SyncSemantics::Kept, SyncSemantics::Late, SyncSemantics::Reverted]
+            [draws.index(Stream::Options, 121, 3)];
+        if draws.below(Stream::Options, 122, 16) == 0 && any {
+            let span = Span::new(2_000_000_000, 100_000_000_000);
+            faults.read_only_at_ns = draws.logarithmic(Stream::Options, 123, span);
+        }
+        if any && draws.below(Stream::Options, 106, 4) == 0 {
             let span = Span::new(16 << 20, 1 << 32);
             faults.disk_bytes_max = draws.logarithmic(Stream::Options, 107, span);
         }
         faults.draw_network(&mut draws);
         faults.draw_clock_and_memory(&mut draws);
+        if !any {
+            faults.calm_network_clock_and_memory();
+        }
         faults.assert_sound();
         faults
+    }
+
+    /// Whether an error or damage of the disk may cost a tenant, a request or a start.
+    #[must_use]
+    pub fn has_disk_errors(&self) -> bool {
+        let rates = [
+            self.read_error_per_million,
+            self.write_error_per_million,
+            self.sync_error_per_million,
+            self.open_error_per_million,
+            self.read_only_at_ns,
+            self.misdirected_read_per_million,
+        ];
+        self.has_damage() || rates.iter().any(|rate| *rate > 0)
+    }
+
+    /// Whether bytes on the disk may change behind the server's back.
+    #[must_use]
+    pub fn has_damage(&self) -> bool {
+        let rates = [
+            self.misdirected_write_per_million,
+            self.lost_write_per_million,
+            self.latent_sector_per_million,
+            self.rot_file_per_million,
+            self.rot_log_per_million,
+            self.rot_ring_per_million,
+        ];
+        self.damages_max > 0 && rates.iter().any(|rate| *rate > 0)
+    }
+
+    /// Let the disk work from now on; what is damaged stays so.
+    pub fn calm_disk(&mut self) {
+        self.disk_bytes_max = Faults::calm().disk_bytes_max;
+        self.disk_spike_per_million = 0;
+        self.read_error_per_million = 0;
+        self.write_error_per_million = 0;
+        self.sync_error_per_million = 0;
+        self.no_space_per_million = 0;
+        self.open_error_per_million = 0;
+        self.read_only_at_ns = 0;
+        self.misdirected_read_per_million = 0;
+        self.misdirected_write_per_million = 0;
+        self.lost_write_per_million = 0;
+        self.latent_sector_per_million = 0;
+        self.rot_file_per_million = 0;
+        self.rot_log_per_million = 0;
+        self.rot_ring_per_million = 0;
+        self.rot_at_crash_per_million = 0;
+        self.page_evicted_per_million = 0;
     }
 
     /// The network's classes: simulation.md, 2.3. Rates are per segment; a request and its answer
@@ -245,6 +377,16 @@ impl Faults {
             self.write_error_per_million,
             self.sync_error_per_million,
             self.no_space_per_million,
+            self.open_error_per_million,
+            self.misdirected_read_per_million,
+            self.misdirected_write_per_million,
+            self.lost_write_per_million,
+            self.latent_sector_per_million,
+            self.rot_file_per_million,
+            self.rot_log_per_million,
+            self.rot_ring_per_million,
+            self.rot_at_crash_per_million,
+            self.page_evicted_per_million,
             self.network_short_per_million,
             self.tiny_segments_per_million,
             self.accept_error_per_million,
@@ -273,7 +415,21 @@ impl Settings for Faults {
             ("read_error_per_million", &mut self.read_error_per_million),
             ("write_error_per_million", &mut self.write_error_per_million),
             ("sync_error_per_million", &mut self.sync_error_per_million),
+            ("sync_semantics", &mut self.sync_semantics),
             ("no_space_per_million", &mut self.no_space_per_million),
+            ("open_error_per_million", &mut self.open_error_per_million),
+            ("read_only_at_ns", &mut self.read_only_at_ns),
+            ("misdirected_read_per_million", &mut self.misdirected_read_per_million),
+            ("misdirected_write_per_million", &mut self.misdirected_write_per_million),
+            ("lost_write_per_million", &mut self.lost_write_per_million),
+            ("latent_sector_per_million", &mut self.latent_sector_per_million),
+            ("rot_file_per_million", &mut self.rot_file_per_million),
+            ("rot_log_per_million", &mut self.rot_log_per_million),
+            ("rot_ring_per_million", &mut self.rot_ring_per_million),
+            ("rot_at_crash_per_million", &mut self.rot_at_crash_per_million),
+            ("page_evicted_per_million", &mut self.page_evicted_per_million),
+            ("damages_max", &mut self.damages_max),
+            ("double_faults", &mut self.double_faults),
             ("network_latency_mean_ns", &mut self.network_latency_mean_ns),
             ("network_short_per_million", &mut self.network_short_per_million),
             ("tiny_segments_per_million", &mut self.tiny_segments_per_million),
@@ -311,6 +467,27 @@ impl Setting for NamespaceModel {
             "posix" => NamespaceModel::Posix,
             "ext4" => NamespaceModel::Ext4,
             _ => return Err("posix or ext4 is expected".to_owned()),
+        };
+        Ok(())
+    }
+}
+
+impl Setting for SyncSemantics {
+    fn show(&self) -> String {
+        let name = match self {
+            SyncSemantics::Kept => "kept",
+            SyncSemantics::Late => "late",
+            SyncSemantics::Reverted => "reverted",
+        };
+        name.to_owned()
+    }
+
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        *self = match text {
+            "kept" => SyncSemantics::Kept,
+            "late" => SyncSemantics::Late,
+            "reverted" => SyncSemantics::Reverted,
+            _ => return Err("kept, late or reverted is expected".to_owned()),
         };
         Ok(())
     }

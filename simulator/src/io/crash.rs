@@ -46,6 +46,14 @@ impl<W> SimulatedIo<W> {
         let (mut pending, in_flight) = self.collect_in_flight(mode);
         let held = self.late_files.keys().copied().collect();
         let late = self.disk.crash(mode, in_flight, &held, &mut self.draws);
+        let counts = self.disk.crash_counts();
+        if counts.torn_writes > 0 {
+            self.injected(FaultKind::TornWrite, counts.torn_writes);
+        }
+        if counts.names_lost > 0 {
+            self.injected(FaultKind::NameLost, counts.names_lost);
+        }
+        self.rot_at_crash();
         if mode != CrashMode::Kill {
             self.late_files.clear();
         }
@@ -170,10 +178,7 @@ impl<W> SimulatedIo<W> {
     /// Let a change take effect on the disk.
     pub(super) fn apply(&mut self, change: &Change) -> io::Result<()> {
         match change {
-            Change::Sync { file, stamp } => {
-                self.disk.sync(*file, *stamp);
-                Ok(())
-            }
+            Change::Sync { file, stamp } => self.disk.sync(*file, *stamp),
             Change::Truncate { file, size_bytes } => self.disk.truncate(*file, *size_bytes),
             Change::Allocate { file, size_bytes } => self.disk.allocate(*file, *size_bytes),
             Change::MakeDirectory { path } => self.disk.make_directory(path),
@@ -189,6 +194,7 @@ impl<W> SimulatedIo<W> {
         let entity = self.disk.entity(write.file);
         let bytes: usize = write.pieces.iter().map(|piece| piece.1.len()).sum();
         self.record(Kind::LateLanding, entity, bytes as u64, 0, false);
+        self.injected(FaultKind::LateLanding, entity);
         self.disk.land(write);
         let left = self.late_files.get_mut(&write.file).expect("it was counted");
         *left -= 1;

@@ -12,8 +12,21 @@ use storage::io::{
 use super::operation::{Change, Operation, Pending, Ready};
 use super::{INPUT_OUTPUT_ERROR, SimulatedIo, TOO_MANY_FILES};
 use crate::draws::Stream;
-use crate::faults::FaultKind;
+use crate::faults::{FaultKind, SyncSemantics};
 use crate::trace::{Kind, hash_bytes};
+
+/// ENFILE and EACCES, the same numbers on every Unix.
+const TABLE_FULL: i32 = 23;
+const NO_PERMISSION: i32 = 13;
+
+/// EROFS, the same number on every Unix.
+const READ_ONLY: i32 = 30;
+
+/// The entity of draws about rot at a crash: no kind of fault has this number.
+const AT_CRASH: u64 = 1_000;
+
+/// Places that a rot tries before it gives up.
+const STRIKES_MAX: usize = 8;
 
 /// What an accept answers.
 type Acceptance = io::Result<(SocketId, SocketAddr)>;
@@ -36,6 +49,10 @@ impl<W> SimulatedIo<W> {
             return;
         };
         let token = pending.token;
+        let of_disk = !matches!(
+            pending.operation,
+            Operation::Accept { .. } | Operation::Receive { .. } | Operation::Send { .. }
+        );
         match pending.operation {
             Operation::Accept { listener, done } => self.finish_accept(token, listener, done),
             Operation::Receive { socket, buffer, done } => {
@@ -67,6 +84,9 @@ impl<W> SimulatedIo<W> {
                 }
                 self.ready.push_back(Ready::Done(token, done, Done { result }));
             }
+        }
+        if of_disk {
+            self.weather();
         }
     }
 
@@ -217,16 +237,45 @@ impl<W> SimulatedIo<W> {
         Ok(())
     }
 
+    /// Refuse what writes, once the disk is read-only.
+    fn check_writable(&mut self, entity: u64) -> io::Result<()> {
+        let at = self.faults.read_only_at_ns;
+        if at == 0 || self.now.0 < at {
+            return Ok(());
+        }
+        self.injected(FaultKind::ReadOnlyDisk, entity);
+        Err(io::Error::from_raw_os_error(READ_ONLY))
+    }
+
+    /// Count a refusal of a disk that is really full.
+    fn note_full<T>(&mut self, entity: u64, result: io::Result<T>) -> io::Result<T> {
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            self.injected(FaultKind::DiskFull, entity);
+        }
+        result
+    }
+
     fn open_now(&mut self, path: &Path, options: OpenOptions) -> io::Result<(FileId, u64)> {
         let creates = match options.create {
             Create::Never => false,
             Create::IfMissing => !self.disk.exists(path),
             Create::Unnamed => true,
         };
+        if options.write || creates {
+            self.check_writable(0)?;
+        }
+        let rate = self.faults.open_error_per_million;
+        if self.fault(FaultKind::OpenError, Stream::OpenFault, 0, rate) {
+            self.disk.hit_path(path, FaultKind::OpenError, true);
+            let errors = [TOO_MANY_FILES, TABLE_FULL, NO_PERMISSION];
+            let error = errors[self.draws.index(Stream::OpenFault, 0, errors.len())];
+            return Err(io::Error::from_raw_os_error(error));
+        }
         if creates {
             self.check_space(0)?;
         }
-        self.disk.open(path, options)
+        let result = self.disk.open(path, options);
+        self.note_full(0, result)
     }
 
     /// How many of `whole` bytes a transfer moves; direct ones end at a block.
@@ -238,6 +287,9 @@ impl<W> SimulatedIo<W> {
             return whole;
         }
         let units = self.draws.index(Stream::DiskCount, entity, whole / unit) + 1;
+        if units * unit < whole {
+            self.injected(FaultKind::DiskShort, entity);
+        }
         units * unit
     }
 
@@ -257,10 +309,21 @@ impl<W> SimulatedIo<W> {
         let entity = self.disk.entity(file);
         let rate = self.faults.read_error_per_million;
         if self.fault(FaultKind::ReadError, Stream::ReadFault, entity, rate) {
+            self.disk.hit_file(file, FaultKind::ReadError, true);
             return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
         }
         let limit = self.short_count(file, buffer.len());
-        Ok(self.disk.read(file, offset, &mut buffer[..limit]))
+        let count = self.disk.read(file, offset, &mut buffer[..limit])?;
+        let rate = self.faults.misdirected_read_per_million;
+        if count >= BLOCK_BYTES
+            && self.draws.chance(Stream::MisdirectedRead, entity, rate)
+            && let Some(block) = self.disk.astray(file, offset, &mut self.draws)
+        {
+            self.injected(FaultKind::MisdirectedRead, entity);
+            self.disk.hit_file(file, FaultKind::MisdirectedRead, true);
+            buffer[..BLOCK_BYTES].copy_from_slice(&block[..]);
+        }
+        Ok(count)
     }
 
     fn write_now(&mut self, place: Place, buffer: &Buffer, hash: u64) -> io::Result<usize> {
@@ -278,9 +341,11 @@ impl<W> SimulatedIo<W> {
         let Place { file, offset } = place;
         self.disk.check_transfer(file, offset, bytes.len(), true)?;
         let entity = self.disk.entity(file);
+        self.check_writable(entity)?;
         self.check_space(entity)?;
         let rate = self.faults.write_error_per_million;
         if self.fault(FaultKind::WriteError, Stream::WriteFault, entity, rate) {
+            self.disk.hit_file(file, FaultKind::WriteError, false);
             // It failed, and some of its sectors are written all the same.
             let sectors = bytes.len().div_ceil(self.faults.sector_bytes);
             let kept = self.draws.index(Stream::WriteFault, entity, sectors + 1);
@@ -289,7 +354,33 @@ impl<W> SimulatedIo<W> {
             return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
         }
         let limit = self.short_count(file, bytes.len());
-        self.disk.write(file, offset, &bytes[..limit])
+        let result = self.write_somewhere(place, &bytes[..limit]);
+        self.note_full(entity, result)
+    }
+
+    /// Write, unless the write is lost or goes astray.
+    fn write_somewhere(&mut self, place: Place, bytes: &[u8]) -> io::Result<usize> {
+        let Place { file, offset } = place;
+        let entity = self.disk.entity(file);
+        let may_damage = self.disk.damage_count() < self.faults.damages_max;
+        let lost = self.faults.lost_write_per_million;
+        if may_damage && self.draws.chance(Stream::LostWrite, entity, lost) {
+            let (count, lost) = self.disk.lose_write(file, offset, bytes)?;
+            if lost {
+                self.injected(FaultKind::LostWrite, entity);
+            }
+            return Ok(count);
+        }
+        let astray = self.faults.misdirected_write_per_million;
+        if may_damage && self.draws.chance(Stream::MisdirectedWrite, entity, astray) {
+            let draws = &mut self.draws;
+            let (count, astray) = self.disk.misdirect_write(file, offset, bytes, draws)?;
+            if astray {
+                self.injected(FaultKind::MisdirectedWrite, entity);
+            }
+            return Ok(count);
+        }
+        self.disk.write(file, offset, bytes)
     }
 
     fn change_now(&mut self, change: &Change) -> io::Result<()> {
@@ -309,19 +400,86 @@ impl<W> SimulatedIo<W> {
         let rate = self.faults.sync_error_per_million;
         match change {
             Change::Sync { file, stamp } => {
-                if self.fault(FaultKind::SyncKept, Stream::SyncFault, entity, rate) {
-                    self.disk.fail_sync(*file, *stamp);
+                let kind = self.sync_failure();
+                if self.fault(kind, Stream::SyncFault, entity, rate) {
+                    self.disk.hit_file(*file, kind, false);
+                    if !self.disk.fail_sync(*file, *stamp) {
+                        return Ok(());
+                    }
                     return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
                 }
             }
-            Change::SyncDirectory { .. } => {
+            Change::SyncDirectory { path, .. } => {
                 if self.fault(FaultKind::SyncKept, Stream::SyncFault, entity, rate) {
+                    self.disk.hit_path(path, FaultKind::SyncKept, false);
                     return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
                 }
             }
-            Change::Allocate { .. } | Change::MakeDirectory { .. } => self.check_space(entity)?,
-            Change::Truncate { .. } | Change::Rename { .. } | Change::Remove { .. } => {}
+            Change::Allocate { .. } | Change::MakeDirectory { .. } => {
+                self.check_writable(entity)?;
+                self.check_space(entity)?;
+            }
+            Change::Truncate { .. } | Change::Rename { .. } | Change::Remove { .. } => {
+                self.check_writable(entity)?;
+            }
         }
-        self.apply(change)
+        let result = self.apply(change);
+        self.note_full(entity, result)
+    }
+
+    /// The kind of this world's failed syncs.
+    pub(super) fn sync_failure(&self) -> FaultKind {
+        match self.faults.sync_semantics {
+            SyncSemantics::Kept => FaultKind::SyncKept,
+            SyncSemantics::Late => FaultKind::SyncLate,
+            SyncSemantics::Reverted => FaultKind::SyncReverted,
+        }
+    }
+
+    /// A moment of the disk has passed: something may have gone bad.
+    fn weather(&mut self) {
+        for (kind, rate) in self.rot_rates() {
+            if self.disk.damage_count() < self.faults.damages_max
+                && self.draws.chance(Stream::Rot, kind as u64, rate)
+            {
+                self.strike(kind);
+            }
+        }
+        let rate = self.faults.page_evicted_per_million;
+        if self.draws.chance(Stream::Eviction, 1, rate) && self.disk.evict_one(&mut self.draws) {
+            self.injected(FaultKind::PageEvicted, 0);
+        }
+    }
+
+    /// The machine was off for a while: something may have rotted.
+    pub(super) fn rot_at_crash(&mut self) {
+        let rate = self.faults.rot_at_crash_per_million;
+        let mut kinds = self.rot_rates().to_vec();
+        kinds.retain(|(_, rate)| *rate > 0);
+        if kinds.is_empty() || self.disk.damage_count() >= self.faults.damages_max {
+            return;
+        }
+        if self.draws.chance(Stream::Rot, AT_CRASH, rate) {
+            let (kind, _) = kinds[self.draws.index(Stream::Rot, AT_CRASH, kinds.len())];
+            self.strike(kind);
+        }
+    }
+
+    fn rot_rates(&self) -> [(FaultKind, u64); 4] {
+        [
+            (FaultKind::RotFile, self.faults.rot_file_per_million),
+            (FaultKind::RotLog, self.faults.rot_log_per_million),
+            (FaultKind::RotRing, self.faults.rot_ring_per_million),
+            (FaultKind::LatentSector, self.faults.latent_sector_per_million),
+        ]
+    }
+
+    /// Try a few places; the rule of one fault per fact may forbid some.
+    fn strike(&mut self, kind: FaultKind) {
+        for _ in 0..STRIKES_MAX {
+            if self.disk.strike(kind, &mut self.draws) {
+                return self.injected(kind, 0);
+            }
+        }
     }
 }

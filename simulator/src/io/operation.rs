@@ -104,6 +104,17 @@ impl Change {
             _ => None,
         }
     }
+
+    /// The name that it works on; the old one of a rename.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Change::MakeDirectory { path }
+            | Change::SyncDirectory { path, .. }
+            | Change::Rename { from: path, .. }
+            | Change::Remove { path } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 impl<W> Operation<W> {

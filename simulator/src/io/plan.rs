@@ -7,9 +7,12 @@
 
 use std::io;
 
+use storage::io::Done;
+
 use super::SimulatedIo;
-use super::operation::{Change, Operation, Pending};
+use super::operation::{Change, Operation, Pending, Ready};
 use crate::faults::FaultKind;
+use crate::trace::Kind;
 
 /// What a planned fault counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +123,41 @@ impl<W> SimulatedIo<W> {
         self.planned = None;
     }
 
+    /// Write the failure down in the disk's ledger.
+    fn note_hit(&mut self, operation: &Operation<W>, kind: FaultKind) {
+        let transient = !matches!(
+            kind,
+            FaultKind::WriteError
+                | FaultKind::SyncKept
+                | FaultKind::SyncLate
+                | FaultKind::SyncReverted
+        );
+        if let Some(file) = operation.file() {
+            self.disk.hit_file(file, kind, transient);
+        }
+        match operation {
+            Operation::Open { path, .. } => self.disk.hit_path(path, kind, transient),
+            Operation::Change { change, .. } => {
+                if let Some(path) = change.path() {
+                    self.disk.hit_path(path, kind, transient);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A sync fails, and nobody hears of it yet.
+    fn finish_silent(&mut self, pending: Pending<W>) {
+        let Operation::Change { change: Change::Sync { file, .. }, done } = pending.operation
+        else {
+            unreachable!("only syncs fail in silence");
+        };
+        let entity = self.disk.entity(file);
+        self.record(Kind::Sync, entity, 0, 0, false);
+        self.end_on(file);
+        self.ready.push_back(Ready::Done(pending.token, done, Done { result: Ok(()) }));
+    }
+
     /// Count an operation that comes to its end, and hand it back unless the plan lets it fail.
     pub(super) fn strike_planned(&mut self, pending: Pending<W>) -> Option<Pending<W>> {
         let class = OperationClass::of(&pending.operation);
@@ -137,7 +175,7 @@ impl<W> SimulatedIo<W> {
         let kind = match class {
             OperationClass::Read => FaultKind::ReadError,
             OperationClass::Write | OperationClass::Rename => FaultKind::WriteError,
-            OperationClass::Sync => FaultKind::SyncKept,
+            OperationClass::Sync => self.sync_failure(),
             OperationClass::Open => FaultKind::OpenError,
             OperationClass::Allocate => FaultKind::NoSpace,
             OperationClass::Send | OperationClass::Receive => FaultKind::Reset,
@@ -146,8 +184,16 @@ impl<W> SimulatedIo<W> {
         let file = pending.operation.file();
         let entity = file.map_or(0, |file| self.disk.entity(file));
         self.injected(kind, entity);
-        if let Operation::Change { change: Change::Sync { file, stamp }, .. } = &pending.operation {
-            self.disk.fail_sync(*file, *stamp);
+        let reported = match &pending.operation {
+            Operation::Change { change: Change::Sync { file, stamp }, .. } => {
+                self.disk.fail_sync(*file, *stamp)
+            }
+            _ => true,
+        };
+        self.note_hit(&pending.operation, kind);
+        if !reported {
+            self.finish_silent(pending);
+            return None;
         }
         if let Some(file) = file {
             self.end_on(file);

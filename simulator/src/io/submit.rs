@@ -12,6 +12,7 @@ use storage::io::{
 use super::SimulatedIo;
 use super::operation::{Change, Event, Operation, Pending};
 use crate::draws::{Span, Stream};
+use crate::faults::FaultKind;
 use crate::limits::DOOMED_DELAY_MAX_NS;
 use crate::trace::{Kind, hash_bytes};
 
@@ -61,6 +62,7 @@ impl<W> SimulatedIo<W> {
         let stream = Stream::DiskLatency;
         let spike = self.faults.disk_spike_per_million;
         let nanoseconds = if self.draws.chance(stream, entity, spike) {
+            self.injected(FaultKind::DiskSpike, entity);
             self.draws.within(stream, entity, self.faults.disk_spike_ns)
         } else {
             let mean = self.faults.disk_latency_mean_ns;

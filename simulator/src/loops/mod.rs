@@ -134,6 +134,12 @@ pub struct Lengths {
 }
 
 impl Lengths {
+    /// Events of the world.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
     /// About how many faults the loop of a kind has.
     #[must_use]
     pub fn of(&self, kind: LoopKind) -> u64 {

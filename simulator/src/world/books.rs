@@ -9,6 +9,7 @@
 //! - MEM-6: with all clients gone there are no streams, tasks, queues, connections; only the catalogue
 //!   is open, and the log keeps nothing for anybody else.
 
+use server::limits::{ADMIN_CONNECTIONS_KEPT, CONNECTION_BYTES_MAX, CONNECTIONS_MAX};
 use storage::io::{Clock, Io};
 use storage::ledger;
 
@@ -27,7 +28,7 @@ const TURNS_PER_LOOK: u64 = 256;
 
 /// Longest simulated time that a request may wait for its answer while its connection lives. A
 /// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
-const ANSWER_NS_MAX: u64 = 900_000_000_000;
+pub(super) const ANSWER_NS_MAX: u64 = 900_000_000_000;
 
 /// Simulated time after which a server without clients is at rest: connections are kept for 60 s and
 /// tenants for 60 s more, then they are checkpointed; disk spikes take up to 5 s.
@@ -92,6 +93,19 @@ impl World {
         }
         if self.io.trace().sequence() > EVENTS_MAX {
             return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
+        }
+        self.look_at_connections()
+    }
+
+    /// NET-1: connections are bounded in number, and each in what it holds.
+    fn look_at_connections(&self) -> Result<(), Violation> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let (count, bytes) = (server.connection_count(), server.connection_bytes_max());
+        if count > CONNECTIONS_MAX + ADMIN_CONNECTIONS_KEPT {
+            return Err(Violation::new("NET-1", format!("{count} connections")));
+        }
+        if bytes > CONNECTION_BYTES_MAX {
+            return Err(Violation::new("NET-1", format!("a connection holds {bytes} bytes")));
         }
         Ok(())
     }

@@ -6,7 +6,10 @@
 //! in the catalogue; or they come in the next life, while it reads the log. A fifth are clean stops,
 //! half of which are cut short by a crash.
 
+use std::path::Path;
+
 use server::{Exit, Server};
+use storage::TenantId;
 use storage::io::{Clock, Instant, Io};
 use tenant::{Counters, Failure};
 
@@ -103,6 +106,7 @@ impl World {
         self.stop_at = None;
         self.ends_left -= 1;
         self.server_mut().stop();
+        self.io.injected(FaultKind::CleanStop, 0);
         let draws = self.io.draws_mut();
         if draws.below(Stream::CrashTime, 4, 2) == 0 {
             let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
@@ -134,7 +138,6 @@ impl World {
         match exit {
             Exit::Stopped if clean => {
                 self.totals.clean_stops += 1;
-                self.io.injected(FaultKind::CleanStop, 0);
                 self.settle_leftovers()?;
             }
             Exit::Stopped => {}
@@ -144,6 +147,8 @@ impl World {
             {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
+                // Without its catalogue a server cannot start: the operator brings it back.
+                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
             }
             Exit::Failed(failure) => {
                 return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));

@@ -7,8 +7,9 @@
 //! is stopped, and its files are read by plain SQLite (FMT-1).
 //!
 //! - `options`: what the seed says of sizes and rates.
-//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
-//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `stranger`: who asks wrongly, slowly, or not to the end.
+//! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
+//! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
 //! - `books`: what must agree between turns, and at rest.
@@ -21,34 +22,43 @@ pub(crate) mod client;
 mod ends;
 pub(crate) mod files;
 pub(crate) mod ground;
+pub(crate) mod journal;
+mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
 mod operator;
 mod options;
+mod record;
 mod rehearsal;
 mod report;
+mod session;
 pub(crate) mod speech;
+mod stranger;
 mod workload;
 
 pub use model::Violation;
 pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use server::Server;
 use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Io};
 
 use crate::draws::{Span, Stream};
-use crate::faults::{FaultKind, Faults};
+use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
+use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
 use ends::Ambush;
 use ground::Ground;
 use operator::Operator;
+use stranger::Strangers;
 use workload::Task;
 
 /// The server's machine.
@@ -65,6 +75,10 @@ const LEFTOVER_NS_MAX: u64 = 1_000_000_000;
 
 /// Simulated time for each of the probe's requests when the faults are off.
 const PROBE_NS_MAX: u64 = 60_000_000_000;
+
+/// Simulated time in which the connections of clients that left end: 30 s of a request, 30 s of an
+/// answer that nobody takes, for several requests that were sent at once.
+const SILENCE_NS_MAX: u64 = 600_000_000_000;
 
 /// Refused starts in a row after which the disk's errors end: someone has changed the disk.
 const REFUSED_STARTS_MAX: u32 = 4;
@@ -89,6 +103,7 @@ struct World {
     server: Option<Server>,
     clients: Vec<Client>,
     routes: BTreeMap<ClientSocket, usize>,
+    strangers: Strangers,
     ground: Ground,
     totals: Totals,
     /// Drawn ends that are still to come.
@@ -101,6 +116,7 @@ struct World {
     vm_steps: u64,
     /// Those that are counted already.
     failed_allocations: u64,
+    recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// How a world is looked at; nothing in it changes what happens.
@@ -112,6 +128,8 @@ pub struct Watch {
     pub sink: Option<Sink>,
     /// The first event of that.
     pub sink_from: u64,
+    /// Takes samples.
+    pub recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
@@ -132,9 +150,11 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     trace.expect(watch.expected);
     trace.set_sink(watch.sink);
     trace.set_sink_from(watch.sink_from);
+    world.recording = watch.recording;
     world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
+    world.end_recording(verdict.as_ref().err());
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -153,11 +173,13 @@ impl World {
             })
             .collect();
         let operator = Operator::draw(&mut io, options.profile);
+        let strangers = Strangers::new(&mut io, &options);
         World {
             io,
             operator,
             ambush: None,
             server: None,
+            strangers,
             clients,
             routes: BTreeMap::new(),
             ends_left: options.crashes,
@@ -168,6 +190,7 @@ impl World {
             turns: 0,
             vm_steps: 0,
             failed_allocations: 0,
+            recording: None,
         }
     }
 
@@ -178,6 +201,8 @@ impl World {
             self.tick()?;
         }
         self.calm_down();
+        self.strangers.leave(&mut self.io);
+        self.await_silence()?;
         self.probe()?;
         self.come_to_rest()?;
         self.stop_for_good()
@@ -211,6 +236,7 @@ impl World {
     /// One turn of the server, one step of the machine, and the clients that it woke.
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
+        self.record();
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
@@ -261,6 +287,9 @@ impl World {
 
     fn wake_clients(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
+            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+                continue;
+            }
             let index = match wake {
                 Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
                 Wake::Connected(socket)
@@ -305,16 +334,28 @@ impl World {
         self.free_disk();
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
+        faults.calm_disk();
         faults.calm_network_clock_and_memory();
-        let calm = Faults::calm();
-        faults.disk_spike_per_million = 0;
-        faults.read_error_per_million = 0;
-        faults.write_error_per_million = 0;
-        faults.sync_error_per_million = 0;
-        faults.no_space_per_million = 0;
-        faults.disk_bytes_max = calm.disk_bytes_max;
-        self.io.disk_mut().set_size(calm.disk_bytes_max);
+        let disk_bytes_max = faults.disk_bytes_max;
+        self.io.disk_mut().set_size(disk_bytes_max);
         self.fail_allocations();
+    }
+
+    /// NET-1: those who have left hold nothing once their time is over.
+    fn await_silence(&mut self) -> Result<(), Violation> {
+        let begun = self.io.now();
+        loop {
+            self.tick()?;
+            let ready = self.server.as_ref().is_some_and(Server::is_ready);
+            let count = self.server_mut().connection_count();
+            if ready && count == 0 {
+                return Ok(());
+            }
+            if self.io.now().since(begun) > SILENCE_NS_MAX {
+                let text = format!("all clients have left, and {count} connections have not");
+                return Err(Violation::new("NET-1", text));
+            }
+        }
     }
 
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.
@@ -322,7 +363,7 @@ impl World {
         let tasks = |tenant| {
             [Task::Create(tenant), Task::Setup(tenant), Task::Write(tenant), Task::Read(tenant)]
         };
-        let script: VecDeque<Task> = (0..self.ground.options.tenants).flat_map(tasks).collect();
+        let script: VecDeque<Task> = self.ground.probed().flat_map(tasks).collect();
         let think_ns = self.ground.options.think_ns.high;
         let limit = script.len() as u64 * (think_ns + PROBE_NS_MAX);
         let (id, now) = (self.clients.len() as u64, self.io.now());

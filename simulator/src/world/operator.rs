@@ -19,6 +19,7 @@ use std::path::Path;
 use server::{Exit, Server};
 use storage::TenantId;
 use storage::io::{Clock, Io};
+use storage::page::{PAGE_BYTES, verify_tail};
 use tenant::Failure;
 
 use super::model::{Violation, parse_tenant_name};
@@ -34,9 +35,6 @@ const FULL_DISK_ROOM_BYTES: u64 = 64 * 1024;
 /// Simulated time after which a second process must have given up: 40 tries of 50 ms for the lock.
 const REFUSAL_NS_MAX: u64 = 10_000_000_000;
 
-/// Bytes of a page.
-const PAGE_BYTES: usize = storage::page::PAGE_BYTES;
-
 /// What the operator will do, drawn before the world begins, and what he knows.
 #[derive(Debug, Default)]
 pub(super) struct Operator {
@@ -45,7 +43,7 @@ pub(super) struct Operator {
     free_at_ns: Option<u64>,
     /// The memory budgets of this life.
     memory_bytes: Option<[u64; 2]>,
-    /// Copies of tenants' files from clean stops, the newest per file that is not the last.
+    /// Copies of tenants' files from the last end of a server.
     backups: BTreeMap<String, Vec<u8>>,
 }
 
@@ -72,6 +70,7 @@ impl Operator {
 impl World {
     /// Between two lives: other budgets, perhaps.
     pub(super) fn between_lives(&mut self) {
+        self.keep_backups();
         let draws = self.io.draws_mut();
         if draws.below(Stream::Operator, 2, 4) > 0 {
             return;
@@ -138,12 +137,17 @@ impl World {
         let mut server = Server::start(&mut io, options)
             .map_err(|(_, error)| bad(format!("a second process cannot listen: {error}")))?;
         let patience = io.now().after(REFUSAL_NS_MAX);
-        while server.exit().is_none() && io.now() < patience {
+        // Once it has the log it would go on to open databases: that is too late to stop it.
+        let has_log = |server: &Server| server.engine().log().is_some();
+        while server.exit().is_none() && !has_log(&server) && io.now() < patience {
             server.turn(&mut io);
             let deadline = server.deadline().unwrap_or(patience).min(patience);
             io.run(&mut server, Some(deadline));
         }
         let exit = server.exit().cloned();
+        if has_log(&server) {
+            return Err(bad("a second process gets the log that another one has".to_owned()));
+        }
         while io.in_flight() > 0 && io.now() < patience.after(REFUSAL_NS_MAX) {
             io.run(&mut server, Some(patience.after(REFUSAL_NS_MAX)));
         }
@@ -183,15 +187,17 @@ impl World {
         if strikes && !candidates.is_empty() {
             let (id, tenant) = candidates[draws.index(Stream::Operator, 6, candidates.len())];
             let (other, _) = candidates[draws.index(Stream::Operator, 7, candidates.len())];
-            let how = draws.below(Stream::Operator, 8, 4);
+            let how = draws.below(Stream::Operator, 8, 6);
             self.swap(id, tenant, other, how);
         }
-        for (id, _) in candidates {
-            let path = id.paths().file;
-            if let Some(bytes) = self.io.disk().bytes(Path::new(&path)) {
-                self.operator.backups.insert(path, bytes);
-            }
-        }
+    }
+
+    /// The operator copies all tenants' files.
+    fn keep_backups(&mut self) {
+        let disk = self.io.disk();
+        let paths = disk.paths().into_iter().filter(|path| path.starts_with("tenants/"));
+        let copies = paths.filter_map(|path| Some((path.clone(), disk.bytes(Path::new(&path))?)));
+        self.operator.backups = copies.collect();
     }
 
     fn swap(&mut self, id: TenantId, tenant: usize, other: TenantId, how: u64) {
@@ -205,11 +211,13 @@ impl World {
                 Some(now[..kept * PAGE_BYTES].to_vec())
             }
             1 => Some(Vec::new()),
-            2 => match self.operator.backups.get(&path) {
-                Some(old) => Some(old.clone()),
-                None => return,
+            2 => self.io.disk().bytes(Path::new(&other.paths().file)),
+            // A copy that was taken in the middle of a checkpoint may have this page 1 already, and
+            // older pages behind it: nobody can tell that.
+            _ => match self.operator.backups.get(&path) {
+                Some(old) if stamp(id, old) < stamp(id, &now) => Some(old.clone()),
+                _ => return,
             },
-            _ => self.io.disk().bytes(Path::new(&other.paths().file)),
         };
         if new.as_ref() == Some(&now) {
             return;
@@ -226,6 +234,11 @@ impl World {
             self.ground.swapped.insert(tenant);
         }
     }
+}
+
+/// The stamp of page 1, if that is whole.
+fn stamp(id: TenantId, file: &[u8]) -> Option<u64> {
+    verify_tail(id, 1, file.get(..PAGE_BYTES)?)
 }
 
 /// A hash of everything on a disk: names, what reads see, what is durable.

@@ -94,6 +94,7 @@ fn counts(world: &World) -> Vec<(String, u64)> {
         ("clean_stops", clean_stops),
         ("failed_exits", failed_exits),
         ("refused_starts", refused_starts),
+        ("visits", world.strangers.visits()),
         ("bytes_read", trace.count(Kind::Read).bytes),
         ("bytes_written", trace.count(Kind::Write).bytes),
         ("bytes_sent", trace.count(Kind::Send).bytes),

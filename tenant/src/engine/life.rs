@@ -16,6 +16,7 @@ use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::tasks::{Checkpointed, Kind, Work};
+use super::views::TenantState;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
@@ -99,6 +100,19 @@ impl<J> Tenant<J> {
     /// Requests that wait for the volume to open.
     pub fn waiting_requests(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> TenantState {
+        match self {
+            _ if self.dropped => TenantState::Dropped,
+            _ if self.fenced.is_some() => TenantState::Fenced,
+            _ if self.volume.is_none() => TenantState::Opening,
+            _ if self.closing => TenantState::Closing,
+            _ if self.checkpointing => TenantState::Checkpointing,
+            _ if self.tasks > 0 => TenantState::Running,
+            _ => TenantState::Idle,
+        }
     }
 
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
@@ -186,6 +200,7 @@ impl<J: Job> Engine<J> {
             Outcome::Row(row) => self.open_row(key, row),
             Outcome::NotFound => self.refuse_waiting(key, &Refusal::NotFound),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
+            Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
             Outcome::Done | Outcome::Rows(_) | Outcome::Exists => {
                 unreachable!("a row was asked for")
             }

@@ -10,7 +10,7 @@
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
-//! - `startup`: from an unread log to serving.
+//! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
@@ -24,6 +24,7 @@ mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -42,6 +43,7 @@ pub use context::{Job, JobContext};
 pub use control::ControlCall;
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use gauges::Gauge;
+pub use views::{TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
@@ -81,6 +83,8 @@ pub enum Refusal {
     TooManyRequests,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
+    /// The commit log, or the disk under it, has no room for what the catalogue has to write.
+    LogFull,
     /// The catalogue or the kernel refused.
     Failed(String),
 }

@@ -195,11 +195,13 @@ impl Scan {
     }
 
     pub(super) fn queue_superblock(&mut self) {
-        let mut buffer = Buffer::zeroed(RING_SLOTS_OFFSET);
-        for twin in buffer.chunks_exact_mut(BLOCK_BYTES) {
-            Superblock::of(&self.options).write(twin);
+        // Two writes: the disk may lose one, and a log without a superblock never starts again.
+        for twin in 0..RING_SLOTS_OFFSET / BLOCK_BYTES {
+            let mut buffer = Buffer::zeroed(BLOCK_BYTES);
+            Superblock::of(&self.options).write(&mut buffer);
+            let offset = (twin * BLOCK_BYTES) as u64;
+            self.writes.push_back(Writing::new(LogFile::Ring, offset, buffer));
         }
-        self.writes.push_back(Writing::new(LogFile::Ring, 0, buffer));
         self.cursor.previous = Some([0; 32]);
     }
 }
