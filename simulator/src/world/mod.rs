@@ -13,6 +13,7 @@
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
 //! - `books`: what must agree between turns, and at rest.
+//! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
@@ -32,6 +33,7 @@ mod record;
 mod rehearsal;
 mod report;
 mod session;
+mod settling;
 pub(crate) mod speech;
 mod stranger;
 mod workload;
@@ -155,6 +157,12 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     let verdict = world.live();
     let at = world.io.now();
     world.end_recording(verdict.as_ref().err());
+    if let Err(Violation { property, detail }) = &verdict {
+        // What comes after it, the end of the process, explains nothing.
+        let trace = world.io.trace_mut();
+        trace.remark(|| format!("violated: {property}: {detail}"));
+        trace.set_sink(None);
+    }
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -197,11 +205,12 @@ impl World {
     /// From the first start to the last look at the files.
     fn live(&mut self) -> Result<(), Violation> {
         self.start()?;
-        while !self.clients.iter().all(|client| client.finished) {
+        while self.ground.operations_left > 0 {
             self.tick()?;
         }
         self.calm_down();
         self.strangers.leave(&mut self.io);
+        self.settle()?;
         self.await_silence()?;
         self.probe()?;
         self.come_to_rest()?;
@@ -237,6 +246,10 @@ impl World {
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
         self.record();
+        let canary = self.ground.options.canary_requests;
+        if canary > 0 && self.ground.counts.ok >= canary {
+            return Err(Violation::new("CANARY", format!("{canary} requests were answered")));
+        }
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
@@ -320,6 +333,7 @@ impl World {
                 before.map(|socket| self.routes.remove(&socket));
                 after.map(|socket| self.routes.insert(socket, index));
             }
+            self.judge_fences()?;
         }
         Ok(())
     }

@@ -230,6 +230,8 @@ impl World {
         };
         if done.is_ok() {
             self.io.injected(FaultKind::FileSwapped, id.0);
+            let disk = self.io.disk_mut();
+            disk.hit_path(Path::new(&path), FaultKind::FileSwapped, false);
             self.io.monitor_mut().excuse(id);
             self.ground.swapped.insert(tenant);
         }

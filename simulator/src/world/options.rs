@@ -95,6 +95,9 @@ pub struct Options {
     pub create_on_first_use: bool,
     /// The commit log's shape.
     pub log: LogOptions,
+    /// Fail on purpose once so many requests were answered; 0 is never, and what every seed has. The
+    /// tools for failures are tried on it.
+    pub canary_requests: u64,
     /// Hostile and clumsy clients.
     pub strangers: usize,
     /// What was set by hand after the draw, as `name=value`.
@@ -157,6 +160,7 @@ impl Options {
                 batch_bytes_max,
                 system_reserve_bytes: 1 << 19,
             },
+            canary_requests: 0,
             strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
             changed: Vec::new(),
         };
@@ -299,6 +303,7 @@ impl Settings for Options {
             ("segment_bytes", &mut self.log.segment_bytes),
             ("segment_count", &mut self.log.segment_count),
             ("batch_bytes_max", &mut self.log.batch_bytes_max),
+            ("canary_requests", &mut self.canary_requests),
             ("strangers", &mut self.strangers),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
