@@ -3,7 +3,7 @@
 //! Owns DUR-4's part about names and ERR-1: which refusals a client may see. A world without disk
 //! errors has no excuse for an I/O error, a fence or a failed call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use storage::io::Instant;
 
@@ -90,6 +90,10 @@ pub struct Ground {
     pub io_errors: Vec<(usize, NameSeen)>,
     mix: Mix,
     names: Vec<Name>,
+    /// The disk was full for a while.
+    pub disk_was_full: bool,
+    /// Tenants whose file was changed while nobody ran: they are to be fenced, until dropped.
+    pub swapped: BTreeSet<usize>,
     /// When the end of the answer in hand was given to a send.
     pub answered_at: Option<Instant>,
     /// The name that it is about, as it was when it was asked.
@@ -115,6 +119,8 @@ impl Ground {
             io_errors: Vec::new(),
             mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
             names: vec![Name { exists, ..Name::default() }; tenants],
+            disk_was_full: false,
+            swapped: BTreeSet::new(),
             answered_at: None,
             asked: None,
             acknowledged: Vec::new(),
@@ -264,6 +270,7 @@ impl Ground {
     /// The damaged tenant was dropped.
     pub fn unfence(&mut self, tenant: usize) {
         self.names[tenant].fenced = false;
+        self.swapped.remove(&tenant);
         self.names[tenant].damaged = false;
     }
 
@@ -283,7 +290,8 @@ impl Ground {
     pub fn judge_refusal(&mut self, tenant: usize, refused: &Refused) -> Result<(), Violation> {
         *self.counts.refused.entry(refused.code.clone()).or_default() += 1;
         let options = &self.options;
-        let (errors, full) = (options.has_disk_errors(), options.has_full_disk());
+        let errors = options.has_disk_errors();
+        let full = options.has_full_disk() || self.disk_was_full;
         let excused = match refused.code.as_str() {
             // Load and timeouts; sessions that a restart or their age ended.
             "SQLITE_BUSY"
@@ -313,7 +321,7 @@ impl Ground {
             "DATABASE_DAMAGED" => {
                 self.names[tenant].fenced = true;
                 self.fences.push((tenant, self.name(tenant)));
-                if !errors {
+                if !errors && !self.swapped.contains(&tenant) {
                     return Err(Violation::new("COR-1", describe(tenant, refused)));
                 }
                 true
