@@ -9,6 +9,7 @@
 //! expected: DUR-1 DUR-2
 //! seeds: 500            (optional: fewer than --seeds are enough)
 //! profile: swarm        (optional: by default all, in turn)
+//! blind spot: why       (optional: no world finds it yet; it is run only if it is named)
 //! ```
 //!
 //! The sources are copied to `target/mutants/source`; each patch is applied there, built with a
@@ -68,6 +69,8 @@ struct Mutant {
     expected: Vec<String>,
     seeds: Option<u64>,
     profile: Option<Profile>,
+    /// Why no world finds it yet.
+    blind_spot: Option<String>,
 }
 
 /// How a mutant ended.
@@ -148,6 +151,7 @@ fn read_one(path: PathBuf) -> Result<Mutant, String> {
         expected: expected.split_whitespace().map(str::to_owned).collect(),
         seeds: seeds.transpose()?,
         profile: profile.transpose()?,
+        blind_spot: value("blind spot:").map(str::to_owned),
         path,
     })
 }
@@ -155,6 +159,11 @@ fn read_one(path: PathBuf) -> Result<Mutant, String> {
 fn choose(mutants: &Mutants, mut all: Vec<Mutant>) -> Result<Vec<Mutant>, String> {
     if let Some(only) = &mutants.only {
         all.retain(|mutant| mutant.name.contains(only.as_str()));
+    }
+    if mutants.only.is_none() {
+        for mutant in all.extract_if(.., |mutant| mutant.blind_spot.is_some()) {
+            println!("{}: a blind spot: {}", mutant.name, mutant.blind_spot.unwrap_or_default());
+        }
     }
     if all.is_empty() {
         return Err("no mutant has such a name".to_owned());
