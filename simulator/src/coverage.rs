@@ -137,7 +137,18 @@ pub const MARKS: &[Mark] = &[
 ];
 
 /// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.
-const RARE_FAULTS: &[(FaultKind, u64)] = &[];
+const RARE_FAULTS: &[(FaultKind, u64)] = &[
+    (FaultKind::LateLanding, 1_000),
+    (FaultKind::MisdirectedRead, 1_000),
+    (FaultKind::OpenError, 1_000),
+    (FaultKind::ReadOnlyDisk, 1_000),
+    (FaultKind::RotFile, 1_000),
+    (FaultKind::SyncLate, 1_000),
+    (FaultKind::SyncReverted, 1_000),
+    (FaultKind::WriteError, 1_000),
+    (FaultKind::LostWrite, 1_000),
+    (FaultKind::PageEvicted, 1_000),
+];
 
 /// A batch of so many seeds must meet every kind of fault that is not rare.
 const FAULT_SEEDS: u64 = 300;
