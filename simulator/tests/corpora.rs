@@ -147,6 +147,7 @@ impl Course<Carrier> for Interrupted {
 fn options(seed: u64) -> Options {
     let mut options = Options::draw(seed, Profile::Drawn);
     let faults = &mut options.faults;
+    faults.calm_network_clock_and_memory();
     faults.disk_latency_mean_ns = faults.disk_latency_mean_ns.min(500_000);
     faults.disk_spike_per_million /= 20;
     faults.disk_spike_ns = Span::new(50_000_000, 300_000_000);

@@ -93,10 +93,8 @@ fn go_through(
     let mut cell = Cell::default();
     let length = lengths.of(kind);
     for forever in [false, true] {
-        if forever && !kind.may_stay() || !choice.has(3, "forever") && forever {
-            continue;
-        }
-        if !forever && choice.words.len() > 3 {
+        let chosen = choice.words.len() <= 3 || forever == (choice.words[3] == "forever");
+        if !chosen || forever && !kind.may_stay() {
             continue;
         }
         let (mut nth, step) = {

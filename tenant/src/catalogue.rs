@@ -22,7 +22,7 @@
 
 use storage::TenantId;
 use storage::fiber;
-use storage::sqlite::{SqliteError, ValueRef};
+use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef};
 
 use crate::session::PooledConnection;
 
@@ -132,6 +132,8 @@ pub enum Outcome {
     Exists,
     /// SQLite refused; the transaction was rolled back, so no call of it took effect.
     Failed(String),
+    /// As `Failed`, for lack of room in the commit log or on its disk.
+    Full,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -140,7 +142,9 @@ pub fn carry_out(pooled: &mut PooledConnection, calls: &[Call]) -> Vec<Outcome> 
         Ok(outcomes) => outcomes,
         Err(error) => {
             pooled.roll_back();
-            vec![Outcome::Failed(error.message); calls.len()]
+            let full = error.primary() == SQLITE_FULL;
+            let outcome = if full { Outcome::Full } else { Outcome::Failed(error.message) };
+            vec![outcome; calls.len()]
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::machine::{Door, End, Machine, Stop};
 use crate::world::client::{AdminCall, Pending, Purpose};
 use crate::world::ground::{Ground, NameSeen};
 use crate::world::journal::{Change, Shape};
-use crate::world::model::{Asked, DropId, TransactionId, tenant_name};
+use crate::world::model::{Asked, DropId, TransactionId, mark, tenant_name};
 use crate::world::speech::{self, ReadForm, Refused};
 use crate::world::{Options, Violation, files, names};
 
@@ -32,6 +32,8 @@ enum Purposes {
     Statement,
     /// A transaction by one statement or batch.
     Commit(TransactionId, Form),
+    /// One that is rolled back, as a batch of so many steps.
+    RolledBack(usize),
     Read(ReadForm),
     Admin(AdminCall, Option<DropId>),
 }
@@ -351,8 +353,9 @@ impl Caller {
         self.hear(0)
     }
 
-    /// A transaction in two inserts, around one that a savepoint takes back.
+    /// A transaction in two inserts, around one that a savepoint takes back. A cursor commits.
     pub fn batch(&mut self, tenant: usize, commits: bool, by_cursor: bool) -> Step<Heard> {
+        assert!(commits || !by_cursor);
         let model = &mut self.ground.model;
         let (shape, undone_shape) = (model.shape(6, 50), model.shape(40, 400));
         let id = model.begin(tenant, Change::Insert(shape));
@@ -379,7 +382,11 @@ impl Caller {
                 speech::pipeline(tenant, None, vec![request], true)
             }
         };
-        self.send(0, tenant, Purposes::Commit(id, form), &bytes);
+        let what = match commits {
+            true => Purposes::Commit(id, form),
+            false => Purposes::RolledBack(steps),
+        };
+        self.send(0, tenant, what, &bytes);
         self.hear(0)
     }
 
@@ -571,7 +578,7 @@ impl Caller {
             result.ok_or_else(|| Violation::new("HTTP-1", format!("no result in {body}")))?;
         let baton = body["baton"].as_str().map(str::to_owned);
         let heard = match (&open.what, result) {
-            (Purposes::Commit(_, Form::Batch(_)), Ok(result)) => {
+            (Purposes::Commit(_, Form::Batch(_)) | Purposes::RolledBack(_), Ok(result)) => {
                 self.judge_steps(open, &speech::steps(&result))?
             }
             (_, result) => self.judge_result(open, result)?,
@@ -598,6 +605,10 @@ impl Caller {
             }
             (Purposes::Commit(id, _), Ok(result)) => {
                 model.committed(*id, None, None)?;
+                // Tables that were there already leave no mark of who asked for them again.
+                if !matches!(model.change(*id), Change::Setup) {
+                    self.machine.acknowledged(&mark(open.tenant, *id));
+                }
                 Ok(Heard::Done(result))
             }
             (_, Ok(result)) => Ok(Heard::Done(result)),
@@ -610,15 +621,18 @@ impl Caller {
         open: &Open,
         steps: &[Option<Result<Value, Refused>>],
     ) -> Result<Heard, Violation> {
-        let Purposes::Commit(id, form) = open.what else { unreachable!("only these have steps") };
-        let count = match form {
-            Form::Batch(count) | Form::Cursor(count) => count,
+        let count = match open.what {
+            Purposes::Commit(_, Form::Batch(count) | Form::Cursor(count)) => count,
+            Purposes::RolledBack(count) => count,
             _ => unreachable!("only these have steps"),
         };
         if let Some(Some(Ok(result))) = steps.get(count - 2) {
-            let noted = steps[count - 3].as_ref().and_then(|step| step.as_ref().ok());
-            let place = noted.and_then(speech::noted);
-            self.ground.model.committed(id, place, None)?;
+            if let Purposes::Commit(id, _) = open.what {
+                let noted = steps[count - 3].as_ref().and_then(|step| step.as_ref().ok());
+                let place = noted.and_then(speech::noted);
+                self.ground.model.committed(id, place, None)?;
+                self.machine.acknowledged(&mark(open.tenant, id));
+            }
             return Ok(Heard::Done(result.clone()));
         }
         match steps.iter().find_map(|step| step.clone()?.err()) {
@@ -726,7 +740,10 @@ impl Caller {
                 ground.model.drop_lost(drop.expect("it has a number"), asked);
                 ground.name_lost(tenant, asked);
             }
-            Purposes::Statement | Purposes::Read(_) | Purposes::Admin(..) => {}
+            Purposes::Statement
+            | Purposes::RolledBack(_)
+            | Purposes::Read(_)
+            | Purposes::Admin(..) => {}
         }
     }
 

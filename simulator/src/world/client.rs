@@ -193,6 +193,22 @@ impl Client {
         self.pending.front()
     }
 
+    /// Requests without an answer.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Nothing more to do: close the connection, and leave an open transaction alone.
+    pub fn leave(&mut self, sim: &mut Sim) {
+        assert!(self.pending.is_empty(), "it has heard all its answers");
+        self.finished = true;
+        self.session = None;
+        self.timer = self.timer.wrapping_add(1);
+        if let Some(link) = self.link.take() {
+            sim.client_close(link.socket);
+        }
+    }
+
     // ---- waking ----
 
     /// Something happened, or a time has come.

@@ -79,7 +79,7 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         let seen = ground.name(tenant);
         ground.check_name(tenant, seen, row.is_some())?;
         let Some(row) = row else { continue };
-        *found = judge_tenant(disk, ground, &copies, row)?;
+        *found = judge_tenant(disk, &copies, row)?;
     }
     check_orphans(disk, &catalogue)?;
     for (tenant, found) in contents.into_iter().enumerate() {
@@ -98,15 +98,14 @@ fn bad(text: String) -> Violation {
 /// What a tenant's file holds, if it has tables; nothing to say of a fenced one.
 fn judge_tenant(
     disk: &SimulatedDisk,
-    ground: &Ground,
     copies: &Copies,
     row: &Row,
 ) -> Result<Option<Option<Snapshot>>, Violation> {
     let name = row.name.as_deref().unwrap_or_default();
     if row.state == 2 {
-        return match ground.options.has_disk_errors() {
+        return match disk.ledger().concerns(TenantId(row.id)) {
             true => Ok(None),
-            false => Err(Violation::new("COR-1", format!("{name} is fenced"))),
+            false => Err(Violation::new("COR-1", format!("{name} is fenced, and was not struck"))),
         };
     }
     if !row.file {

@@ -46,6 +46,8 @@ struct Name {
     /// The tables are there, as far as anyone has heard.
     ready: bool,
     fenced: bool,
+    /// It lives with a damage that reads still meet.
+    damaged: bool,
 }
 
 /// A name as it was when a request was sent.
@@ -84,6 +86,8 @@ pub struct Ground {
     pub bulk_loads: u64,
     /// Fences that clients heard of since the last look, for the world to judge.
     pub fences: Vec<(usize, NameSeen)>,
+    /// I/O errors of the same kind.
+    pub io_errors: Vec<(usize, NameSeen)>,
     mix: Mix,
     names: Vec<Name>,
     /// When the end of the answer in hand was given to a send.
@@ -106,6 +110,7 @@ impl Ground {
             popularity: Popularity::zipf(tenants, options.zipf_hundredths),
             bulk_loads: 0,
             fences: Vec::new(),
+            io_errors: Vec::new(),
             mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
             names: vec![Name { exists, ..Name::default() }; tenants],
             answered_at: None,
@@ -242,15 +247,21 @@ impl Ground {
         }
     }
 
-    /// Whether a tenant was seen fenced.
+    /// Whether a tenant was seen fenced, or cannot be read where the disk is damaged.
     #[must_use]
     pub fn is_fenced(&self, tenant: usize) -> bool {
-        self.names[tenant].fenced
+        self.names[tenant].fenced || self.names[tenant].damaged
+    }
+
+    /// The ledger says that something of the tenant cannot be read.
+    pub fn set_damaged(&mut self, tenant: usize) {
+        self.names[tenant].damaged = true;
     }
 
     /// The damaged tenant was dropped.
     pub fn unfence(&mut self, tenant: usize) {
         self.names[tenant].fenced = false;
+        self.names[tenant].damaged = false;
     }
 
     // ---- refusals ----
@@ -283,7 +294,10 @@ impl Ground {
                 self.names[tenant].ready = false;
                 true
             }
-            "SQLITE_IOERR" => errors,
+            "SQLITE_IOERR" => {
+                self.io_errors.push((tenant, self.name(tenant)));
+                errors
+            }
             "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
                 self.names[tenant].fenced = true;

@@ -11,6 +11,7 @@
 //! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `books`: what must agree between turns, and at rest.
+//! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
@@ -27,6 +28,7 @@ mod options;
 mod record;
 mod report;
 mod session;
+mod settling;
 pub(crate) mod speech;
 mod stranger;
 mod workload;
@@ -193,11 +195,12 @@ impl World {
     /// From the first start to the last look at the files.
     fn live(&mut self) -> Result<(), Violation> {
         self.start()?;
-        while !self.clients.iter().all(|client| client.finished) {
+        while self.ground.operations_left > 0 {
             self.tick()?;
         }
         self.calm_down();
         self.strangers.leave(&mut self.io);
+        self.settle()?;
         self.await_silence()?;
         self.probe()?;
         self.come_to_rest()?;
@@ -427,6 +430,7 @@ impl World {
                 before.map(|socket| self.routes.remove(&socket));
                 after.map(|socket| self.routes.insert(socket, index));
             }
+            self.judge_fences()?;
         }
         Ok(())
     }

@@ -167,6 +167,7 @@ impl<J: Job> Engine<J> {
                     Outcome::NotFound => Event::Refused(request, Refusal::NotFound),
                     Outcome::Exists => Event::Refused(request, Refusal::Exists),
                     Outcome::Failed(text) => Event::Refused(request, Refusal::Failed(text)),
+                    Outcome::Full => Event::Refused(request, Refusal::LogFull),
                 };
                 self.emit_gated(self.catalogue_key, event);
             }
@@ -187,7 +188,7 @@ impl<J: Job> Engine<J> {
     /// and memory, the disk or the log may be short only now.
     fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
-            (call, Outcome::Failed(_)) => {
+            (call, Outcome::Failed(_) | Outcome::Full) => {
                 if self.catalogue.later.is_empty() {
                     self.set_timer(CATALOGUE_RETRY_NS, Timer::CatalogueRetry);
                 }

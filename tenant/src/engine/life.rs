@@ -200,6 +200,7 @@ impl<J: Job> Engine<J> {
             Outcome::Row(row) => self.open_row(key, row),
             Outcome::NotFound => self.refuse_waiting(key, &Refusal::NotFound),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
+            Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
             Outcome::Done | Outcome::Rows(_) | Outcome::Exists => {
                 unreachable!("a row was asked for")
             }

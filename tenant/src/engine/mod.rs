@@ -83,6 +83,8 @@ pub enum Refusal {
     TooManyRequests,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
+    /// The commit log, or the disk under it, has no room for what the catalogue has to write.
+    LogFull,
     /// The catalogue or the kernel refused.
     Failed(String),
 }

@@ -154,15 +154,32 @@ fn run_catalogue(handle: &storage::fiber::Handle<'_, Ask, Reply>, calls: &[Call]
     outcomes
 }
 
+/// How often a checkpoint is written again after a write or sync failed.
+const CHECKPOINT_WRITES_AGAIN: u32 = 1;
+
+/// How often one is tried again after a read failed: transient errors last up to three tries.
+const CHECKPOINT_READS_AGAIN: u32 = 4;
+
 fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
     let mut pooled = match pooled.map_or_else(PooledConnection::open, Ok) {
         Ok(pooled) => pooled,
         Err(error) => return Ended::Checkpoint(Err(error.code), None),
     };
     // A failed sync may have dropped pages that the kernel calls clean (F4): all pages are written
-    // again from WAL and log, once; then it is damage.
+    // again from WAL and log, once; then it is damage. A read that fails has dropped nothing, and
+    // may work the next time.
     let mut result = try_checkpoint(&mut pooled);
-    if matches!(result, Err(code) if is_storage_error(code)) {
+    let (mut writes_failed, mut reads_failed) = (0, 0);
+    while let Err(code) = result
+        && is_storage_error(code)
+    {
+        match code {
+            storage::sqlite::codes::SQLITE_IOERR_READ => reads_failed += 1,
+            _ => writes_failed += 1,
+        }
+        if writes_failed > CHECKPOINT_WRITES_AGAIN || reads_failed > CHECKPOINT_READS_AGAIN {
+            break;
+        }
         result = try_checkpoint(&mut pooled);
         if result.is_ok() {
             sometimes!("a checkpoint that failed is written again");
