@@ -108,7 +108,6 @@ pub const MARKS: &[Mark] = &[
     mark("a checkpoint fails twice", 1000),
     mark("a request takes too long", 1000),
     mark("a job runs on after its client went", 100),
-    mark("a fence or a tombstone is written at a second try", 3000),
     mark("a statement waits for the writer lock", 100),
     mark("the writer lock is handed to one who waits", 100),
     mark("a wait for log space ends well", 100),
