@@ -9,6 +9,7 @@
 //! expected: DUR-1 DUR-2
 //! seeds: 500            (optional: fewer than --seeds are enough)
 //! profile: swarm        (optional: by default all, in turn)
+//! blind spot: why       (optional: no world finds it yet; it is run only if it is named)
 //! ```
 //!
 //! The sources are copied to `target/mutants/source`; each patch is applied there, built with a
@@ -16,6 +17,7 @@
 //! survives, and one that is found by another property than it says: each is a failure, for each
 //! marks a blind spot or a test that has rotted.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,6 +70,8 @@ struct Mutant {
     expected: Vec<String>,
     seeds: Option<u64>,
     profile: Option<Profile>,
+    /// Why no world finds it yet.
+    blind_spot: Option<String>,
 }
 
 /// How a mutant ended.
@@ -148,6 +152,7 @@ fn read_one(path: PathBuf) -> Result<Mutant, String> {
         expected: expected.split_whitespace().map(str::to_owned).collect(),
         seeds: seeds.transpose()?,
         profile: profile.transpose()?,
+        blind_spot: value("blind spot:").map(str::to_owned),
         path,
     })
 }
@@ -155,6 +160,11 @@ fn read_one(path: PathBuf) -> Result<Mutant, String> {
 fn choose(mutants: &Mutants, mut all: Vec<Mutant>) -> Result<Vec<Mutant>, String> {
     if let Some(only) = &mutants.only {
         all.retain(|mutant| mutant.name.contains(only.as_str()));
+    }
+    if mutants.only.is_none() {
+        for mutant in all.extract_if(.., |mutant| mutant.blind_spot.is_some()) {
+            println!("{}: a blind spot: {}", mutant.name, mutant.blind_spot.unwrap_or_default());
+        }
     }
     if all.is_empty() {
         return Err("no mutant has such a name".to_owned());
@@ -210,24 +220,40 @@ fn hunt(mutants: &Mutants, mutant: &Mutant, program: &OsString) -> Result<End, S
     })
 }
 
-/// Copy all files that git tracks, with their times, so that cargo builds only what changed.
+/// Make `source` hold the files that git tracks or would, and no others. A file that is the same
+/// already is not touched, so that cargo builds only what changed.
 fn copy_sources(top: &Path, source: &Path) -> Result<(), String> {
-    let listed =
-        command("git", &["ls-files", "-z", "--cached", "--others", "--exclude-standard"], top);
-    let listed = listed?;
-    let _ = fs::remove_dir_all(source);
-    for name in listed.split('\0').filter(|name| !name.is_empty()) {
+    let all = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = command("git", &all, top)?;
+    let names = listed.split('\0').filter(|name| !name.is_empty());
+    let names: BTreeSet<&Path> =
+        names.map(Path::new).filter(|name| top.join(name).is_file()).collect();
+    remove_others(source, source, &names)?;
+    for name in names {
         let (from, to) = (top.join(name), source.join(name));
-        if !from.is_file() {
+        let wanted = fs::read(&from).map_err(|error| cannot("read", &from, &error))?;
+        if fs::read(&to).is_ok_and(|there| there == wanted) {
             continue;
         }
         let folder = to.parent().expect("a file lies in a folder");
         fs::create_dir_all(folder).map_err(|error| cannot("make", folder, &error))?;
         fs::copy(&from, &to).map_err(|error| cannot("copy", &from, &error))?;
-        let modified = from.metadata().and_then(|metadata| metadata.modified());
-        let kept =
-            modified.and_then(|at| fs::File::options().append(true).open(&to)?.set_modified(at));
-        kept.map_err(|error| cannot("date", &to, &error))?;
+    }
+    Ok(())
+}
+
+/// Remove the files below `folder` that are not named.
+fn remove_others(source: &Path, folder: &Path, names: &BTreeSet<&Path>) -> Result<(), String> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(|error| cannot("list", folder, &error))? {
+        let path = entry.map_err(|error| cannot("list", folder, &error))?.path();
+        if path.is_dir() {
+            remove_others(source, &path, names)?;
+        } else if !names.contains(path.strip_prefix(source).expect("it lies below")) {
+            fs::remove_file(&path).map_err(|error| cannot("remove", &path, &error))?;
+        }
     }
     Ok(())
 }
