@@ -308,7 +308,6 @@ impl Ground {
             "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
             "SQLITE_NOMEM" => options.has_small_memory(),
             "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
-            "SQLITE_CANTOPEN" => options.faults.open_error_per_million > 0,
             "DATABASE_NOT_FOUND" => {
                 self.names[tenant].ready = false;
                 true

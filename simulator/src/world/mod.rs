@@ -389,8 +389,12 @@ impl World {
             self.tick()?;
             if self.io.now().since(now) > limit {
                 let left = &self.clients[index].script;
+                let left = left.as_ref().and_then(|left| left.front());
                 let refused = &self.ground.counts.refused;
-                let text = format!("without faults the probe stops at {left:?}; {refused:?}");
+                let bounds = self.server.as_ref().map(Server::bounds);
+                let text = format!(
+                    "without faults the probe stops at {left:?}; {refused:?}; held: {bounds:?}"
+                );
                 return Err(Violation::new("LIVE-1", text));
             }
         }
