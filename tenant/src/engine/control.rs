@@ -226,7 +226,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// The batch that holds the catalogue's last commit.
-    fn catalogue_sequence(&self) -> storage::log::Sequence {
+    pub(super) fn catalogue_sequence(&self) -> storage::log::Sequence {
         let volume = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
         volume.and_then(|volume| volume.last_sequence()).unwrap_or_default()
     }
