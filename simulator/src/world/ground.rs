@@ -306,7 +306,10 @@ impl Ground {
             | "RESPONSE_TOO_LARGE"
             | "DATABASE_EXISTS" => true,
             "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
-            "SQLITE_NOMEM" => options.has_small_memory(),
+            // A database that many use at once needs more than its budget, however large.
+            "SQLITE_NOMEM" => {
+                options.has_small_memory() || refused.message.contains("memory budget of")
+            }
             "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
             "DATABASE_NOT_FOUND" => {
                 self.names[tenant].ready = false;

@@ -585,7 +585,11 @@ fn judge(options: &Options, expected: Expected, response: &Response) -> Result<(
     }
     let of_database = matches!(
         code.as_str(),
-        "DATABASE_NOT_FOUND" | "TOO_MANY_REQUESTS" | "UNAVAILABLE" | "DATABASE_UNAVAILABLE"
+        "DATABASE_NOT_FOUND"
+            | "TOO_MANY_REQUESTS"
+            | "UNAVAILABLE"
+            | "DATABASE_UNAVAILABLE"
+            | "LOG_FULL"
     ) || damaged;
     let of_stream = code.starts_with("BATON_") || code.starts_with("STREAM_");
     let fits = match expected {
