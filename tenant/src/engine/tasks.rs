@@ -154,8 +154,10 @@ fn run_catalogue(handle: &storage::fiber::Handle<'_, Ask, Reply>, calls: &[Call]
     outcomes
 }
 
-/// How often a checkpoint is written again after a write or sync failed.
-const CHECKPOINT_WRITES_AGAIN: u32 = 1;
+/// How often a checkpoint is written again after a write or sync failed. One bad sync can fail it
+/// twice: where the kernel reports late, the read-back finds what is missing, and only the next
+/// sync says why (CuttleFS). One more for another fault meanwhile.
+const CHECKPOINT_WRITES_AGAIN: u32 = 3;
 
 /// How often one is tried again after a read failed: transient errors last up to three tries.
 const CHECKPOINT_READS_AGAIN: u32 = 4;
@@ -166,8 +168,8 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         Err(error) => return Ended::Checkpoint(Err(error.code), None),
     };
     // A failed sync may have dropped pages that the kernel calls clean (F4): all pages are written
-    // again from WAL and log, once; then it is damage. A read that fails has dropped nothing, and
-    // may work the next time.
+    // again from WAL and log, a few times; then it is damage. A read that fails has dropped
+    // nothing, and may work the next time.
     let mut result = try_checkpoint(&mut pooled);
     let (mut writes_failed, mut reads_failed) = (0, 0);
     while let Err(code) = result
