@@ -117,6 +117,20 @@ pub enum Call {
     Forget(TenantId),
 }
 
+impl Call {
+    /// Whether it may change the catalogue.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        !matches!(self, Call::Find(_) | Call::List { .. })
+    }
+
+    /// Whether it needs log space and makes none: it must leave what checkpoints and fences need.
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        matches!(self, Call::Create { .. } | Call::Drop(_) | Call::Forget(_))
+    }
+}
+
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -150,8 +164,8 @@ pub fn carry_out(pooled: &mut PooledConnection, calls: &[Call]) -> Vec<Outcome> 
 }
 
 fn try_all(pooled: &mut PooledConnection, calls: &[Call]) -> Result<Vec<Outcome>, SqliteError> {
-    let reads_only = calls.iter().all(|call| matches!(call, Call::Find(_) | Call::List { .. }));
-    let begin = if reads_only { "BEGIN" } else { "BEGIN IMMEDIATE" };
+    let writes = calls.iter().any(Call::writes);
+    let begin = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
     query(pooled, begin, &[])?;
     let outcomes =
         calls.iter().map(|call| carry_out_one(pooled, call)).collect::<Result<_, _>>()?;

@@ -37,6 +37,9 @@ const RECOVERY_EVENTS_MAX: u64 = 60;
 /// Of so many crashes one has a recovery that crashes too.
 const RECOVERY_CRASH_EVERY: u64 = 3;
 
+/// Time for what clients left behind when they gave up.
+const SETTLE_NS: u64 = 5_000_000_000;
+
 /// What strikes in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -263,6 +266,8 @@ fn after(caller: &mut Caller) -> Result<(), Stop> {
         caller.start()?;
     }
     caller.forget_lines();
+    // Requests that waited with connections nobody had accepted are carried out now, drops too.
+    caller.pass(SETTLE_NS)?;
     for tenant in 0..TENANTS {
         caller.read(tenant)?;
     }

@@ -310,6 +310,7 @@ impl Client {
         ground.answered_at = self.link.as_ref().and_then(|link| {
             sim.monitor().submitted_at(link.socket.0, link.reader.response_end() - 1)
         });
+        ground.asked = Some(pending.name);
         self.hear(ground, &pending, response)?;
         self.went_well = ground.counts.ok > ok_before || response.status == 400;
         if finish {

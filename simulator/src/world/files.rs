@@ -16,6 +16,7 @@ use super::journal::Found;
 use super::model::{Snapshot, Violation, tenant_name};
 use super::speech::{self, READ_MARKS};
 use crate::disk::SimulatedDisk;
+use crate::monitor::catalogue_rows;
 
 /// A row of the catalogue.
 struct Row {
@@ -79,6 +80,11 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         let seen = ground.name(tenant);
         ground.check_name(tenant, seen, row.is_some())?;
         let Some(row) = row else { continue };
+        if ground.swapped.contains(&tenant) {
+            // Nobody has looked at it yet, or it is fenced: there is nothing to compare.
+            *found = None;
+            continue;
+        }
         *found = judge_tenant(disk, &copies, row)?;
     }
     check_orphans(disk, &catalogue)?;
@@ -89,6 +95,14 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         }
     }
     Ok(())
+}
+
+/// Ids and names of the databases in use, by the catalogue's file.
+#[must_use]
+pub fn names(disk: &SimulatedDisk) -> Vec<(u64, String)> {
+    let bytes = disk.bytes(Path::new(&TenantId::CATALOGUE.paths().file)).unwrap_or_default();
+    let rows = catalogue_rows(&bytes).unwrap_or_default();
+    rows.into_iter().filter(|row| row.2 == 0).map(|(id, name, _)| (id, name)).collect()
 }
 
 fn bad(text: String) -> Violation {

@@ -3,7 +3,7 @@
 //! Owns DUR-4's part about names and ERR-1: which refusals a client may see. A world without disk
 //! errors has no excuse for an I/O error, a fence or a failed call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use storage::io::Instant;
 
@@ -90,8 +90,14 @@ pub struct Ground {
     pub io_errors: Vec<(usize, NameSeen)>,
     mix: Mix,
     names: Vec<Name>,
+    /// The disk was full for a while.
+    pub disk_was_full: bool,
+    /// Tenants whose file was changed while nobody ran: they are to be fenced, until dropped.
+    pub swapped: BTreeSet<usize>,
     /// When the end of the answer in hand was given to a send.
     pub answered_at: Option<Instant>,
+    /// The name that it is about, as it was when it was asked.
+    pub asked: Option<NameSeen>,
     /// Marks of acknowledged transactions for the monitor, and when their answers left.
     pub acknowledged: Vec<(String, Instant)>,
 }
@@ -113,7 +119,10 @@ impl Ground {
             io_errors: Vec::new(),
             mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
             names: vec![Name { exists, ..Name::default() }; tenants],
+            disk_was_full: false,
+            swapped: BTreeSet::new(),
             answered_at: None,
+            asked: None,
             acknowledged: Vec::new(),
             options,
         }
@@ -261,7 +270,15 @@ impl Ground {
     /// The damaged tenant was dropped.
     pub fn unfence(&mut self, tenant: usize) {
         self.names[tenant].fenced = false;
+        self.swapped.remove(&tenant);
         self.names[tenant].damaged = false;
+    }
+
+    /// Whether the name changed while the request was under way whose answer is in hand: what runs
+    /// on a database that is dropped is interrupted.
+    fn may_be_dropped(&self, tenant: usize) -> bool {
+        let version = self.names[tenant].version;
+        self.asked.is_some_and(|seen| !seen.alone || seen.version != version)
     }
 
     // ---- refusals ----
@@ -273,7 +290,8 @@ impl Ground {
     pub fn judge_refusal(&mut self, tenant: usize, refused: &Refused) -> Result<(), Violation> {
         *self.counts.refused.entry(refused.code.clone()).or_default() += 1;
         let options = &self.options;
-        let (errors, full) = (options.has_disk_errors(), options.has_full_disk());
+        let errors = options.has_disk_errors();
+        let full = options.has_full_disk() || self.disk_was_full;
         let excused = match refused.code.as_str() {
             // Load and timeouts; sessions that a restart or their age ended.
             "SQLITE_BUSY"
@@ -287,14 +305,14 @@ impl Ground {
             | "DATABASE_UNAVAILABLE"
             | "RESPONSE_TOO_LARGE"
             | "DATABASE_EXISTS" => true,
-            "SQLITE_FULL" => full || options.has_small_log(),
+            "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
             "SQLITE_NOMEM" => options.has_small_memory(),
-            "SQLITE_INTERRUPT" => options.has_slow_statements(),
+            "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
             "DATABASE_NOT_FOUND" => {
                 self.names[tenant].ready = false;
                 true
             }
-            "SQLITE_IOERR" => {
+            "SQLITE_IOERR" | "SQLITE_CANTOPEN" => {
                 self.io_errors.push((tenant, self.name(tenant)));
                 errors
             }
@@ -302,7 +320,7 @@ impl Ground {
             "DATABASE_DAMAGED" => {
                 self.names[tenant].fenced = true;
                 self.fences.push((tenant, self.name(tenant)));
-                if !errors {
+                if !errors && !self.swapped.contains(&tenant) {
                     return Err(Violation::new("COR-1", describe(tenant, refused)));
                 }
                 true

@@ -10,6 +10,8 @@
 //! - `stranger`: who asks wrongly, slowly, or not to the end.
 //! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
+//!   recovery on copies (REC-1).
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -18,14 +20,17 @@
 
 mod books;
 pub(crate) mod client;
+mod ends;
 pub(crate) mod files;
 pub(crate) mod ground;
 pub(crate) mod journal;
 mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
+mod operator;
 mod options;
 mod record;
+mod rehearsal;
 mod report;
 mod session;
 mod settling;
@@ -39,16 +44,12 @@ pub use report::Outcome;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::rc::Rc;
 
-use server::{Exit, Server};
-use storage::TenantId;
+use server::Server;
 use storage::allocator::{self, Failing};
-use storage::io::{Clock, Entropy, Instant, Io};
-use tenant::{Counters, Failure};
+use storage::io::{Clock, Entropy, Io};
 
-use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
@@ -56,7 +57,9 @@ use crate::network::{ClientSocket, Wake};
 use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
+use ends::Ambush;
 use ground::Ground;
+use operator::Operator;
 use stranger::Strangers;
 use workload::Task;
 
@@ -93,6 +96,8 @@ struct Totals {
     checkpoints: u64,
     fences: u64,
     gated: u64,
+    /// Recoveries of copies that were interrupted.
+    rehearsals: u64,
 }
 
 struct World {
@@ -107,6 +112,8 @@ struct World {
     ends_left: u32,
     stop_at: Option<u64>,
     refused_starts: u32,
+    ambush: Option<Ambush>,
+    operator: Operator,
     turns: u64,
     vm_steps: u64,
     /// Those that are counted already.
@@ -173,9 +180,12 @@ impl World {
                 Client::new(&mut io, id, start)
             })
             .collect();
+        let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
         World {
             io,
+            operator,
+            ambush: None,
             server: None,
             strangers,
             clients,
@@ -214,7 +224,11 @@ impl World {
         for bytes in &mut random {
             self.io.fill(bytes);
         }
-        let options = self.ground.options.server(random);
+        let mut options = self.ground.options.server(random);
+        if let Some([all, one]) = self.operator.memory_bytes() {
+            options.engine.memory_bytes = all;
+            options.engine.tenant_memory_bytes = one;
+        }
         let server = Server::start(&mut self.io, options);
         self.server = Some(server.map_err(|(address, error)| {
             Violation::new("START", format!("cannot listen on {address}: {error}"))
@@ -222,45 +236,6 @@ impl World {
         self.vm_steps = 0;
         self.plan_end();
         Ok(())
-    }
-
-    /// Draw how and when this life of the server ends, if it is not the last.
-    fn plan_end(&mut self) {
-        self.stop_at = None;
-        if self.ends_left == 0 {
-            return;
-        }
-        let draws = self.io.draws_mut();
-        // A quarter of the ends come early, while the log is read.
-        let high = match draws.below(Stream::CrashTime, 0, 4) {
-            0 => 200,
-            _ => self.ground.options.crash_events_max,
-        };
-        let events = draws.logarithmic(Stream::CrashTime, 1, Span::new(1, high));
-        let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 2, CrashMode::ALL.len())];
-        let stops = draws.below(Stream::CrashTime, 3, 5) == 0;
-        let at = self.io.trace().sequence() + events;
-        if stops {
-            self.stop_at = Some(at);
-            return;
-        }
-        self.io.crash_at(at, mode);
-        self.ends_left -= 1;
-    }
-
-    /// A clean stop begins; half of them are interrupted by a crash.
-    fn begin_stop(&mut self) {
-        self.stop_at = None;
-        self.ends_left -= 1;
-        self.server_mut().stop();
-        self.io.injected(FaultKind::CleanStop, 0);
-        let draws = self.io.draws_mut();
-        if draws.below(Stream::CrashTime, 4, 2) == 0 {
-            let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
-            let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 6, CrashMode::ALL.len())];
-            let at = self.io.trace().sequence() + events;
-            self.io.crash_at(at, mode);
-        }
     }
 
     fn server_mut(&mut self) -> &mut Server {
@@ -279,6 +254,8 @@ impl World {
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
         }
+        self.spring_ambush();
+        self.let_operator_act()?;
         let server = self.server.as_mut().expect("a server runs");
         server.turn(&mut self.io);
         self.count_failed_allocations();
@@ -298,10 +275,7 @@ impl World {
         let deadline = server.deadline();
         self.io.run(server, deadline);
         if self.io.doom() != Doom::Alive {
-            let ready = self.server.as_ref().is_some_and(Server::is_ready);
-            self.totals.crashed_starting += u64::from(!ready);
-            self.end_process()?;
-            return self.start();
+            return self.on_crash();
         }
         self.wake_clients()?;
         self.look()
@@ -320,77 +294,6 @@ impl World {
             self.io.injected(FaultKind::AllocationFailure, 0);
         }
         self.failed_allocations = failed;
-    }
-
-    fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
-        let options = &self.ground.options;
-        let errors = options.has_disk_errors();
-        let full = options.has_full_disk();
-        // A start that is told to stop has promised nothing yet.
-        let clean = exit == Exit::Stopped && self.server.as_ref().is_some_and(Server::is_ready);
-        match exit {
-            Exit::Stopped if clean => {
-                self.totals.clean_stops += 1;
-                self.settle_leftovers()?;
-            }
-            Exit::Stopped => {}
-            Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
-            Exit::Failed(Failure::Start(text))
-                if errors || full || self.ground.options.is_out_of_memory(&text) =>
-            {
-                self.totals.refused_starts += 1;
-                self.refused_starts += 1;
-                // Without its catalogue a server cannot start: the operator brings it back.
-                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
-            }
-            Exit::Failed(failure) => {
-                return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
-            }
-        }
-        if self.refused_starts > REFUSED_STARTS_MAX {
-            self.calm_down();
-            if self.refused_starts > 2 * REFUSED_STARTS_MAX {
-                let text = "the server does not start, though its disk works again";
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        if self.io.doom() == Doom::Alive {
-            self.io.crash(CrashMode::Kill);
-        }
-        self.end_process()?;
-        if clean {
-            self.judge_files()?;
-        }
-        self.start()
-    }
-
-    /// Let the doomed server run to its end, and take the machine back.
-    fn end_process(&mut self) -> Result<(), Violation> {
-        self.ground.model.epoch += 1;
-        let mut server = self.server.take().expect("a server runs");
-        while self.io.doom() == Doom::Ending {
-            if server.exit().is_none() {
-                server.turn(&mut self.io);
-            }
-            let deadline = server.deadline();
-            self.io.run(&mut server, deadline);
-            self.wake_clients()?;
-        }
-        self.add_up(server.engine().counters());
-        if self.io.doom() == Doom::Overrun {
-            return Err(Violation::new("MEM-5", "a doomed server does not end"));
-        }
-        server.doom(&self.io);
-        self.io.restart();
-        Ok(())
-    }
-
-    fn add_up(&mut self, counters: Counters) {
-        let totals = &mut self.totals;
-        totals.commits += counters.commits;
-        totals.checkpoints += counters.checkpoints;
-        totals.fences += counters.fences;
-        totals.gated += counters.gated;
     }
 
     // ---- clients ----
@@ -441,6 +344,8 @@ impl World {
     fn calm_down(&mut self) {
         self.ends_left = 0;
         self.stop_at = None;
+        self.ambush = None;
+        self.free_disk();
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
         faults.calm_disk();
@@ -484,76 +389,20 @@ impl World {
             self.tick()?;
             if self.io.now().since(now) > limit {
                 let left = &self.clients[index].script;
+                let left = left.as_ref().and_then(|left| left.front());
                 let refused = &self.ground.counts.refused;
-                let text = format!("without faults the probe stops at {left:?}; {refused:?}");
+                let bounds = self.server.as_ref().map(Server::bounds);
+                let text = format!(
+                    "without faults the probe stops at {left:?}; {refused:?}; held: {bounds:?}"
+                );
                 return Err(Violation::new("LIVE-1", text));
             }
         }
         Ok(())
     }
 
-    fn stop_for_good(&mut self) -> Result<(), Violation> {
-        self.server_mut().stop();
-        let begun: Instant = self.io.now();
-        let stops = self.totals.clean_stops;
-        while self.totals.clean_stops == stops {
-            self.tick()?;
-            if self.io.now().since(begun) > STOP_NS_MAX {
-                return Err(Violation::new("LIVE-1", "the server does not stop"));
-            }
-        }
-        Ok(())
-    }
-
-    /// MEM-6: a stopped server leaves nothing open, and nothing in flight but what ends soon: an
-    /// accept on a listener that it has closed.
-    fn settle_leftovers(&mut self) -> Result<(), Violation> {
-        let patience = self.io.now().after(LEFTOVER_NS_MAX);
-        while self.io.in_flight() > 0 && self.io.now() < patience && self.io.doom() == Doom::Alive {
-            let server = self.server.as_mut().expect("it has just stopped");
-            self.io.run(server, Some(patience));
-            self.wake_clients()?;
-        }
-        if self.io.doom() != Doom::Alive {
-            return Ok(());
-        }
-        let left = [
-            ("operations in flight", self.io.in_flight()),
-            ("sockets", self.io.server_socket_count()),
-            ("open files", self.io.disk().open_count()),
-        ];
-        match left.iter().find(|(_, count)| *count > 0) {
-            Some((what, count)) => {
-                Err(Violation::new("MEM-6", format!("a stopped server leaves {count} {what}")))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// FMT-1, and the contents once more.
     fn judge_files(&mut self) -> Result<(), Violation> {
         files::judge(self.io.disk(), &mut self.ground)
-    }
-
-    /// After a violation: end the process, so that nothing of it is left for the next world.
-    fn tear_down(&mut self) {
-        if self.server.is_none() {
-            return;
-        }
-        if self.io.doom() == Doom::Alive {
-            self.io.cancel_crash();
-            self.io.crash(CrashMode::Kill);
-        }
-        self.clients.clear();
-        self.routes.clear();
-        let mut server = self.server.take().expect("looked at just now");
-        while self.io.doom() == Doom::Ending {
-            let deadline = server.deadline();
-            self.io.run(&mut server, deadline);
-            while self.io.next_wake().is_some() {}
-        }
-        if self.io.doom() == Doom::Ended {
-            server.doom(&self.io);
-        }
     }
 }

@@ -160,6 +160,12 @@ pub fn tenant_name(tenant: usize) -> String {
     format!("tenant-{tenant}")
 }
 
+/// The number of a tenant by its name.
+#[must_use]
+pub fn parse_tenant_name(name: &str) -> Option<usize> {
+    name.strip_prefix("tenant-")?.parse().ok()
+}
+
 /// The mark of a transaction: every row carries its owner's name.
 #[must_use]
 pub fn mark(tenant: usize, id: TransactionId) -> String {

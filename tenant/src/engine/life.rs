@@ -51,6 +51,9 @@ pub(super) struct Tenant<J> {
     checkpointing: bool,
     /// No checkpoint before this instant: the last one failed.
     retry_at: Instant,
+    /// The batch in which the catalogue said that it exists, or an older one: what tells a client
+    /// of its existence waits for that too.
+    pub known_since: Sequence,
     /// What `dirty` says of it.
     redo: Option<Sequence>,
     fenced: Option<String>,
@@ -83,6 +86,7 @@ impl<J> Tenant<J> {
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
+            known_since: Sequence::default(),
             redo: None,
             fenced: None,
             file: false,
@@ -247,8 +251,9 @@ impl<J: Job> Engine<J> {
         });
         self.counters.opens += 1;
         self.ids.insert(row.id, key);
-        let now = self.now;
+        let (now, known_since) = (self.now, self.catalogue_sequence());
         let tenant = self.tenants.get_mut(key).expect("it is being opened");
+        tenant.known_since = known_since;
         tenant.id = row.id;
         tenant.row = Some(row);
         tenant.file = file;

@@ -406,8 +406,11 @@ impl<J: Job> Engine<J> {
             self.unsealed.entry(tenant).or_default().push(Unsealed::Event(event));
             return;
         }
-        let volume = self.tenants.get(tenant).and_then(|tenant| tenant.volume.as_ref());
-        let seen = volume.and_then(storage::volume::Volume::last_sequence);
+        let seen = self.tenants.get(tenant).map(|tenant| {
+            let volume = tenant.volume.as_ref();
+            let committed = volume.and_then(storage::volume::Volume::last_sequence);
+            committed.unwrap_or_default().max(tenant.known_since)
+        });
         match seen {
             Some(sequence) if sequence > self.durable() => {
                 sometimes!("a reply waits in the gate");

@@ -578,13 +578,26 @@ impl<J: Job> Engine<J> {
 
     fn log_class(&self, key: Key) -> Class {
         match self.tasks.get(key).map(|task| task.kind) {
+            Some(Kind::Catalogue) if self.catalogue.is_growing() => Class::Tenant,
             Some(Kind::Catalogue | Kind::Checkpoint) => Class::System,
             _ => Class::Tenant,
         }
     }
 
+    /// Tell the log what its tenants owe it: the checkpoint of each that has pages in it, or is
+    /// about to bring some, takes log space too. Without that a full log could not drain (LOG-2).
+    fn count_owed(&mut self) {
+        let tenants = (self.dirty.len() + self.tasks.len()) as u64;
+        if let Some(log) = &mut self.log {
+            let each = log.transaction_bytes(limits::CHECKPOINT_ROW_PAGES)
+                + log.transaction_bytes(limits::CHECKPOINT_STAMP_PAGES);
+            log.set_owed(tenants * each);
+        }
+    }
+
     fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
         let class = self.log_class(key);
+        self.count_owed();
         let log = self.log.as_mut()?;
         let bytes = log.transaction_bytes(pages);
         // Small commits do not overtake a large one that waits; what makes space overtakes all.
@@ -595,12 +608,18 @@ impl<J: Job> Engine<J> {
             Some(full) if full.wanted > full.capacity => return Some(Answer::Full),
             Some(_) | None => {}
         }
+        self.release_checkpoints();
+        if self.tasks.get(key).is_some_and(|task| task.kind == Kind::Catalogue)
+            && class == Class::Tenant
+        {
+            // What waits behind it in the catalogue's queue may be what makes space.
+            return Some(Answer::Full);
+        }
         self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
         match class {
             Class::System => self.log_waiters.push_front(key),
             Class::Tenant => self.log_waiters.push_back(key),
         }
-        self.release_checkpoints();
         self.bound_wait(key, limits::LOG_WAIT_NS, Timer::LogWait(key));
         None
     }
@@ -609,6 +628,7 @@ impl<J: Job> Engine<J> {
     /// more becomes free.
     pub(super) fn retry_log_waiters(&mut self) {
         self.log_waiters.retain(|&key| self.tasks.get(key).is_some());
+        self.count_owed();
         for class in [Class::System, Class::Tenant] {
             let waiting = self.log_waiters.iter().copied();
             let keys: Vec<Key> = waiting.filter(|&key| self.log_class(key) == class).collect();
