@@ -74,6 +74,12 @@ struct Mutant {
     blind_spot: Option<String>,
 }
 
+/// The simulator as it is, and with the bug in hand.
+struct Programs {
+    clean: OsString,
+    mutant: OsString,
+}
+
 /// How a mutant ended.
 enum End {
     /// After so many seeds, by this report.
@@ -90,11 +96,14 @@ pub fn run(mutants: &Mutants) -> Result<bool, String> {
     eprintln!("copying the sources and building them once, without a bug");
     copy_sources(&top, &source)?;
     let program = build(&top, &source)?;
+    let clean = top.join(SCRATCH).join("without-a-bug");
+    fs::copy(&program, &clean).map_err(|error| cannot("make", &clean, &error))?;
+    let programs = Programs { clean: clean.into(), mutant: program };
     println!("{:<32} {:>6}  {:<24} {:>7}  expected", "mutant", "seeds", "found by", "seconds");
     let mut passed = true;
     for mutant in &chosen {
         let begun = Instant::now();
-        let end = try_one(mutants, mutant, &top, &source, &program)?;
+        let end = try_one(mutants, mutant, &top, &source, &programs)?;
         passed &= print_row(mutant, &end, begun.elapsed().as_secs());
     }
     Ok(passed)
@@ -182,19 +191,19 @@ fn try_one(
     mutant: &Mutant,
     top: &Path,
     source: &Path,
-    program: &OsString,
+    programs: &Programs,
 ) -> Result<End, String> {
     if let Err(text) = apply(source, &mutant.path, false) {
         return Ok(End::Broken(text));
     }
     let built = build(top, source);
-    let end = built.map_or_else(|text| Ok(End::Broken(text)), |_| hunt(mutants, mutant, program));
+    let end = built.map_or_else(|text| Ok(End::Broken(text)), |_| hunt(mutants, mutant, programs));
     apply(source, &mutant.path, true)?;
     end
 }
 
-/// Run seeds until one fails.
-fn hunt(mutants: &Mutants, mutant: &Mutant, program: &OsString) -> Result<End, String> {
+/// Run seeds until one fails that does not fail without the bug as well.
+fn hunt(mutants: &Mutants, mutant: &Mutant, programs: &Programs) -> Result<End, String> {
     let limit = mutant.seeds.map_or(mutants.seeds, |seeds| seeds.min(mutants.seeds));
     let mut seed = mutants.seed_start;
     let next = || {
@@ -207,13 +216,23 @@ fn hunt(mutants: &Mutants, mutant: &Mutant, program: &OsString) -> Result<End, S
     };
     let mut ended = 0;
     let mut found = None;
-    child::run_all(program, mutants.jobs, next, |_, report| {
+    let mut failed = None;
+    child::run_all(&programs.mutant, mutants.jobs, next, |arguments, report| {
         ended += 1;
         if report.property.is_some() {
-            found = Some(report);
+            match child::run(&programs.clean, &arguments) {
+                Ok(clean) if clean.property == report.property => {
+                    eprintln!("not counted, it fails without the bug too: {}", report.line);
+                }
+                Ok(_) => found = Some(report),
+                Err(text) => failed = Some(text),
+            }
         }
-        found.is_none()
+        found.is_none() && failed.is_none()
     })?;
+    if let Some(text) = failed {
+        return Err(text);
+    }
     Ok(match found {
         Some(report) => End::Found(ended, Box::new(report)),
         None => End::Survived(ended),
