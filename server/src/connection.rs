@@ -106,6 +106,12 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Bytes held for it now, without what is lent to the Io.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.reader.held_bytes() + self.out.capacity() + self.next_out.capacity()
+    }
+
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(socket: SocketId, admin: bool, buffer: Vec<u8>, deadline: Instant) -> Connection {

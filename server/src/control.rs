@@ -180,6 +180,13 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "the server is starting or stopping, or the database is being closed; try again",
         )
         .retry_after(1),
+        Refusal::LogFull => Problem::new(
+            503,
+            "LOG_FULL",
+            "the commit log has no room, or its disk is full; databases that exist can be read, and \
+             writing goes on when checkpoints have made room",
+        )
+        .retry_after(1),
         Refusal::Failed(text) => {
             Problem::detailed(500, "INTERNAL", "the engine refused", text.clone())
         }

@@ -70,6 +70,14 @@ pub const BATON_BYTES_MAX: usize = 256;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Connections that the admin address may have beyond that.
 pub const ADMIN_CONNECTIONS_KEPT: usize = 16;
+/// Bytes that a connection holds at most: a request being read, and the next one's first bytes; a
+/// response being sent, of which the last row or error may pass its limit. Buffers double.
+pub const CONNECTION_BYTES_MAX: usize = 2
+    * (RECEIVE_BYTES_KEPT
+        + BODY_BYTES_MAX as usize
+        + RESPONSE_BYTES_MAX
+        + BATCH_ERROR_BYTES_MAX
+        + OUTPUT_FLUSH_BYTES);
 /// Empty buffers kept for the next requests: 64 KiB each at most.
 pub const SPARE_BUFFERS_MAX: usize = 256;
 /// Time for a request's whole head, from its first byte.

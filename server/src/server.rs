@@ -19,7 +19,7 @@ use storage::io::{
 };
 use storage::sometimes;
 use tenant::{
-    ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Key, Pool,
+    ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool,
     Refusal, RequestId,
 };
 
@@ -78,6 +78,8 @@ pub struct Server {
     engine_stopping: bool,
     exit: Option<Exit>,
     requests: u64,
+    /// Receives and sends of closed connections that have not come back.
+    orphans: usize,
 }
 
 fn request_id(key: Key) -> RequestId {
@@ -137,6 +139,7 @@ impl Server {
             engine_stopping: false,
             exit: None,
             requests: 0,
+            orphans: 0,
         }
     }
 
@@ -152,6 +155,12 @@ impl Server {
         self.ready
     }
 
+    /// It was told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// Why the server has ended, once it has.
     #[must_use]
     pub fn exit(&self) -> Option<&Exit> {
@@ -164,10 +173,45 @@ impl Server {
         &self.engine
     }
 
+    /// Everything countable that a limit bounds, the engine's included.
+    #[must_use]
+    pub fn bounds(&self) -> Vec<Gauge> {
+        let connections = limits::CONNECTIONS_MAX + limits::ADMIN_CONNECTIONS_KEPT;
+        let keys = self.connections.keys().into_iter();
+        let open = keys.filter_map(|key| self.connections.get(key));
+        let out = open.map(|connection| connection.out.len() + connection.next_out.len()).max();
+        let response = limits::RESPONSE_BYTES_MAX + limits::HEAD_BYTES_MAX;
+        let mut gauges = self.engine.gauges();
+        gauges.push(Gauge::new("connections", self.connections.len(), connections));
+        gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
+        gauges.push(Gauge::new("connection_out_bytes", out.unwrap_or(0), response));
+        gauges
+    }
+
+    /// Operations that the Io has for this server, by its own books.
+    #[must_use]
+    pub fn operations_in_flight(&self) -> usize {
+        let accepts = self.accepting.iter().filter(|accepting| **accepting).count();
+        let keys = self.connections.keys().into_iter();
+        let open = keys.filter_map(|key| self.connections.get(key));
+        let transfers: usize = open
+            .map(|connection| usize::from(connection.receiving) + usize::from(connection.sending))
+            .sum();
+        self.engine.operations_in_flight() + accepts + transfers + self.orphans
+    }
+
     /// Connections open now.
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Bytes held for the connection that holds most; looks at all of them.
+    #[must_use]
+    pub fn connection_bytes_max(&self) -> usize {
+        let keys = self.connections.keys();
+        let connections = keys.into_iter().filter_map(|key| self.connections.get(key));
+        connections.map(Connection::held_bytes).max().unwrap_or(0)
     }
 
     /// End a doomed world: see [`Engine::doom`].
@@ -700,6 +744,7 @@ impl Server {
     fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let Some(connection) = self.connections.remove(key) else { return };
         io.close_socket(connection.socket);
+        self.orphans += usize::from(connection.receiving) + usize::from(connection.sending);
         self.calls.remove(&request_id(key));
         if connection.phase == Phase::Running {
             sometimes!("a connection ends while its request runs");
@@ -807,6 +852,7 @@ fn on_accepted<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, acc
 fn on_received<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, received: Received) {
     let key = key_of_token(token);
     let Some(connection) = server.connections.get_mut(key) else {
+        server.orphans -= 1;
         return server.recycle(received.buffer);
     };
     connection.receiving = false;
@@ -834,6 +880,7 @@ fn on_received<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, rec
 fn on_sent<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, sent: Sent) {
     let key = key_of_token(token);
     let Some(connection) = server.connections.get_mut(key) else {
+        server.orphans -= 1;
         return server.recycle(sent.buffer);
     };
     connection.sending = false;

@@ -72,6 +72,8 @@ pub enum Stream {
     OpenFault,
     /// Pages that leave the page cache.
     Eviction,
+    /// What people do to the server from outside.
+    Operator,
 }
 
 /// An inclusive range of whole numbers.

@@ -19,6 +19,7 @@ pub mod loops;
 pub mod machine;
 pub mod monitor;
 pub mod network;
+pub mod recorder;
 pub mod settings;
 pub mod trace;
 pub mod world;

@@ -7,7 +7,8 @@
 //!
 //! When the process ends, by a crash that was planned or by its own will, the doomed server runs to
 //! its end, must leave nothing on any account, and the caller hears of it as [`Stop::Ended`]; then
-//! it starts the next one. Nothing here judges answers.
+//! it starts the next one. Nothing here judges answers; the monitor of the Io judges what the server
+//! does.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -83,7 +84,8 @@ struct Line {
     connected: bool,
     outbox: Vec<u8>,
     reader: ResponseReader,
-    heard: VecDeque<Response>,
+    /// With the moment when its end was given to a send, for the monitor.
+    heard: VecDeque<(Response, Option<Instant>)>,
     /// No more answers come.
     over: bool,
 }
@@ -96,6 +98,8 @@ pub struct Machine {
     server: Option<Server>,
     lines: BTreeMap<usize, Line>,
     vm_steps: u64,
+    /// When the end of the answer in hand was given to a send.
+    answered_at: Option<Instant>,
     /// Accounts and bytes of this thread before the first server.
     baseline: (usize, u64),
 }
@@ -107,13 +111,21 @@ impl Machine {
         storage::sqlite::initialise();
         let io = SimulatedIo::new(options.seed, options.faults);
         let lines = BTreeMap::new();
-        Machine { io, options, server: None, lines, vm_steps: 0, baseline: held() }
+        let baseline = held();
+        Machine { io, options, server: None, lines, vm_steps: 0, answered_at: None, baseline }
     }
 
     /// The server, while one runs.
     #[must_use]
     pub fn server(&self) -> Option<&Server> {
         self.server.as_ref()
+    }
+
+    /// DUR-2: the answer in hand acknowledged the transaction of `mark`.
+    pub fn acknowledged(&mut self, mark: &str) {
+        if let Some(at) = self.answered_at {
+            self.io.monitor_mut().acknowledged(mark, at);
+        }
     }
 
     // ---- the process ----
@@ -310,12 +322,17 @@ impl Machine {
         };
         self.run_until(ANSWER_NS_MAX, settled)?;
         let Some(line) = self.lines.get_mut(&number) else { return Ok(None) };
-        let response = line.heard.pop_front();
+        let heard = line.heard.pop_front();
         let over = line.heard.is_empty() && line.over;
-        if response.is_none() || over || response.as_ref().is_some_and(|answer| answer.closes) {
+        let Some((response, answered_at)) = heard else {
+            self.hang_up(number);
+            return Ok(None);
+        };
+        self.answered_at = answered_at;
+        if over || response.closes {
             self.hang_up(number);
         }
-        Ok(response)
+        Ok(Some(response))
     }
 
     /// Ask on a line and wait for the answer.
@@ -372,7 +389,7 @@ impl Machine {
         }
     }
 
-    /// Look after the lines that were woken.
+    /// Look after the lines that were woken, and ask the monitor.
     fn attend(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
             let (socket, refused, connected) = match wake {
@@ -388,7 +405,10 @@ impl Machine {
             self.push(number);
             self.pull(number)?;
         }
-        Ok(())
+        match self.io.monitor_mut().take_violation() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
     }
 
     fn pull(&mut self, number: usize) -> Result<(), Violation> {
@@ -408,7 +428,11 @@ impl Machine {
             }
             loop {
                 match line.reader.next_response() {
-                    Ok(Some(response)) => line.heard.push_back(response),
+                    Ok(Some(response)) => {
+                        let end = line.reader.response_end() - 1;
+                        let at = self.io.monitor().submitted_at(line.socket.0, end);
+                        line.heard.push_back((response, at));
+                    }
                     Ok(None) => break,
                     Err(ResponseError::Truncated) if line.over => break,
                     Err(error) => return Err(Violation::new("HTTP-1", error.to_string())),

@@ -126,6 +126,7 @@ pub struct Trace {
     expected: Vec<Checkpoint>,
     divergence: Option<Divergence>,
     recent: VecDeque<(u64, Instant, Event)>,
+    moments: Vec<(u64, Instant, Event)>,
     sink: Option<Sink>,
     /// First event that the sink is told of.
     sink_from: u64,
@@ -150,6 +151,9 @@ impl Trace {
             self.recent.pop_front();
         }
         self.recent.push_back((self.sequence, now, event));
+        if matches!(event.kind, Kind::Crash | Kind::Restart) {
+            self.moments.push((self.sequence, now, event));
+        }
         if let Some(sink) = &mut self.sink
             && self.sequence >= self.sink_from
         {
@@ -224,6 +228,12 @@ impl Trace {
         {
             sink(&text());
         }
+    }
+
+    /// All ends and starts of the server's process: event, time, and what it was.
+    #[must_use]
+    pub fn moments(&self) -> &[(u64, Instant, Event)] {
+        &self.moments
     }
 
     /// The last events as lines, oldest first.

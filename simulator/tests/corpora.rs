@@ -30,8 +30,8 @@ use simulator::world::{Options, Profile};
 use simulator::{CrashMode, Door, End, Machine, Span, Stop, Stream};
 
 /// Of the recorded scripts (7,528) every so manieth is run, of sqllogictest's (66) every so manieth.
-const RECORDED_EVERY: usize = 100;
-const LOGIC_EVERY: usize = 33;
+const RECORDED_EVERY: usize = 10;
+const LOGIC_EVERY: usize = 10;
 
 /// Interruptions of one script: each costs a recovery.
 const INTERRUPTIONS_MAX: u32 = 60;
@@ -147,6 +147,7 @@ impl Course<Carrier> for Interrupted {
 fn options(seed: u64) -> Options {
     let mut options = Options::draw(seed, Profile::Drawn);
     let faults = &mut options.faults;
+    faults.calm_network_clock_and_memory();
     faults.disk_latency_mean_ns = faults.disk_latency_mean_ns.min(500_000);
     faults.disk_spike_per_million /= 20;
     faults.disk_spike_ns = Span::new(50_000_000, 300_000_000);

@@ -8,13 +8,18 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use simulator::loops::{LoopKind, Run, SCRIPTS, Script, measure, run};
+use simulator::loops::{Lengths, LoopKind, Run, SCRIPTS, Script, measure, run};
 
-/// Runs of one loop by default.
-const RUNS_PER_LOOP: u64 = 5;
+/// Runs of one loop by default: of a short script, and of one with more than [`LONG_EVENTS`].
+const RUNS_PER_LOOP: [u64; 2] = [4, 1];
+const LONG_EVENTS: u64 = 400;
 
 /// The world's seed of all runs: scripts, not seeds, make the difference.
 const WORLD_SEED: u64 = 7;
+
+/// A fault changes what comes after it, so that a loop may be longer than the script was: twice as
+/// long and so many faults more, then it ends even if each one fails.
+const BEYOND_LENGTH: u64 = 50;
 
 /// Failures that a report shows.
 const FAILURES_SHOWN_MAX: usize = 40;
@@ -41,14 +46,15 @@ impl Choice {
     }
 
     /// Which faults of a loop of this length to try: the first one, and each how manieth.
-    fn steps(&self, length: u64, salt: u64) -> (u64, u64) {
+    fn steps(&self, length: u64, events: u64, salt: u64) -> (u64, u64) {
         if let Some(nth) = self.words.get(2) {
             return (nth.parse().expect("the third word is a number"), u64::MAX / 2);
         }
         if self.all {
             return (1, 1);
         }
-        let step = (length / RUNS_PER_LOOP).max(1);
+        let runs = RUNS_PER_LOOP[usize::from(events > LONG_EVENTS)];
+        let step = (length / runs).max(1);
         (1 + (self.seed + salt) % step, step)
     }
 }
@@ -80,19 +86,21 @@ impl Cell {
 fn go_through(
     script: &Script,
     kind: LoopKind,
-    length: u64,
+    lengths: &Lengths,
     choice: &Choice,
     failures: &mut Vec<String>,
 ) -> Cell {
     let mut cell = Cell::default();
+    let length = lengths.of(kind);
     for forever in [false, true] {
-        if forever && !kind.may_stay() || !choice.has(3, "forever") && forever {
+        let chosen = choice.words.len() <= 3 || forever == (choice.words[3] == "forever");
+        if !chosen || forever && !kind.may_stay() {
             continue;
         }
-        if !forever && choice.words.len() > 3 {
-            continue;
-        }
-        let (mut nth, step) = choice.steps(length, kind_number(kind) + u64::from(forever));
+        let (mut nth, step) = {
+            let salt = kind_number(kind) + u64::from(forever);
+            choice.steps(length, lengths.events(), salt)
+        };
         loop {
             let stays = if forever { ":forever" } else { "" };
             let name = format!("{}:{kind}:{nth}{stays}", script.name);
@@ -104,11 +112,12 @@ fn go_through(
                 Ok(run) => cell.add(run),
                 Err(violation) => {
                     cell.runs += 1;
+                    println!("{name}: {} {}", violation.property, violation.detail);
                     failures.push(format!("{name}: {} {}", violation.property, violation.detail));
                 }
             }
             nth += step;
-            if step > u64::MAX / 4 {
+            if nth > 2 * length + BEYOND_LENGTH {
                 break;
             }
         }
@@ -138,9 +147,11 @@ fn every_fault_is_survived() {
             }
         };
         for kind in LoopKind::all().filter(|kind| choice.has(1, &kind.to_string())) {
-            let cell = go_through(script, kind, lengths.of(kind), &choice, &mut failures);
+            let cell = go_through(script, kind, &lengths, &choice, &mut failures);
             table.insert((index, kind), cell);
         }
+        let (events, seconds) = (lengths.events(), begun.elapsed().as_secs_f64());
+        println!("{}: {events} events, done after {seconds:.1} s", script.name);
     }
     print_table(&table);
     let runs: u64 = table.values().map(|cell| cell.runs).sum();

@@ -187,17 +187,31 @@ pub fn open_accounts() -> usize {
     LEDGER.with_borrow(|ledger| ledger.accounts.iter().skip(1).filter(|a| a.open).count())
 }
 
+/// What is wrong with the books, if they do not close: the sum over accounts is not the total.
+#[must_use]
+pub fn imbalance() -> Option<String> {
+    LEDGER.with_borrow(|ledger| {
+        let sums = ledger.accounts.iter().fold([0; KINDS], |mut sums, account| {
+            for (sum, held) in sums.iter_mut().zip(account.held) {
+                *sum += held;
+            }
+            sums
+        });
+        let kinds = KIND_NAMES.iter().zip(sums.iter().zip(ledger.total));
+        let mut wrong = kinds.filter(|(_, (sum, total))| *sum != total);
+        wrong.next().map(|(name, (sum, total))| {
+            format!("books of {name} do not close: accounts hold {sum}, all together {total}")
+        })
+    })
+}
+
 /// Check the invariant: the sum over accounts equals the total, kind by kind.
 ///
 /// # Panics
 /// If the books do not close.
 pub fn assert_closed() {
-    LEDGER.with_borrow(|ledger| {
-        for (kind, name) in KIND_NAMES.iter().enumerate() {
-            let sum: u64 = ledger.accounts.iter().map(|account| account.held[kind]).sum();
-            assert_eq!(sum, ledger.total[kind], "books of {name} do not close");
-        }
-    });
+    let wrong = imbalance();
+    assert!(wrong.is_none(), "{}", wrong.unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -299,6 +299,15 @@ impl Volume {
         self.tenant
     }
 
+    /// Files that it has open, or that are about to be closed for it.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        let main =
+            usize::from(self.main.handle.is_some()) + usize::from(self.main.direct.is_some());
+        let scratch = self.scratch.iter().filter(|(_, extent)| extent.file().is_some()).count();
+        main + scratch + usize::from(self.wal.file().is_some()) + self.closing.len()
+    }
+
     /// The account that pays for it.
     #[must_use]
     pub fn account(&self) -> AccountId {

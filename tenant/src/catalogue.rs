@@ -22,7 +22,7 @@
 
 use storage::TenantId;
 use storage::fiber;
-use storage::sqlite::{SqliteError, ValueRef};
+use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef};
 
 use crate::session::PooledConnection;
 
@@ -117,6 +117,20 @@ pub enum Call {
     Forget(TenantId),
 }
 
+impl Call {
+    /// Whether it may change the catalogue.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        !matches!(self, Call::Find(_) | Call::List { .. })
+    }
+
+    /// Whether it needs log space and makes none: it must leave what checkpoints and fences need.
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        matches!(self, Call::Create { .. } | Call::Drop(_) | Call::Forget(_))
+    }
+}
+
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -132,6 +146,8 @@ pub enum Outcome {
     Exists,
     /// SQLite refused; the transaction was rolled back, so no call of it took effect.
     Failed(String),
+    /// As `Failed`, for lack of room in the commit log or on its disk.
+    Full,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -140,14 +156,16 @@ pub fn carry_out(pooled: &mut PooledConnection, calls: &[Call]) -> Vec<Outcome> 
         Ok(outcomes) => outcomes,
         Err(error) => {
             pooled.roll_back();
-            vec![Outcome::Failed(error.message); calls.len()]
+            let full = error.primary() == SQLITE_FULL;
+            let outcome = if full { Outcome::Full } else { Outcome::Failed(error.message) };
+            vec![outcome; calls.len()]
         }
     }
 }
 
 fn try_all(pooled: &mut PooledConnection, calls: &[Call]) -> Result<Vec<Outcome>, SqliteError> {
-    let reads_only = calls.iter().all(|call| matches!(call, Call::Find(_) | Call::List { .. }));
-    let begin = if reads_only { "BEGIN" } else { "BEGIN IMMEDIATE" };
+    let writes = calls.iter().any(Call::writes);
+    let begin = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
     query(pooled, begin, &[])?;
     let outcomes =
         calls.iter().map(|call| carry_out_one(pooled, call)).collect::<Result<_, _>>()?;

@@ -79,7 +79,8 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
              functions are not available"
         ),
         codes::SQLITE_INTERRUPT => format!(
-            "SQLite error: {text}: the request ran longer than {} s or its client has gone",
+            "SQLite error: {text}: the request ran longer than {} s, its client has gone, or the \
+             database was dropped",
             crate::limits::REQUEST_NS / crate::limits::SECOND_NS
         ),
         codes::SQLITE_FULL => format!(

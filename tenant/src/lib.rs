@@ -15,7 +15,7 @@ mod statement;
 pub use catalogue::{DatabaseRow, RowState};
 pub use engine::{
     ControlCall, Counters, DiskOperation, DiskReply, DiskRequest, Engine, EngineOptions, Event,
-    Failure, Job, JobContext, Refusal, RequestId,
+    Failure, Gauge, Job, JobContext, Refusal, RequestId, TenantState, TenantView,
 };
 pub use pool::{Key, Pool};
 pub use session::Session;

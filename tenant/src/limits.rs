@@ -44,6 +44,13 @@ pub const WRITER_WAIT_NS: u64 = 15 * SECOND_NS;
 /// How long a commit waits for space in the log before it is refused.
 pub const LOG_WAIT_NS: u64 = 5 * SECOND_NS;
 
+/// Pages that the catalogue's transaction about one checkpoint may change: the leaf with the row,
+/// and one more when it splits.
+pub const CHECKPOINT_ROW_PAGES: u32 = 2;
+
+/// Pages that a checkpoint itself may bring into the log: page 1, to be stamped.
+pub const CHECKPOINT_STAMP_PAGES: u32 = 1;
+
 /// Tries, a second apart, to write the end of the log to a full disk when the server stops: as long
 /// as the server waits for its clients then.
 pub const STOP_RETRIES_MAX: u32 = 10;

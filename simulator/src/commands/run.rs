@@ -193,7 +193,8 @@ fn print_tail() {
 /// Run it again, and print where the two differ.
 fn is_same(first: &Outcome, options: Options, sink: Option<Sink>, sink_from: u64) -> bool {
     let expected = first.checkpoints.clone();
-    let second = world::run_watched(options, Watch { expected, sink, sink_from });
+    let second =
+        world::run_watched(options, Watch { expected, sink, sink_from, ..Watch::default() });
     if second.hash == first.hash && second.divergence.is_none() {
         return true;
     }

@@ -94,16 +94,30 @@ impl Search {
             candidate.set.retain(|assignment| !assignment.starts_with(&prefix));
             candidate.set.push(format!("{prefix}{value}"));
         }
+        let tried = match set {
+            [(name, value)] => format!("{name}={value}"),
+            _ => format!("{} options calm", set.len()),
+        };
+        let options = candidate.options()?;
+        self.try_candidate(candidate, options, &tried)
+    }
+
+    fn try_candidate(
+        &mut self,
+        candidate: Choice,
+        options: Options,
+        tried: &str,
+    ) -> Result<bool, String> {
         self.runs += 1;
         let report = child::run(&self.program, &candidate.arguments())?;
         let same = report.property.as_deref() == Some(self.property.as_str());
         if same {
-            self.options = candidate.options()?;
+            self.options = options;
             self.best = candidate;
             self.report = report;
             self.kept += 1;
         }
-        self.progress(set);
+        self.progress(tried);
         Ok(same)
     }
 
@@ -112,8 +126,26 @@ impl Search {
         values.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
+    /// A calmer profile, with nothing of the faults set by hand; keep it if it fails in the same way.
+    fn try_profile(&mut self, profile: Profile) -> Result<bool, String> {
+        if self.best.profile == profile || self.runs >= self.runs_max {
+            return Ok(false);
+        }
+        let faults = self.calm.faults.values();
+        let mut candidate = Choice { profile, ..self.best.clone() };
+        candidate.set.retain(|assignment| {
+            let name = assignment.split('=').next().unwrap_or_default();
+            faults.iter().all(|(fault, _)| *fault != name)
+        });
+        let options = candidate.options()?;
+        self.try_candidate(candidate, options, &format!("profile {profile}"))
+    }
+
     /// Everything calm at once, or else one fault class after the other.
     fn switch_off_faults(&mut self) -> Result<(), String> {
+        if self.try_profile(Profile::Calm)? || self.try_profile(Profile::Drawn)? {
+            return Ok(());
+        }
         let calm = self.calm.faults.values();
         let noisy = |search: &Search| -> Vec<(&'static str, String)> {
             let values = search.options.faults.values();
@@ -163,11 +195,7 @@ impl Search {
         Ok(())
     }
 
-    fn progress(&self, set: &[(&str, String)]) {
-        let tried = match set {
-            [(name, value)] => format!("{name}={value}"),
-            _ => format!("{} options calm", set.len()),
-        };
+    fn progress(&self, tried: &str) {
         let end = if std::io::stderr().is_terminal() { '\r' } else { '\n' };
         let Search { runs, runs_max, kept, report, .. } = self;
         let line =

@@ -198,7 +198,7 @@ impl Tally {
 }
 
 /// The family of a kind, as the headings in the list of kinds say.
-fn group_of(kind: FaultKind) -> &'static str {
+pub fn group_of(kind: FaultKind) -> &'static str {
     match kind {
         _ if kind <= FaultKind::DiskShort => "slow",
         _ if kind <= FaultKind::ReadOnlyDisk => "disk",

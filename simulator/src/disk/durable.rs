@@ -2,12 +2,22 @@
 //!
 //! For oracles: reads without faults, and draws nothing.
 
+use std::io;
 use std::path::Path;
 
 use super::names::ROOT;
 use super::{Node, SimulatedDisk, text_of};
 
 impl SimulatedDisk {
+    /// The operator removes a file, for good.
+    ///
+    /// # Errors
+    /// As `Disk::remove`.
+    pub fn remove_durably(&mut self, path: &Path) -> io::Result<()> {
+        self.remove(path)?;
+        self.sync_directory(path.parent().unwrap_or(Path::new("")), self.stamp())
+    }
+
     /// White box: copy durable bytes from `offset` of the file that `path` durably names; returns
     /// how many there are before its durable end, `None` if there is no such file.
     #[must_use]

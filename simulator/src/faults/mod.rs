@@ -527,10 +527,12 @@ mod tests {
         assert!((60..=140).contains(&writes), "{writes} of 200");
     }
 
+    type Class = (&'static str, fn(&Faults) -> u64);
+
     #[test]
     fn each_class_of_network_clock_and_memory_is_on_in_about_half_the_seeds() {
         let all: Vec<Faults> = (0..200).map(Faults::swarm).collect();
-        let classes: [(&str, fn(&Faults) -> u64); 8] = [
+        let classes: [Class; 8] = [
             ("clog", |f| f.clog_per_million),
             ("swizzle", |f| f.swizzle_per_million),
             ("reset", |f| f.network_reset_per_million),

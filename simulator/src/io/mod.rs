@@ -230,6 +230,14 @@ impl<W> SimulatedIo<W> {
         self.network.socket_count()
     }
 
+    /// Files that the server has open and knows of: what is kept open by late writes of a killed
+    /// process, or opened and not told yet, is not counted.
+    #[must_use]
+    pub fn server_file_count(&self) -> usize {
+        let untold = self.ready.iter().filter(|ready| ready.has_opened()).count();
+        self.disk.open_count() - self.late_files.len() - untold
+    }
+
     /// Connections of which at least one side is there.
     #[must_use]
     pub fn connection_count(&self) -> usize {

@@ -173,6 +173,11 @@ impl<W> Ready<W> {
         }
     }
 
+    /// It brings an open file that its owner has not heard of.
+    pub fn has_opened(&self) -> bool {
+        matches!(self, Ready::Opened(_, _, opened) if opened.result.is_ok())
+    }
+
     /// The world died before it heard of this: it gets an error, though it may have happened.
     pub fn fail(&mut self, kind: io::ErrorKind) {
         match self {

@@ -17,7 +17,8 @@ use crate::io::{OperationClass, PlannedFault};
 use crate::machine::{Door, End, Machine, Stop};
 use crate::world::client::{AdminCall, Pending, Purpose};
 use crate::world::ground::{Ground, NameSeen};
-use crate::world::model::{Asked, EraserId, Shape, TransactionId, tenant_name};
+use crate::world::journal::{Change, Shape};
+use crate::world::model::{Asked, DropId, TransactionId, mark, tenant_name};
 use crate::world::speech::{self, ReadForm, Refused};
 use crate::world::{Options, Violation, files, names};
 
@@ -31,9 +32,10 @@ enum Purposes {
     Statement,
     /// A transaction by one statement or batch.
     Commit(TransactionId, Form),
+    /// One that is rolled back, as a batch of so many steps.
+    RolledBack(usize),
     Read(ReadForm),
-    Delete(TransactionId, EraserId),
-    Admin(AdminCall, Option<EraserId>),
+    Admin(AdminCall, Option<DropId>),
 }
 
 /// How a transaction is asked for.
@@ -96,6 +98,13 @@ pub struct Caller {
 
 type Step<T = ()> = Result<T, Stop>;
 
+impl Drop for Caller {
+    /// Allocations are the thread's, not the machine's.
+    fn drop(&mut self) {
+        allocator::fail_allocations(Failing::Never);
+    }
+}
+
 impl Caller {
     /// The caller of a new machine; no server runs.
     pub fn new(options: Options) -> Caller {
@@ -127,16 +136,19 @@ impl Caller {
             }
         }
         let faults = &mut self.ground.options.faults;
-        if let Fault::Operation(PlannedFault { operation, forever, .. }) = fault {
-            use OperationClass as Class;
-            match operation {
+        use OperationClass as Class;
+        match fault {
+            Fault::Operation(PlannedFault { operation, forever, .. }) => match operation {
                 Class::Read | Class::Write | Class::Sync | Class::Open | Class::Rename => {
                     faults.read_error_per_million = 1;
                     self.may_fence = forever;
                 }
                 Class::Allocate => faults.no_space_per_million = 1,
                 Class::Send | Class::Receive | Class::Accept => {}
-            }
+            },
+            // The catalogue's, whose calls are refused as a full disk's are.
+            Fault::Allocation { .. } => faults.no_space_per_million = 1,
+            Fault::None | Fault::Crash { .. } => {}
         }
     }
 
@@ -209,12 +221,27 @@ impl Caller {
         self.machine.start().map_err(|stop| self.on_stop(stop))
     }
 
-    /// Stop it cleanly.
+    /// Stop it cleanly. With a fault that stays it may not end: then its operator kills it.
     pub fn stop(&mut self) -> Step {
-        self.machine.hang_up_all();
-        self.machine.stop().map_err(|stop| self.on_stop(stop))?;
-        self.on_stop(Stop::Ended(End::Stopped));
+        self.lose_all();
+        match self.machine.stop() {
+            Ok(()) => self.on_stop(Stop::Ended(End::Stopped)),
+            Err(Stop::Violated(found)) if found.property == "LIVE-1" && self.stays() => {
+                return self.crash(CrashMode::Kill);
+            }
+            Err(stop) => return Err(self.on_stop(stop)),
+        };
         Ok(())
+    }
+
+    /// A fault has struck, and goes on.
+    fn stays(&self) -> bool {
+        let forever = match self.fault {
+            Some(Fault::Allocation { forever, .. }) => forever,
+            Some(Fault::Operation(planned)) => planned.forever,
+            _ => false,
+        };
+        forever && self.struck()
     }
 
     /// Crash it; a crash that is planned stays planned.
@@ -267,9 +294,15 @@ impl Caller {
 
     /// Send a transaction of `rows` rows with `pad_words` words of padding each.
     pub fn send_write(&mut self, line: usize, tenant: usize, rows: u64, pad_words: u64) {
-        let (id, shape) = self.ground.model.begin(tenant, rows, pad_words);
+        let change = Change::Insert(self.ground.model.shape(rows, pad_words));
+        self.send_entry(line, tenant, change);
+    }
+
+    /// Send a transaction of one statement.
+    fn send_entry(&mut self, line: usize, tenant: usize, change: Change) {
+        let id = self.ground.model.begin(tenant, change);
         self.ground.model.commit_sent(id);
-        let statement = speech::execute(speech::insert(id, shape, 0, rows));
+        let statement = speech::execute(speech::entry(tenant, id, change));
         let bytes = speech::pipeline(tenant, None, vec![statement], true);
         self.send(line, tenant, Purposes::Commit(id, Form::Statement), &bytes);
     }
@@ -278,9 +311,9 @@ impl Caller {
     pub fn send_read(&mut self, line: usize, tenant: usize, form: ReadForm) {
         let bytes = match form {
             ReadForm::Cursor => {
-                speech::cursor(tenant, &json!({ "steps": [{ "stmt": form.statement() }] }))
+                speech::cursor(tenant, &json!({ "steps": [{ "stmt": form.statement(0) }] }))
             }
-            _ => speech::pipeline(tenant, None, vec![speech::execute(form.statement())], true),
+            _ => speech::pipeline(tenant, None, vec![speech::execute(form.statement(0))], true),
         };
         self.send(line, tenant, Purposes::Read(form), &bytes);
     }
@@ -311,22 +344,30 @@ impl Caller {
         self.hear(0)
     }
 
-    /// Make the table.
+    /// Make the tables.
     pub fn setup(&mut self, tenant: usize) -> Step<Heard> {
-        self.sequence(tenant, speech::SETUP)
+        let id = self.ground.model.begin(tenant, Change::Setup);
+        self.ground.model.commit_sent(id);
+        let bytes = speech::pipeline(tenant, None, vec![speech::setup(tenant, id)], true);
+        self.send(0, tenant, Purposes::Commit(id, Form::Statement), &bytes);
+        self.hear(0)
     }
 
-    /// A transaction in two inserts, around one that a savepoint takes back.
+    /// A transaction in two inserts, around one that a savepoint takes back. A cursor commits.
     pub fn batch(&mut self, tenant: usize, commits: bool, by_cursor: bool) -> Step<Heard> {
-        let (id, shape) = self.ground.model.begin(tenant, 6, 50);
-        let (undone, undone_shape) = self.ground.model.begin(tenant, 40, 400);
+        assert!(commits || !by_cursor);
+        let model = &mut self.ground.model;
+        let (shape, undone_shape) = (model.shape(6, 50), model.shape(40, 400));
+        let id = model.begin(tenant, Change::Insert(shape));
+        let undone = model.begin(tenant, Change::Insert(undone_shape));
         let statements = vec![
-            speech::insert(id, shape, 0, 2),
+            speech::insert(tenant, id, shape, 0, 2),
             speech::plain("SAVEPOINT point"),
-            speech::insert(undone, undone_shape, 0, 40),
+            speech::insert(tenant, undone, undone_shape, 0, 40),
             speech::plain("ROLLBACK TO point"),
             speech::plain("RELEASE point"),
-            speech::insert(id, shape, 2, 4),
+            speech::insert(tenant, id, shape, 2, 4),
+            speech::note(tenant, id),
         ];
         let steps = statements.len() + 3;
         let batch = speech::batch(statements, commits);
@@ -341,18 +382,18 @@ impl Caller {
                 speech::pipeline(tenant, None, vec![request], true)
             }
         };
-        self.send(0, tenant, Purposes::Commit(id, form), &bytes);
+        let what = match commits {
+            true => Purposes::Commit(id, form),
+            false => Purposes::RolledBack(steps),
+        };
+        self.send(0, tenant, what, &bytes);
         self.hear(0)
     }
 
     /// Delete some acknowledged transaction's rows.
     pub fn delete(&mut self, tenant: usize) -> Step<Heard> {
         let Some(victim) = self.ground.model.victim(tenant, 0) else { return Ok(Heard::Lost) };
-        let asked = self.ground.model.ask();
-        let eraser = self.ground.model.delete_sent(victim, asked);
-        let statement = speech::execute(speech::delete(tenant, victim));
-        let bytes = speech::pipeline(tenant, None, vec![statement], true);
-        self.send_asked(0, tenant, asked, Purposes::Delete(victim, eraser), &bytes);
+        self.send_entry(0, tenant, Change::Delete(victim));
         self.hear(0)
     }
 
@@ -371,11 +412,11 @@ impl Caller {
         if matches!(call, AdminCall::Create(_) | AdminCall::Drop(_)) {
             self.ground.name_asked(tenant);
         }
-        let eraser = match call {
+        let drop = match call {
             AdminCall::Drop(tenant) => Some(self.ground.model.drop_sent(tenant, asked)),
             _ => None,
         };
-        let what = Purposes::Admin(call, eraser);
+        let what = Purposes::Admin(call, drop);
         let open = Open { tenant, asked, name, what };
         self.open.entry(ADMIN_LINE).or_default().push_back(open);
         self.machine.send(ADMIN_LINE, Door::Admin, &speech::admin(method, &path));
@@ -402,7 +443,8 @@ impl Caller {
 
     /// Begin; `None` if that was refused or is lost.
     pub fn begin(&mut self, line: usize, tenant: usize, rows: u64) -> Step<Option<Session>> {
-        let (id, shape) = self.ground.model.begin(tenant, rows, 100);
+        let shape = self.ground.model.shape(rows, 100);
+        let id = self.ground.model.begin(tenant, Change::Insert(shape));
         let mut session =
             Session { line, tenant, id, shape, inserted: 0, baton: None, failed: false };
         let heard = self.step(&mut session, speech::plain("BEGIN IMMEDIATE"), false)?;
@@ -424,7 +466,8 @@ impl Caller {
         if session.failed {
             return Ok(Heard::Lost);
         }
-        let statement = speech::insert(session.id, session.shape, session.inserted, rows);
+        let Session { tenant, id, shape, inserted, .. } = *session;
+        let statement = speech::insert(tenant, id, shape, inserted, rows);
         let heard = self.step(session, statement, false)?;
         if matches!(heard, Heard::Done(_)) {
             session.inserted += rows;
@@ -439,7 +482,7 @@ impl Caller {
         }
         let heard = self.step(session, speech::peek(session.tenant, session.id), false)?;
         if let Heard::Done(result) = &heard
-            && speech::single(result) != Some(session.inserted)
+            && speech::peeked(result).map(|peeked| peeked.0) != Some(session.inserted)
         {
             let inserted = session.inserted;
             let text = format!("a transaction of {inserted} rows sees {result}");
@@ -450,6 +493,11 @@ impl Caller {
 
     /// Commit, if all went well; roll back otherwise.
     pub fn commit(&mut self, mut session: Session) -> Step<Heard> {
+        if session.failed {
+            return self.roll_back(session);
+        }
+        let note = speech::note(session.tenant, session.id);
+        self.step(&mut session, note, false)?;
         if session.failed {
             return self.roll_back(session);
         }
@@ -500,8 +548,8 @@ impl Caller {
         open: &Open,
         response: &Response,
     ) -> Result<(Heard, Option<String>), Violation> {
-        if let Purposes::Admin(call, eraser) = open.what {
-            return Ok((self.judge_admin(open, call, eraser, response)?, None));
+        if let Purposes::Admin(call, drop) = open.what {
+            return Ok((self.judge_admin(open, call, drop, response)?, None));
         }
         speech::check_marks(open.tenant, &response.body)?;
         if matches!(response.status, 200 | 404) {
@@ -530,7 +578,7 @@ impl Caller {
             result.ok_or_else(|| Violation::new("HTTP-1", format!("no result in {body}")))?;
         let baton = body["baton"].as_str().map(str::to_owned);
         let heard = match (&open.what, result) {
-            (Purposes::Commit(_, Form::Batch(_)), Ok(result)) => {
+            (Purposes::Commit(_, Form::Batch(_)) | Purposes::RolledBack(_), Ok(result)) => {
                 self.judge_steps(open, &speech::steps(&result))?
             }
             (_, result) => self.judge_result(open, result)?,
@@ -545,24 +593,22 @@ impl Caller {
     ) -> Result<Heard, Violation> {
         let model = &mut self.ground.model;
         match (&open.what, result) {
-            (Purposes::Read(form), Ok(result)) => {
-                let found = speech::found(*form, &result);
+            (Purposes::Read(_), Ok(result)) => {
+                let found = speech::found(&result);
                 let found = found.ok_or_else(|| Violation::new("HTTP-1", format!("{result}")))?;
-                model.judge_read(open.tenant, open.asked, &found)?;
+                model.judge_read(open.tenant, open.asked, 0, Some(&found))?;
                 Ok(Heard::Done(result))
             }
             (Purposes::Read(_), Err(refused)) if refused.is_no_table() => {
-                model.judge_read(open.tenant, open.asked, &BTreeMap::new())?;
+                model.judge_read(open.tenant, open.asked, 0, None)?;
                 Ok(Heard::Refused(refused))
             }
             (Purposes::Commit(id, _), Ok(result)) => {
-                model.committed(*id);
-                Ok(Heard::Done(result))
-            }
-            (Purposes::Delete(victim, eraser), Ok(result)) => {
-                let affected = result["affected_row_count"].as_u64().unwrap_or(u64::MAX);
-                model.check_deleted(*victim, *eraser, affected)?;
-                model.erased(*eraser);
+                model.committed(*id, None, None)?;
+                // Tables that were there already leave no mark of who asked for them again.
+                if !matches!(model.change(*id), Change::Setup) {
+                    self.machine.acknowledged(&mark(open.tenant, *id));
+                }
                 Ok(Heard::Done(result))
             }
             (_, Ok(result)) => Ok(Heard::Done(result)),
@@ -575,13 +621,18 @@ impl Caller {
         open: &Open,
         steps: &[Option<Result<Value, Refused>>],
     ) -> Result<Heard, Violation> {
-        let Purposes::Commit(id, form) = open.what else { unreachable!("only these have steps") };
-        let count = match form {
-            Form::Batch(count) | Form::Cursor(count) => count,
+        let count = match open.what {
+            Purposes::Commit(_, Form::Batch(count) | Form::Cursor(count)) => count,
+            Purposes::RolledBack(count) => count,
             _ => unreachable!("only these have steps"),
         };
         if let Some(Some(Ok(result))) = steps.get(count - 2) {
-            self.ground.model.committed(id);
+            if let Purposes::Commit(id, _) = open.what {
+                let noted = steps[count - 3].as_ref().and_then(|step| step.as_ref().ok());
+                let place = noted.and_then(speech::noted);
+                self.ground.model.committed(id, place, None)?;
+                self.machine.acknowledged(&mark(open.tenant, id));
+            }
             return Ok(Heard::Done(result.clone()));
         }
         match steps.iter().find_map(|step| step.clone()?.err()) {
@@ -594,11 +645,10 @@ impl Caller {
     fn refused(&mut self, open: &Open, refused: Refused) -> Result<Heard, Violation> {
         let damaged = refused.code == "DATABASE_DAMAGED";
         match &open.what {
-            Purposes::Commit(..) | Purposes::Delete(..) if damaged => self.lose(open),
+            Purposes::Commit(..) if damaged => self.lose(open),
             Purposes::Commit(id, _) => self.ground.model.refused(*id)?,
-            Purposes::Delete(_, eraser) => self.ground.model.erase_refused(*eraser),
             Purposes::Read(_) if refused.status == 404 => {
-                self.ground.model.judge_read(open.tenant, open.asked, &BTreeMap::new())?;
+                self.ground.model.judge_read(open.tenant, open.asked, 0, None)?;
             }
             _ => {}
         }
@@ -620,6 +670,9 @@ impl Caller {
             }
             return Err(Violation::new("COR-1", format!("{}: {told}", tenant_name(tenant))));
         }
+        if self.struck() && self.is_consequence(refused) {
+            return Ok(());
+        }
         // A name that is not there is DUR-4's; a table that is not there is the model's.
         let plain = refused.status == 404 || refused.is_no_table();
         if !plain && self.fault.is_some() && !self.struck() {
@@ -628,11 +681,24 @@ impl Caller {
         self.ground.judge_refusal(tenant, refused)
     }
 
+    /// A statement before it did not happen; or the fault has a name of its own in SQLite.
+    fn is_consequence(&self, refused: &Refused) -> bool {
+        let opens = matches!(
+            self.fault,
+            Some(Fault::Operation(PlannedFault { operation: OperationClass::Open, .. }))
+        );
+        opens && refused.code == "SQLITE_CANTOPEN"
+            || refused.code == "SQLITE_UNKNOWN"
+                && ["no such ", "no transaction is active", "already exists"]
+                    .iter()
+                    .any(|text| refused.message.contains(text))
+    }
+
     fn judge_admin(
         &mut self,
         open: &Open,
         call: AdminCall,
-        eraser: Option<EraserId>,
+        drop: Option<DropId>,
         response: &Response,
     ) -> Result<Heard, Violation> {
         let pending = Pending {
@@ -640,9 +706,9 @@ impl Caller {
             asked: open.asked,
             name: open.name,
             sent_at: self.machine.io.now(),
-            purpose: Purpose::Admin(call, eraser),
+            purpose: Purpose::Admin(call, drop),
         };
-        names::hear(&mut self.ground, &pending, call, eraser, response)?;
+        names::hear(&mut self.ground, &pending, call, drop, response)?;
         if response.status == 200 {
             return Ok(Heard::Done(Value::Null));
         }
@@ -669,13 +735,15 @@ impl Caller {
         let ground = &mut self.ground;
         match open.what {
             Purposes::Commit(id, _) => ground.model.lost(id, asked),
-            Purposes::Delete(_, eraser) => ground.model.erase_lost(eraser, asked),
             Purposes::Admin(AdminCall::Create(_), _) => ground.name_lost(tenant, asked),
-            Purposes::Admin(AdminCall::Drop(_), eraser) => {
-                ground.model.erase_lost(eraser.expect("a drop erases"), asked);
+            Purposes::Admin(AdminCall::Drop(_), drop) => {
+                ground.model.drop_lost(drop.expect("it has a number"), asked);
                 ground.name_lost(tenant, asked);
             }
-            Purposes::Statement | Purposes::Read(_) | Purposes::Admin(..) => {}
+            Purposes::Statement
+            | Purposes::RolledBack(_)
+            | Purposes::Read(_)
+            | Purposes::Admin(..) => {}
         }
     }
 

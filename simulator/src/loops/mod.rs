@@ -37,6 +37,9 @@ const RECOVERY_EVENTS_MAX: u64 = 60;
 /// Of so many crashes one has a recovery that crashes too.
 const RECOVERY_CRASH_EVERY: u64 = 3;
 
+/// Time for what clients left behind when they gave up.
+const SETTLE_NS: u64 = 5_000_000_000;
+
 /// What strikes in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -134,6 +137,12 @@ pub struct Lengths {
 }
 
 impl Lengths {
+    /// Events of the world.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
     /// About how many faults the loop of a kind has.
     #[must_use]
     pub fn of(&self, kind: LoopKind) -> u64 {
@@ -257,6 +266,8 @@ fn after(caller: &mut Caller) -> Result<(), Stop> {
         caller.start()?;
     }
     caller.forget_lines();
+    // Requests that waited with connections nobody had accepted are carried out now, drops too.
+    caller.pass(SETTLE_NS)?;
     for tenant in 0..TENANTS {
         caller.read(tenant)?;
     }

@@ -264,7 +264,7 @@ fn checkpoint(caller: &mut Caller) -> Step {
 
 /// More than the log holds: space is freed by checkpoints, segments are written again.
 fn log_wrap(caller: &mut Caller) -> Step {
-    for round in 0..16 {
+    for round in 0..9 {
         caller.write(round % 2, 200, PAGE_WORDS)?;
     }
     caller.pass(3 * SECOND_NS)?;

@@ -41,6 +41,8 @@ use crate::disk::SimulatedDisk;
 use crate::faults::FaultKind;
 use crate::io::operation::{Change, Operation};
 use crate::world::Violation;
+pub use pages::catalogue_rows;
+
 use log::{Adopted, LogWatch};
 use marks::{Leak, MarkWatch};
 use pages::PageWatch;

@@ -242,22 +242,41 @@ impl PageWatch {
     /// Ids of the databases that are in use; `None` if the catalogue cannot be read.
     fn live_in_catalogue(&self) -> Option<BTreeSet<u64>> {
         let page = |number: u32| self.catalogue.get(&number).map(|image| &image[..]);
-        let mut root = None;
-        walk(&page, 1, &mut |cell| {
-            let mut columns = cell.columns().skip(1);
-            let named = columns.next() == Some(Value::Text(b"databases"));
-            if let (true, Some(Value::Integer(number))) = (named, columns.nth(1)) {
-                root = u32::try_from(number).ok();
-            }
-        })?;
-        let mut live = BTreeSet::new();
-        walk(&page, root?, &mut |cell| {
-            if cell.columns().nth(2) == Some(Value::Integer(0)) {
-                live.insert(cell.row);
-            }
-        })?;
-        Some(live)
+        let rows = rows_of_catalogue(&page)?;
+        Some(rows.into_iter().filter(|row| row.2 == 0).map(|row| row.0).collect())
     }
+}
+
+/// Id, name and state of each database in the catalogue's file; `None` if it cannot be read.
+#[must_use]
+pub fn catalogue_rows(file: &[u8]) -> Option<Vec<(u64, String, i64)>> {
+    let page = |number: u32| file.chunks_exact(PAGE_BYTES).nth((number as usize).checked_sub(1)?);
+    rows_of_catalogue(&page)
+}
+
+fn rows_of_catalogue<'a>(
+    page: &impl Fn(u32) -> Option<&'a [u8]>,
+) -> Option<Vec<(u64, String, i64)>> {
+    let mut root = None;
+    walk(page, 1, &mut |cell| {
+        let mut columns = cell.columns().skip(1);
+        let named = columns.next() == Some(Value::Text(b"databases"));
+        if let (true, Some(Value::Integer(number))) = (named, columns.nth(1)) {
+            root = u32::try_from(number).ok();
+        }
+    })?;
+    let mut rows = Vec::new();
+    walk(page, root?, &mut |cell| {
+        let mut columns = cell.columns().skip(1);
+        let name = match columns.next() {
+            Some(Value::Text(name)) => String::from_utf8_lossy(name).into_owned(),
+            _ => String::new(),
+        };
+        if let Some(Value::Integer(state)) = columns.next() {
+            rows.push((cell.row, name, state));
+        }
+    })?;
+    Some(rows)
 }
 
 impl TenantWatch {

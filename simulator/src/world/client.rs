@@ -3,16 +3,18 @@
 //! Owns the mechanics (connect, send, receive, break off) and the meaning of answers for the model.
 //! What to ask next is `workload`'s. A client acts when it is woken; nothing here waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde_json::Value;
 use storage::io::{Clock, Instant};
 
 use super::ground::{Ground, NameSeen};
-use super::model::{Asked, EraserId, TransactionId, Violation, mark};
+use super::journal::Change;
+use super::model::{Asked, DropId, TransactionId, Violation, mark};
 use super::options::{ADMIN, LISTEN};
+use super::session::{Session, Stage};
 use super::speech::{self, ReadForm, Refused};
-use super::workload::{Session, Task};
+use super::workload::{Task, Visit};
 use super::{Sim, names};
 use crate::client::{Response, ResponseReader};
 use crate::draws::{Span, Stream};
@@ -42,10 +44,10 @@ pub enum AdminCall {
 /// What a request was for.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    /// Make the table.
-    Setup,
+    /// Make the tables.
+    Setup(TransactionId),
     /// A transaction per statement.
-    Inserts(Vec<TransactionId>),
+    Entries(Vec<TransactionId>),
     /// A transaction as one batch of so many steps.
     Batch {
         /// Which.
@@ -56,15 +58,24 @@ pub enum Purpose {
         by_cursor: bool,
         /// Steps, begin and end included.
         steps: usize,
+        /// The step that tells how many rows were deleted.
+        deletes: Option<usize>,
     },
     /// Read everything.
-    Read(ReadForm),
-    /// Delete a transaction's rows.
-    Delete(TransactionId, EraserId),
+    Read {
+        /// How.
+        form: ReadForm,
+        /// The journal from there on.
+        from: u64,
+    },
+    /// Count the rows of a transaction.
+    Point(TransactionId),
     /// The next request of the interactive transaction.
-    Step(super::workload::Stage),
-    /// The control API; a drop's eraser.
-    Admin(AdminCall, Option<EraserId>),
+    Step(Stage),
+    /// End a transaction that was left alone.
+    OldBaton,
+    /// The control API, and the number of a drop.
+    Admin(AdminCall, Option<DropId>),
 }
 
 /// A request without its answer.
@@ -106,6 +117,16 @@ pub struct Client {
     pending: VecDeque<Pending>,
     /// The interactive transaction in hand.
     pub session: Option<Session>,
+    /// The visit in hand.
+    pub visit: Option<Visit>,
+    /// What the visit does first, in this order.
+    pub plan: VecDeque<Task>,
+    /// Time between the plan's requests.
+    pub plan_gap_ns: u64,
+    /// The stream of a transaction that was left alone.
+    pub old_baton: Option<(usize, String)>,
+    /// What is asked again if its answer does not come.
+    pub again: Option<(usize, Change)>,
     /// What to do, in order, instead of drawing it; the probe's.
     pub script: Option<VecDeque<Task>>,
     /// Timers with an older number mean nothing.
@@ -127,6 +148,11 @@ impl Client {
             link: None,
             pending: VecDeque::new(),
             session: None,
+            visit: None,
+            plan: VecDeque::new(),
+            plan_gap_ns: 0,
+            old_baton: None,
+            again: None,
             script: None,
             timer: 0,
             break_planned: false,
@@ -165,6 +191,22 @@ impl Client {
     /// The oldest request without an answer.
     pub fn oldest(&self) -> Option<&Pending> {
         self.pending.front()
+    }
+
+    /// Requests without an answer.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Nothing more to do: close the connection, and leave an open transaction alone.
+    pub fn leave(&mut self, sim: &mut Sim) {
+        assert!(self.pending.is_empty(), "it has heard all its answers");
+        self.finished = true;
+        self.session = None;
+        self.timer = self.timer.wrapping_add(1);
+        if let Some(link) = self.link.take() {
+            sim.client_close(link.socket);
+        }
     }
 
     // ---- waking ----
@@ -262,11 +304,13 @@ impl Client {
             let start: String = body.chars().take(REMARK_CHARS).collect();
             format!("client {} hears {} {start} to {pending:?}", self.id, response.status)
         });
+        self.again = None;
         let finish = response.closes;
         let ok_before = ground.counts.ok;
         ground.answered_at = self.link.as_ref().and_then(|link| {
             sim.monitor().submitted_at(link.socket.0, link.reader.response_end() - 1)
         });
+        ground.asked = Some(pending.name);
         self.hear(ground, &pending, response)?;
         self.went_well = ground.counts.ok > ok_before || response.status == 400;
         if finish {
@@ -278,23 +322,17 @@ impl Client {
     }
 
     /// Think, then act again.
-    fn rest(&mut self, sim: &mut Sim, ground: &Ground) {
+    fn rest(&mut self, sim: &mut Sim, ground: &mut Ground) {
         self.break_planned = false;
         if std::mem::take(&mut self.went_well)
             && let Some(script) = &mut self.script
         {
             script.pop_front();
         }
-        let span = ground.options.think_ns;
-        let mut pause = self.draw_span(sim, span.low, span.high);
-        if self.id == ground.options.clients as u64 {
-            // The one who manages databases leaves the others time to use them.
-            pause *= self.draw_span(sim, 1, 64);
+        if self.plan.is_empty() {
+            self.plan_gap_ns = 0;
         }
-        if self.script.is_none() && self.draw(sim, 200) == 0 {
-            // Long enough for streams, connections and tenants to be given up.
-            pause += self.draw_span(sim, 5_000_000_000, 150_000_000_000);
-        }
+        let pause = self.draw_pause(sim, ground);
         let at = sim.now().after(pause);
         self.set_timer(sim, at);
     }
@@ -342,10 +380,12 @@ impl Client {
     }
 
     fn plan_break(&mut self, sim: &mut Sim, ground: &Ground) {
+        let impatient = self.again.is_some() && self.draw(sim, 4) == 0;
         let rate = ground.options.break_per_million;
-        if self.script.is_none() && self.draw(sim, 1_000_000) < rate {
+        if self.script.is_none() && (impatient || self.draw(sim, 1_000_000) < rate) {
             self.break_planned = true;
-            let patience = self.draw_span(sim, 1_000, 20_000_000_000);
+            let longest = if impatient { 100_000_000 } else { 20_000_000_000 };
+            let patience = self.draw_span(sim, 1_000, longest);
             let at = sim.now().after(patience);
             self.set_timer(sim, at);
         }
@@ -373,16 +413,16 @@ impl Client {
             ground.counts.unknown += 1;
             let asked = pending.asked;
             match pending.purpose {
-                Purpose::Inserts(ids) => ids.iter().for_each(|id| ground.model.lost(*id, asked)),
-                Purpose::Batch { id, .. } => ground.model.lost(id, asked),
-                Purpose::Delete(_, eraser) => ground.model.erase_lost(eraser, asked),
+                Purpose::Entries(ids) => ids.iter().for_each(|id| ground.model.lost(*id, asked)),
+                Purpose::Setup(id) | Purpose::Batch { id, .. } => ground.model.lost(id, asked),
                 Purpose::Step(_) => self.lose_session(ground, asked),
                 Purpose::Admin(AdminCall::Create(tenant), _) => ground.name_lost(tenant, asked),
-                Purpose::Admin(AdminCall::Drop(tenant), eraser) => {
-                    ground.model.erase_lost(eraser.expect("a drop erases"), asked);
+                Purpose::Admin(AdminCall::Drop(tenant), drop) => {
+                    ground.model.drop_lost(drop.expect("it has a number"), asked);
                     ground.name_lost(tenant, asked);
                 }
-                Purpose::Setup | Purpose::Read(_) | Purpose::Admin(..) => {}
+                Purpose::Read { .. } | Purpose::Point(_) | Purpose::OldBaton => {}
+                Purpose::Admin(..) => {}
             }
         }
         self.rest(sim, ground);
@@ -396,24 +436,41 @@ impl Client {
         pending: &Pending,
         response: &Response,
     ) -> Result<(), Violation> {
-        if let Purpose::Admin(call, eraser) = pending.purpose {
-            return names::hear(ground, pending, call, eraser, response);
+        if let Purpose::Admin(call, drop) = pending.purpose {
+            return names::hear(ground, pending, call, drop, response);
         }
         let tenant = pending.tenant;
         speech::check_marks(tenant, &response.body)?;
-        if matches!(response.status, 200 | 404) {
-            ground.check_name(tenant, pending.name, response.status == 200)?;
+        if response.status == 404 {
+            ground.check_name(tenant, pending.name, false)?;
         }
+        let ok_before = ground.counts.ok;
+        self.hear_answer(ground, pending, response)?;
+        // An answer of nothing but errors says nothing about the name.
+        if response.status == 200 && ground.counts.ok > ok_before {
+            ground.check_name(tenant, pending.name, true)?;
+        }
+        Ok(())
+    }
+
+    fn hear_answer(
+        &mut self,
+        ground: &mut Ground,
+        pending: &Pending,
+        response: &Response,
+    ) -> Result<(), Violation> {
         if let Purpose::Batch { by_cursor: true, steps, .. } = pending.purpose
             && response.status == 200
         {
             let steps = speech::entries(response, steps)?;
             return self.hear_batch(ground, pending, &steps);
         }
-        if matches!(pending.purpose, Purpose::Read(ReadForm::Cursor)) && response.status == 200 {
+        if let Purpose::Read { form: ReadForm::Cursor, from } = pending.purpose
+            && response.status == 200
+        {
             let mut steps = speech::entries(response, 1)?;
             let result = steps.remove(0).unwrap_or(Ok(Value::Null));
-            return self.hear_read(ground, pending, ReadForm::Cursor, result);
+            return self.hear_read(ground, pending, from, result);
         }
         let body = match speech::hear(response)? {
             Ok(body) => body,
@@ -429,43 +486,36 @@ impl Client {
         response: &Response,
         body: &Value,
     ) -> Result<(), Violation> {
-        let one = |at: usize, count: usize| {
+        let tenant = pending.tenant;
+        let one = |count: usize| {
             let mut results = speech::results(body, count, response)?;
-            Ok::<_, Violation>(results.swap_remove(at))
+            Ok::<_, Violation>(results.swap_remove(0))
         };
         match &pending.purpose {
-            Purpose::Inserts(ids) => {
+            Purpose::Entries(ids) => {
                 let results = speech::results(body, ids.len() + 1, response)?;
                 for (id, result) in ids.iter().zip(results) {
-                    self.hear_commit(ground, pending.tenant, *id, result.err())?;
+                    self.hear_commit(ground, (tenant, *id), None, None, result.err())?;
                 }
             }
-            Purpose::Batch { .. } => match one(0, 2)? {
+            Purpose::Batch { .. } => match one(2)? {
                 Ok(result) => self.hear_batch(ground, pending, &speech::steps(&result))?,
                 Err(refused) => return self.hear_batch(ground, pending, &[Some(Err(refused))]),
             },
-            Purpose::Read(form) => self.hear_read(ground, pending, *form, one(0, 2)?)?,
-            Purpose::Delete(victim, eraser) => match one(0, 2)? {
-                Ok(result) => {
-                    let affected = result["affected_row_count"].as_u64().unwrap_or(u64::MAX);
-                    ground.counts.ok += 1;
-                    ground.model.check_deleted(*victim, *eraser, affected)?;
-                    ground.model.erased(*eraser);
-                }
-                Err(refused) => {
-                    ground.model.erase_refused(*eraser);
-                    ground.judge_refusal(pending.tenant, &refused)?;
-                }
-            },
-            Purpose::Setup => match one(0, 2)? {
-                Ok(_) => ground.counts.ok += 1,
-                Err(refused) => ground.judge_refusal(pending.tenant, &refused)?,
-            },
+            Purpose::Read { from, .. } => self.hear_read(ground, pending, *from, one(2)?)?,
+            Purpose::Point(id) => self.hear_point(ground, pending, *id, one(2)?)?,
+            Purpose::Setup(id) => {
+                let result = one(2)?;
+                ground.set_ready(tenant, result.is_ok());
+                self.hear_commit(ground, (tenant, *id), None, None, result.err())?;
+            }
             Purpose::Step(stage) => {
-                let result = one(0, Client::step_results(*stage))?;
+                let result = one(Client::step_results(*stage))?;
                 let baton = body["baton"].as_str().map(str::to_owned);
                 self.hear_step(ground, pending, *stage, baton, result)?;
             }
+            // There may be nothing to roll back any more.
+            Purpose::OldBaton => ground.counts.ok += u64::from(one(2)?.is_ok()),
             Purpose::Admin(..) => unreachable!("heard before"),
         }
         Ok(())
@@ -475,18 +525,21 @@ impl Client {
     pub fn hear_commit(
         &mut self,
         ground: &mut Ground,
-        tenant: usize,
-        id: TransactionId,
+        (tenant, id): (usize, TransactionId),
+        place: Option<(&str, u64)>,
+        affected: Option<u64>,
         refused: Option<Refused>,
     ) -> Result<(), Violation> {
         match refused {
             None => {
                 ground.counts.ok += 1;
                 ground.counts.acknowledged += 1;
-                let answered = ground.answered_at.map(|at| (mark(tenant, id), at));
-                ground.acknowledged.extend(answered);
-                ground.model.committed(id);
-                Ok(())
+                // Tables that were there already leave no mark of who asked for them again.
+                if !matches!(ground.model.change(id), Change::Setup) {
+                    let answered = ground.answered_at.map(|at| (mark(tenant, id), at));
+                    ground.acknowledged.extend(answered);
+                }
+                ground.model.committed(id, place, affected)
             }
             Some(refused) => {
                 ground.model.refused(id)?;
@@ -501,19 +554,23 @@ impl Client {
         pending: &Pending,
         steps: &[Option<Result<Value, Refused>>],
     ) -> Result<(), Violation> {
-        let Purpose::Batch { id, commits, steps: count, .. } = pending.purpose else {
+        let Purpose::Batch { id, commits, steps: count, deletes, .. } = pending.purpose else {
             unreachable!("a batch was asked for")
         };
-        let failed = steps.iter().find_map(|step| step.clone()?.err());
-        let ended = steps.get(count - 2).is_some_and(|step| matches!(step, Some(Ok(_))));
-        if commits && ended {
-            return self.hear_commit(ground, pending.tenant, id, None);
+        let of = (pending.tenant, id);
+        let done = |step: usize| steps.get(step)?.as_ref()?.as_ref().ok();
+        if commits && done(count - 2).is_some() {
+            let place = done(count - 3).and_then(speech::noted);
+            let strange = || Violation::new("HTTP-1", "an entry without its number");
+            let place = place.ok_or_else(strange)?;
+            let affected = deletes.and_then(done).and_then(|it| it["affected_row_count"].as_u64());
+            return self.hear_commit(ground, of, Some(place), affected, None);
         }
         if commits {
             ground.model.refused(id)?;
         }
-        match failed {
-            Some(refused) => ground.judge_refusal(pending.tenant, &refused),
+        match steps.iter().find_map(|step| step.as_ref()?.as_ref().err()) {
+            Some(refused) => ground.judge_refusal(pending.tenant, refused),
             None if commits => {
                 Err(Violation::new("HTTP-1", "a batch neither committed nor failed"))
             }
@@ -528,20 +585,41 @@ impl Client {
         &mut self,
         ground: &mut Ground,
         pending: &Pending,
-        form: ReadForm,
+        from: u64,
         result: Result<Value, Refused>,
     ) -> Result<(), Violation> {
+        let Pending { tenant, asked, .. } = *pending;
         let found = match result {
             Ok(result) => {
                 let bad = || Violation::new("HTTP-1", format!("rows of another shape: {result}"));
-                speech::found(form, &result).ok_or_else(bad)?
+                Some(speech::found(&result).ok_or_else(bad)?)
             }
-            Err(refused) if refused.is_no_table() => BTreeMap::new(),
-            Err(refused) => return ground.judge_refusal(pending.tenant, &refused),
+            Err(refused) if refused.is_no_table() => None,
+            Err(refused) => return ground.judge_refusal(tenant, &refused),
         };
+        ground.set_ready(tenant, found.is_some());
         ground.counts.ok += 1;
         ground.counts.reads += 1;
-        ground.model.judge_read(pending.tenant, pending.asked, &found)
+        ground.model.judge_read(tenant, asked, from, found.as_ref())
+    }
+
+    fn hear_point(
+        &mut self,
+        ground: &mut Ground,
+        pending: &Pending,
+        id: TransactionId,
+        result: Result<Value, Refused>,
+    ) -> Result<(), Violation> {
+        let Pending { tenant, asked, .. } = *pending;
+        match result {
+            Ok(result) => {
+                let bad = || Violation::new("HTTP-1", format!("rows of another shape: {result}"));
+                let (rows, last, incarnation) = speech::peeked(&result).ok_or_else(bad)?;
+                ground.counts.ok += 1;
+                ground.model.judge_point(tenant, asked, (incarnation, last), (id, rows))
+            }
+            Err(refused) => ground.judge_refusal(tenant, &refused),
+        }
     }
 
     /// The request as a whole was refused: nothing of it was done, unless the tenant is damaged.
@@ -554,19 +632,19 @@ impl Client {
         let damaged = refused.code == "DATABASE_DAMAGED";
         let (asked, tenant) = (pending.asked, pending.tenant);
         match &pending.purpose {
-            Purpose::Inserts(ids) => {
+            Purpose::Entries(ids) => {
                 for id in ids {
                     end(ground, *id, damaged, asked)?;
                 }
             }
-            Purpose::Batch { id, commits: true, .. } => end(ground, *id, damaged, asked)?,
-            Purpose::Delete(_, eraser) if damaged => ground.model.erase_lost(*eraser, asked),
-            Purpose::Delete(_, eraser) => ground.model.erase_refused(*eraser),
+            Purpose::Setup(id) | Purpose::Batch { id, commits: true, .. } => {
+                end(ground, *id, damaged, asked)?;
+            }
             Purpose::Step(_) if damaged => self.lose_session(ground, asked),
             Purpose::Step(_) => self.refuse_session(ground)?,
             // A database that does not exist holds nothing.
-            Purpose::Read(_) if refused.status == 404 => {
-                ground.model.judge_read(tenant, asked, &BTreeMap::new())?;
+            Purpose::Read { from, .. } if refused.status == 404 => {
+                ground.model.judge_read(tenant, asked, *from, None)?;
             }
             _ => {}
         }

@@ -12,9 +12,11 @@ use storage::TenantId;
 use storage::page::{PAGE_BYTES, verify_tail};
 
 use super::ground::Ground;
-use super::model::{Found, Violation, tenant_name};
-use super::speech::READ_MARKS;
+use super::journal::Found;
+use super::model::{Snapshot, Violation, tenant_name};
+use super::speech::{self, READ_MARKS};
 use crate::disk::SimulatedDisk;
+use crate::monitor::catalogue_rows;
 
 /// A row of the catalogue.
 struct Row {
@@ -24,6 +26,9 @@ struct Row {
     file: bool,
     stamp: u64,
 }
+
+/// Where a file says whether it has a WAL (SQLite's file format, section 1.3.3).
+const FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
 
 /// The folder of the copies; removed with it.
 struct Copies(PathBuf);
@@ -66,45 +71,59 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
         }
         None => return Err(bad("a stopped server leaves no catalogue".to_owned())),
     };
-    let mut contents = vec![Some(BTreeMap::new()); ground.options.tenants];
+    let by_name: BTreeMap<&str, &Row> =
+        catalogue.iter().filter_map(|row| Some((row.name.as_deref()?, row))).collect();
+    let mut contents = vec![Some(None); ground.tenants()];
     for (tenant, found) in contents.iter_mut().enumerate() {
         let name = tenant_name(tenant);
-        let row = catalogue.iter().find(|row| row.name.as_deref() == Some(name.as_str()));
-        let there = row.is_some();
-        ground.check_name(tenant, ground.name(tenant), there)?;
+        let row = by_name.get(name.as_str());
+        let seen = ground.name(tenant);
+        ground.check_name(tenant, seen, row.is_some())?;
         let Some(row) = row else { continue };
-        *found = judge_tenant(disk, ground, &copies, row)?;
+        if ground.swapped.contains(&tenant) {
+            // Nobody has looked at it yet, or it is fenced: there is nothing to compare.
+            *found = None;
+            continue;
+        }
+        *found = judge_tenant(disk, &copies, row)?;
     }
     check_orphans(disk, &catalogue)?;
     for (tenant, found) in contents.into_iter().enumerate() {
         if let Some(found) = found {
             let asked = ground.model.ask();
-            ground.model.judge_read(tenant, asked, &found)?;
+            ground.model.judge_read(tenant, asked, 0, found.as_ref())?;
         }
     }
     Ok(())
+}
+
+/// Ids and names of the databases in use, by the catalogue's file.
+#[must_use]
+pub fn names(disk: &SimulatedDisk) -> Vec<(u64, String)> {
+    let bytes = disk.bytes(Path::new(&TenantId::CATALOGUE.paths().file)).unwrap_or_default();
+    let rows = catalogue_rows(&bytes).unwrap_or_default();
+    rows.into_iter().filter(|row| row.2 == 0).map(|(id, name, _)| (id, name)).collect()
 }
 
 fn bad(text: String) -> Violation {
     Violation::new("FMT-1", text)
 }
 
-/// What a tenant's file holds; nothing to say of a fenced one.
+/// What a tenant's file holds, if it has tables; nothing to say of a fenced one.
 fn judge_tenant(
     disk: &SimulatedDisk,
-    ground: &Ground,
     copies: &Copies,
     row: &Row,
-) -> Result<Option<BTreeMap<String, Found>>, Violation> {
+) -> Result<Option<Option<Snapshot>>, Violation> {
     let name = row.name.as_deref().unwrap_or_default();
     if row.state == 2 {
-        return match ground.options.has_disk_errors() {
+        return match disk.ledger().concerns(TenantId(row.id)) {
             true => Ok(None),
-            false => Err(Violation::new("COR-1", format!("{name} is fenced"))),
+            false => Err(Violation::new("COR-1", format!("{name} is fenced, and was not struck"))),
         };
     }
     if !row.file {
-        return Ok(Some(BTreeMap::new()));
+        return Ok(Some(None));
     }
     let id = TenantId(row.id);
     let path = id.paths().file;
@@ -137,9 +156,13 @@ fn check_pages(id: TenantId, bytes: &[u8]) -> Result<u64, Violation> {
 
 /// Open a copy with plain SQLite, and check it.
 fn open(copies: &Copies, id: u64, bytes: &[u8]) -> Result<Connection, Violation> {
-    let path = copies.0.join(format!("{id}.db"));
+    // One file for all, and a rollback journal instead of a WAL, which would be two files more: most
+    // of the time of a world was spent on making and removing such files.
+    let path = copies.0.join("copy.db");
     let fail = |what: &str, text: String| bad(format!("tenant {id}: {what}: {text}"));
-    std::fs::write(&path, bytes).map_err(|error| fail("copy", error.to_string()))?;
+    let mut copy = bytes.to_vec();
+    copy[FORMAT_VERSIONS].fill(1);
+    std::fs::write(&path, copy).map_err(|error| fail("copy", error.to_string()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = Connection::open_with_flags_and_vfs(&path, flags, "unix");
     let connection = connection.map_err(|error| fail("open", error.to_string()))?;
@@ -169,27 +192,37 @@ fn rows(connection: &Connection) -> Result<Vec<Row>, Violation> {
     read().map_err(|error| bad(format!("the catalogue cannot be read: {error}")))
 }
 
-fn contents(connection: &Connection, path: &str) -> Result<BTreeMap<String, Found>, Violation> {
-    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'rows'";
-    let read = || {
-        if connection.query_row(table, [], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(BTreeMap::new());
+fn contents(connection: &Connection, path: &str) -> Result<Option<Snapshot>, Violation> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE name = 'journal'";
+    let fail = |error: rusqlite::Error| bad(format!("{path} cannot be read: {error}"));
+    let tables = connection.query_row(table, [], |row| row.get::<_, i64>(0)).map_err(fail)?;
+    if tables == 0 {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare(READ_MARKS).map_err(fail)?;
+    let lines = statement.query_map([0], |row| {
+        let number = |index| row.get::<_, i64>(index).map(|number| number as u64);
+        let found = Found {
+            rows: number(2)?,
+            first: number(3)?,
+            last: number(4)?,
+            pad_bytes: number(5)?,
+            intact: number(6)?,
+        };
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, found))
+    });
+    let mut snapshot = Snapshot::default();
+    for line in lines.map_err(fail)? {
+        let (kind, word, found) = line.map_err(fail)?;
+        if kind == "rows" {
+            snapshot.marks.insert(word, found);
+            continue;
         }
-        let mut statement = connection.prepare(READ_MARKS)?;
-        let rows = statement.query_map([], |row| {
-            let number = |index| row.get::<_, i64>(index).map(|number| number as u64);
-            let found = Found {
-                rows: number(1)?,
-                first: number(2)?,
-                last: number(3)?,
-                pad_bytes: number(4)?,
-                intact: number(5)?,
-            };
-            Ok((row.get::<_, String>(0)?, found))
-        })?;
-        rows.collect::<rusqlite::Result<BTreeMap<String, Found>>>()
-    };
-    read().map_err(|error| bad(format!("{path} cannot be read: {error}")))
+        let (number, balance) = (found.rows, found.first as i64);
+        let taken = speech::add_line(&mut snapshot, &kind, word, number, balance);
+        taken.ok_or_else(|| bad(format!("{path} has a strange line of {kind}")))?;
+    }
+    Ok(Some(snapshot))
 }
 
 /// Every file belongs to a row of the catalogue.

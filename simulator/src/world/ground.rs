@@ -7,9 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use storage::io::Instant;
 
+use super::mix::{Mix, Moment, Popularity};
 use super::model::{Asked, Model, Violation, tenant_name};
 use super::options::Options;
 use super::speech::Refused;
+use crate::draws::Draws;
+
+/// Databases that the probe asks, at most.
+const PROBED_MAX: usize = 40;
 
 /// Requests and their ends.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +39,15 @@ struct Name {
     version: u64,
     /// When that was, on the model's count.
     changed_at: u64,
-    /// An unanswered create or drop of this epoch may still come.
+    /// Creates and drops without an answer.
+    in_flight: u32,
+    /// A create or drop of this epoch, whose answer is lost, may still come.
     murky: Option<u64>,
+    /// The tables are there, as far as anyone has heard.
+    ready: bool,
+    fenced: bool,
+    /// It lives with a damage that reads still meet.
+    damaged: bool,
 }
 
 /// A name as it was when a request was sent.
@@ -45,6 +57,8 @@ pub struct NameSeen {
     pub exists: Option<bool>,
     version: u64,
     changed_at: u64,
+    /// Nothing was under way that could change it.
+    alone: bool,
 }
 
 impl NameSeen {
@@ -66,12 +80,24 @@ pub struct Ground {
     pub counts: Counts,
     /// Operations that may still be begun.
     pub operations_left: u64,
+    /// How often each of the drawn tenants is asked.
+    pub popularity: Popularity,
+    /// Bulk loads begun.
+    pub bulk_loads: u64,
+    /// Fences that clients heard of since the last look, for the world to judge.
+    pub fences: Vec<(usize, NameSeen)>,
+    /// I/O errors of the same kind.
+    pub io_errors: Vec<(usize, NameSeen)>,
+    mix: Mix,
     names: Vec<Name>,
-    /// Tenants in which the table was missed.
-    pub bare: BTreeSet<usize>,
-    fenced: Vec<bool>,
+    /// The disk was full for a while.
+    pub disk_was_full: bool,
+    /// Tenants whose file was changed while nobody ran: they are to be fenced, until dropped.
+    pub swapped: BTreeSet<usize>,
     /// When the end of the answer in hand was given to a send.
     pub answered_at: Option<Instant>,
+    /// The name that it is about, as it was when it was asked.
+    pub asked: Option<NameSeen>,
     /// Marks of acknowledged transactions for the monitor, and when their answers left.
     pub acknowledged: Vec<(String, Instant)>,
 }
@@ -81,17 +107,60 @@ impl Ground {
     #[must_use]
     pub fn new(options: Options) -> Ground {
         let exists = (!options.create_on_first_use).then_some(false);
+        let Options { scenarios, weights, operations, tenants, .. } = options;
+        let mut draws = Draws::new(options.seed);
         Ground {
             model: Model::default(),
             counts: Counts::default(),
-            operations_left: options.operations,
-            names: vec![Name { exists, ..Name::default() }; options.tenants],
-            bare: BTreeSet::new(),
-            fenced: vec![false; options.tenants],
+            operations_left: operations,
+            popularity: Popularity::zipf(tenants, options.zipf_hundredths),
+            bulk_loads: 0,
+            fences: Vec::new(),
+            io_errors: Vec::new(),
+            mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
+            names: vec![Name { exists, ..Name::default() }; tenants],
+            disk_was_full: false,
+            swapped: BTreeSet::new(),
             answered_at: None,
+            asked: None,
             acknowledged: Vec::new(),
             options,
         }
+    }
+
+    /// What clients do at this moment.
+    pub fn moment(&mut self, now: Instant) -> Moment {
+        self.mix.now(now, self.operations_left)
+    }
+
+    /// All tenants that were ever named.
+    #[must_use]
+    pub fn tenants(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Those that the probe asks, evenly spread: each costs some milliseconds here.
+    pub fn probed(&self) -> impl Iterator<Item = usize> + use<> {
+        let step = self.names.len().div_ceil(PROBED_MAX);
+        (0..self.names.len()).step_by(step)
+    }
+
+    /// A name that nobody has used.
+    pub fn new_tenant(&mut self) -> usize {
+        let exists = (!self.options.create_on_first_use).then_some(false);
+        self.names.push(Name { exists, ..Name::default() });
+        self.names.len() - 1
+    }
+
+    /// Whether the tables are there, as far as anyone has heard.
+    #[must_use]
+    pub fn is_ready(&self, tenant: usize) -> bool {
+        self.names[tenant].ready
+    }
+
+    /// Someone has heard whether the tables are there.
+    pub fn set_ready(&mut self, tenant: usize, ready: bool) {
+        self.names[tenant].ready = ready;
     }
 
     // ---- names ----
@@ -99,24 +168,32 @@ impl Ground {
     /// What is known of a name now.
     #[must_use]
     pub fn name(&self, tenant: usize) -> NameSeen {
-        let name = self.names[tenant];
-        NameSeen { exists: name.exists, version: name.version, changed_at: name.changed_at }
+        let Name { exists, version, changed_at, in_flight, murky, .. } = self.names[tenant];
+        let alone = in_flight == 0 && murky.is_none_or(|epoch| epoch < self.model.epoch);
+        NameSeen { exists, version, changed_at, alone }
     }
 
     /// A create or drop is sent.
     pub fn name_asked(&mut self, tenant: usize) {
         let name = self.change(tenant);
         name.exists = None;
+        name.in_flight += 1;
     }
 
-    /// It was answered, or something else told whether the name exists.
-    pub fn name_told(&mut self, tenant: usize, asked: Asked, exists: Option<bool>) {
+    /// It was answered: so the name existed, or not, if nothing else was under way.
+    pub fn name_told(&mut self, tenant: usize, seen: NameSeen, exists: Option<bool>) {
         let by_use = self.options.create_on_first_use;
+        let steady = self.is_own_change(tenant, seen);
         let name = self.change(tenant);
-        let murky = name.murky.is_some_and(|epoch| epoch >= asked.epoch);
+        name.in_flight -= 1;
         // A first use may create the name again at any moment.
         let exists = exists.filter(|exists| *exists || !by_use);
-        name.exists = exists.filter(|_| !murky);
+        name.exists = exists.filter(|_| steady && seen.alone);
+    }
+
+    /// Whether the name moved only because a change was asked for at `seen`.
+    fn is_own_change(&self, tenant: usize, seen: NameSeen) -> bool {
+        self.names[tenant].version == seen.version + 1
     }
 
     fn change(&mut self, tenant: usize) -> &mut Name {
@@ -131,17 +208,32 @@ impl Ground {
     pub fn name_lost(&mut self, tenant: usize, asked: Asked) {
         let name = self.change(tenant);
         name.exists = None;
-        name.murky = Some(asked.epoch);
+        name.in_flight -= 1;
+        name.murky = name.murky.max(Some(asked.epoch));
     }
 
-    /// DUR-4: a request found the name, or not, and that can be.
+    /// DUR-4: a request found the name, or not, and that can be. If nothing changed it meanwhile,
+    /// then this is known from now on.
     ///
     /// # Errors
     /// If it cannot.
-    pub fn check_name(&self, tenant: usize, seen: NameSeen, there: bool) -> Result<(), Violation> {
-        let steady = self.names[tenant].version == seen.version;
+    pub fn check_name(
+        &mut self,
+        tenant: usize,
+        seen: NameSeen,
+        there: bool,
+    ) -> Result<(), Violation> {
+        let by_use = self.options.create_on_first_use;
+        let now = self.model.ask().at;
+        let name = &mut self.names[tenant];
+        let steady = name.version == seen.version;
         match seen.exists {
             Some(exists) if steady && exists != there => Err(misnamed(tenant, exists, there)),
+            None if steady && seen.alone && (there || !by_use) => {
+                name.exists = Some(there);
+                name.changed_at = now;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -150,22 +242,43 @@ impl Ground {
     ///
     /// # Errors
     /// If it cannot be.
-    pub fn check_change(tenant: usize, seen: NameSeen, there: bool) -> Result<(), Violation> {
+    pub fn check_change(
+        &self,
+        tenant: usize,
+        seen: NameSeen,
+        there: bool,
+    ) -> Result<(), Violation> {
         match seen.exists {
-            Some(exists) if exists != there => Err(misnamed(tenant, exists, there)),
+            Some(exists) if exists != there && self.is_own_change(tenant, seen) => {
+                Err(misnamed(tenant, exists, there))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Whether a tenant was seen fenced.
+    /// Whether a tenant was seen fenced, or cannot be read where the disk is damaged.
     #[must_use]
     pub fn is_fenced(&self, tenant: usize) -> bool {
-        self.fenced[tenant]
+        self.names[tenant].fenced || self.names[tenant].damaged
+    }
+
+    /// The ledger says that something of the tenant cannot be read.
+    pub fn set_damaged(&mut self, tenant: usize) {
+        self.names[tenant].damaged = true;
     }
 
     /// The damaged tenant was dropped.
     pub fn unfence(&mut self, tenant: usize) {
-        self.fenced[tenant] = false;
+        self.names[tenant].fenced = false;
+        self.swapped.remove(&tenant);
+        self.names[tenant].damaged = false;
+    }
+
+    /// Whether the name changed while the request was under way whose answer is in hand: what runs
+    /// on a database that is dropped is interrupted.
+    fn may_be_dropped(&self, tenant: usize) -> bool {
+        let version = self.names[tenant].version;
+        self.asked.is_some_and(|seen| !seen.alone || seen.version != version)
     }
 
     // ---- refusals ----
@@ -176,13 +289,12 @@ impl Ground {
     /// ERR-1 or COR-1 if nothing in this world excuses it.
     pub fn judge_refusal(&mut self, tenant: usize, refused: &Refused) -> Result<(), Violation> {
         *self.counts.refused.entry(refused.code.clone()).or_default() += 1;
-        let (errors, full) = (self.options.has_disk_errors(), self.options.has_full_disk());
+        let options = &self.options;
+        let errors = options.has_disk_errors();
+        let full = options.has_full_disk() || self.disk_was_full;
         let excused = match refused.code.as_str() {
-            // Load, limits and timeouts; sessions that a restart or their age ended.
+            // Load and timeouts; sessions that a restart or their age ended.
             "SQLITE_BUSY"
-            | "SQLITE_FULL"
-            | "SQLITE_NOMEM"
-            | "SQLITE_INTERRUPT"
             | "TRANSACTION_TIMEOUT"
             | "STREAM_EXPIRED"
             | "BATON_INVALID"
@@ -192,24 +304,35 @@ impl Ground {
             | "UNAVAILABLE"
             | "DATABASE_UNAVAILABLE"
             | "RESPONSE_TOO_LARGE"
-            | "DATABASE_NOT_FOUND"
             | "DATABASE_EXISTS" => true,
-            "SQLITE_IOERR" => errors,
+            "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
+            // A database that many use at once needs more than its budget, however large.
+            "SQLITE_NOMEM" => {
+                options.has_small_memory() || refused.message.contains("memory budget of")
+            }
+            "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
+            "DATABASE_NOT_FOUND" => {
+                self.names[tenant].ready = false;
+                true
+            }
+            "SQLITE_IOERR" | "SQLITE_CANTOPEN" => {
+                self.io_errors.push((tenant, self.name(tenant)));
+                errors
+            }
             "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
-                self.fenced[tenant] = true;
-                if !errors {
+                self.names[tenant].fenced = true;
+                self.fences.push((tenant, self.name(tenant)));
+                if !errors && !self.swapped.contains(&tenant) {
                     return Err(Violation::new("COR-1", describe(tenant, refused)));
                 }
                 true
             }
-            _ => {
-                let bare = refused.is_no_table();
-                if bare {
-                    self.bare.insert(tenant);
-                }
-                bare
+            _ if refused.is_no_table() => {
+                self.names[tenant].ready = false;
+                true
             }
+            _ => false,
         };
         if excused {
             return Ok(());

@@ -7,43 +7,60 @@
 //! is stopped, and its files are read by plain SQLite (FMT-1).
 //!
 //! - `options`: what the seed says of sizes and rates.
-//! - `client`, `workload`, `speech`: who asks, what, and how it is said.
-//! - `model`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `stranger`: who asks wrongly, slowly, or not to the end.
+//! - `client`, `workload`, `session`, `speech`: who asks, what, and how it is said; `mix`: how often.
+//! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
+//! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
+//!   recovery on copies (REC-1).
+//! - `books`: what must agree between turns, and at rest.
+//! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
 //!
 //! Oracles read without faults and draw nothing.
 
+mod books;
 pub(crate) mod client;
+mod ends;
 pub(crate) mod files;
 pub(crate) mod ground;
+pub(crate) mod journal;
+mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
+mod operator;
 mod options;
+mod record;
+mod rehearsal;
 mod report;
+mod session;
+mod settling;
 pub(crate) mod speech;
+mod stranger;
 mod workload;
 
 pub use model::Violation;
 pub use options::{ADMIN, LISTEN, Options, Profile};
 pub use report::Outcome;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::rc::Rc;
 
-use server::{Exit, Server};
-use storage::TenantId;
+use server::Server;
 use storage::allocator::{self, Failing};
-use storage::io::{Clock, Entropy, Instant, Io};
-use tenant::{Counters, Failure};
+use storage::io::{Clock, Entropy, Io};
 
-use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
+use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use client::Client;
+use ends::Ambush;
 use ground::Ground;
+use operator::Operator;
+use stranger::Strangers;
 use workload::Task;
 
 /// The server's machine.
@@ -51,13 +68,6 @@ type Sim = SimulatedIo<Server>;
 
 /// Events after which a world counts as never ending (LIVE-4): some ten times the longest seen.
 const EVENTS_MAX: u64 = 8_000_000;
-
-/// Turns between looks at the books and at who waits: a look costs O(accounts + clients).
-const TURNS_PER_LOOK: u64 = 256;
-
-/// Longest simulated time that a request may wait for its answer while its connection lives. A
-/// statement may run 30 s and wait 15 s for the writer, 5 s for the log; 16 clients queue up.
-const ANSWER_NS_MAX: u64 = 900_000_000_000;
 
 /// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
 const STOP_NS_MAX: u64 = 300_000_000_000;
@@ -67,6 +77,10 @@ const LEFTOVER_NS_MAX: u64 = 1_000_000_000;
 
 /// Simulated time for each of the probe's requests when the faults are off.
 const PROBE_NS_MAX: u64 = 60_000_000_000;
+
+/// Simulated time in which the connections of clients that left end: 30 s of a request, 30 s of an
+/// answer that nobody takes, for several requests that were sent at once.
+const SILENCE_NS_MAX: u64 = 600_000_000_000;
 
 /// Refused starts in a row after which the disk's errors end: someone has changed the disk.
 const REFUSED_STARTS_MAX: u32 = 4;
@@ -82,6 +96,8 @@ struct Totals {
     checkpoints: u64,
     fences: u64,
     gated: u64,
+    /// Recoveries of copies that were interrupted.
+    rehearsals: u64,
 }
 
 struct World {
@@ -89,16 +105,20 @@ struct World {
     server: Option<Server>,
     clients: Vec<Client>,
     routes: BTreeMap<ClientSocket, usize>,
+    strangers: Strangers,
     ground: Ground,
     totals: Totals,
     /// Drawn ends that are still to come.
     ends_left: u32,
     stop_at: Option<u64>,
     refused_starts: u32,
+    ambush: Option<Ambush>,
+    operator: Operator,
     turns: u64,
     vm_steps: u64,
     /// Those that are counted already.
     failed_allocations: u64,
+    recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// How a world is looked at; nothing in it changes what happens.
@@ -110,6 +130,8 @@ pub struct Watch {
     pub sink: Option<Sink>,
     /// The first event of that.
     pub sink_from: u64,
+    /// Takes samples.
+    pub recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// Run the world of a seed. `expected` are an earlier run's checkpoints to compare with; `sink`
@@ -130,9 +152,17 @@ pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     trace.expect(watch.expected);
     trace.set_sink(watch.sink);
     trace.set_sink_from(watch.sink_from);
+    world.recording = watch.recording;
     world.fail_allocations();
     let verdict = world.live();
     let at = world.io.now();
+    world.end_recording(verdict.as_ref().err());
+    if let Err(Violation { property, detail }) = &verdict {
+        // What comes after it, the end of the process, explains nothing.
+        let trace = world.io.trace_mut();
+        trace.remark(|| format!("violated: {property}: {detail}"));
+        trace.set_sink(None);
+    }
     world.tear_down();
     allocator::fail_allocations(Failing::Never);
     world.io.fold_disk();
@@ -150,9 +180,14 @@ impl World {
                 Client::new(&mut io, id, start)
             })
             .collect();
+        let operator = Operator::draw(&mut io, options.profile);
+        let strangers = Strangers::new(&mut io, &options);
         World {
             io,
+            operator,
+            ambush: None,
             server: None,
+            strangers,
             clients,
             routes: BTreeMap::new(),
             ends_left: options.crashes,
@@ -163,17 +198,22 @@ impl World {
             turns: 0,
             vm_steps: 0,
             failed_allocations: 0,
+            recording: None,
         }
     }
 
     /// From the first start to the last look at the files.
     fn live(&mut self) -> Result<(), Violation> {
         self.start()?;
-        while !self.clients.iter().all(|client| client.finished) {
+        while self.ground.operations_left > 0 {
             self.tick()?;
         }
         self.calm_down();
+        self.strangers.leave(&mut self.io);
+        self.settle()?;
+        self.await_silence()?;
         self.probe()?;
+        self.come_to_rest()?;
         self.stop_for_good()
     }
 
@@ -184,7 +224,11 @@ impl World {
         for bytes in &mut random {
             self.io.fill(bytes);
         }
-        let options = self.ground.options.server(random);
+        let mut options = self.ground.options.server(random);
+        if let Some([all, one]) = self.operator.memory_bytes() {
+            options.engine.memory_bytes = all;
+            options.engine.tenant_memory_bytes = one;
+        }
         let server = Server::start(&mut self.io, options);
         self.server = Some(server.map_err(|(address, error)| {
             Violation::new("START", format!("cannot listen on {address}: {error}"))
@@ -194,44 +238,6 @@ impl World {
         Ok(())
     }
 
-    /// Draw how and when this life of the server ends, if it is not the last.
-    fn plan_end(&mut self) {
-        self.stop_at = None;
-        if self.ends_left == 0 {
-            return;
-        }
-        let draws = self.io.draws_mut();
-        // A quarter of the ends come early, while the log is read.
-        let high = match draws.below(Stream::CrashTime, 0, 4) {
-            0 => 200,
-            _ => self.ground.options.crash_events_max,
-        };
-        let events = draws.logarithmic(Stream::CrashTime, 1, Span::new(1, high));
-        let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 2, CrashMode::ALL.len())];
-        let stops = draws.below(Stream::CrashTime, 3, 5) == 0;
-        let at = self.io.trace().sequence() + events;
-        if stops {
-            self.stop_at = Some(at);
-            return;
-        }
-        self.io.crash_at(at, mode);
-        self.ends_left -= 1;
-    }
-
-    /// A clean stop begins; half of them are interrupted by a crash.
-    fn begin_stop(&mut self) {
-        self.stop_at = None;
-        self.ends_left -= 1;
-        self.server_mut().stop();
-        let draws = self.io.draws_mut();
-        if draws.below(Stream::CrashTime, 4, 2) == 0 {
-            let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
-            let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 6, CrashMode::ALL.len())];
-            let at = self.io.trace().sequence() + events;
-            self.io.crash_at(at, mode);
-        }
-    }
-
     fn server_mut(&mut self) -> &mut Server {
         self.server.as_mut().expect("a server runs")
     }
@@ -239,10 +245,17 @@ impl World {
     /// One turn of the server, one step of the machine, and the clients that it woke.
     fn tick(&mut self) -> Result<(), Violation> {
         self.turns += 1;
+        self.record();
+        let canary = self.ground.options.canary_requests;
+        if canary > 0 && self.ground.counts.ok >= canary {
+            return Err(Violation::new("CANARY", format!("{canary} requests were answered")));
+        }
         let sequence = self.io.trace().sequence();
         if self.stop_at.is_some_and(|at| sequence >= at) {
             self.begin_stop();
         }
+        self.spring_ambush();
+        self.let_operator_act()?;
         let server = self.server.as_mut().expect("a server runs");
         server.turn(&mut self.io);
         self.count_failed_allocations();
@@ -254,16 +267,15 @@ impl World {
         if let Some(exit) = server.exit().cloned() {
             return self.on_exit(exit);
         }
+        self.check_books()?;
+        let server = self.server.as_mut().expect("a server runs");
         if server.is_ready() {
             self.refused_starts = 0;
         }
         let deadline = server.deadline();
         self.io.run(server, deadline);
         if self.io.doom() != Doom::Alive {
-            let ready = self.server.as_ref().is_some_and(Server::is_ready);
-            self.totals.crashed_starting += u64::from(!ready);
-            self.end_process()?;
-            return self.start();
+            return self.on_crash();
         }
         self.wake_clients()?;
         self.look()
@@ -284,92 +296,13 @@ impl World {
         self.failed_allocations = failed;
     }
 
-    /// What the monitor has seen since it was asked last.
-    fn ask_monitor(&mut self) -> Result<(), Violation> {
-        for (mark, at) in std::mem::take(&mut self.ground.acknowledged) {
-            self.io.monitor_mut().acknowledged(&mark, at);
-        }
-        match self.io.monitor_mut().take_violation() {
-            Some(violation) => Err(violation),
-            None => Ok(()),
-        }
-    }
-
-    fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
-        let options = &self.ground.options;
-        let errors = options.has_disk_errors();
-        let full = options.has_full_disk();
-        // A start that is told to stop has promised nothing yet.
-        let clean = exit == Exit::Stopped && self.server.as_ref().is_some_and(Server::is_ready);
-        match exit {
-            Exit::Stopped if clean => {
-                self.totals.clean_stops += 1;
-                self.settle_leftovers()?;
-            }
-            Exit::Stopped => {}
-            Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
-            Exit::Failed(Failure::Start(text))
-                if errors || full || self.ground.options.is_out_of_memory(&text) =>
-            {
-                self.totals.refused_starts += 1;
-                self.refused_starts += 1;
-                // Without its catalogue a server cannot start: the operator brings it back.
-                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
-            }
-            Exit::Failed(failure) => {
-                return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
-            }
-        }
-        if self.refused_starts > REFUSED_STARTS_MAX {
-            self.calm_down();
-            if self.refused_starts > 2 * REFUSED_STARTS_MAX {
-                let text = "the server does not start, though its disk works again";
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        if self.io.doom() == Doom::Alive {
-            self.io.crash(CrashMode::Kill);
-        }
-        self.end_process()?;
-        if clean {
-            self.judge_files()?;
-        }
-        self.start()
-    }
-
-    /// Let the doomed server run to its end, and take the machine back.
-    fn end_process(&mut self) -> Result<(), Violation> {
-        self.ground.model.epoch += 1;
-        let mut server = self.server.take().expect("a server runs");
-        while self.io.doom() == Doom::Ending {
-            if server.exit().is_none() {
-                server.turn(&mut self.io);
-            }
-            let deadline = server.deadline();
-            self.io.run(&mut server, deadline);
-            self.wake_clients()?;
-        }
-        self.add_up(server.engine().counters());
-        if self.io.doom() == Doom::Overrun {
-            return Err(Violation::new("MEM-5", "a doomed server does not end"));
-        }
-        server.doom(&self.io);
-        self.io.restart();
-        Ok(())
-    }
-
-    fn add_up(&mut self, counters: Counters) {
-        let totals = &mut self.totals;
-        totals.commits += counters.commits;
-        totals.checkpoints += counters.checkpoints;
-        totals.fences += counters.fences;
-        totals.gated += counters.gated;
-    }
-
     // ---- clients ----
 
     fn wake_clients(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
+            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+                continue;
+            }
             let index = match wake {
                 Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
                 Wake::Connected(socket)
@@ -400,28 +333,7 @@ impl World {
                 before.map(|socket| self.routes.remove(&socket));
                 after.map(|socket| self.routes.insert(socket, index));
             }
-        }
-        Ok(())
-    }
-
-    /// Every few turns: the books, who waits too long, and whether this ever ends.
-    fn look(&mut self) -> Result<(), Violation> {
-        self.ask_monitor()?;
-        if !self.turns.is_multiple_of(TURNS_PER_LOOK) {
-            return Ok(());
-        }
-        storage::ledger::assert_closed();
-        let now = self.io.awake();
-        for client in &self.clients {
-            if let Some(pending) = client.oldest()
-                && now.since(pending.sent_at) > ANSWER_NS_MAX
-            {
-                let text = format!("client {} waits in vain: {pending:?}", client.id);
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        if self.io.trace().sequence() > EVENTS_MAX {
-            return Err(Violation::new("LIVE-4", format!("more than {EVENTS_MAX} events")));
+            self.judge_fences()?;
         }
         Ok(())
     }
@@ -432,6 +344,8 @@ impl World {
     fn calm_down(&mut self) {
         self.ends_left = 0;
         self.stop_at = None;
+        self.ambush = None;
+        self.free_disk();
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
         faults.calm_disk();
@@ -441,12 +355,29 @@ impl World {
         self.fail_allocations();
     }
 
+    /// NET-1: those who have left hold nothing once their time is over.
+    fn await_silence(&mut self) -> Result<(), Violation> {
+        let begun = self.io.now();
+        loop {
+            self.tick()?;
+            let ready = self.server.as_ref().is_some_and(Server::is_ready);
+            let count = self.server_mut().connection_count();
+            if ready && count == 0 {
+                return Ok(());
+            }
+            if self.io.now().since(begun) > SILENCE_NS_MAX {
+                let text = format!("all clients have left, and {count} connections have not");
+                return Err(Violation::new("NET-1", text));
+            }
+        }
+    }
+
     /// LIVE-1: every database takes a write and shows all of it, within a bounded time.
     fn probe(&mut self) -> Result<(), Violation> {
         let tasks = |tenant| {
             [Task::Create(tenant), Task::Setup(tenant), Task::Write(tenant), Task::Read(tenant)]
         };
-        let script: VecDeque<Task> = (0..self.ground.options.tenants).flat_map(tasks).collect();
+        let script: VecDeque<Task> = self.ground.probed().flat_map(tasks).collect();
         let think_ns = self.ground.options.think_ns.high;
         let limit = script.len() as u64 * (think_ns + PROBE_NS_MAX);
         let (id, now) = (self.clients.len() as u64, self.io.now());
@@ -458,76 +389,20 @@ impl World {
             self.tick()?;
             if self.io.now().since(now) > limit {
                 let left = &self.clients[index].script;
+                let left = left.as_ref().and_then(|left| left.front());
                 let refused = &self.ground.counts.refused;
-                let text = format!("without faults the probe stops at {left:?}; {refused:?}");
+                let bounds = self.server.as_ref().map(Server::bounds);
+                let text = format!(
+                    "without faults the probe stops at {left:?}; {refused:?}; held: {bounds:?}"
+                );
                 return Err(Violation::new("LIVE-1", text));
             }
         }
         Ok(())
     }
 
-    fn stop_for_good(&mut self) -> Result<(), Violation> {
-        self.server_mut().stop();
-        let begun: Instant = self.io.now();
-        let stops = self.totals.clean_stops;
-        while self.totals.clean_stops == stops {
-            self.tick()?;
-            if self.io.now().since(begun) > STOP_NS_MAX {
-                return Err(Violation::new("LIVE-1", "the server does not stop"));
-            }
-        }
-        Ok(())
-    }
-
-    /// MEM-6: a stopped server leaves nothing open, and nothing in flight but what ends soon: an
-    /// accept on a listener that it has closed.
-    fn settle_leftovers(&mut self) -> Result<(), Violation> {
-        let patience = self.io.now().after(LEFTOVER_NS_MAX);
-        while self.io.in_flight() > 0 && self.io.now() < patience && self.io.doom() == Doom::Alive {
-            let server = self.server.as_mut().expect("it has just stopped");
-            self.io.run(server, Some(patience));
-            self.wake_clients()?;
-        }
-        if self.io.doom() != Doom::Alive {
-            return Ok(());
-        }
-        let left = [
-            ("operations in flight", self.io.in_flight()),
-            ("sockets", self.io.server_socket_count()),
-            ("open files", self.io.disk().open_count()),
-        ];
-        match left.iter().find(|(_, count)| *count > 0) {
-            Some((what, count)) => {
-                Err(Violation::new("MEM-6", format!("a stopped server leaves {count} {what}")))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// FMT-1, and the contents once more.
     fn judge_files(&mut self) -> Result<(), Violation> {
         files::judge(self.io.disk(), &mut self.ground)
-    }
-
-    /// After a violation: end the process, so that nothing of it is left for the next world.
-    fn tear_down(&mut self) {
-        if self.server.is_none() {
-            return;
-        }
-        if self.io.doom() == Doom::Alive {
-            self.io.cancel_crash();
-            self.io.crash(CrashMode::Kill);
-        }
-        self.clients.clear();
-        self.routes.clear();
-        let mut server = self.server.take().expect("looked at just now");
-        while self.io.doom() == Doom::Ending {
-            let deadline = server.deadline();
-            self.io.run(&mut server, deadline);
-            while self.io.next_wake().is_some() {}
-        }
-        if self.io.doom() == Doom::Ended {
-            server.doom(&self.io);
-        }
     }
 }

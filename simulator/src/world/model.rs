@@ -1,15 +1,22 @@
 //! The model: what was asked of each database, what was answered, and what may be found in it.
 //!
-//! Owns the oracles of contents: DUR-1 (an acknowledged transaction is there), ATOM-1 (whole or not
-//! at all, never before its commit), TEN-1 (only the tenant's own marks), and DUR-4's part about
-//! rows (a drop takes them all). Reads no disk and draws nothing.
+//! Owns the oracles of contents. Each database is judged against the simplest one that is strictly
+//! serializable: the journal in it says in which order the transactions took effect, and
 //!
-//! A transaction inserts rows under one mark. Whether it is there is known, or not known yet: its
-//! answer was lost, or something that erases it (a delete, a drop) is under way. What a read shows
-//! of an unknown outcome holds from then on. Time is a count of requests and answers (`at`); an
-//! epoch is a life of the server: what was lost in an earlier one cannot happen any more.
+//! - what was acknowledged or seen stands in every later read (DUR-1), at its number, for ever;
+//! - nobody stands before a transaction that had ended when he was asked for; numbers have no gaps;
+//!   a snapshot is one moment; what it shows is what a map shows that replays the journal up to
+//!   there (ISO-1, where it is an order that is wrong; ATOM-1, where a transaction shows in part,
+//!   or though it was refused);
+//! - only the tenant's own marks show (TEN-1), and nothing of what was dropped (DUR-4).
+//!
+//! An answer that is lost leaves its transaction unknown until a read shows it; one that was lost
+//! in an earlier life of the server (`epoch`) and does not show has not happened. Time is a count
+//! of requests and answers. Reads no disk and draws nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use super::journal::{Change, Found, Journal, Shape, State};
 
 /// What a violated property is called, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,14 +48,17 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransactionId(pub u64);
 
-/// Number of a delete or drop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EraserId(pub usize);
+/// Number of a drop of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropId {
+    tenant: usize,
+    index: usize,
+}
 
 /// How far something got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Nothing was asked for that could make it happen.
+    /// Nothing was asked for that could make it happen, or it was refused.
     Open,
     /// Asked for, and not answered.
     Sent,
@@ -56,56 +66,81 @@ enum Outcome {
     Lost(u64),
     /// It happened, known since then.
     Done(u64),
-    /// It happened and was erased; no read that was sent after this can show it.
-    Gone(u64),
+    /// It is not there: no read that was sent after this can show it. It had happened, or not.
+    Gone(u64, bool),
 }
 
-/// Rows under one mark.
 #[derive(Clone, Debug)]
 struct Transaction {
-    shape: Shape,
+    tenant: usize,
+    change: Change,
+    sent: Asked,
     outcome: Outcome,
-    erasers: Vec<EraserId>,
+    /// Its incarnation and number there.
+    place: Option<Place>,
+    /// Rows that it said to have deleted.
+    affected: Option<u64>,
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Who began the journal.
+    pub incarnation: TransactionId,
+    /// The number in it.
+    pub n: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Eraser {
-    sent_at: u64,
-    epoch: u64,
-    /// A drop takes everything, and later transactions that overtake it.
-    is_drop: bool,
+struct Dropping {
+    sent: Asked,
+    /// `Open` if it was refused.
     outcome: Outcome,
-    failed: bool,
-    tenant: usize,
 }
 
-/// What a transaction inserts: rows `first` to `first + rows - 1`, each with so much padding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Of which tenant.
-    pub tenant: usize,
-    /// Id of the first row.
-    pub first: u64,
-    /// How many rows.
-    pub rows: u64,
-    /// Words of 8 bytes of padding per row.
-    pub pad_words: u64,
+/// Something that found an incarnation there.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    asked: Asked,
+    answered_at: u64,
 }
 
-/// What was found under one mark.
+#[derive(Clone, Debug, Default)]
+struct Incarnation {
+    journal: Journal,
+    /// The newest few.
+    sightings: Vec<Sighting>,
+    /// No read that was sent after this can show it.
+    dead_at: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tenant {
+    incarnations: BTreeMap<TransactionId, Incarnation>,
+    /// The one that was seen last.
+    current: Option<TransactionId>,
+    /// Transactions that may stand somewhere, nobody knows where.
+    waiting: BTreeSet<TransactionId>,
+    drops: Vec<Dropping>,
+}
+
+/// What one read found, in one statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// How many rows.
-    pub rows: u64,
-    /// Smallest row id.
-    pub first: u64,
-    /// Largest row id.
-    pub last: u64,
-    /// Bytes of padding, together.
-    pub pad_bytes: u64,
-    /// Rows whose padding is what it should be.
-    pub intact: u64,
+pub struct Snapshot {
+    /// Number 0 of the journal, its last one, and all from the asked one on.
+    pub journal: BTreeMap<u64, String>,
+    /// Rows by mark.
+    pub marks: BTreeMap<String, Found>,
+    /// What the accounts hold.
+    pub balances: Vec<i64>,
+    /// Number of the transaction that made the table `extra`.
+    pub extra_table: Option<u64>,
+    /// Whether the index is there.
+    pub extra_index: bool,
 }
+
+/// Sightings kept of an incarnation: more than clients ask at once in most worlds.
+const SIGHTINGS_MAX: usize = 16;
 
 /// See the head of the file.
 #[derive(Debug, Default)]
@@ -114,9 +149,7 @@ pub struct Model {
     /// Life of the server.
     pub epoch: u64,
     transactions: BTreeMap<TransactionId, Transaction>,
-    /// Per tenant those that may be there.
-    live: BTreeMap<usize, BTreeSet<TransactionId>>,
-    erasers: Vec<Eraser>,
+    tenants: BTreeMap<usize, Tenant>,
     next_transaction: u64,
     next_row: u64,
 }
@@ -125,6 +158,12 @@ pub struct Model {
 #[must_use]
 pub fn tenant_name(tenant: usize) -> String {
     format!("tenant-{tenant}")
+}
+
+/// The number of a tenant by its name.
+#[must_use]
+pub fn parse_tenant_name(name: &str) -> Option<usize> {
+    name.strip_prefix("tenant-")?.parse().ok()
 }
 
 /// The mark of a transaction: every row carries its owner's name.
@@ -152,43 +191,82 @@ impl Model {
         self.count
     }
 
+    fn tenant(&mut self, tenant: usize) -> &mut Tenant {
+        self.tenants.entry(tenant).or_default()
+    }
+
+    fn transaction(&mut self, id: TransactionId) -> &mut Transaction {
+        self.transactions.get_mut(&id).expect("it was begun")
+    }
+
+    fn name(&self, id: TransactionId) -> String {
+        let Transaction { tenant, change, place, .. } = &self.transactions[&id];
+        let name = tenant_name(*tenant);
+        let at = place.map_or_else(String::new, |place| format!(" at {}", place.n));
+        format!("transaction {} ({change:?}) of {name}{at}", id.0)
+    }
+
     // ---- transactions ----
 
     /// A transaction that nobody was asked to commit yet.
-    pub fn begin(&mut self, tenant: usize, rows: u64, pad_words: u64) -> (TransactionId, Shape) {
+    pub fn begin(&mut self, tenant: usize, change: Change) -> TransactionId {
         let id = TransactionId(self.next_transaction);
-        let shape = Shape { tenant, first: self.next_row + 1, rows, pad_words };
         self.next_transaction += 1;
-        self.next_row += rows;
-        let transaction = Transaction { shape, outcome: Outcome::Open, erasers: Vec::new() };
+        let (sent, outcome) = (Asked { at: 0, epoch: self.epoch }, Outcome::Open);
+        let transaction =
+            Transaction { tenant, change, sent, outcome, place: None, affected: None };
         self.transactions.insert(id, transaction);
-        (id, shape)
+        id
+    }
+
+    /// Ids for so many rows that nobody else uses.
+    pub fn shape(&mut self, rows: u64, pad_words: u64) -> Shape {
+        assert!(rows > 0);
+        let first = self.next_row + 1;
+        self.next_row += rows;
+        Shape { first, rows, pad_words }
+    }
+
+    /// What a transaction changes.
+    #[must_use]
+    pub fn change(&self, id: TransactionId) -> Change {
+        self.transactions[&id].change
     }
 
     /// Its commit is sent.
     pub fn commit_sent(&mut self, id: TransactionId) {
-        let epoch = self.epoch;
-        let transaction = self.transactions.get_mut(&id).expect("it was begun");
+        let sent = self.ask();
+        let transaction = self.transaction(id);
         assert_eq!(transaction.outcome, Outcome::Open, "a transaction is committed once");
         transaction.outcome = Outcome::Sent;
-        let tenant = transaction.shape.tenant;
-        // A drop that is under way may come after it.
-        for (index, eraser) in self.erasers.iter().enumerate() {
-            let pending = matches!(eraser.outcome, Outcome::Sent | Outcome::Lost(_));
-            if eraser.is_drop && eraser.tenant == tenant && pending && eraser.epoch == epoch {
-                transaction.erasers.push(EraserId(index));
-            }
-        }
-        self.live.entry(tenant).or_default().insert(id);
+        transaction.sent = sent;
+        let tenant = transaction.tenant;
+        self.tenant(tenant).waiting.insert(id);
     }
 
-    /// Its commit was acknowledged.
-    pub fn committed(&mut self, id: TransactionId) {
+    /// Its commit was acknowledged, with its number if that was asked for.
+    ///
+    /// # Errors
+    /// If the number cannot be.
+    pub fn committed(
+        &mut self,
+        id: TransactionId,
+        place: Option<(&str, u64)>,
+        affected: Option<u64>,
+    ) -> Result<(), Violation> {
         let now = self.answer();
-        let transaction = self.transactions.get_mut(&id).expect("it was begun");
+        let transaction = self.transaction(id);
+        transaction.affected = affected;
         if matches!(transaction.outcome, Outcome::Sent) {
             transaction.outcome = Outcome::Done(now);
         }
+        let (tenant, sent) = (transaction.tenant, transaction.sent);
+        let Some((incarnation, n)) = place else { return Ok(()) };
+        let incarnation = self.judge_mark(tenant, sent, incarnation)?;
+        self.judge_incarnation(tenant, sent, incarnation)?;
+        self.sighted(tenant, incarnation, sent, now);
+        self.place(tenant, sent, id, Place { incarnation, n }, now)?;
+        self.advance(tenant, incarnation)
     }
 
     /// Its commit was refused: it did not happen, or nobody will ever ask for it.
@@ -196,145 +274,107 @@ impl Model {
     /// # Errors
     /// ATOM-1 if it was seen already.
     pub fn refused(&mut self, id: TransactionId) -> Result<(), Violation> {
-        let transaction = &self.transactions[&id];
-        if matches!(transaction.outcome, Outcome::Done(_) | Outcome::Gone(_)) {
+        let transaction = self.transaction(id);
+        if matches!(transaction.outcome, Outcome::Done(_) | Outcome::Gone(_, true)) {
             let text = format!("{} was seen, then its commit was refused", self.name(id));
             return Err(Violation::new("ATOM-1", text));
         }
-        self.forget(id);
+        transaction.outcome = Outcome::Open;
+        let tenant = transaction.tenant;
+        self.tenant(tenant).waiting.remove(&id);
         Ok(())
     }
 
     /// No answer will come: it may have happened, or may yet in this life of the server.
     pub fn lost(&mut self, id: TransactionId, asked: Asked) {
-        let transaction = self.transactions.get_mut(&id).expect("it was begun");
+        let transaction = self.transaction(id);
         if transaction.outcome == Outcome::Sent {
             transaction.outcome = Outcome::Lost(asked.epoch);
         }
     }
 
-    /// It is not there, for good.
-    fn forget(&mut self, id: TransactionId) {
-        let transaction = self.transactions.get_mut(&id).expect("it was begun");
-        transaction.outcome = Outcome::Open;
-        if let Some(live) = self.live.get_mut(&transaction.shape.tenant) {
-            live.remove(&id);
-        }
-    }
-
-    /// A read has shown that it is not there any more. One that was sent before may still show it.
-    fn gone(&mut self, id: TransactionId, now: u64) {
-        let erased = !self.transactions[&id].erasers.is_empty();
-        self.forget(id);
-        if erased {
-            let transaction = self.transactions.get_mut(&id).expect("it was begun");
-            transaction.outcome = Outcome::Gone(now);
-        }
-    }
-
-    fn name(&self, id: TransactionId) -> String {
-        let transaction = &self.transactions[&id];
-        let shape = transaction.shape;
-        format!("transaction {} ({} rows) of {}", id.0, shape.rows, tenant_name(shape.tenant))
-    }
-
-    /// An acknowledged transaction that nothing erases, the `index`th of them modulo their number.
+    /// A transaction whose rows are there, the `index`th of them modulo their number.
     #[must_use]
     pub fn victim(&self, tenant: usize, index: u64) -> Option<TransactionId> {
-        let live = self.live.get(&tenant)?;
-        let safe = |id: &&TransactionId| {
-            let transaction = &self.transactions[id];
-            matches!(transaction.outcome, Outcome::Done(_)) && transaction.erasers.is_empty()
-        };
-        let count = live.iter().filter(safe).count();
-        live.iter().filter(safe).nth((index % count.max(1) as u64) as usize).copied()
+        let tenant = self.tenants.get(&tenant)?;
+        tenant.incarnations[&tenant.current?].journal.victim(index)
     }
 
-    /// Transactions that may be there.
+    /// Transactions whose rows may be there.
     #[must_use]
     pub fn live_count(&self, tenant: usize) -> usize {
-        self.live.get(&tenant).map_or(0, BTreeSet::len)
+        let Some(tenant) = self.tenants.get(&tenant) else { return 0 };
+        let journal = |id: TransactionId| &tenant.incarnations[&id].journal;
+        tenant.current.map_or(0, |id| journal(id).live_count()) + tenant.waiting.len()
     }
 
-    // ---- what erases ----
-
-    fn add_eraser(&mut self, tenant: usize, is_drop: bool, sent: Asked) -> EraserId {
-        let outcome = Outcome::Sent;
-        let (sent_at, epoch) = (sent.at, sent.epoch);
-        self.erasers.push(Eraser { sent_at, epoch, is_drop, outcome, failed: false, tenant });
-        EraserId(self.erasers.len() - 1)
+    /// Numbers of the journal that are known: a read need not ask for all of these.
+    #[must_use]
+    pub fn known(&self, tenant: usize) -> u64 {
+        let Some(tenant) = self.tenants.get(&tenant) else { return 0 };
+        tenant.current.map_or(0, |id| tenant.incarnations[&id].journal.len())
     }
 
-    /// A delete of one transaction's rows is sent.
-    pub fn delete_sent(&mut self, victim: TransactionId, sent: Asked) -> EraserId {
-        let tenant = self.transactions[&victim].shape.tenant;
-        let eraser = self.add_eraser(tenant, false, sent);
-        let transaction = self.transactions.get_mut(&victim).expect("it was begun");
-        transaction.erasers.push(eraser);
-        eraser
-    }
+    // ---- drops ----
 
     /// A drop of a tenant is sent.
-    pub fn drop_sent(&mut self, tenant: usize, sent: Asked) -> EraserId {
-        let eraser = self.add_eraser(tenant, true, sent);
-        for id in self.live.get(&tenant).into_iter().flatten() {
-            let transaction = self.transactions.get_mut(id).expect("it was begun");
-            transaction.erasers.push(eraser);
-        }
-        eraser
+    pub fn drop_sent(&mut self, tenant: usize, sent: Asked) -> DropId {
+        let drops = &mut self.tenant(tenant).drops;
+        drops.push(Dropping { sent, outcome: Outcome::Sent });
+        DropId { tenant, index: drops.len() - 1 }
     }
 
-    /// It was acknowledged.
-    pub fn erased(&mut self, eraser: EraserId) {
+    fn drop_at(&mut self, id: DropId) -> &mut Dropping {
+        &mut self.tenant(id.tenant).drops[id.index]
+    }
+
+    /// It was acknowledged: all that had ended before it was sent is gone.
+    pub fn dropped(&mut self, id: DropId) {
         let now = self.answer();
-        self.erasers[eraser.0].outcome = Outcome::Done(now);
+        let dropping = self.drop_at(id);
+        dropping.outcome = Outcome::Done(now);
+        let sent_at = dropping.sent.at;
+        let tenant = self.tenants.get_mut(&id.tenant).expect("it was sent");
+        for incarnation in tenant.incarnations.values_mut() {
+            let before = incarnation.sightings.iter().any(|seen| seen.answered_at < sent_at);
+            if before && incarnation.dead_at.is_none() {
+                incarnation.dead_at = Some(now);
+            }
+        }
+        for id in tenant.waiting.clone() {
+            let transaction = self.transactions.get_mut(&id).expect("it was begun");
+            if matches!(transaction.outcome, Outcome::Done(at) if at < sent_at) {
+                transaction.outcome = Outcome::Gone(now, true);
+                tenant.waiting.remove(&id);
+            }
+        }
     }
 
-    /// It was refused: nothing was erased.
-    pub fn erase_refused(&mut self, eraser: EraserId) {
-        self.erasers[eraser.0].failed = true;
-        for transaction in self.transactions.values_mut() {
-            transaction.erasers.retain(|id| *id != eraser);
-        }
+    /// It was refused: nothing was dropped.
+    pub fn drop_refused(&mut self, id: DropId) {
+        self.drop_at(id).outcome = Outcome::Open;
     }
 
     /// Its answer is lost.
-    pub fn erase_lost(&mut self, eraser: EraserId, asked: Asked) {
-        let eraser = &mut self.erasers[eraser.0];
-        if eraser.outcome == Outcome::Sent {
-            eraser.outcome = Outcome::Lost(asked.epoch);
-        }
+    pub fn drop_lost(&mut self, id: DropId, asked: Asked) {
+        self.drop_at(id).outcome = Outcome::Lost(asked.epoch);
     }
 
-    /// Whether the eraser, if it happened, took the transaction: it was there before.
-    fn covers(&self, eraser: EraserId, id: TransactionId) -> bool {
-        let sent_at = self.erasers[eraser.0].sent_at;
-        matches!(self.transactions[&id].outcome, Outcome::Done(at) if at < sent_at)
-    }
-
-    /// How many rows a delete must report: all of its victim's, unless something else erases too.
-    ///
-    /// # Errors
-    /// ATOM-1 if `affected` is another number.
-    pub fn check_deleted(
-        &self,
-        victim: TransactionId,
-        eraser: EraserId,
-        affected: u64,
-    ) -> Result<(), Violation> {
-        let transaction = &self.transactions[&victim];
-        let alone = transaction.erasers.iter().all(|id| *id == eraser);
-        let rows = transaction.shape.rows;
-        if affected == rows || (affected == 0 && !alone) || transaction.outcome == Outcome::Open {
-            return Ok(());
-        }
-        let text = format!("a delete of {} removed {affected} rows", self.name(victim));
-        Err(Violation::new("ATOM-1", text))
+    /// Whether a drop may have come after a moment between `since` and now.
+    fn may_be_dropped(&self, tenant: usize, since: Asked) -> bool {
+        let drops = self.tenants.get(&tenant).map_or(&[][..], |tenant| &tenant.drops);
+        drops.iter().any(|dropping| match dropping.outcome {
+            Outcome::Sent => true,
+            Outcome::Lost(epoch) => epoch >= since.epoch,
+            Outcome::Done(at) => at > since.at,
+            Outcome::Open | Outcome::Gone(..) => false,
+        })
     }
 
     // ---- reads ----
 
-    /// Judge what a read that was sent at `asked` found, and remember what it settled.
+    /// Judge what a read that was sent at `asked` found, and remember what it settled. It asked for
+    /// the journal from `from` on; `None` if there was no database, or no table.
     ///
     /// # Errors
     /// What the read shows cannot be.
@@ -342,24 +382,70 @@ impl Model {
         &mut self,
         tenant: usize,
         asked: Asked,
-        found: &BTreeMap<String, Found>,
+        from: u64,
+        snapshot: Option<&Snapshot>,
     ) -> Result<(), Violation> {
         let now = self.answer();
-        let mut seen = BTreeSet::new();
-        for (mark, found) in found {
-            let id = self.judge_mark(tenant, asked, mark)?;
-            self.judge_present(id, asked, found)?;
-            if !matches!(self.transactions[&id].outcome, Outcome::Gone(_)) {
-                self.settle_present(id, asked, now);
+        let mut seen = None;
+        let mut whole = true;
+        if let Some(snapshot) = snapshot {
+            let incarnation = self.judge_journal(tenant, asked, from, snapshot, now)?;
+            self.advance(tenant, incarnation)?;
+            let last = *snapshot.journal.last_key_value().expect("it was judged").0;
+            let journal = &self.tenants[&tenant].incarnations[&incarnation].journal;
+            whole = last < journal.len();
+            if whole {
+                let state = journal.state(last);
+                self.judge_state(tenant, last, &state, snapshot)?;
             }
-            seen.insert(id);
+            self.sighted(tenant, incarnation, asked, now);
+            self.tenant(tenant).current = Some(incarnation);
+            seen = Some(incarnation);
         }
-        let live = self.live.get(&tenant).cloned().unwrap_or_default();
-        for id in live.difference(&seen) {
-            self.judge_absent(*id, asked)?;
-            self.settle_absent(*id, asked, now);
+        self.judge_others(tenant, asked, seen, now)?;
+        if whole {
+            self.judge_waiting(tenant, asked, seen.is_some(), now)?;
         }
         Ok(())
+    }
+
+    /// A look at the end of the journal inside of a transaction whose first request was `asked`.
+    ///
+    /// # Errors
+    /// If it misses something that had ended before.
+    pub fn judge_glimpse(
+        &mut self,
+        tenant: usize,
+        asked: Asked,
+        incarnation: &str,
+        last: u64,
+    ) -> Result<TransactionId, Violation> {
+        let id = self.judge_mark(tenant, asked, incarnation)?;
+        self.judge_incarnation(tenant, asked, id)?;
+        self.judge_end(tenant, asked, id, last)?;
+        Ok(id)
+    }
+
+    /// A count of one transaction's rows, in a snapshot of this incarnation and last number.
+    ///
+    /// # Errors
+    /// If the replay has another number of them there, or something that had ended is missing.
+    pub fn judge_point(
+        &mut self,
+        tenant: usize,
+        asked: Asked,
+        (incarnation, last): (&str, u64),
+        (id, rows): (TransactionId, u64),
+    ) -> Result<(), Violation> {
+        let incarnation = self.judge_glimpse(tenant, asked, incarnation, last)?;
+        let known = self.tenants.get(&tenant).and_then(|it| it.incarnations.get(&incarnation));
+        let Some(known) = known.filter(|known| last < known.journal.len()) else { return Ok(()) };
+        let expected = known.journal.rows(id, last);
+        if rows == expected {
+            return Ok(());
+        }
+        let text = format!("{} has {rows} rows after {last}, not {expected}", self.name(id));
+        Err(Violation::new("ISO-1", text))
     }
 
     /// The transaction of a mark, if it is one of the tenant's that may be there.
@@ -377,7 +463,7 @@ impl Model {
             return Err(Violation::new("TEN-1", text));
         }
         let transaction = self.transactions.get(&id).ok_or_else(nowhere)?;
-        if transaction.shape.tenant != tenant {
+        if transaction.tenant != tenant {
             return Err(nowhere());
         }
         match transaction.outcome {
@@ -385,101 +471,256 @@ impl Model {
                 let text = format!("{} shows, though it never committed", self.name(id));
                 Err(Violation::new("ATOM-1", text))
             }
-            Outcome::Gone(at) if at < asked.at => {
+            Outcome::Gone(at, happened) if at < asked.at => {
+                let property = if happened { "DUR-4" } else { "ATOM-1" };
                 let text = format!("{} shows, though it was gone", self.name(id));
-                Err(Violation::new("DUR-1", text))
+                Err(Violation::new(property, text))
             }
             _ => Ok(id),
         }
     }
 
-    fn judge_present(
+    /// Whether an incarnation may be seen by what was asked then.
+    fn judge_incarnation(
         &self,
-        id: TransactionId,
+        tenant: usize,
         asked: Asked,
-        found: &Found,
+        id: TransactionId,
     ) -> Result<(), Violation> {
-        let transaction = &self.transactions[&id];
-        let shape = transaction.shape;
-        let expected = Found {
-            rows: shape.rows,
-            first: shape.first,
-            last: shape.first + shape.rows - 1,
-            pad_bytes: shape.rows * shape.pad_words * 8,
-            intact: shape.rows,
-        };
-        if *found != expected {
-            let text = format!("{} shows as {found:?}, not {expected:?}", self.name(id));
-            return Err(Violation::new("ATOM-1", text));
+        if self.transactions[&id].change != Change::Setup {
+            let text = format!("the journal begins with {}", self.name(id));
+            return Err(Violation::new("ISO-1", text));
         }
-        for eraser in &transaction.erasers {
-            let Eraser { outcome, is_drop, .. } = self.erasers[eraser.0];
-            let before = matches!(outcome, Outcome::Done(at) if at < asked.at);
-            if before && self.covers(*eraser, id) {
-                let property = if is_drop { "DUR-4" } else { "DUR-1" };
-                let what = if is_drop { "its database was dropped" } else { "it was deleted" };
-                let text = format!("{} shows, though {what}", self.name(id));
-                return Err(Violation::new(property, text));
+        let known = self.tenants.get(&tenant).and_then(|tenant| tenant.incarnations.get(&id));
+        match known.and_then(|incarnation| incarnation.dead_at) {
+            Some(at) if at < asked.at => {
+                let text = format!("{} shows, though its database was dropped", self.name(id));
+                Err(Violation::new("DUR-4", text))
             }
-        }
-        Ok(())
-    }
-
-    fn settle_present(&mut self, id: TransactionId, asked: Asked, now: u64) {
-        let mut failed = Vec::new();
-        for eraser in self.transactions[&id].erasers.clone() {
-            let survived = match self.erasers[eraser.0].outcome {
-                Outcome::Done(at) => at < asked.at,
-                Outcome::Lost(epoch) => {
-                    let over = epoch < asked.epoch;
-                    if over && self.covers(eraser, id) {
-                        failed.push(eraser);
-                    }
-                    over
-                }
-                Outcome::Open | Outcome::Sent | Outcome::Gone(_) => false,
-            };
-            if survived {
-                let transaction = self.transactions.get_mut(&id).expect("it was begun");
-                transaction.erasers.retain(|other| *other != eraser);
-            }
-        }
-        for eraser in failed {
-            self.erase_refused(eraser);
-        }
-        let transaction = self.transactions.get_mut(&id).expect("it was begun");
-        if !matches!(transaction.outcome, Outcome::Done(_)) {
-            transaction.outcome = Outcome::Done(now);
+            _ => Ok(()),
         }
     }
 
-    fn judge_absent(&self, id: TransactionId, asked: Asked) -> Result<(), Violation> {
-        let transaction = &self.transactions[&id];
-        match transaction.outcome {
-            Outcome::Done(at) if at < asked.at && transaction.erasers.is_empty() => {
-                let text = format!("{} was acknowledged or seen, and is gone", self.name(id));
+    /// DUR-1: everything that had ended when it was asked for stands at or before `last`.
+    fn judge_end(
+        &self,
+        tenant: usize,
+        asked: Asked,
+        incarnation: TransactionId,
+        last: u64,
+    ) -> Result<(), Violation> {
+        let known = self.tenants.get(&tenant).and_then(|it| it.incarnations.get(&incarnation));
+        let Some(known) = known else { return Ok(()) };
+        let mut ended = known.journal.backwards().filter(
+            |(_, id)| matches!(self.transactions[id].outcome, Outcome::Done(at) if at < asked.at),
+        );
+        match ended.next() {
+            Some((n, id)) if n > last => {
+                let name = self.name(id);
+                let text = format!("{name} was acknowledged or seen; the journal ends at {last}");
                 Err(Violation::new("DUR-1", text))
             }
             _ => Ok(()),
         }
     }
 
-    fn settle_absent(&mut self, id: TransactionId, asked: Asked, now: u64) {
-        let transaction = &self.transactions[&id];
-        match transaction.outcome {
-            Outcome::Done(at) if at < asked.at => {
-                // Only one thing can have erased it: then that happened, to all that it covers.
-                if let [only] = transaction.erasers[..]
-                    && self.covers(only, id)
-                    && matches!(self.erasers[only.0].outcome, Outcome::Lost(_))
-                {
-                    self.erasers[only.0].outcome = Outcome::Done(now);
-                }
-                self.gone(id, now);
-            }
-            Outcome::Lost(epoch) if epoch < asked.epoch => self.gone(id, now),
-            _ => {}
+    fn judge_journal(
+        &mut self,
+        tenant: usize,
+        asked: Asked,
+        from: u64,
+        snapshot: &Snapshot,
+        now: u64,
+    ) -> Result<TransactionId, Violation> {
+        let name = tenant_name(tenant);
+        let Some(first) = snapshot.journal.get(&0) else {
+            let text = format!("{name} has tables, and a journal without a beginning");
+            return Err(Violation::new("ATOM-1", text));
+        };
+        let incarnation = self.judge_mark(tenant, asked, first)?;
+        self.judge_incarnation(tenant, asked, incarnation)?;
+        let last = *snapshot.journal.last_key_value().expect("it has number 0").0;
+        let tail = from.min(last)..=last;
+        if let Some(gap) = tail.clone().find(|n| !snapshot.journal.contains_key(n)) {
+            let text = format!("the journal of {name} ends at {last} and has no {gap}");
+            return Err(Violation::new("ISO-1", text));
         }
+        self.judge_end(tenant, asked, incarnation, last)?;
+        for (n, mark) in &snapshot.journal {
+            let id = self.judge_mark(tenant, asked, mark)?;
+            self.place(tenant, asked, id, Place { incarnation, n: *n }, now)?;
+        }
+        Ok(incarnation)
+    }
+
+    /// A transaction stands there: remember it, if nothing speaks against it.
+    fn place(
+        &mut self,
+        tenant: usize,
+        asked: Asked,
+        id: TransactionId,
+        place: Place,
+        now: u64,
+    ) -> Result<(), Violation> {
+        let there = self.transactions[&id].place;
+        let incarnations = &mut self.tenants.entry(tenant).or_default().incarnations;
+        let journal = &mut incarnations.entry(place.incarnation).or_default().journal;
+        match journal.at(place.n) {
+            Some(known) if known == id => return Ok(()),
+            Some(known) => {
+                let outcome = self.transactions[&known].outcome;
+                let ended = matches!(outcome, Outcome::Done(at) if at < asked.at);
+                let property = if ended { "DUR-1" } else { "ISO-1" };
+                let (known, other) = (self.name(known), self.name(id));
+                let text = format!("{known} stood where {other} stands now, at {}", place.n);
+                return Err(Violation::new(property, text));
+            }
+            None => {}
+        }
+        if let Some(there) = there {
+            let text = format!("{} stands at {there:?} and {place:?}", self.name(id));
+            return Err(Violation::new("ISO-1", text));
+        }
+        journal.place(place.n, id);
+        self.tenant(tenant).waiting.remove(&id);
+        let transaction = self.transaction(id);
+        transaction.place = Some(place);
+        if !matches!(transaction.outcome, Outcome::Done(_) | Outcome::Gone(..)) {
+            transaction.outcome = Outcome::Done(now);
+        }
+        Ok(())
+    }
+
+    /// Replay what is known now without a gap.
+    fn advance(&mut self, tenant: usize, incarnation: TransactionId) -> Result<(), Violation> {
+        let incarnations = &mut self.tenants.get_mut(&tenant).expect("placed").incarnations;
+        let journal = &mut incarnations.get_mut(&incarnation).expect("placed").journal;
+        while let Some(id) = journal.next() {
+            let transaction = &self.transactions[&id];
+            let n = journal.len();
+            let asked_before = journal.asked_before(n);
+            if let Outcome::Done(at) = transaction.outcome
+                && asked_before > at
+            {
+                let name = self.name(id);
+                let text = format!("{name} stands behind one that was asked for after its end");
+                return Err(Violation::new("ISO-1", text));
+            }
+            let rows = journal.apply(id, transaction.sent.at, transaction.change);
+            if let Some(affected) = transaction.affected
+                && affected != rows
+            {
+                let text = format!("{} said to delete {affected} rows of {rows}", self.name(id));
+                return Err(Violation::new("ATOM-1", text));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a snapshot shows is what the replay shows after its last number.
+    fn judge_state(
+        &self,
+        tenant: usize,
+        last: u64,
+        state: &State,
+        snapshot: &Snapshot,
+    ) -> Result<(), Violation> {
+        let mut missing: BTreeSet<TransactionId> = state.rows.keys().copied().collect();
+        for (shown, found) in &snapshot.marks {
+            let asked = Asked { at: 0, epoch: 0 };
+            let id = self.judge_mark(tenant, asked, shown)?;
+            let Some(expected) = state.rows.get(&id) else {
+                let name = self.name(id);
+                let text = format!("rows of {name} show in a snapshot that ends at {last}");
+                return Err(Violation::new("ISO-1", text));
+            };
+            if found != expected {
+                let text = format!("{} shows as {found:?}, not {expected:?}", self.name(id));
+                return Err(Violation::new("ATOM-1", text));
+            }
+            missing.remove(&id);
+        }
+        if let Some(id) = missing.first() {
+            let text = format!("the journal has {}, its rows are not there", self.name(*id));
+            return Err(Violation::new("ATOM-1", text));
+        }
+        let expected = (state.balances.as_slice(), state.extras.table, state.extras.index);
+        let table = snapshot.extra_table.map(TransactionId);
+        let found = (snapshot.balances.as_slice(), table, snapshot.extra_index);
+        if expected != found {
+            let name = tenant_name(tenant);
+            let text = format!("{name} after {last} shows {found:?}, not {expected:?}");
+            return Err(Violation::new("ISO-1", text));
+        }
+        Ok(())
+    }
+
+    fn sighted(&mut self, tenant: usize, id: TransactionId, asked: Asked, answered_at: u64) {
+        let incarnation = self.tenant(tenant).incarnations.entry(id).or_default();
+        if incarnation.sightings.len() == SIGHTINGS_MAX {
+            incarnation.sightings.remove(0);
+        }
+        incarnation.sightings.push(Sighting { asked, answered_at });
+    }
+
+    /// Incarnations that were there before, and are not what a read shows: someone dropped them.
+    fn judge_others(
+        &mut self,
+        tenant: usize,
+        asked: Asked,
+        seen: Option<TransactionId>,
+        now: u64,
+    ) -> Result<(), Violation> {
+        let Some(known) = self.tenants.get(&tenant) else { return Ok(()) };
+        let mut dead = Vec::new();
+        for (id, incarnation) in &known.incarnations {
+            if Some(*id) == seen || incarnation.dead_at.is_some() {
+                continue;
+            }
+            let before = incarnation.sightings.iter().filter(|it| it.answered_at < asked.at);
+            let Some(latest) = before.max_by_key(|it| it.asked.at) else { continue };
+            if !self.may_be_dropped(tenant, latest.asked) {
+                let (name, other) = (self.name(*id), seen.map(|other| self.name(other)));
+                let text = format!("what {name} began is gone; a read shows {other:?}");
+                return Err(Violation::new("DUR-1", text));
+            }
+            dead.push(*id);
+        }
+        for id in dead {
+            let incarnations = &mut self.tenant(tenant).incarnations;
+            incarnations.get_mut(&id).expect("just seen").dead_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Transactions that stand nowhere in what a read knows in full.
+    fn judge_waiting(
+        &mut self,
+        tenant: usize,
+        asked: Asked,
+        shows: bool,
+        now: u64,
+    ) -> Result<(), Violation> {
+        let Some(known) = self.tenants.get(&tenant) else { return Ok(()) };
+        for id in known.waiting.clone() {
+            let Transaction { outcome, change, sent, .. } = self.transactions[&id];
+            let happened = match outcome {
+                // Tables that were there already: nothing to be seen of it.
+                Outcome::Done(at) if at < asked.at && change == Change::Setup && shows => true,
+                Outcome::Done(at) if at < asked.at => {
+                    if !self.may_be_dropped(tenant, sent) {
+                        let text = format!("{} was acknowledged, and is gone", self.name(id));
+                        return Err(Violation::new("DUR-1", text));
+                    }
+                    true
+                }
+                Outcome::Lost(epoch) if epoch < asked.epoch => false,
+                _ => continue,
+            };
+            self.transaction(id).outcome = Outcome::Gone(now, happened);
+            self.tenant(tenant).waiting.remove(&id);
+        }
+        Ok(())
     }
 }
 

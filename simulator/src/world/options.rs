@@ -10,6 +10,7 @@ use server::ServerOptions;
 use storage::log::LogOptions;
 use tenant::EngineOptions;
 
+use super::mix::{Kind, ScenarioSet, USUAL, Weights};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
@@ -64,8 +65,18 @@ pub struct Options {
     pub clients: usize,
     /// Requests that the clients begin, together, before the world calms down.
     pub operations: u64,
-    /// Time between a client's operations.
+    /// Time between a client's requests while it visits.
     pub think_ns: Span,
+    /// Time between its visits.
+    pub pause_ns: Span,
+    /// Requests of a visit.
+    pub visit_requests: Span,
+    /// Exponent of the databases' popularity, in hundredths.
+    pub zipf_hundredths: u64,
+    /// How often each kind of visit comes.
+    pub weights: Weights,
+    /// What happens besides the random mix.
+    pub scenarios: ScenarioSet,
     /// Most words of 8 bytes in a row's padding.
     pub pad_words_max: u64,
     /// Most rows of a transaction.
@@ -84,6 +95,11 @@ pub struct Options {
     pub create_on_first_use: bool,
     /// The commit log's shape.
     pub log: LogOptions,
+    /// Fail on purpose once so many requests were answered; 0 is never, and what every seed has. The
+    /// tools for failures are tried on it.
+    pub canary_requests: u64,
+    /// Hostile and clumsy clients.
+    pub strangers: usize,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -98,28 +114,45 @@ impl Options {
             Profile::Swarm => Faults::swarm(seed),
         };
         let mut draws = Draws::new(seed);
+        let scenarios = ScenarioSet::draw(&mut draws, 230);
+        let weights = draw_weights(&mut draws);
+        let zipf_hundredths = [0, 60, 99, 130][draws.index(Stream::Options, 231, 4)];
+        // Half of the clients' visits come as people come, an eighth without any pause.
+        let busy = draws.below(Stream::Options, 232, 8) == 0;
         let mut number = |entity: u64, low: u64, high: u64| {
             draws.logarithmic(Stream::Options, 200 + entity, Span::new(low, high))
         };
         let segment_bytes = number(0, 1 << 20, 2 << 20) & !0xffff;
         let batch_bytes_max = [64 << 10, 128 << 10, 256 << 10][number(1, 1, 3) as usize - 1];
-        let segment_count = number(2, 4, 6) as u32;
+        let segment_count = if scenarios.has('G') { 4 } else { number(2, 4, 6) as u32 };
         let think_ns = number(3, 1_000_000, 4_000_000_000);
+        let pause_ns = if busy { think_ns } else { number(16, 2_000_000_000, 120_000_000_000) };
+        let tenants_max = if scenarios.has('C') { 1_000 } else { 200 };
+        let tenants_max = if scenarios.has('Q') { 10 } else { tenants_max };
+        let operations_max = if scenarios.has('Q') { 300 } else { 900 };
         let options = Options {
             seed,
             profile,
             faults,
-            tenants: number(4, 1, 24) as usize,
+            tenants: number(4, 1, tenants_max) as usize,
             clients: number(5, 1, 16) as usize,
-            operations: number(6, 40, 900),
+            operations: number(6, 40, operations_max) + scenarios.operations(),
             think_ns: Span::new(think_ns / 100, think_ns),
+            pause_ns: Span::new(pause_ns / 20, pause_ns),
+            visit_requests: Span::new(1, number(17, 1, 40)),
+            zipf_hundredths,
+            weights,
+            scenarios,
             pad_words_max: number(7, 4, 4_000),
             rows_max: number(8, 1, 300),
             crashes: number(9, 1, 6) as u32 - 1,
             crash_events_max: number(10, 200, 30_000),
             break_per_million: number(11, 1, 60_000),
             step_cost_ns: number(12, 5, 50),
-            memory_bytes: [number(13, 4 << 20, 64 << 20), number(14, 4 << 20, 16 << 20)],
+            memory_bytes: match number(18, 1, 4) {
+                1 => AMPLE_MEMORY_BYTES,
+                _ => [number(13, 4 << 20, 64 << 20), number(14, 4 << 20, 16 << 20)],
+            },
             create_on_first_use: number(15, 1, 2) == 1,
             log: LogOptions {
                 segment_bytes,
@@ -127,6 +160,8 @@ impl Options {
                 batch_bytes_max,
                 system_reserve_bytes: 1 << 19,
             },
+            canary_requests: 0,
+            strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
             changed: Vec::new(),
         };
         options.log.check();
@@ -182,6 +217,26 @@ impl Options {
         self.faults.has_disk_errors()
     }
 
+    /// Whether clients may fill the log.
+    #[must_use]
+    pub fn has_small_log(&self) -> bool {
+        self.log.segment_bytes * u64::from(self.log.segment_count) < AMPLE_LOG_BYTES
+    }
+
+    /// Whether an allocation may fail.
+    #[must_use]
+    pub fn has_small_memory(&self) -> bool {
+        let pairs = self.memory_bytes.iter().zip(AMPLE_MEMORY_BYTES);
+        self.faults.allocation_failure_per_million > 0
+            || pairs.into_iter().any(|(bytes, ample)| *bytes < ample)
+    }
+
+    /// Whether a statement may take its 30 s: by what one VM step costs, or a slow disk.
+    #[must_use]
+    pub fn has_slow_statements(&self) -> bool {
+        self.profile != Profile::Calm
+    }
+
     /// Whether this text tells of an allocation that was made to fail.
     #[must_use]
     pub fn is_out_of_memory(&self, text: &str) -> bool {
@@ -194,6 +249,29 @@ impl Options {
         self.faults.no_space_per_million > 0
             || self.faults.disk_bytes_max < Faults::calm().disk_bytes_max
     }
+}
+
+/// Log bytes from which on no client of ours fills it: twice the largest transaction for each.
+const AMPLE_LOG_BYTES: u64 = 1 << 28;
+
+/// Memory from which on no client of ours uses up a tenant's, and all of them the machine's.
+const AMPLE_MEMORY_BYTES: [u64; 2] = [1 << 29, 1 << 26];
+
+/// The usual weights in a quarter of the seeds; else each kind is absent in half of them, or weighs
+/// as much as it likes. One at least is there.
+fn draw_weights(draws: &mut Draws) -> Weights {
+    let stream = Stream::Options;
+    if draws.below(stream, 233, 4) == 0 {
+        return USUAL;
+    }
+    let mut weights = USUAL.map(|usual| {
+        let there = draws.below(stream, 234, 2);
+        there * draws.logarithmic(stream, 235, Span::new(1, usual.max(4) * 4))
+    });
+    weights[draws.index(stream, 236, weights.len())] += 10;
+    // A run of nothing but reads finds nothing.
+    weights[Kind::SmallWriter as usize] += 1;
+    weights
 }
 
 /// Where the server listens for SQL.
@@ -209,6 +287,10 @@ impl Settings for Options {
             ("clients", &mut self.clients),
             ("operations", &mut self.operations),
             ("think_ns", &mut self.think_ns),
+            ("pause_ns", &mut self.pause_ns),
+            ("visit_requests", &mut self.visit_requests),
+            ("zipf_hundredths", &mut self.zipf_hundredths),
+            ("scenarios", &mut self.scenarios),
             ("pad_words_max", &mut self.pad_words_max),
             ("rows_max", &mut self.rows_max),
             ("crashes", &mut self.crashes),
@@ -221,7 +303,12 @@ impl Settings for Options {
             ("segment_bytes", &mut self.log.segment_bytes),
             ("segment_count", &mut self.log.segment_count),
             ("batch_bytes_max", &mut self.log.batch_bytes_max),
+            ("canary_requests", &mut self.canary_requests),
+            ("strangers", &mut self.strangers),
         ];
+        for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
+            fields.push((kind.weight_name(), weight));
+        }
         fields.extend(self.faults.fields());
         fields
     }

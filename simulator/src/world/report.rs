@@ -71,6 +71,7 @@ fn counts(world: &World) -> Vec<(String, u64)> {
         checkpoints,
         fences,
         gated,
+        rehearsals,
     } = world.totals;
     let trace = world.io.trace();
     let ends = trace.count(Kind::Crash).events;
@@ -93,9 +94,11 @@ fn counts(world: &World) -> Vec<(String, u64)> {
         ("clean_stops", clean_stops),
         ("failed_exits", failed_exits),
         ("refused_starts", refused_starts),
+        ("visits", world.strangers.visits()),
         ("bytes_read", trace.count(Kind::Read).bytes),
         ("bytes_written", trace.count(Kind::Write).bytes),
         ("bytes_sent", trace.count(Kind::Send).bytes),
+        ("rehearsals", rehearsals),
         ("batches", looked.batches),
         ("pages_written", looked.pages_written),
         ("pages_released", looked.pages_released),

@@ -6,35 +6,89 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::model::{Found, Shape, TransactionId as Id, Violation, mark, parse_mark, tenant_name};
+use super::journal::{ACCOUNTS, BALANCE, Change, Found, Shape, Transfer};
+use super::model::{Snapshot, TransactionId as Id, Violation, mark, parse_mark, tenant_name};
 use crate::client::{Response, request};
 
-/// Makes the table; may come twice.
-pub const SETUP: &str = "CREATE TABLE IF NOT EXISTS rows(id INTEGER PRIMARY KEY, \
-     mark TEXT NOT NULL, pad TEXT NOT NULL); CREATE INDEX IF NOT EXISTS marks ON rows(mark)";
+/// One transaction in one statement: the trigger inserts, deletes, moves money and writes the
+/// journal.
+const ENTER: &str = "CREATE TRIGGER IF NOT EXISTS enter INSTEAD OF INSERT ON entry BEGIN \
+     INSERT INTO rows(id, mark, pad) SELECT new.first + i, new.mark, \
+     replace(hex(zeroblob(new.words)), '00', printf('%08x', new.first + i)) FROM \
+     (WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < new.count) \
+     SELECT i FROM n) WHERE new.count > 0; \
+     DELETE FROM rows WHERE mark = new.victim; \
+     UPDATE accounts SET balance = balance + CASE id WHEN new.source THEN -new.amount \
+     ELSE new.amount END WHERE id IN (new.source, new.target); \
+     INSERT INTO journal(n, mark) SELECT coalesce(max(n), 0) + 1, new.mark FROM journal; END";
+
+/// Makes the tables in one transaction; may come twice: the first one's mark stays.
+fn setup_sql(mark: &str) -> String {
+    let accounts: Vec<String> = (0..ACCOUNTS).map(|id| format!("({id}, {BALANCE})")).collect();
+    format!(
+        "BEGIN IMMEDIATE; \
+         CREATE TABLE IF NOT EXISTS rows(id INTEGER PRIMARY KEY, mark TEXT NOT NULL, \
+         pad TEXT NOT NULL); CREATE INDEX IF NOT EXISTS marks ON rows(mark); \
+         CREATE TABLE IF NOT EXISTS journal(n INTEGER PRIMARY KEY, mark TEXT NOT NULL); \
+         CREATE TABLE IF NOT EXISTS accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL); \
+         CREATE VIEW IF NOT EXISTS entry AS SELECT '' AS mark, 0 AS first, 0 AS count, 0 AS words, \
+         '' AS victim, 0 AS source, 0 AS target, 0 AS amount; {ENTER}; \
+         INSERT OR IGNORE INTO accounts VALUES {}; \
+         INSERT OR IGNORE INTO journal VALUES (0, '{mark}'); COMMIT",
+        accounts.join(", ")
+    )
+}
 
 /// Rows `?1` to `?1 + ?3 - 1`, with padding that is the row's id in hexadecimal, `?4` times.
 const INSERT: &str = "INSERT INTO rows(id, mark, pad) WITH RECURSIVE n(i) AS \
      (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?3) SELECT ?1 + i, ?2, \
      replace(hex(zeroblob(?4)), '00', printf('%08x', ?1 + i)) FROM n";
 
-/// One line per mark; `intact` counts the rows whose padding is as `INSERT` made it.
-pub const READ_MARKS: &str = "SELECT mark, count(*), min(id), max(id), sum(length(pad)), \
+/// The journal from `?1` on, with its first and last entry; a line per mark, whose last number
+/// counts the rows with padding as `INSERT` made it; accounts; schema.
+pub const READ_MARKS: &str = concat!(
+    "SELECT 'rows', mark, count(*), min(id), max(id), sum(length(pad)), \
      sum(pad = replace(hex(zeroblob(length(pad) / 8)), '00', printf('%08x', id))) \
-     FROM rows GROUP BY mark ORDER BY mark";
+     FROM rows GROUP BY mark",
+    " UNION ALL SELECT 'journal', mark, n, 0, 0, 0, 0 FROM journal \
+     WHERE n = 0 OR n >= min(?1, (SELECT max(n) FROM journal)) \
+     UNION ALL SELECT 'account', '', id, balance, 0, 0, 0 FROM accounts \
+     UNION ALL SELECT 'schema', sql, 0, 0, 0, 0, 0 FROM sqlite_schema \
+     WHERE name IN ('extra', 'extra_index')"
+);
 
-/// All rows, padding included.
-const READ_ROWS: &str = "SELECT id, mark, pad FROM rows ORDER BY id DESC";
+/// The same with all rows, padding included.
+const READ_ROWS: &str = "SELECT * FROM (SELECT 'row', mark, id, pad FROM rows ORDER BY id DESC) \
+     UNION ALL SELECT 'journal', mark, n, 0 FROM journal \
+     WHERE n = 0 OR n >= min(?1, (SELECT max(n) FROM journal)) \
+     UNION ALL SELECT 'account', '', id, balance FROM accounts \
+     UNION ALL SELECT 'schema', sql, 0, 0 FROM sqlite_schema \
+     WHERE name IN ('extra', 'extra_index')";
 
 const DELETE: &str = "DELETE FROM rows WHERE mark = ?1";
 
-const PEEK: &str = "SELECT count(*) FROM rows WHERE mark = ?1";
+/// Rows of the own mark, where the journal ends, how it begins.
+const PEEK: &str = "SELECT (SELECT count(*) FROM rows WHERE mark = ?1), \
+     (SELECT max(n) FROM journal), (SELECT mark FROM journal WHERE n = 0)";
+
+/// The transaction's entry; gives its number and the incarnation.
+const NOTE: &str = "INSERT INTO journal(n, mark) SELECT coalesce(max(n), 0) + 1, ?1 FROM journal \
+     RETURNING n, (SELECT mark FROM journal WHERE n = 0)";
+
+const ENTRY: &str = "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+const ADD: &str = "UPDATE accounts SET balance = balance + ?2 WHERE id = ?1";
+
+const SET: &str = "UPDATE accounts SET balance = ?2 WHERE id = ?1";
+
+/// What all accounts hold, by number.
+const BALANCES: &str = "SELECT balance FROM accounts ORDER BY id";
 
 fn text(value: &str) -> Value {
     json!({ "type": "text", "value": value })
 }
 
-fn integer(value: u64) -> Value {
+fn integer(value: impl ToString) -> Value {
     json!({ "type": "integer", "value": value.to_string() })
 }
 
@@ -43,10 +97,15 @@ pub fn plain(sql: &str) -> Value {
     json!({ "sql": sql })
 }
 
+/// Make the tables, as a pipeline's request.
+pub fn setup(tenant: usize, id: Id) -> Value {
+    json!({ "type": "sequence", "sql": setup_sql(&mark(tenant, id)) })
+}
+
 /// Insert rows of a transaction from its `from`th on.
-pub fn insert(id: Id, shape: Shape, from: u64, rows: u64) -> Value {
+pub fn insert(tenant: usize, id: Id, shape: Shape, from: u64, rows: u64) -> Value {
     assert!(rows > 0 && from + rows <= shape.rows);
-    let mark = mark(shape.tenant, id);
+    let mark = mark(tenant, id);
     let args = [integer(shape.first + from), text(&mark), integer(rows), integer(shape.pad_words)];
     json!({ "sql": INSERT, "args": args })
 }
@@ -56,9 +115,76 @@ pub fn delete(tenant: usize, id: Id) -> Value {
     json!({ "sql": DELETE, "args": [text(&mark(tenant, id))] })
 }
 
-/// Count a transaction's rows.
+/// The transaction's entry in the journal.
+pub fn note(tenant: usize, id: Id) -> Value {
+    json!({ "sql": NOTE, "args": [text(&mark(tenant, id))] })
+}
+
+/// Count a transaction's rows, and look at the ends of the journal.
 pub fn peek(tenant: usize, id: Id) -> Value {
     json!({ "sql": PEEK, "args": [text(&mark(tenant, id))] })
+}
+
+/// Ask what all accounts hold.
+pub fn balances() -> Value {
+    plain(BALANCES)
+}
+
+/// Add to an account.
+pub fn add(account: usize, amount: i64) -> Value {
+    json!({ "sql": ADD, "args": [integer(account), integer(amount)] })
+}
+
+/// Set an account.
+pub fn set(account: usize, balance: i64) -> Value {
+    json!({ "sql": SET, "args": [integer(account), integer(balance)] })
+}
+
+/// A whole transaction in one statement, the entry in the journal included.
+///
+/// # Panics
+/// If the change is one that needs several statements.
+pub fn entry(tenant: usize, id: Id, change: Change) -> Value {
+    let mut shape = Shape::default();
+    let (mut victim, mut accounts) = (json!({ "type": "null" }), [-1, -1, 0]);
+    match change {
+        Change::Insert(inserted) => shape = inserted,
+        Change::Delete(id) => victim = text(&mark(tenant, id)),
+        Change::Transfer(Transfer { source, target, amount }) => {
+            accounts = [source as i64, target as i64, amount];
+        }
+        Change::Setup | Change::Schema { .. } => unreachable!("not in one statement"),
+    }
+    let [source, target, amount] = accounts;
+    let args = [
+        text(&mark(tenant, id)),
+        integer(shape.first),
+        integer(shape.rows),
+        integer(shape.pad_words),
+        victim,
+        integer(source),
+        integer(target),
+        integer(amount),
+    ];
+    json!({ "sql": ENTRY, "args": args })
+}
+
+/// Make the table `extra` anew by steps that end with a column named after the transaction, and
+/// have the index or not.
+pub fn schema(id: Id, index: bool) -> Vec<Value> {
+    let mut statements = vec![
+        plain("DROP TABLE IF EXISTS extra"),
+        plain("CREATE TABLE extra(a INTEGER PRIMARY KEY, b TEXT)"),
+        plain("INSERT INTO extra(b) VALUES ('one'), ('two')"),
+        plain("ALTER TABLE extra ADD COLUMN c INTEGER NOT NULL DEFAULT 7"),
+        plain(&format!("ALTER TABLE extra RENAME COLUMN c TO by{}", id.0)),
+        plain("ALTER TABLE extra DROP COLUMN b"),
+    ];
+    statements.push(plain(match index {
+        true => "CREATE INDEX IF NOT EXISTS extra_index ON rows(length(pad))",
+        false => "DROP INDEX IF EXISTS extra_index",
+    }));
+    statements
 }
 
 /// Which way a read asks.
@@ -73,9 +199,10 @@ pub enum ReadForm {
 }
 
 impl ReadForm {
-    /// The statement.
-    pub fn statement(self) -> Value {
-        plain(if self == ReadForm::Marks { READ_MARKS } else { READ_ROWS })
+    /// The statement, with the journal from there on.
+    pub fn statement(self, from: u64) -> Value {
+        let sql = if self == ReadForm::Marks { READ_MARKS } else { READ_ROWS };
+        json!({ "sql": sql, "args": [integer(from)] })
     }
 }
 
@@ -149,9 +276,9 @@ impl Refused {
         Refused { status, code: part("code"), message: part("message") }
     }
 
-    /// The table is not there.
+    /// The tables are not there.
     pub fn is_no_table(&self) -> bool {
-        self.message.contains("no such table: rows")
+        self.message.contains("no such table: ")
     }
 }
 
@@ -247,34 +374,72 @@ pub fn entries(
     Ok(steps)
 }
 
-fn number(value: &Value) -> Option<u64> {
+fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     value["value"].as_str()?.parse().ok()
 }
 
-/// The one number of a result.
-pub fn single(result: &Value) -> Option<u64> {
-    number(&result["rows"][0][0])
+/// The numbers of a result's first column.
+pub fn column(result: &Value) -> Option<Vec<i64>> {
+    result["rows"].as_array()?.iter().map(|row| number(&row[0])).collect()
 }
 
-/// What a read found, by mark; `None` if the rows are not what was asked for.
-pub fn found(form: ReadForm, result: &Value) -> Option<BTreeMap<String, Found>> {
-    let mut marks = BTreeMap::new();
+/// What a peek gives: own rows, the last number, the incarnation's mark.
+pub fn peeked(result: &Value) -> Option<(u64, u64, &str)> {
+    let row = &result["rows"][0];
+    Some((number(&row[0])?, number(&row[1])?, row[2]["value"].as_str()?))
+}
+
+/// What a note gives: the incarnation's mark and the number.
+pub fn noted(result: &Value) -> Option<(&str, u64)> {
+    let row = &result["rows"][0];
+    Some((row[1]["value"].as_str()?, number(&row[0])?))
+}
+
+/// What a read found; `None` if the rows are not what was asked for.
+pub fn found(result: &Value) -> Option<Snapshot> {
+    let mut snapshot = Snapshot::default();
     for row in result["rows"].as_array()? {
-        if form == ReadForm::Marks {
-            let found = Found {
-                rows: number(&row[1])?,
-                first: number(&row[2])?,
-                last: number(&row[3])?,
-                pad_bytes: number(&row[4])?,
-                intact: number(&row[5])?,
-            };
-            marks.insert(row[0]["value"].as_str()?.to_owned(), found);
-            continue;
+        let word = row[1]["value"].as_str()?.to_owned();
+        match row[0]["value"].as_str()? {
+            "rows" => {
+                let found = Found {
+                    rows: number(&row[2])?,
+                    first: number(&row[3])?,
+                    last: number(&row[4])?,
+                    pad_bytes: number(&row[5])?,
+                    intact: number(&row[6])?,
+                };
+                snapshot.marks.insert(word, found);
+            }
+            "row" => {
+                add_row(&mut snapshot.marks, number(&row[2])?, word, row[3]["value"].as_str()?);
+            }
+            kind => add_line(&mut snapshot, kind, word, number(&row[2])?, number(&row[3])?)?,
         }
-        let mark = row[1]["value"].as_str()?.to_owned();
-        add_row(&mut marks, number(&row[0])?, mark, row[2]["value"].as_str()?);
     }
-    Some(marks)
+    Some(snapshot)
+}
+
+/// Take a line of a read that is about no row; `None` if there is no such line.
+pub fn add_line(
+    snapshot: &mut Snapshot,
+    kind: &str,
+    word: String,
+    number: u64,
+    balance: i64,
+) -> Option<()> {
+    match kind {
+        "journal" => drop(snapshot.journal.insert(number, word)),
+        "account" => snapshot.balances.push(balance),
+        "schema" if word.starts_with("CREATE INDEX") => snapshot.extra_index = true,
+        "schema" => {
+            let by = word.split_once(" by")?.1;
+            let digits = by.find(|c: char| !c.is_ascii_digit()).unwrap_or(by.len());
+            snapshot.extra_table = Some(by[..digits].parse().ok()?);
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 /// Count one row under its mark.

@@ -1,75 +1,79 @@
 //! What a client asks next: drawn when it is asked, from all that clients ask.
 //!
-//! Owns the choice of requests, and the interactive transaction: begin, inserts with pauses, a look
-//! at its own rows, commit, rollback or silence.
+//! Owns the visits: which kind, of which database, and the requests of each kind. Interactive
+//! transactions are `session`'s; who comes how often, `mix`'s.
 
-use serde_json::Value;
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+use storage::io::Clock;
 
 use super::Sim;
 use super::client::{AdminCall, Client, Pending, Purpose};
 use super::ground::Ground;
-use super::model::{Asked, EraserId, Shape, TransactionId, Violation};
-use super::speech::{self, ReadForm, Refused};
+use super::journal::{ACCOUNTS, Change, Shape, Transfer};
+use super::mix::{Kind, Moment, draw_kind};
+use super::model::{TransactionId, tenant_name};
+use super::session::Work;
+use super::speech::{self, ReadForm};
+use crate::faults::FaultKind;
 
-/// Most bytes of padding in one transaction: twice what a tenant's WAL keeps in memory, so that
-/// some spill, and a quarter of the smallest log, so that most fit.
+/// Most bytes of padding in one ordinary transaction: twice what a tenant's WAL keeps in memory, so
+/// that some spill, and a quarter of the smallest log, so that most fit.
 const TRANSACTION_BYTES_MAX: u64 = 2 << 20;
+
+/// Most bytes of a bulk load: more than the smallest log holds.
+const BULK_BYTES_MAX: u64 = 8 << 20;
+
+/// Bulk loads of a world: each costs tens of milliseconds here, and every later read of it.
+const BULK_LOADS_MAX: u64 = 5;
 
 /// Transactions of a tenant above which clients delete more than they write, so that reading all of
 /// it stays cheap.
 const LIVE_MAX: usize = 60;
+
+/// Entries of the journal that a read asks for though they are known.
+const KNOWN_READ_AGAIN: u64 = 8;
+
+/// Databases made for short contexts, at most: as many as the names that clients share.
+const CONTEXTS_MAX: usize = 2_000;
 
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Create the database; it may exist.
     Create(usize),
-    /// Make the table.
+    /// Make the tables.
     Setup(usize),
     /// Write.
     Write(usize),
     /// Read and compare.
     Read(usize),
+    /// Drop the database.
+    Drop(usize),
 }
 
 impl Task {
     /// The tenant that it is about.
     pub fn tenant(self) -> usize {
         match self {
-            Task::Create(tenant) | Task::Setup(tenant) => tenant,
+            Task::Create(tenant) | Task::Setup(tenant) | Task::Drop(tenant) => tenant,
             Task::Write(tenant) | Task::Read(tenant) => tenant,
         }
     }
 }
 
-/// A request of an interactive transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Begin.
-    Begin,
-    /// Insert so many more rows.
-    Insert(u64),
-    /// Count its own rows.
-    Peek,
-    /// Commit and close.
-    Commit,
-    /// Roll back and close.
-    End,
-}
-
-/// An interactive transaction.
-#[derive(Clone, Debug)]
-pub struct Session {
+/// A client's visit.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit {
+    /// What it is like.
+    pub kind: Kind,
     tenant: usize,
-    id: TransactionId,
-    shape: Shape,
-    inserted: u64,
-    baton: Option<String>,
-    /// It ends with a commit, unless something fails.
-    commits: bool,
+    left: u64,
 }
 
-type Request = (Pending, Vec<u8>);
+/// What a client sends: what for, and the bytes.
+pub type Request = (Pending, Vec<u8>);
 
 impl Client {
     /// The next requests to send at once; none if there is nothing to do now.
@@ -89,35 +93,140 @@ impl Client {
             self.session = None;
             return Vec::new();
         }
+        let moment = ground.moment(sim.now());
+        if moment.pace == 0 {
+            return Vec::new();
+        }
         if self.session.is_some() {
             return self.next_step(sim, ground);
         }
         ground.operations_left -= 1;
+        if let Some(task) = self.plan.pop_front() {
+            return vec![self.task(sim, ground, task)];
+        }
         if self.id == ground.options.clients as u64 {
-            return vec![self.administrate(sim, ground)];
+            return vec![self.administrate(sim, ground, &moment)];
         }
-        if let Some(tenant) = ground.bare.pop_first() {
-            return vec![self.task(sim, ground, Task::Setup(tenant))];
+        self.visit_requests(sim, ground, &moment)
+    }
+
+    /// The next requests of the visit in hand, or of a new one.
+    fn visit_requests(
+        &mut self,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        moment: &Moment,
+    ) -> Vec<Request> {
+        if let Some((tenant, change)) = self.again.take() {
+            // The same once more, and another transaction: the first may have happened.
+            sim.injected(FaultKind::Retry, self.id);
+            let change = match change {
+                Change::Insert(Shape { rows, pad_words, .. }) => {
+                    Change::Insert(ground.model.shape(rows, pad_words))
+                }
+                other => other,
+            };
+            return vec![self.entry(sim, ground, tenant, change)];
         }
-        let count = if self.draw(sim, 8) == 0 { 2 + self.draw(sim, 3) } else { 1 };
-        let mut requests = Vec::new();
-        for _ in 0..count {
-            let tenant = self.draw_tenant(sim, ground);
-            if count == 1 && self.draw(sim, 5) == 0 {
-                self.begin_session(sim, ground, tenant);
+        let visit = match self.visit {
+            Some(visit) => visit,
+            None => self.begin_visit(sim, ground, moment),
+        };
+        self.visit = (visit.left > 1).then_some(Visit { left: visit.left - 1, ..visit });
+        if self.plan.is_empty() && !matches!(visit.kind, Kind::ControlPlane | Kind::Context) {
+            self.plan_setup(sim, ground, visit.tenant);
+        }
+        if let Some(task) = self.plan.pop_front() {
+            return vec![self.task(sim, ground, task)];
+        }
+        if self.old_baton.is_some() && self.draw(sim, 20) == 0 {
+            return self.use_old_baton(sim, ground);
+        }
+        let tenant = visit.tenant;
+        match visit.kind {
+            Kind::Holder => {
+                let work = self.draw_work(sim, ground);
+                self.begin_session(sim, ground, tenant, work, true);
                 return self.next_step(sim, ground);
             }
-            requests.push(self.choose(sim, ground, tenant));
+            Kind::Bank if self.draw(sim, 3) == 0 => {
+                let work = Work::transfer(self.draw_transfer(sim));
+                self.begin_session(sim, ground, tenant, work, false);
+                return self.next_step(sim, ground);
+            }
+            Kind::ControlPlane => return vec![self.administrate(sim, ground, moment)],
+            _ => {}
+        }
+        let many = self.draw(sim, 8) == 0 || visit.kind == Kind::Batcher;
+        let count = match moment.width {
+            1 if many => 1 + self.draw(sim, 4),
+            width => 1 + self.draw(sim, width),
+        };
+        let mut requests = vec![self.choose(sim, ground, visit.kind, tenant)];
+        for _ in 1..count {
+            let tenant = self.draw_tenant(sim, ground, moment);
+            let tenant = if ground.is_ready(tenant) { tenant } else { visit.tenant };
+            requests.push(self.choose(sim, ground, visit.kind, tenant));
         }
         requests
     }
 
-    /// Some tenants are far more popular than others.
-    fn draw_tenant(&self, sim: &mut Sim, ground: &Ground) -> usize {
-        self.draw_span(sim, 1, ground.options.tenants as u64) as usize - 1
+    fn begin_visit(&mut self, sim: &mut Sim, ground: &mut Ground, moment: &Moment) -> Visit {
+        let kind = draw_kind(sim.draws_mut(), self.id, &moment.weights);
+        let span = ground.options.visit_requests;
+        let left = self.draw_span(sim, span.low, span.high);
+        if kind == Kind::Context && ground.tenants() < ground.options.tenants + CONTEXTS_MAX {
+            let tenant = ground.new_tenant();
+            self.plan_context(sim, tenant);
+            return Visit { kind, tenant, left: self.plan.len() as u64 };
+        }
+        Visit { kind, tenant: self.draw_tenant(sim, ground, moment), left }
     }
 
-    fn pending(&self, sim: &Sim, ground: &mut Ground, tenant: usize, purpose: Purpose) -> Pending {
+    /// Make the database and its tables first, if nobody has heard of them.
+    fn plan_setup(&mut self, sim: &mut Sim, ground: &Ground, tenant: usize) {
+        if ground.is_ready(tenant) || self.draw(sim, 8) == 0 {
+            return;
+        }
+        if ground.name(tenant).exists != Some(true) && !ground.options.create_on_first_use {
+            self.plan.push_back(Task::Create(tenant));
+        }
+        self.plan.push_back(Task::Setup(tenant));
+    }
+
+    /// A short-lived database: 5 to 50 statements, then nothing is left of it.
+    fn plan_context(&mut self, sim: &mut Sim, tenant: usize) {
+        let lifetime_ns = self.draw_span(sim, 100_000_000, 3_600_000_000_000);
+        let statements = self.draw_span(sim, 5, 50);
+        let mut plan = VecDeque::from([Task::Create(tenant), Task::Setup(tenant)]);
+        for _ in 0..statements {
+            plan.push_back(if self.draw(sim, 3) == 0 {
+                Task::Read(tenant)
+            } else {
+                Task::Write(tenant)
+            });
+        }
+        plan.extend([Task::Read(tenant), Task::Read(tenant), Task::Drop(tenant)]);
+        self.plan_gap_ns = lifetime_ns / plan.len() as u64;
+        self.plan = plan;
+    }
+
+    /// Some tenants are far more popular than others.
+    fn draw_tenant(&self, sim: &mut Sim, ground: &Ground, moment: &Moment) -> usize {
+        match moment.focus {
+            Some(tenant) if self.draw(sim, 8) != 0 => tenant,
+            _ => ground.popularity.draw(sim.draws_mut(), self.id),
+        }
+    }
+
+    /// A request that is about to be sent.
+    pub fn pending(
+        &self,
+        sim: &Sim,
+        ground: &mut Ground,
+        tenant: usize,
+        purpose: Purpose,
+    ) -> Pending {
         let (asked, name) = (ground.model.ask(), ground.name(tenant));
         Pending { tenant, asked, name, sent_at: sim.awake(), purpose }
     }
@@ -125,72 +234,226 @@ impl Client {
     fn task(&self, sim: &mut Sim, ground: &mut Ground, task: Task) -> Request {
         match task {
             Task::Create(tenant) => self.admin(sim, ground, AdminCall::Create(tenant)),
+            Task::Drop(tenant) => self.admin(sim, ground, AdminCall::Drop(tenant)),
             Task::Setup(tenant) => {
-                let sequence = serde_json::json!({ "type": "sequence", "sql": speech::SETUP });
-                let bytes = speech::pipeline(tenant, None, vec![sequence], true);
-                (self.pending(sim, ground, tenant, Purpose::Setup), bytes)
+                let id = ground.model.begin(tenant, Change::Setup);
+                ground.model.commit_sent(id);
+                let bytes = speech::pipeline(tenant, None, vec![speech::setup(tenant, id)], true);
+                (self.pending(sim, ground, tenant, Purpose::Setup(id)), bytes)
             }
-            Task::Write(tenant) => self.inserts(sim, ground, tenant),
-            Task::Read(tenant) => self.read(sim, ground, tenant),
+            Task::Write(tenant) => {
+                let change = Change::Insert(self.draw_shape(sim, ground, 4));
+                self.entry(sim, ground, tenant, change)
+            }
+            Task::Read(tenant) => self.read(sim, ground, tenant, ReadForm::Marks),
         }
     }
 
-    fn choose(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
-        let crowded = ground.model.live_count(tenant) > LIVE_MAX;
-        match self.draw(sim, 100) {
-            0..=29 => self.read(sim, ground, tenant),
-            30..=39 => self.delete(sim, ground, tenant),
-            _ if crowded => self.delete(sim, ground, tenant),
-            40..=69 => self.inserts(sim, ground, tenant),
-            _ => self.batch(sim, ground, tenant),
+    fn choose(&mut self, sim: &mut Sim, ground: &mut Ground, kind: Kind, tenant: usize) -> Request {
+        match kind {
+            Kind::PointReader => self.point(sim, ground, tenant),
+            Kind::JournalChecker => self.read(sim, ground, tenant, ReadForm::Marks),
+            Kind::Scanner => self.read(sim, ground, tenant, ReadForm::Rows),
+            Kind::CursorStreamer if self.draw(sim, 2) == 0 => {
+                self.read(sim, ground, tenant, ReadForm::Cursor)
+            }
+            Kind::CursorStreamer => self.batch(sim, ground, tenant, true),
+            Kind::BulkLoader => self.bulk(sim, ground, tenant),
+            Kind::SchemaChanger => {
+                let index = self.draw(sim, 2) == 0;
+                let id = ground.model.begin(tenant, Change::Schema { index });
+                let commits = self.draw(sim, 4) != 0;
+                self.send_batch(sim, ground, (tenant, id), speech::schema(id, index), commits)
+            }
+            Kind::Batcher if self.draw(sim, 2) == 0 => {
+                let by_cursor = self.draw(sim, 3) == 0;
+                self.batch(sim, ground, tenant, by_cursor)
+            }
+            Kind::Batcher => self.entries(sim, ground, tenant),
+            Kind::Bank => self.transfer(sim, ground, tenant),
+            Kind::Retrier => {
+                let change = self.draw_change(sim, ground, tenant);
+                self.again = Some((tenant, change));
+                self.entry(sim, ground, tenant, change)
+            }
+            _ => {
+                let change = self.draw_change(sim, ground, tenant);
+                self.entry(sim, ground, tenant, change)
+            }
         }
     }
 
-    fn begin(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> (TransactionId, Shape) {
+    // ---- writes ----
+
+    fn draw_shape(&self, sim: &mut Sim, ground: &mut Ground, rows_max: u64) -> Shape {
         let pad_words = self.draw_span(sim, 1, ground.options.pad_words_max) - 1;
         let fitting = TRANSACTION_BYTES_MAX / (pad_words * 8 + 64);
-        let rows = self.draw_span(sim, 1, ground.options.rows_max.min(fitting).max(1));
-        ground.model.begin(tenant, rows, pad_words)
+        let rows_max = rows_max.min(ground.options.rows_max).min(fitting).max(1);
+        let rows = self.draw_span(sim, 1, rows_max);
+        ground.model.shape(rows, pad_words)
     }
 
-    /// One to four transactions of one statement each.
-    fn inserts(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
-        let count = 1 + self.draw(sim, 4);
+    fn draw_transfer(&self, sim: &mut Sim) -> Transfer {
+        let source = self.draw(sim, ACCOUNTS as u64) as usize;
+        let target = (source + 1 + self.draw(sim, ACCOUNTS as u64 - 1) as usize) % ACCOUNTS;
+        Transfer { source, target, amount: self.draw_span(sim, 1, 1_000) as i64 }
+    }
+
+    fn draw_work(&self, sim: &mut Sim, ground: &mut Ground) -> Work {
+        if self.draw(sim, 4) == 0 {
+            return Work::transfer(self.draw_transfer(sim));
+        }
+        let rows_max = ground.options.rows_max;
+        Work::insert(self.draw_shape(sim, ground, rows_max))
+    }
+
+    fn draw_change(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Change {
+        let crowded = ground.model.live_count(tenant) > LIVE_MAX;
+        let index = self.draw(sim, u64::from(u32::MAX));
+        match (self.draw(sim, 100), ground.model.victim(tenant, index)) {
+            (0..15, Some(victim)) => Change::Delete(victim),
+            (_, Some(victim)) if crowded => Change::Delete(victim),
+            (15..25, _) => Change::Transfer(self.draw_transfer(sim)),
+            (drawn, _) => {
+                let rows_max = if drawn < 40 { ground.options.rows_max } else { 3 };
+                Change::Insert(self.draw_shape(sim, ground, rows_max))
+            }
+        }
+    }
+
+    fn begin_entry(
+        &self,
+        ground: &mut Ground,
+        tenant: usize,
+        change: Change,
+    ) -> (TransactionId, Value) {
+        let id = ground.model.begin(tenant, change);
+        ground.model.commit_sent(id);
+        (id, speech::execute(speech::entry(tenant, id, change)))
+    }
+
+    /// A transaction in one statement.
+    fn entry(&self, sim: &Sim, ground: &mut Ground, tenant: usize, change: Change) -> Request {
+        let (id, request) = self.begin_entry(ground, tenant, change);
+        let bytes = speech::pipeline(tenant, None, vec![request], true);
+        (self.pending(sim, ground, tenant, Purpose::Entries(vec![id])), bytes)
+    }
+
+    /// Two to eight of them in one pipeline.
+    fn entries(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
+        let count = 2 + self.draw(sim, 7);
         let (mut ids, mut requests) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let (id, shape) = self.begin(sim, ground, tenant);
-            ground.model.commit_sent(id);
-            requests.push(speech::execute(speech::insert(id, shape, 0, shape.rows)));
+            let change = self.draw_change(sim, ground, tenant);
+            let (id, request) = self.begin_entry(ground, tenant, change);
+            requests.push(request);
             ids.push(id);
         }
         let bytes = speech::pipeline(tenant, None, requests, true);
-        (self.pending(sim, ground, tenant, Purpose::Inserts(ids)), bytes)
+        (self.pending(sim, ground, tenant, Purpose::Entries(ids)), bytes)
     }
 
-    /// A transaction of several statements in one batch; one in eight rolls back.
-    fn batch(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
-        let (id, shape) = self.begin(sim, ground, tenant);
-        let commits = self.draw(sim, 8) != 0;
-        let by_cursor = self.draw(sim, 3) == 0;
+    /// Inserts of a shape in several statements.
+    fn inserts(&self, sim: &mut Sim, tenant: usize, id: TransactionId, shape: Shape) -> Vec<Value> {
         let mut statements = Vec::new();
         let mut from = 0;
         while from < shape.rows {
             let rows = self.draw_span(sim, 1, shape.rows - from);
-            statements.push(speech::insert(id, shape, from, rows));
+            statements.push(speech::insert(tenant, id, shape, from, rows));
             from += rows;
         }
+        statements
+    }
+
+    /// A transaction of several statements in one batch; one in eight rolls back.
+    fn batch(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize, by_cursor: bool) -> Request {
+        let change = match self.draw_change(sim, ground, tenant) {
+            Change::Insert(_) => {
+                let rows_max = ground.options.rows_max;
+                Change::Insert(self.draw_shape(sim, ground, rows_max))
+            }
+            other => other,
+        };
+        let id = ground.model.begin(tenant, change);
+        let commits = self.draw(sim, 8) != 0;
+        let mut statements = match change {
+            Change::Insert(shape) => self.inserts(sim, tenant, id, shape),
+            Change::Delete(victim) => vec![speech::delete(tenant, victim)],
+            Change::Transfer(Transfer { source, target, amount }) => {
+                vec![speech::add(source, -amount), speech::add(target, amount)]
+            }
+            Change::Setup | Change::Schema { .. } => unreachable!("not drawn"),
+        };
         if self.draw(sim, 4) == 0 {
             // Rows of a transaction that is taken back before the commit.
-            let (undone, undone_shape) = self.begin(sim, ground, tenant);
-            let rows = speech::insert(undone, undone_shape, 0, undone_shape.rows);
+            let shape = self.draw_shape(sim, ground, 300);
+            let undone = ground.model.begin(tenant, Change::Insert(shape));
             statements.push(speech::plain("SAVEPOINT point"));
-            statements.push(rows);
+            statements.push(speech::insert(tenant, undone, shape, 0, shape.rows));
             statements.push(speech::plain("ROLLBACK TO point"));
             statements.push(speech::plain("RELEASE point"));
         }
         if by_cursor && self.draw(sim, 2) == 0 {
-            statements.push(speech::plain(speech::READ_MARKS));
+            statements.push(ReadForm::Marks.statement(0));
         }
+        let deletes = matches!(change, Change::Delete(_)).then_some(1);
+        let form = BatchForm { by_cursor, commits, deletes };
+        self.send_batch_as(sim, ground, (tenant, id), statements, form)
+    }
+
+    fn transfer(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
+        let transfer = self.draw_transfer(sim);
+        let Transfer { source, target, amount } = transfer;
+        let change = Change::Transfer(transfer);
+        if self.draw(sim, 2) == 0 {
+            return self.entry(sim, ground, tenant, change);
+        }
+        let id = ground.model.begin(tenant, change);
+        let statements = vec![speech::add(source, -amount), speech::add(target, amount)];
+        let commits = self.draw(sim, 8) != 0;
+        self.send_batch(sim, ground, (tenant, id), statements, commits)
+    }
+
+    /// As much as a tenth of the cache to twice of it, if there may be one more.
+    fn bulk(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
+        if ground.bulk_loads >= BULK_LOADS_MAX {
+            let change = self.draw_change(sim, ground, tenant);
+            return self.entry(sim, ground, tenant, change);
+        }
+        ground.bulk_loads += 1;
+        let cache = ground.options.memory_bytes[1];
+        let bytes = self.draw_span(sim, cache / 10, cache * 2).min(BULK_BYTES_MAX);
+        let pad_words = self.draw_span(sim, 16, 4_000);
+        let shape = ground.model.shape((bytes / (pad_words * 8)).max(1), pad_words);
+        let id = ground.model.begin(tenant, Change::Insert(shape));
+        let statements = self.inserts(sim, tenant, id, shape);
+        let commits = self.draw(sim, 4) != 0;
+        self.send_batch(sim, ground, (tenant, id), statements, commits)
+    }
+
+    fn send_batch(
+        &self,
+        sim: &Sim,
+        ground: &mut Ground,
+        of: (usize, TransactionId),
+        statements: Vec<Value>,
+        commits: bool,
+    ) -> Request {
+        let form = BatchForm { by_cursor: false, commits, deletes: None };
+        self.send_batch_as(sim, ground, of, statements, form)
+    }
+
+    /// The statements as one transaction that ends with its entry in the journal.
+    fn send_batch_as(
+        &self,
+        sim: &Sim,
+        ground: &mut Ground,
+        (tenant, id): (usize, TransactionId),
+        mut statements: Vec<Value>,
+        form: BatchForm,
+    ) -> Request {
+        let BatchForm { by_cursor, commits, deletes } = form;
+        statements.push(speech::note(tenant, id));
         let steps = statements.len() + 3;
         let batch = speech::batch(statements, commits);
         if commits {
@@ -199,45 +462,42 @@ impl Client {
         let bytes = if by_cursor {
             speech::cursor(tenant, &batch)
         } else {
-            let request = serde_json::json!({ "type": "batch", "batch": batch });
+            let request = json!({ "type": "batch", "batch": batch });
             speech::pipeline(tenant, None, vec![request], true)
         };
-        let purpose = Purpose::Batch { id, commits, by_cursor, steps };
+        let purpose = Purpose::Batch { id, commits, by_cursor, steps, deletes };
         (self.pending(sim, ground, tenant, purpose), bytes)
     }
 
-    fn read(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
-        let form = match self.draw(sim, 8) {
-            0 => ReadForm::Rows,
-            1 => ReadForm::Cursor,
-            _ => ReadForm::Marks,
-        };
-        let statement = form.statement();
+    // ---- reads ----
+
+    fn read(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize, form: ReadForm) -> Request {
+        let known = ground.model.known(tenant).saturating_sub(KNOWN_READ_AGAIN);
+        let from = if self.draw(sim, 4) == 0 { 0 } else { known };
+        let statement = form.statement(from);
         let bytes = if form == ReadForm::Cursor {
-            let step = serde_json::json!({ "stmt": statement });
-            speech::cursor(tenant, &serde_json::json!({ "steps": [step] }))
+            speech::cursor(tenant, &json!({ "steps": [{ "stmt": statement }] }))
         } else {
             speech::pipeline(tenant, None, vec![speech::execute(statement)], true)
         };
-        (self.pending(sim, ground, tenant, Purpose::Read(form)), bytes)
+        (self.pending(sim, ground, tenant, Purpose::Read { form, from }), bytes)
     }
 
-    fn delete(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
+    /// The rows of one transaction.
+    fn point(&self, sim: &mut Sim, ground: &mut Ground, tenant: usize) -> Request {
         let index = self.draw(sim, u64::from(u32::MAX));
-        let Some(victim) = ground.model.victim(tenant, index) else {
-            return self.read(sim, ground, tenant);
+        let Some(wanted) = ground.model.victim(tenant, index) else {
+            return self.read(sim, ground, tenant, ReadForm::Marks);
         };
-        let asked = ground.model.ask();
-        let eraser = ground.model.delete_sent(victim, asked);
-        let statement = speech::execute(speech::delete(tenant, victim));
+        let statement = speech::execute(speech::peek(tenant, wanted));
         let bytes = speech::pipeline(tenant, None, vec![statement], true);
-        (self.pending(sim, ground, tenant, Purpose::Delete(victim, eraser)), bytes)
+        (self.pending(sim, ground, tenant, Purpose::Point(wanted)), bytes)
     }
 
     // ---- the control API ----
 
-    fn administrate(&self, sim: &mut Sim, ground: &mut Ground) -> Request {
-        let tenant = self.draw_tenant(sim, ground);
+    fn administrate(&self, sim: &mut Sim, ground: &mut Ground, moment: &Moment) -> Request {
+        let tenant = self.draw_tenant(sim, ground, moment);
         let by_use = ground.options.create_on_first_use;
         let call = match self.draw(sim, 20) {
             0..=2 => AdminCall::Drop(tenant),
@@ -251,7 +511,7 @@ impl Client {
     }
 
     fn admin(&self, sim: &mut Sim, ground: &mut Ground, call: AdminCall) -> Request {
-        let path = |tenant| format!("/v1/namespaces/{}", super::model::tenant_name(tenant));
+        let path = |tenant| format!("/v1/namespaces/{}", tenant_name(tenant));
         let (tenant, bytes) = match call {
             AdminCall::Create(t) => (t, speech::admin("POST", &format!("{}/create", path(t)))),
             AdminCall::Drop(t) => (t, speech::admin("DELETE", &path(t))),
@@ -265,121 +525,51 @@ impl Client {
             ground.name_asked(tenant);
         }
         if matches!(call, AdminCall::Drop(_)) {
-            let eraser: EraserId = ground.model.drop_sent(tenant, pending.asked);
-            pending.purpose = Purpose::Admin(call, Some(eraser));
+            let drop = ground.model.drop_sent(tenant, pending.asked);
+            pending.purpose = Purpose::Admin(call, Some(drop));
         }
         (pending, bytes)
     }
 
-    // ---- interactive transactions ----
+    // ---- pauses ----
 
-    fn begin_session(&mut self, sim: &mut Sim, ground: &mut Ground, tenant: usize) {
-        let (id, shape) = self.begin(sim, ground, tenant);
-        let commits = self.draw(sim, 4) != 0;
-        self.session = Some(Session { tenant, id, shape, inserted: 0, baton: None, commits });
-    }
-
-    fn next_step(&mut self, sim: &mut Sim, ground: &mut Ground) -> Vec<Request> {
-        let Some(session) = self.session.clone() else { return Vec::new() };
-        let Session { tenant, id, shape, inserted, .. } = session;
-        let rows_left = shape.rows - inserted;
-        let stage = if session.baton.is_none() {
-            Stage::Begin
-        } else if self.draw(sim, 20) == 0 {
-            // Silence: the stream is left to expire.
-            self.session = None;
-            return Vec::new();
-        } else if self.draw(sim, 6) == 0 {
-            Stage::Peek
-        } else if rows_left > 0 && (session.commits || self.draw(sim, 2) == 0) {
-            Stage::Insert(self.draw_span(sim, 1, rows_left))
-        } else if session.commits {
-            Stage::Commit
+    /// How long until the next request, in nanoseconds.
+    pub fn draw_pause(&self, sim: &mut Sim, ground: &mut Ground) -> u64 {
+        let options = &ground.options;
+        let held = self.session.as_ref().is_some_and(|session| session.is_held());
+        let span = if held {
+            // Longer than a stream may be idle, now and then; never hurried.
+            return self.draw_span(sim, 1_000_000, 60_000_000_000);
+        } else if self.script.is_some() || self.session.is_some() || self.visit.is_some() {
+            options.think_ns
         } else {
-            Stage::End
+            options.pause_ns
         };
-        let (statement, closes) = match stage {
-            Stage::Begin if self.draw(sim, 3) == 0 => (speech::plain("BEGIN"), false),
-            Stage::Begin => (speech::plain("BEGIN IMMEDIATE"), false),
-            Stage::Insert(rows) => (speech::insert(id, shape, inserted, rows), false),
-            Stage::Peek => (speech::peek(tenant, id), false),
-            Stage::Commit => (speech::plain("COMMIT"), true),
-            Stage::End => (speech::plain("ROLLBACK"), true),
-        };
-        if stage == Stage::Commit {
-            ground.model.commit_sent(id);
+        let mut pause = self.draw_span(sim, span.low, span.high);
+        if !self.plan.is_empty() && self.plan_gap_ns > 0 {
+            pause = self.draw_span(sim, self.plan_gap_ns / 4, self.plan_gap_ns * 2);
         }
-        let requests = vec![speech::execute(statement)];
-        let bytes = speech::pipeline(tenant, session.baton.as_deref(), requests, closes);
-        vec![(self.pending(sim, ground, tenant, Purpose::Step(stage)), bytes)]
-    }
-
-    /// How many results the answer to a step has.
-    pub fn step_results(stage: Stage) -> usize {
-        if matches!(stage, Stage::Commit | Stage::End) { 2 } else { 1 }
-    }
-
-    /// A step was answered.
-    ///
-    /// # Errors
-    /// ISO-2 if a transaction does not see its own rows; what a commit or refusal violates.
-    pub fn hear_step(
-        &mut self,
-        ground: &mut Ground,
-        pending: &Pending,
-        stage: Stage,
-        baton: Option<String>,
-        result: Result<Value, Refused>,
-    ) -> Result<(), Violation> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        session.baton = baton;
-        let (id, inserted) = (session.id, session.inserted);
-        match (stage, result) {
-            (Stage::Commit, result) => {
-                self.session = None;
-                return self.hear_commit(ground, pending.tenant, id, result.err());
-            }
-            // There may be nothing to roll back any more.
-            (Stage::End, _) => self.session = None,
-            (Stage::Begin, Err(refused)) => {
-                self.session = None;
-                return ground.judge_refusal(pending.tenant, &refused);
-            }
-            (_, Err(refused)) => {
-                session.commits = false;
-                session.inserted = session.shape.rows;
-                return ground.judge_refusal(pending.tenant, &refused);
-            }
-            (Stage::Begin, Ok(_)) => {}
-            (Stage::Insert(rows), Ok(_)) => session.inserted += rows,
-            (Stage::Peek, Ok(result)) => {
-                let seen = speech::single(&result);
-                let failed_before = !session.commits;
-                if seen != Some(inserted) && !failed_before {
-                    let text = format!("a transaction of {inserted} rows sees {seen:?} of them");
-                    return Err(Violation::new("ISO-2", text));
-                }
-            }
+        if self.script.is_some() {
+            return pause.min(PROBE_THINK_NS_MAX);
         }
-        ground.counts.ok += 1;
-        Ok(())
-    }
-
-    /// The transaction's last request was refused as a whole.
-    ///
-    /// # Errors
-    /// ATOM-1 if it had been seen.
-    pub fn refuse_session(&mut self, ground: &mut Ground) -> Result<(), Violation> {
-        match self.session.take() {
-            Some(session) => ground.model.refused(session.id),
-            None => Ok(()),
+        match ground.moment(sim.now()).pace {
+            0 => STILL_NS,
+            pace => (u128::from(pause) * 1_000 / u128::from(pace)) as u64,
         }
     }
+}
 
-    /// The answer to its last request is lost.
-    pub fn lose_session(&mut self, ground: &mut Ground, asked: Asked) {
-        if let Some(session) = self.session.take() {
-            ground.model.lost(session.id, asked);
-        }
-    }
+/// How long a client rests that may do nothing.
+const STILL_NS: u64 = 1_000_000_000;
+
+/// The probe does not think longer than this.
+const PROBE_THINK_NS_MAX: u64 = 100_000_000;
+
+/// How a batch is asked for.
+#[derive(Clone, Copy)]
+struct BatchForm {
+    by_cursor: bool,
+    commits: bool,
+    /// The step that deletes.
+    deletes: Option<usize>,
 }

@@ -115,6 +115,8 @@ pub struct Log {
     /// Live segments and the first batch in each, oldest first.
     segments: VecDeque<(u64, Sequence)>,
     reserved: u64,
+    /// See [`Log::set_owed`].
+    owed: u64,
     /// Transactions that have pages in the log and are not finished: id and first batch.
     open: Vec<(u64, Sequence)>,
     transactions: u64,
@@ -151,6 +153,7 @@ impl Log {
             redo_durable: start.redo_from,
             segments: start.segments,
             reserved: 0,
+            owed: 0,
             open: Vec::new(),
             transactions: 0,
             requests: 0,
@@ -189,11 +192,12 @@ impl Log {
     /// Nothing is reserved if there is not enough space for this class.
     pub fn reserve(&mut self, bytes: u64, class: Class) -> Result<(), LogFull> {
         self.place_filling();
-        let kept = match class {
-            Class::Tenant => self.options.system_reserve_bytes,
-            Class::System => 0,
+        let (kept, owed) = match class {
+            Class::Tenant => (self.options.system_reserve_bytes, self.owed),
+            Class::System => (0, 0),
         };
-        let available = self.free_bytes().saturating_sub(self.reserved).saturating_sub(kept);
+        let free = self.free_bytes().saturating_sub(self.reserved);
+        let available = free.saturating_sub(kept).saturating_sub(owed);
         if bytes > available || self.write_refused().is_some() {
             sometimes!("the log has no room for a transaction");
             let capacity = usable_bytes(&self.options) - kept;
@@ -206,6 +210,13 @@ impl Log {
         }
         self.reserved += bytes;
         Ok(())
+    }
+
+    /// What it will cost in this log to free the log, beyond the options' reserve: nothing of
+    /// [`Class::Tenant`] may take that space. Whoever brings pages into the log owes it the
+    /// checkpoint that lets go of them.
+    pub fn set_owed(&mut self, bytes: u64) {
+        self.owed = bytes;
     }
 
     /// Give back reserved space that no transaction took over.

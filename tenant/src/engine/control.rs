@@ -69,6 +69,25 @@ struct Fence {
 }
 
 impl Catalogue {
+    /// A checkpoint's row is asked for, or committed and not durable.
+    pub(super) fn has_unsettled(&self) -> bool {
+        let ends = |(asker, _): &(Asker, Call)| matches!(asker, Asker::Checkpoint(..));
+        !self.unsettled.is_empty() || self.queue.iter().chain(&self.running).any(ends)
+    }
+
+    /// Whether the transaction that runs is one of clients' creates and drops.
+    pub(super) fn is_growing(&self) -> bool {
+        self.running.iter().any(|(_, call)| call.grows())
+    }
+
+    /// How many of the queue's first calls go into one transaction: those that need log space for
+    /// their own sake are not mixed with those that make some.
+    fn next_batch(&self) -> usize {
+        let calls = || self.queue.iter().map(|(_, call)| call).take(limits::CATALOGUE_BATCH);
+        let grows = calls().find(|call| call.writes()).is_some_and(Call::grows);
+        calls().take_while(|call| !call.writes() || call.grows() == grows).count()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
             && self.running.is_empty()
@@ -116,7 +135,7 @@ impl<J: Job> Engine<J> {
         if !open || !self.catalogue.running.is_empty() || self.catalogue.queue.is_empty() {
             return;
         }
-        let count = self.catalogue.queue.len().min(limits::CATALOGUE_BATCH);
+        let count = self.catalogue.next_batch();
         self.catalogue.running = self.catalogue.queue.drain(..count).collect();
         let calls = self.catalogue.running.iter().map(|(_, call)| call.clone()).collect();
         let work = Work::Catalogue(calls);
@@ -161,6 +180,7 @@ impl<J: Job> Engine<J> {
                     Outcome::NotFound => Event::Refused(request, Refusal::NotFound),
                     Outcome::Exists => Event::Refused(request, Refusal::Exists),
                     Outcome::Failed(text) => Event::Refused(request, Refusal::Failed(text)),
+                    Outcome::Full => Event::Refused(request, Refusal::LogFull),
                 };
                 self.emit_gated(self.catalogue_key, event);
             }
@@ -181,7 +201,7 @@ impl<J: Job> Engine<J> {
     /// and memory, the disk or the log may be short only now.
     fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
-            (call, Outcome::Failed(_)) => {
+            (call, Outcome::Failed(_) | Outcome::Full) => {
                 if self.catalogue.later.is_empty() {
                     self.set_timer(CATALOGUE_RETRY_NS, Timer::CatalogueRetry);
                 }
@@ -206,7 +226,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// The batch that holds the catalogue's last commit.
-    fn catalogue_sequence(&self) -> storage::log::Sequence {
+    pub(super) fn catalogue_sequence(&self) -> storage::log::Sequence {
         let volume = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
         volume.and_then(|volume| volume.last_sequence()).unwrap_or_default()
     }

@@ -107,6 +107,13 @@ enum Stage {
     Done,
 }
 
+impl OpenMain {
+    /// The file is open already; folders are being synced.
+    pub fn has_opened(&self) -> bool {
+        self.opened.is_some()
+    }
+}
+
 /// A read or write that may take several operations.
 pub(super) struct Transfer {
     write: bool,

@@ -16,6 +16,7 @@ use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::tasks::{Checkpointed, Kind, Work};
+use super::views::TenantState;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
@@ -50,6 +51,9 @@ pub(super) struct Tenant<J> {
     checkpointing: bool,
     /// No checkpoint before this instant: the last one failed.
     retry_at: Instant,
+    /// The batch in which the catalogue said that it exists, or an older one: what tells a client
+    /// of its existence waits for that too.
+    pub known_since: Sequence,
     /// What `dirty` says of it.
     redo: Option<Sequence>,
     fenced: Option<String>,
@@ -82,6 +86,7 @@ impl<J> Tenant<J> {
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
+            known_since: Sequence::default(),
             redo: None,
             fenced: None,
             file: false,
@@ -94,6 +99,24 @@ impl<J> Tenant<J> {
     /// The catalogue itself: it has no name that a request could ask for.
     pub fn catalogue() -> Tenant<J> {
         Tenant::new("")
+    }
+
+    /// Requests that wait for the volume to open.
+    pub fn waiting_requests(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> TenantState {
+        match self {
+            _ if self.dropped => TenantState::Dropped,
+            _ if self.fenced.is_some() => TenantState::Fenced,
+            _ if self.volume.is_none() => TenantState::Opening,
+            _ if self.closing => TenantState::Closing,
+            _ if self.checkpointing => TenantState::Checkpointing,
+            _ if self.tasks > 0 => TenantState::Running,
+            _ => TenantState::Idle,
+        }
     }
 
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
@@ -181,6 +204,7 @@ impl<J: Job> Engine<J> {
             Outcome::Row(row) => self.open_row(key, row),
             Outcome::NotFound => self.refuse_waiting(key, &Refusal::NotFound),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
+            Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
             Outcome::Done | Outcome::Rows(_) | Outcome::Exists => {
                 unreachable!("a row was asked for")
             }
@@ -227,8 +251,9 @@ impl<J: Job> Engine<J> {
         });
         self.counters.opens += 1;
         self.ids.insert(row.id, key);
-        let now = self.now;
+        let (now, known_since) = (self.now, self.catalogue_sequence());
         let tenant = self.tenants.get_mut(key).expect("it is being opened");
+        tenant.known_since = known_since;
         tenant.id = row.id;
         tenant.row = Some(row);
         tenant.file = file;
@@ -535,6 +560,10 @@ impl<J: Job> Engine<J> {
         }
         if tenant.redo.is_some() && !discard {
             sometimes!("a checkpoint because the tenant closes");
+            if self.checkpoints_running >= limits::CHECKPOINTS_MAX && self.phase == Phase::Serving {
+                // Nobody else would come back to it: it would stay open until it is used again.
+                self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
+            }
             return self.start_checkpoint(key);
         }
         if !tenant.idle.is_empty() {

@@ -8,8 +8,9 @@
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
+//! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
-//! - `startup`: from an unread log to serving.
+//! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
@@ -18,10 +19,12 @@
 mod context;
 mod control;
 mod disk;
+mod gauges;
 mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,6 +42,8 @@ use crate::statement::Ticket;
 pub use context::{Job, JobContext};
 pub use control::ControlCall;
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use gauges::Gauge;
+pub use views::{TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
@@ -78,6 +83,8 @@ pub enum Refusal {
     TooManyRequests,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
+    /// The commit log, or the disk under it, has no room for what the catalogue has to write.
+    LogFull,
     /// The catalogue or the kernel refused.
     Failed(String),
 }
@@ -399,8 +406,11 @@ impl<J: Job> Engine<J> {
             self.unsealed.entry(tenant).or_default().push(Unsealed::Event(event));
             return;
         }
-        let volume = self.tenants.get(tenant).and_then(|tenant| tenant.volume.as_ref());
-        let seen = volume.and_then(storage::volume::Volume::last_sequence);
+        let seen = self.tenants.get(tenant).map(|tenant| {
+            let volume = tenant.volume.as_ref();
+            let committed = volume.and_then(storage::volume::Volume::last_sequence);
+            committed.unwrap_or_default().max(tenant.known_since)
+        });
         match seen {
             Some(sequence) if sequence > self.durable() => {
                 sometimes!("a reply waits in the gate");

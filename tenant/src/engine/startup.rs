@@ -190,6 +190,10 @@ impl<J: Job> Engine<J> {
         let rows = match outcome {
             Outcome::Rows(rows) => rows,
             Outcome::Failed(text) => return self.fail(Failure::Start(text)),
+            Outcome::Full => {
+                let text = "there is no room for the catalogue in the commit log or on its disk";
+                return self.fail(Failure::Start(text.into()));
+            }
             _ => unreachable!("rows were asked for"),
         };
         let Some(Startup { stage: Stage::Rows(damaged), .. }) = self.startup.take() else {

@@ -77,6 +77,13 @@ enum WaitsFor {
     Connection,
 }
 
+impl<J: Job> Task<J> {
+    /// What it is to be resumed with.
+    pub fn input(&self) -> Option<&Input<Reply>> {
+        self.input.as_ref()
+    }
+}
+
 type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
 
 /// See the head of the file.
@@ -147,15 +154,34 @@ fn run_catalogue(handle: &storage::fiber::Handle<'_, Ask, Reply>, calls: &[Call]
     outcomes
 }
 
+/// How often a checkpoint is written again after a write or sync failed. One bad sync can fail it
+/// twice: where the kernel reports late, the read-back finds what is missing, and only the next
+/// sync says why (CuttleFS). One more for another fault meanwhile.
+const CHECKPOINT_WRITES_AGAIN: u32 = 3;
+
+/// How often one is tried again after a read failed: transient errors last up to three tries.
+const CHECKPOINT_READS_AGAIN: u32 = 4;
+
 fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
     let mut pooled = match pooled.map_or_else(PooledConnection::open, Ok) {
         Ok(pooled) => pooled,
         Err(error) => return Ended::Checkpoint(Err(error.code), None),
     };
     // A failed sync may have dropped pages that the kernel calls clean (F4): all pages are written
-    // again from WAL and log, once; then it is damage.
+    // again from WAL and log, a few times; then it is damage. A read that fails has dropped
+    // nothing, and may work the next time.
     let mut result = try_checkpoint(&mut pooled);
-    if matches!(result, Err(code) if is_storage_error(code)) {
+    let (mut writes_failed, mut reads_failed) = (0, 0);
+    while let Err(code) = result
+        && is_storage_error(code)
+    {
+        match code {
+            storage::sqlite::codes::SQLITE_IOERR_READ => reads_failed += 1,
+            _ => writes_failed += 1,
+        }
+        if writes_failed > CHECKPOINT_WRITES_AGAIN || reads_failed > CHECKPOINT_READS_AGAIN {
+            break;
+        }
         result = try_checkpoint(&mut pooled);
         if result.is_ok() {
             sometimes!("a checkpoint that failed is written again");
@@ -554,13 +580,26 @@ impl<J: Job> Engine<J> {
 
     fn log_class(&self, key: Key) -> Class {
         match self.tasks.get(key).map(|task| task.kind) {
+            Some(Kind::Catalogue) if self.catalogue.is_growing() => Class::Tenant,
             Some(Kind::Catalogue | Kind::Checkpoint) => Class::System,
             _ => Class::Tenant,
         }
     }
 
+    /// Tell the log what its tenants owe it: the checkpoint of each that has pages in it, or is
+    /// about to bring some, takes log space too. Without that a full log could not drain (LOG-2).
+    fn count_owed(&mut self) {
+        let tenants = (self.dirty.len() + self.tasks.len()) as u64;
+        if let Some(log) = &mut self.log {
+            let each = log.transaction_bytes(limits::CHECKPOINT_ROW_PAGES)
+                + log.transaction_bytes(limits::CHECKPOINT_STAMP_PAGES);
+            log.set_owed(tenants * each);
+        }
+    }
+
     fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
         let class = self.log_class(key);
+        self.count_owed();
         let log = self.log.as_mut()?;
         let bytes = log.transaction_bytes(pages);
         // Small commits do not overtake a large one that waits; what makes space overtakes all.
@@ -571,12 +610,18 @@ impl<J: Job> Engine<J> {
             Some(full) if full.wanted > full.capacity => return Some(Answer::Full),
             Some(_) | None => {}
         }
+        self.release_checkpoints();
+        if self.tasks.get(key).is_some_and(|task| task.kind == Kind::Catalogue)
+            && class == Class::Tenant
+        {
+            // What waits behind it in the catalogue's queue may be what makes space.
+            return Some(Answer::Full);
+        }
         self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
         match class {
             Class::System => self.log_waiters.push_front(key),
             Class::Tenant => self.log_waiters.push_back(key),
         }
-        self.release_checkpoints();
         self.bound_wait(key, limits::LOG_WAIT_NS, Timer::LogWait(key));
         None
     }
@@ -585,6 +630,7 @@ impl<J: Job> Engine<J> {
     /// more becomes free.
     pub(super) fn retry_log_waiters(&mut self) {
         self.log_waiters.retain(|&key| self.tasks.get(key).is_some());
+        self.count_owed();
         for class in [Class::System, Class::Tenant] {
             let waiting = self.log_waiters.iter().copied();
             let keys: Vec<Key> = waiting.filter(|&key| self.log_class(key) == class).collect();

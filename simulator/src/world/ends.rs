@@ -1,0 +1,264 @@
+//! The ends of the server: when and how each of its lives is over, and what is left behind.
+//!
+//! Half of the ends come at a drawn event, a quarter of those early, while the log is read. The
+//! others are biased towards the moments where something can be lost: once due, they wait, for half a
+//! second at most, for unsynced bytes on the disk, or for a checkpoint that is in its file and not yet
+//! in the catalogue; or they come in the next life, while it reads the log. A fifth are clean stops,
+//! half of which are cut short by a crash.
+
+use std::path::Path;
+
+use server::{Exit, Server};
+use storage::TenantId;
+use storage::io::{Clock, Instant, Io};
+use tenant::{Counters, Failure};
+
+use super::model::Violation;
+use super::{LEFTOVER_NS_MAX, REFUSED_STARTS_MAX, STOP_NS_MAX, World};
+use crate::disk::CrashMode;
+use crate::draws::{Span, Stream};
+use crate::faults::FaultKind;
+use crate::io::Doom;
+
+/// How long a crash that is due waits for its moment.
+const BIAS_NS_MAX: u64 = 500_000_000;
+
+/// Most events that a start takes before it serves, for a crash inside of it.
+const START_EVENTS_MAX: u64 = 200;
+
+/// What a crash waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Bytes or names that a power loss could take.
+    Unsynced,
+    /// A checkpoint between its sync and its row in the log.
+    Checkpoint,
+}
+
+/// A crash to come at a moment of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ambush {
+    /// Not before so many events.
+    from: u64,
+    moment: Moment,
+    mode: CrashMode,
+    /// Since when it waits.
+    since: Option<Instant>,
+}
+
+impl World {
+    /// Draw how and when this life of the server ends, if it is not the last.
+    pub(super) fn plan_end(&mut self) {
+        self.stop_at = None;
+        self.ambush = None;
+        if self.ends_left == 0 {
+            return;
+        }
+        let draws = self.io.draws_mut();
+        // A quarter of the ends come early, while the log is read.
+        let early = draws.below(Stream::CrashTime, 0, 4) == 0;
+        let high = if early { START_EVENTS_MAX } else { self.ground.options.crash_events_max };
+        let events = draws.logarithmic(Stream::CrashTime, 1, Span::new(1, high));
+        let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 2, CrashMode::ALL.len())];
+        let stops = draws.below(Stream::CrashTime, 3, 5) == 0;
+        let bias = draws.below(Stream::CrashTime, 7, 4);
+        let at = self.io.trace().sequence() + events;
+        if stops {
+            self.stop_at = Some(at);
+            return;
+        }
+        self.ends_left -= 1;
+        let moment = match bias {
+            0 => Some(Moment::Unsynced),
+            1 => Some(Moment::Checkpoint),
+            _ => None,
+        };
+        match moment.filter(|_| !early) {
+            Some(moment) => self.ambush = Some(Ambush { from: at, moment, mode, since: None }),
+            None => self.io.crash_at(at, mode),
+        }
+    }
+
+    /// A crash that waits for its moment: has it come?
+    pub(super) fn spring_ambush(&mut self) {
+        let Some(mut ambush) = self.ambush else { return };
+        let sequence = self.io.trace().sequence();
+        if sequence < ambush.from || self.io.doom() != Doom::Alive {
+            return;
+        }
+        let now = self.io.now();
+        let since = *ambush.since.get_or_insert(now);
+        let server = self.server.as_ref().expect("a server runs");
+        let come = match ambush.moment {
+            Moment::Unsynced => self.io.disk().has_unsynced(),
+            Moment::Checkpoint => server.engine().has_unsettled_checkpoint(),
+        };
+        self.ambush = Some(ambush);
+        if come || now.since(since) > BIAS_NS_MAX {
+            self.ambush = None;
+            let events = self.io.draws_mut().below(Stream::CrashTime, 8, 8);
+            self.io.crash_at(sequence + events, ambush.mode);
+        }
+    }
+
+    /// A clean stop begins; half of them are interrupted by a crash.
+    pub(super) fn begin_stop(&mut self) {
+        self.stop_at = None;
+        self.ends_left -= 1;
+        self.server_mut().stop();
+        self.io.injected(FaultKind::CleanStop, 0);
+        let draws = self.io.draws_mut();
+        if draws.below(Stream::CrashTime, 4, 2) == 0 {
+            let events = draws.logarithmic(Stream::CrashTime, 5, Span::new(1, 2_000));
+            let mode = CrashMode::ALL[draws.index(Stream::CrashTime, 6, CrashMode::ALL.len())];
+            let at = self.io.trace().sequence() + events;
+            self.io.crash_at(at, mode);
+        }
+    }
+
+    /// The crash came inside of a run: end this life and begin the next.
+    pub(super) fn on_crash(&mut self) -> Result<(), Violation> {
+        if !self.server.as_ref().is_some_and(Server::is_ready) {
+            self.totals.crashed_starting += 1;
+            self.io.injected(FaultKind::CrashInRecovery, 0);
+        }
+        self.end_process()?;
+        self.rehearse_recovery()?;
+        self.between_lives();
+        self.start()
+    }
+
+    /// The server has ended by itself, or as it was told.
+    pub(super) fn on_exit(&mut self, exit: Exit) -> Result<(), Violation> {
+        let options = &self.ground.options;
+        let errors = options.has_disk_errors();
+        let full = options.has_full_disk() || self.ground.disk_was_full;
+        // A start that is told to stop has promised nothing yet.
+        let clean = exit == Exit::Stopped && self.server.as_ref().is_some_and(Server::is_ready);
+        match exit {
+            Exit::Stopped if clean => {
+                self.totals.clean_stops += 1;
+                self.settle_leftovers()?;
+            }
+            Exit::Stopped => {}
+            Exit::Failed(Failure::Log(_)) if errors => self.totals.failed_exits += 1,
+            Exit::Failed(Failure::Start(text))
+                if errors || full || self.ground.options.is_out_of_memory(&text) =>
+            {
+                self.totals.refused_starts += 1;
+                self.refused_starts += 1;
+                // Without its catalogue a server cannot start: the operator brings it back.
+                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
+            }
+            Exit::Failed(failure) => {
+                return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));
+            }
+        }
+        if self.refused_starts > REFUSED_STARTS_MAX {
+            self.calm_down();
+            if self.refused_starts > 2 * REFUSED_STARTS_MAX {
+                let text = "the server does not start, though its disk works again";
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        if self.io.doom() == Doom::Alive {
+            self.io.crash(CrashMode::Kill);
+        }
+        self.end_process()?;
+        if clean {
+            self.judge_files()?;
+            self.swap_a_file();
+        }
+        self.between_lives();
+        self.start()
+    }
+
+    /// Let the doomed server run to its end, and take the machine back.
+    fn end_process(&mut self) -> Result<(), Violation> {
+        self.ground.model.epoch += 1;
+        let mut server = self.server.take().expect("a server runs");
+        while self.io.doom() == Doom::Ending {
+            if server.exit().is_none() {
+                server.turn(&mut self.io);
+            }
+            let deadline = server.deadline();
+            self.io.run(&mut server, deadline);
+            self.wake_clients()?;
+        }
+        self.add_up(server.engine().counters());
+        if self.io.doom() == Doom::Overrun {
+            return Err(Violation::new("MEM-5", "a doomed server does not end"));
+        }
+        server.doom(&self.io);
+        self.io.restart();
+        Ok(())
+    }
+
+    fn add_up(&mut self, counters: Counters) {
+        let totals = &mut self.totals;
+        totals.commits += counters.commits;
+        totals.checkpoints += counters.checkpoints;
+        totals.fences += counters.fences;
+        totals.gated += counters.gated;
+    }
+
+    pub(super) fn stop_for_good(&mut self) -> Result<(), Violation> {
+        self.server_mut().stop();
+        let begun: Instant = self.io.now();
+        let stops = self.totals.clean_stops;
+        while self.totals.clean_stops == stops {
+            self.tick()?;
+            if self.io.now().since(begun) > STOP_NS_MAX {
+                return Err(Violation::new("LIVE-1", "the server does not stop"));
+            }
+        }
+        Ok(())
+    }
+
+    /// MEM-6: a stopped server leaves nothing open, and nothing in flight but what ends soon: an
+    /// accept on a listener that it has closed.
+    fn settle_leftovers(&mut self) -> Result<(), Violation> {
+        let patience = self.io.now().after(LEFTOVER_NS_MAX);
+        while self.io.in_flight() > 0 && self.io.now() < patience && self.io.doom() == Doom::Alive {
+            let server = self.server.as_mut().expect("it has just stopped");
+            self.io.run(server, Some(patience));
+            self.wake_clients()?;
+        }
+        if self.io.doom() != Doom::Alive {
+            return Ok(());
+        }
+        let left = [
+            ("operations in flight", self.io.in_flight()),
+            ("sockets", self.io.server_socket_count()),
+            ("open files", self.io.disk().open_count()),
+        ];
+        match left.iter().find(|(_, count)| *count > 0) {
+            Some((what, count)) => {
+                Err(Violation::new("MEM-6", format!("a stopped server leaves {count} {what}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// After a violation: end the process, so that nothing of it is left for the next world.
+    pub(super) fn tear_down(&mut self) {
+        if self.server.is_none() {
+            return;
+        }
+        if self.io.doom() == Doom::Alive {
+            self.io.cancel_crash();
+            self.io.crash(CrashMode::Kill);
+        }
+        self.clients.clear();
+        self.routes.clear();
+        let mut server = self.server.take().expect("looked at just now");
+        while self.io.doom() == Doom::Ending {
+            let deadline = server.deadline();
+            self.io.run(&mut server, deadline);
+            while self.io.next_wake().is_some() {}
+        }
+        if self.io.doom() == Doom::Ended {
+            server.doom(&self.io);
+        }
+    }
+}

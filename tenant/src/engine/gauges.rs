@@ -1,0 +1,151 @@
+//! What is held now beside the limit that bounds it, and white-box numbers for oracles and metrics.
+//!
+//! Reads only; O(open tenants) a call.
+
+use storage::TenantId;
+use storage::fiber::{Answer, Input};
+use storage::ledger;
+use storage::log::Sequence;
+
+use super::context::Job;
+use super::disk::{DiskOperation, Operation, Step};
+use super::{Engine, Phase};
+use crate::limits;
+
+/// Something that can grow, and its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gauge {
+    /// What it is, with its unit last.
+    pub name: &'static str,
+    /// How much there is now; the most of any tenant where each has the limit.
+    pub used: u64,
+    /// How much there may be.
+    pub limit: u64,
+}
+
+impl Gauge {
+    /// A gauge.
+    #[must_use]
+    pub fn new(name: &'static str, used: usize, limit: usize) -> Gauge {
+        Gauge { name, used: used as u64, limit: limit as u64 }
+    }
+}
+
+impl<J: Job> Engine<J> {
+    /// Everything countable that a limit bounds.
+    #[must_use]
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let mut streams = 0;
+        let mut requests = 0;
+        let mut idle = 0;
+        let mut account = Gauge::new("tenant_memory_bytes", 0, usize::MAX);
+        let mut wal_bytes = 0;
+        for key in self.tenants.keys() {
+            let Some(tenant) = self.tenants.get(key) else { continue };
+            streams = streams.max(tenant.streams);
+            requests = requests.max(tenant.waiting_requests());
+            idle = idle.max(tenant.idle.len());
+            let Some(volume) = &tenant.volume else { continue };
+            let (held, limit) =
+                (ledger::memory_held(volume.account()), ledger::memory_limit(volume.account()));
+            // The fullest account, by what is left to it.
+            if limit.saturating_sub(held) < account.limit.saturating_sub(account.used) {
+                account = Gauge { used: held, limit, ..account };
+            }
+            wal_bytes = wal_bytes.max(ledger::held(volume.account())[ledger::Kind::Wal as usize]);
+        }
+        let (log_used, log_capacity) = self.log_bytes();
+        let reserved = self.log.as_ref().map_or(0, |log| log.reserved_bytes());
+        vec![
+            Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_MAX),
+            Gauge::new("tenant_streams", streams, limits::STREAMS_MAX),
+            Gauge::new("tenant_requests_waiting", requests, limits::REQUESTS_MAX),
+            Gauge::new("tenant_connections_idle", idle, limits::IDLE_CONNECTIONS_MAX),
+            Gauge::new("checkpoints", self.checkpoints_running, limits::CHECKPOINTS_MAX),
+            account,
+            Gauge {
+                name: "tenant_wal_bytes",
+                used: wal_bytes,
+                limit: storage::limits::WAL_MEMORY_BYTES_MAX,
+            },
+            Gauge { name: "log_used_bytes", used: log_used, limit: log_capacity },
+            Gauge { name: "log_reserved_bytes", used: reserved, limit: log_capacity },
+        ]
+    }
+
+    /// The id of a database that is open, or being opened as that, under this name.
+    #[must_use]
+    pub fn tenant_id(&self, name: &str) -> Option<TenantId> {
+        let tenant = self.tenants.get(*self.names.get(name)?)?;
+        tenant.row.as_ref().map(|row| row.id)
+    }
+
+    /// Volumes that are open, the catalogue's included: each has an account.
+    #[must_use]
+    pub fn open_volumes(&self) -> usize {
+        let keys = self.tenants.keys().into_iter();
+        let tenants = keys.filter_map(|key| self.tenants.get(key));
+        tenants.filter(|tenant| tenant.volume.is_some()).count()
+    }
+
+    /// Files that are open, or were opened for a task that does not know yet.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        let mut files = self.log_files.len();
+        for key in self.tenants.keys() {
+            let Some(tenant) = self.tenants.get(key) else { continue };
+            files += tenant.volume.as_ref().map_or(0, |volume| volume.open_files());
+        }
+        for key in self.operations.keys() {
+            if let Some(Operation::Task(_, Step::Main(open))) = self.operations.get(key) {
+                files += usize::from(open.has_opened());
+            }
+        }
+        for key in self.tasks.keys() {
+            let Some(task) = self.tasks.get(key) else { continue };
+            files += usize::from(matches!(task.input(), Some(Input::Answer(Answer::Opened(..)))));
+        }
+        let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
+        files + self.requests.iter().filter(|request| closes(&request.operation)).count()
+    }
+
+    /// Disk operations that were handed out and have not ended.
+    #[must_use]
+    pub fn operations_in_flight(&self) -> usize {
+        let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
+        let waiting = self.requests.iter().filter(|request| !closes(&request.operation)).count();
+        self.operations.len() - waiting
+    }
+
+    /// The newest batch of the log that is durable, as the engine sees it.
+    #[must_use]
+    pub fn durable_sequence(&self) -> Sequence {
+        self.durable()
+    }
+
+    /// Tenants that the log still keeps something for, the catalogue not counted.
+    #[must_use]
+    pub fn tenants_in_log(&self) -> usize {
+        self.dirty.iter().filter(|(_, id)| *id != TenantId::CATALOGUE).count()
+    }
+
+    /// Requests that wait for a fiber or for their database to open, and events for the server.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        let waiting = |key| self.tenants.get(key).map_or(0, |tenant| tenant.waiting_requests());
+        let tenants: usize = self.tenants.keys().into_iter().map(waiting).sum();
+        tenants + self.admission.len() + self.events.len() + self.ready.len()
+    }
+
+    /// It reads its log still: clients are not served, and a crash comes inside of recovery.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.phase == Phase::Starting
+    }
+
+    /// A checkpoint has ended in its file, and the catalogue does not know it durably yet.
+    #[must_use]
+    pub fn has_unsettled_checkpoint(&self) -> bool {
+        self.catalogue.has_unsettled()
+    }
+}
