@@ -14,6 +14,8 @@ mod atlas;
 mod content;
 mod crash;
 mod damage;
+#[cfg(test)]
+mod damage_tests;
 mod durable;
 mod file;
 mod inspect;

@@ -230,7 +230,7 @@ impl Faults {
         let mut faults = Faults::drawn(seed);
         faults.read_error_per_million = rate(101, 10_000);
         faults.write_error_per_million = rate(102, 1_000);
-        faults.sync_error_per_million = rate(103, 50_000);
+        faults.sync_error_per_million = rate(103, 200_000);
         faults.no_space_per_million = rate(104, 10_000);
         faults.accept_error_per_million = rate(105, 20_000);
         // A world is some thousand disk operations long: rates are over those of real disks, and
@@ -244,7 +244,7 @@ impl Faults {
         faults.rot_log_per_million = rate(116, 10_000);
         faults.rot_ring_per_million = rate(117, 10_000);
         faults.rot_at_crash_per_million = rate(118, 500_000);
-        faults.page_evicted_per_million = rate(119, 50_000);
+        faults.page_evicted_per_million = rate(119, 500_000);
         let any = mood > 1;
         faults.damages_max = draws.logarithmic(Stream::Options, 120, Span::new(1, 3));
         faults.sync_semantics = [SyncSemantics::Kept, SyncSemantics::Late, SyncSemantics::Reverted]
