@@ -6,10 +6,7 @@
 //! in the catalogue; or they come in the next life, while it reads the log. A fifth are clean stops,
 //! half of which are cut short by a crash.
 
-use std::path::Path;
-
 use server::{Exit, Server};
-use storage::TenantId;
 use storage::io::{Clock, Instant, Io};
 use tenant::{Counters, Failure};
 
@@ -147,8 +144,7 @@ impl World {
             {
                 self.totals.refused_starts += 1;
                 self.refused_starts += 1;
-                // Without its catalogue a server cannot start: the operator brings it back.
-                self.io.disk_mut().heal_path(Path::new(&TenantId::CATALOGUE.paths().file));
+                self.bring_catalogue_back();
             }
             Exit::Failed(failure) => {
                 return Err(Violation::new("EXIT", format!("the server ended: {failure:?}")));

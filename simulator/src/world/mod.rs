@@ -44,12 +44,15 @@ pub use report::Outcome;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::rc::Rc;
 
 use server::Server;
+use storage::TenantId;
 use storage::allocator::{self, Failing};
 use storage::io::{Clock, Entropy, Io};
 
+use crate::disk::Damage;
 use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
 use crate::io::{Doom, SimulatedIo};
@@ -353,6 +356,19 @@ impl World {
         let disk_bytes_max = faults.disk_bytes_max;
         self.io.disk_mut().set_size(disk_bytes_max);
         self.fail_allocations();
+        self.bring_catalogue_back();
+    }
+
+    /// The operator's hand: while the catalogue cannot be read, nothing can be opened, and a server
+    /// cannot start. Its right bytes are brought back, in its file and in the log.
+    fn bring_catalogue_back(&mut self) {
+        let struck = |damage: &&Damage| damage.tenants.contains(&TenantId::CATALOGUE);
+        let damages = self.io.disk().ledger().active().filter(struck);
+        let mut paths: Vec<String> = damages.map(|damage| damage.path.clone()).collect();
+        paths.dedup();
+        for path in paths {
+            self.io.disk_mut().heal_path(Path::new(&path));
+        }
     }
 
     /// NET-1: those who have left hold nothing once their time is over.

@@ -42,6 +42,9 @@ const TIMER_BITS: u32 = 32;
 /// Time between two visits.
 const PAUSE_NS: Span = Span::new(1_000_000, 10_000_000_000);
 
+/// Visits of one stranger: some are a thousand connections, and a quiet world lasts for days.
+const VISITS_MAX: u64 = 20;
+
 /// Longest wait for an answer that is due, awake; as for the model's clients.
 const PATIENCE_NS: u64 = super::books::ANSWER_NS_MAX;
 
@@ -282,7 +285,10 @@ impl Stranger {
         let leaves = visit.plan.stay_ns.is_some_and(|stay| stayed >= stay);
         if visit.is_over() || leaves {
             self.drop_links(sim, visit);
-            return self.pause(sim);
+            if self.visits < VISITS_MAX {
+                self.pause(sim);
+            }
+            return;
         }
         let at = visit.next_timer(sim);
         self.set_timer(sim, at);
