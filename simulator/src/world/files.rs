@@ -23,6 +23,7 @@ struct Row {
     id: u64,
     name: Option<String>,
     state: i64,
+    reason: Option<String>,
     file: bool,
     stamp: u64,
 }
@@ -119,7 +120,11 @@ fn judge_tenant(
     if row.state == 2 {
         return match disk.ledger().concerns(TenantId(row.id)) {
             true => Ok(None),
-            false => Err(Violation::new("COR-1", format!("{name} is fenced, and was not struck"))),
+            false => {
+                let Row { id, reason, .. } = row;
+                let text = format!("{name} ({id}) is fenced, and was not struck: {reason:?}");
+                Err(Violation::new("COR-1", text))
+            }
         };
     }
     if !row.file {
@@ -175,7 +180,7 @@ fn open(copies: &Copies, id: u64, bytes: &[u8]) -> Result<Connection, Violation>
 }
 
 fn rows(connection: &Connection) -> Result<Vec<Row>, Violation> {
-    let sql = "SELECT id, name, state, file, stamp FROM databases";
+    let sql = "SELECT id, name, state, file, stamp, reason FROM databases";
     let read = || {
         let mut statement = connection.prepare(sql)?;
         let rows = statement.query_map([], |row| {
@@ -185,6 +190,7 @@ fn rows(connection: &Connection) -> Result<Vec<Row>, Violation> {
                 state: row.get(2)?,
                 file: row.get(3)?,
                 stamp: row.get::<_, i64>(4)? as u64,
+                reason: row.get(5)?,
             })
         })?;
         rows.collect::<rusqlite::Result<Vec<Row>>>()
