@@ -149,7 +149,7 @@ impl<W> SimulatedIo<W> {
         mode: CrashMode,
         writes: &mut Vec<InFlightWrite>,
     ) {
-        if let Operation::Transfer { file, offset, buffer, write_hash: Some(_), .. } = operation {
+        if let Operation::Transfer { file, offset, buffer, writes: true, .. } = operation {
             let possible = self.disk.check_transfer(*file, *offset, buffer.len(), true);
             if possible.is_ok() {
                 writes.push(InFlightWrite { file: *file, offset: *offset, bytes: buffer.to_vec() });

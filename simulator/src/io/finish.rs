@@ -67,11 +67,11 @@ impl<W> SimulatedIo<W> {
                 self.record(Kind::Open, entity, 0, name, result.is_err());
                 self.ready.push_back(Ready::Opened(token, done, Opened { result }));
             }
-            Operation::Transfer { file, offset, mut buffer, write_hash, done } => {
+            Operation::Transfer { file, offset, mut buffer, writes, done } => {
                 let place = Place { file, offset };
-                let result = match write_hash {
-                    Some(hash) => self.write_now(place, &buffer, hash),
-                    None => self.read_now(place, &mut buffer),
+                let result = match writes {
+                    true => self.write_now(place, &buffer),
+                    false => self.read_now(place, &mut buffer),
                 };
                 self.end_on(file);
                 let transferred = Transferred { buffer, result };
@@ -198,16 +198,15 @@ impl<W> SimulatedIo<W> {
     }
 
     fn finish_send(&mut self, pending: Pending<W>) {
-        let Operation::Send { socket, buffer, offset, hash, done } = pending.operation else {
+        let Operation::Send { socket, buffer, offset, done } = pending.operation else {
             unreachable!("called for sends only");
         };
         let bytes = &buffer[offset..];
-        assert!(hash_bytes(bytes) == hash, "a buffer in flight was changed");
         let result = self.with_network(|network, around| network.send(socket, bytes, around));
         if let Err(error) = &result
             && error.kind() == io::ErrorKind::WouldBlock
         {
-            let operation = Operation::Send { socket, buffer, offset, hash, done };
+            let operation = Operation::Send { socket, buffer, offset, done };
             let parked = Pending { operation, ..pending };
             self.sends.insert(socket, parked);
             return;
@@ -326,13 +325,12 @@ impl<W> SimulatedIo<W> {
         Ok(count)
     }
 
-    fn write_now(&mut self, place: Place, buffer: &Buffer, hash: u64) -> io::Result<usize> {
-        assert!(hash_bytes(buffer) == hash, "a buffer in flight was changed");
+    fn write_now(&mut self, place: Place, buffer: &Buffer) -> io::Result<usize> {
         let entity = self.disk.entity(place.file);
         let result = self.try_write(place, buffer);
         let count = *result.as_ref().unwrap_or(&0);
         self.monitor.written(self.now, &self.disk, (entity, place.offset), count as u64);
-        let hash = hash ^ place.offset;
+        let hash = hash_bytes(buffer) ^ place.offset;
         self.record(Kind::Write, entity, count as u64, hash, result.is_err());
         result
     }

@@ -38,7 +38,6 @@ pub(crate) enum Operation<W> {
         socket: SocketId,
         buffer: Vec<u8>,
         offset: usize,
-        hash: u64,
         done: Call<W, Sent>,
     },
     Open {
@@ -50,8 +49,8 @@ pub(crate) enum Operation<W> {
         file: FileId,
         offset: u64,
         buffer: Buffer,
-        /// Hash of the bytes to write; `None` for a read.
-        write_hash: Option<u64>,
+        /// The bytes are to be written, not read.
+        writes: bool,
         done: Call<W, Transferred>,
     },
     Change {
@@ -141,10 +140,8 @@ impl<W> Operation<W> {
             Operation::Receive { .. } => Kind::Receive,
             Operation::Send { .. } => Kind::Send,
             Operation::Open { .. } => Kind::Open,
-            Operation::Transfer { write_hash, .. } => match write_hash {
-                Some(_) => Kind::Write,
-                None => Kind::Read,
-            },
+            Operation::Transfer { writes: true, .. } => Kind::Write,
+            Operation::Transfer { writes: false, .. } => Kind::Read,
             Operation::Change { change, .. } => change.kind(),
         }
     }

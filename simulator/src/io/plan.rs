@@ -57,7 +57,7 @@ impl OperationClass {
             Operation::Receive { .. } => OperationClass::Receive,
             Operation::Send { .. } => OperationClass::Send,
             Operation::Open { .. } => OperationClass::Open,
-            Operation::Transfer { write_hash: None, .. } => OperationClass::Read,
+            Operation::Transfer { writes: false, .. } => OperationClass::Read,
             Operation::Transfer { .. } => OperationClass::Write,
             Operation::Change { change, .. } => match change {
                 Change::Sync { .. } | Change::SyncDirectory { .. } => OperationClass::Sync,

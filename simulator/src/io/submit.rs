@@ -14,7 +14,7 @@ use super::operation::{Change, Event, Operation, Pending};
 use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
 use crate::limits::DOOMED_DELAY_MAX_NS;
-use crate::trace::{Kind, hash_bytes};
+use crate::trace::Kind;
 
 /// What buffers in flight for reads are filled with, so that nobody reads old bytes by mistake.
 const POISON: u8 = 0xa5;
@@ -147,10 +147,9 @@ impl<W> Network<W> for SimulatedIo<W> {
         done: Callback<W, Self, Sent>,
     ) {
         assert!(offset < buffer.len(), "a send needs bytes");
-        let hash = hash_bytes(&buffer[offset..]);
         let connection = self.network.connection_of(socket);
         self.monitor.sending(self.now, &self.disk, connection, &buffer[offset..]);
-        let operation = Operation::Send { socket, buffer, offset, hash, done };
+        let operation = Operation::Send { socket, buffer, offset, done };
         let pending = self.pending(token, operation);
         if pending.failure.is_some() {
             self.schedule_failure(pending);
@@ -219,7 +218,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
     ) {
         buffer.fill(POISON);
         let at = self.transfer_end(file);
-        let operation = Operation::Transfer { file, offset, buffer, write_hash: None, done };
+        let operation = Operation::Transfer { file, offset, buffer, writes: false, done };
         self.submit_at(token, operation, at);
     }
 
@@ -232,13 +231,7 @@ impl<W> Disk<W> for SimulatedIo<W> {
         done: Callback<W, Self, Transferred>,
     ) {
         let at = self.transfer_end(file);
-        let operation = Operation::Transfer {
-            file,
-            offset,
-            write_hash: Some(hash_bytes(&buffer)),
-            buffer,
-            done,
-        };
+        let operation = Operation::Transfer { file, offset, buffer, writes: true, done };
         self.submit_at(token, operation, at);
     }
 

@@ -196,7 +196,7 @@ impl Monitor {
             return;
         }
         match operation {
-            Operation::Transfer { file, offset, buffer, write_hash: Some(_), .. } => {
+            Operation::Transfer { file, offset, buffer, writes: true, .. } => {
                 let role = self.roles.get(&disk.entity(*file)).copied();
                 self.write_asked(now, disk, role, *offset, buffer);
             }

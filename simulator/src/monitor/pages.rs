@@ -232,9 +232,11 @@ impl PageWatch {
         let Some(live) = live else { return false };
         let gone = !live.contains(&id);
         if gone {
-            // Ids are never given again: nothing of it matters any more.
-            let tenant = TenantWatch { gone: true, ..TenantWatch::default() };
-            self.tenants.insert(id, tenant);
+            // Ids are never given again: nothing of it matters any more but a transaction that is
+            // on its way into the log, and may still be answered.
+            let tenant = self.tenants.entry(id).or_default();
+            let (open, owner) = (tenant.open.take(), tenant.owner.take());
+            *tenant = TenantWatch { gone: true, open, owner, ..TenantWatch::default() };
         }
         gone
     }

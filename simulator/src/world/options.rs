@@ -126,7 +126,7 @@ impl Options {
         let batch_bytes_max = [64 << 10, 128 << 10, 256 << 10][number(1, 1, 3) as usize - 1];
         let segment_count = if scenarios.has('G') { 4 } else { number(2, 4, 6) as u32 };
         let think_ns = number(3, 1_000_000, 4_000_000_000);
-        let pause_ns = if busy { think_ns } else { number(16, 2_000_000_000, 120_000_000_000) };
+        let pause_ns = if busy { think_ns } else { number(16, 5_000_000_000, 600_000_000_000) };
         let tenants_max = if scenarios.has('C') { 1_000 } else { 200 };
         let tenants_max = if scenarios.has('Q') { 10 } else { tenants_max };
         let operations_max = if scenarios.has('Q') { 300 } else { 900 };

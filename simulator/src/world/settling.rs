@@ -5,6 +5,7 @@
 //! - LIVE-1: with the faults off, every request that was accepted ends within a bound that follows
 //!   from the limits and from what is queued.
 
+use server::limits::RESPONSE_BYTES_MAX;
 use storage::TenantId;
 use storage::io::Clock;
 use tenant::limits::{LOG_WAIT_NS, REQUEST_NS, STREAM_IDLE_NS, WRITER_WAIT_NS};
@@ -45,12 +46,21 @@ impl World {
         server.engine().tenant_id(&tenant_name(tenant))
     }
 
+    /// Longest time of the largest response on the slowest network of this world: a window at a time,
+    /// there and back, each at most five times the mean.
+    fn transfer_ns(&self) -> u64 {
+        let faults = &self.ground.options.faults;
+        let windows = RESPONSE_BYTES_MAX as u64 / faults.window_bytes.low + 1;
+        windows * 10 * faults.network_latency_mean_ns.high
+    }
+
     /// LIVE-1: what was asked before the faults ended is answered.
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         let waiting = |world: &World| world.clients.iter().map(|it| it.waiting()).sum::<usize>();
         // Each may wait for the log, for the writer, for one idle in a transaction, and then run;
         // at worst they are all of one database, and go one after the other.
-        let each_ns = LOG_WAIT_NS + WRITER_WAIT_NS + STREAM_IDLE_NS + REQUEST_NS;
+        let each_ns =
+            LOG_WAIT_NS + WRITER_WAIT_NS + STREAM_IDLE_NS + REQUEST_NS + self.transfer_ns();
         let (count, begun) = (waiting(self), self.io.now());
         let limit_ns = CONNECTION_NS + (count as u64 + 1) * each_ns;
         while waiting(self) > 0 {
