@@ -150,6 +150,7 @@ type Inner<Y, A, R> = Coroutine<Input<A>, Yielded<Y>, R, DefaultStack>;
 pub struct Fiber<Y: 'static, A: 'static, R: 'static> {
     coroutine: Option<Inner<Y, A, R>>,
     yielder: *const (),
+    committed: bool,
     ended: bool,
 }
 
@@ -184,6 +185,8 @@ struct Context {
     steps: Cell<u64>,
     quantum_steps: u64,
     interrupt: bool,
+    /// A commit is in the log, and the progress handler was not asked since.
+    committed: Cell<bool>,
 }
 
 thread_local! {
@@ -269,6 +272,13 @@ pub fn wall() -> Option<WallTime> {
     context_opt().map(|context| unsafe { &*context.clock }.wall())
 }
 
+/// The running statement has committed: it is not to be interrupted any more.
+pub(crate) fn on_commit() {
+    if let Some(context) = context_opt() {
+        context.committed.set(true);
+    }
+}
+
 /// The progress handler's part: count steps; `true` interrupts the statement.
 pub(crate) fn on_progress() -> bool {
     let Some(context) = context_opt() else {
@@ -276,6 +286,11 @@ pub(crate) fn on_progress() -> bool {
     };
     let steps = context.steps.get() + u64::from(PROGRESS_STEPS);
     context.steps.set(steps);
+    // SQLite asks once more between a statement's commit and its end, and would say of what is
+    // committed that it was interrupted.
+    if context.committed.replace(false) {
+        return false;
+    }
     if context.interrupt {
         return true;
     }
@@ -297,7 +312,7 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             context().yielder.set(ptr::from_ref(yielder).cast());
             body(&Handle { yielder })
         });
-        Fiber { coroutine: Some(coroutine), yielder: ptr::null(), ended: false }
+        Fiber { coroutine: Some(coroutine), yielder: ptr::null(), committed: false, ended: false }
     }
 
     /// Run until the next suspension or the end. Returns the VM steps used too, rounded down to
@@ -320,12 +335,14 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             steps: Cell::new(0),
             quantum_steps: loan.quantum_steps,
             interrupt: loan.interrupt,
+            committed: Cell::new(self.committed),
         };
         CURRENT.set(ptr::from_ref(&context));
         let coroutine = self.coroutine.as_mut().expect("a fiber that has not ended has a stack");
         let result = coroutine.resume(input);
         CURRENT.set(ptr::null());
         self.yielder = context.yielder.get();
+        self.committed = context.committed.get();
         let step = match result {
             CoroutineResult::Yield(Yielded::Waits(wait)) => Step::Waits(wait),
             CoroutineResult::Yield(Yielded::Asks(question)) => Step::Asks(question),

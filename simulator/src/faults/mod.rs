@@ -236,7 +236,7 @@ impl Faults {
         // A world is some thousand disk operations long: rates are over those of real disks, and
         // `damages_max` keeps the damages few.
         faults.open_error_per_million = rate(110, 10_000);
-        faults.misdirected_read_per_million = rate(111, 5_000);
+        faults.misdirected_read_per_million = rate(111, 1_000);
         faults.misdirected_write_per_million = rate(112, 20_000);
         faults.lost_write_per_million = rate(113, 20_000);
         faults.latent_sector_per_million = rate(114, 10_000);

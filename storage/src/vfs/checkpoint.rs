@@ -33,8 +33,17 @@ pub(super) fn checkpoint_page(page_number: u32, bytes: &[u8]) -> Code {
         flush_run()?;
     }
     with_volume(|volume| {
-        let tenant = volume.tenant();
+        if volume.damage().is_some() {
+            // What commits now is not in the log, and is not to be in the file.
+            return Err(ffi::SQLITE_CORRUPT);
+        }
+        let (tenant, last_txid) = (volume.tenant(), volume.last_txid());
         let checkpoint = volume.checkpoint.as_mut().ok_or(ffi::SQLITE_IOERR_WRITE)?;
+        if checkpoint.run.is_none() && checkpoint.written.is_empty() {
+            // SQLite waited for its locks, and others committed meanwhile. With the stamp of the
+            // checkpoint before, reading back would not tell these pages from older ones.
+            checkpoint.stamp = last_txid;
+        }
         let (_, buffer, pages) = checkpoint.run.get_or_insert_with(|| {
             (page_number, Buffer::zeroed(limits::CHECKPOINT_RUN_PAGES * PAGE_BYTES), 0)
         });
@@ -210,6 +219,8 @@ pub fn begin_checkpoint() -> Result<(), i32> {
     if with_volume(|volume| volume.has_overlay()) {
         let pages = with_volume(|volume| volume.main_pages());
         truncate_main(pages)?;
+        // What SQLite writes next has a stamp of its own.
+        sync_main()?;
     }
     Ok(())
 }

@@ -131,7 +131,7 @@ fn seal() {
     }
     loop {
         match suspend(Wait::Seal) {
-            Answer::Ready => return,
+            Answer::Ready => return fiber::on_commit(),
             Answer::Bring(frame) => {
                 sometimes!("a spilled page is brought for its commit");
                 let mut buffer = Buffer::zeroed(PAGE_BYTES);
