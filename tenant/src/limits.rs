@@ -51,6 +51,17 @@ pub const CHECKPOINT_ROW_PAGES: u32 = 2;
 /// Pages that a checkpoint itself may bring into the log: page 1, to be stamped.
 pub const CHECKPOINT_STAMP_PAGES: u32 = 1;
 
+/// Pages that a transaction of creates and drops may change beside those of each call: the roots of
+/// table and index, and page 1.
+pub const GROWTH_PAGES: u32 = 4;
+
+/// Creates and drops that must find room together before a transaction of them begins. More may go
+/// into one where the log has more.
+pub const GROWTH_CALLS: usize = 32;
+
+/// Pages that each create or drop may change: a leaf of the table and one of the names' index.
+pub const GROWTH_PAGES_EACH: u32 = 2;
+
 /// Tries, a second apart, to write the end of the log to a full disk when the server stops: as long
 /// as the server waits for its clients then.
 pub const STOP_RETRIES_MAX: u32 = 10;

@@ -219,6 +219,16 @@ impl Log {
         self.owed = bytes;
     }
 
+    /// Whether so many bytes could be reserved now.
+    #[must_use]
+    pub fn has_space(&mut self, bytes: u64, class: Class) -> bool {
+        let fits = self.reserve(bytes, class).is_ok();
+        if fits {
+            self.unreserve(bytes);
+        }
+        fits
+    }
+
     /// Give back reserved space that no transaction took over.
     pub fn unreserve(&mut self, bytes: u64) {
         assert!(bytes <= self.reserved);
@@ -248,12 +258,13 @@ impl Log {
         u64::from(self.options.segment_count) * self.options.segment_bytes
     }
 
-    /// If more than `percent` of the log is used: the sequence that `redo_from` must reach to get
+    /// If more than `percent` of the log is used, or owed for what is in it: the sequence that `redo_from` must reach to get
     /// under it. Checkpoint the tenants whose first needed batch is older.
     #[must_use]
     pub fn sequence_at_pressure(&self, percent: u32) -> Option<Sequence> {
         let target = self.capacity_bytes() / 100 * u64::from(percent);
-        let over = self.used_bytes().checked_sub(target).filter(|over| *over > 0)?;
+        let spoken_for = self.used_bytes() + self.owed;
+        let over = spoken_for.checked_sub(target).filter(|over| *over > 0)?;
         sometimes!("the log passes its high mark");
         // One block more: the batch that makes the new `redo_from` durable.
         let over = over + BLOCK_BYTES as u64;

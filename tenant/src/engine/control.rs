@@ -1,8 +1,10 @@
 //! The catalogue's calls: who asked, one transaction for many of them, and what follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use storage::TenantId;
+use storage::io::Instant;
+use storage::log::Class;
 
 use super::context::Job;
 use super::tasks::{Kind, Work};
@@ -48,8 +50,10 @@ pub(super) enum Asker {
 
 #[derive(Default)]
 pub(super) struct Catalogue {
-    queue: std::collections::VecDeque<(Asker, Call)>,
+    queue: VecDeque<(Asker, Call)>,
     running: Vec<(Asker, Call)>,
+    /// Since when creates and drops wait for room in the log.
+    held_since: Option<Instant>,
     /// Checkpoints whose rows are committed but not durable: (batch, tenant, txid, stamp).
     pub(super) unsettled: Vec<(storage::log::Sequence, Key, u64, u64)>,
     /// Files to remove once the tombstones of their tenants are durable: (batch, tenant).
@@ -80,12 +84,31 @@ impl Catalogue {
         self.running.iter().any(|(_, call)| call.grows())
     }
 
-    /// How many of the queue's first calls go into one transaction: those that need log space for
-    /// their own sake are not mixed with those that make some.
-    fn next_batch(&self) -> usize {
+    /// Take the calls that go into one transaction: those that need log space for their own sake are
+    /// not mixed with those that make some, and are overtaken by them while there is no room.
+    fn take_batch(&mut self, room: bool) -> Vec<(Asker, Call)> {
         let calls = || self.queue.iter().map(|(_, call)| call).take(limits::CATALOGUE_BATCH);
-        let grows = calls().find(|call| call.writes()).is_some_and(Call::grows);
-        calls().take_while(|call| !call.writes() || call.grows() == grows).count()
+        if room {
+            let grows = calls().find(|call| call.writes()).is_some_and(Call::grows);
+            let fits = |call: &&Call| !call.writes() || call.grows() == grows;
+            let count = calls().take_while(fits).count();
+            return self.queue.drain(..count).collect();
+        }
+        let queue = std::mem::take(&mut self.queue);
+        let mut batch = Vec::new();
+        for (asker, call) in queue {
+            if call.grows() || batch.len() == limits::CATALOGUE_BATCH {
+                self.queue.push_back((asker, call));
+            } else {
+                batch.push((asker, call));
+            }
+        }
+        batch
+    }
+
+    /// Creates and drops that wait.
+    fn growing(&self) -> usize {
+        self.queue.iter().filter(|(_, call)| call.grows()).count()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -135,13 +158,56 @@ impl<J: Job> Engine<J> {
         if !open || !self.catalogue.running.is_empty() || self.catalogue.queue.is_empty() {
             return;
         }
-        let count = self.catalogue.next_batch();
-        self.catalogue.running = self.catalogue.queue.drain(..count).collect();
+        let room = self.has_room_to_grow();
+        if room {
+            self.catalogue.held_since = None;
+        } else {
+            self.hold_growth();
+        }
+        self.catalogue.running = self.catalogue.take_batch(room);
+        let count = self.catalogue.running.len();
+        if count == 0 {
+            return;
+        }
         let calls = self.catalogue.running.iter().map(|(_, call)| call.clone()).collect();
         let work = Work::Catalogue(calls);
         if self.start_task(self.catalogue_key, Kind::Catalogue, work).is_none() {
             let outcomes = vec![Outcome::Failed("no memory for a fiber".into()); count];
             self.catalogue_done(outcomes);
+        }
+    }
+
+    /// Whether the log has room for the creates and drops that would go into one transaction.
+    fn has_room_to_grow(&mut self) -> bool {
+        let calls = self.catalogue.growing().min(limits::GROWTH_CALLS) as u32;
+        if calls == 0 {
+            return true;
+        }
+        self.count_owed();
+        let pages = limits::GROWTH_PAGES + calls * limits::GROWTH_PAGES_EACH;
+        self.log.as_mut().is_none_or(|log| {
+            let bytes = log.transaction_bytes(pages);
+            log.has_space(bytes, Class::Tenant)
+        })
+    }
+
+    /// Creates and drops wait for checkpoints to make room, as long as commits do.
+    fn hold_growth(&mut self) {
+        let Some(since) = self.catalogue.held_since else {
+            self.catalogue.held_since = Some(self.now);
+            self.set_timer(limits::LOG_WAIT_NS, Timer::CatalogueHeld);
+            return self.release_checkpoints();
+        };
+        if self.now.since(since) < limits::LOG_WAIT_NS {
+            return;
+        }
+        self.catalogue.held_since = None;
+        let queue = std::mem::take(&mut self.catalogue.queue);
+        let (refused, kept): (VecDeque<_>, _) =
+            queue.into_iter().partition(|(_, call)| call.grows());
+        self.catalogue.queue = kept;
+        for (asker, call) in refused {
+            self.catalogue_answered(asker, call, Outcome::Full);
         }
     }
 

@@ -312,6 +312,7 @@ impl<J: Job> Engine<J> {
             return;
         }
         let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        self.count_owed();
         let until = self.log.as_ref().and_then(|log| log.sequence_at_pressure(pressure));
         let all = self.phase == Phase::Stopping;
         let mut chosen = Vec::new();

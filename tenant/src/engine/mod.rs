@@ -131,6 +131,7 @@ enum Timer {
     LogOpen,
     LogDisk,
     CatalogueRetry,
+    CatalogueHeld,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -523,6 +524,7 @@ impl<J: Job> Engine<J> {
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogDisk => self.retry_log_disk(),
                 Timer::CatalogueRetry => self.retry_catalogue(),
+                Timer::CatalogueHeld => self.pump_catalogue(),
             }
         }
     }

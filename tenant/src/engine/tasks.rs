@@ -531,7 +531,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// Somebody waits for log space: checkpoints that wait for a writer go on without.
-    fn release_checkpoints(&mut self) {
+    pub(super) fn release_checkpoints(&mut self) {
         for key in self.tasks.keys() {
             if self.is_checkpoint(key) {
                 self.writer_timed_out(key);
@@ -588,7 +588,7 @@ impl<J: Job> Engine<J> {
 
     /// Tell the log what its tenants owe it: the checkpoint of each that has pages in it, or is
     /// about to bring some, takes log space too. Without that a full log could not drain (LOG-2).
-    fn count_owed(&mut self) {
+    pub(super) fn count_owed(&mut self) {
         let tenants = (self.dirty.len() + self.tasks.len()) as u64;
         if let Some(log) = &mut self.log {
             let each = log.transaction_bytes(limits::CHECKPOINT_ROW_PAGES)
