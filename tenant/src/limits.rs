@@ -55,8 +55,8 @@ pub const CHECKPOINT_STAMP_PAGES: u32 = 1;
 /// table and index, and page 1.
 pub const GROWTH_PAGES: u32 = 4;
 
-/// Creates and drops that must find room together before a transaction of them begins. More may go
-/// into one where the log has more.
+/// Creates and drops that go into one transaction where the log has no room for all that wait: few
+/// enough for a small log, enough to share a write.
 pub const GROWTH_CALLS: usize = 32;
 
 /// Pages that each create or drop may change: a leaf of the table and one of the names' index.

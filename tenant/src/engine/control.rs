@@ -53,7 +53,7 @@ pub(super) struct Catalogue {
     queue: VecDeque<(Asker, Call)>,
     running: Vec<(Asker, Call)>,
     /// Since when creates and drops wait for room in the log.
-    held_since: Option<Instant>,
+    pub(super) held_since: Option<Instant>,
     /// Checkpoints whose rows are committed but not durable: (batch, tenant, txid, stamp).
     pub(super) unsettled: Vec<(storage::log::Sequence, Key, u64, u64)>,
     /// Files to remove once the tombstones of their tenants are durable: (batch, tenant).
@@ -79,17 +79,14 @@ impl Catalogue {
         !self.unsettled.is_empty() || self.queue.iter().chain(&self.running).any(ends)
     }
 
-    /// Whether the transaction that runs is one of clients' creates and drops.
-    pub(super) fn is_growing(&self) -> bool {
-        self.running.iter().any(|(_, call)| call.grows())
-    }
-
     /// Take the calls that go into one transaction: those that need log space for their own sake are
     /// not mixed with those that make some, and are overtaken by them while there is no room.
-    fn take_batch(&mut self, room: bool) -> Vec<(Asker, Call)> {
+    /// `room` is how many creates and drops the log has room for.
+    fn take_batch(&mut self, room: usize) -> Vec<(Asker, Call)> {
         let calls = || self.queue.iter().map(|(_, call)| call).take(limits::CATALOGUE_BATCH);
-        if room {
+        if room > 0 {
             let grows = calls().find(|call| call.writes()).is_some_and(Call::grows);
+            let calls = || calls().take(if grows { room } else { limits::CATALOGUE_BATCH });
             let fits = |call: &&Call| !call.writes() || call.grows() == grows;
             let count = calls().take_while(fits).count();
             return self.queue.drain(..count).collect();
@@ -158,8 +155,8 @@ impl<J: Job> Engine<J> {
         if !open || !self.catalogue.running.is_empty() || self.catalogue.queue.is_empty() {
             return;
         }
-        let room = self.has_room_to_grow();
-        if room {
+        let room = self.room_to_grow();
+        if room > 0 {
             self.catalogue.held_since = None;
         } else {
             self.hold_growth();
@@ -177,18 +174,22 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    /// Whether the log has room for the creates and drops that would go into one transaction.
-    fn has_room_to_grow(&mut self) -> bool {
-        let calls = self.catalogue.growing().min(limits::GROWTH_CALLS) as u32;
-        if calls == 0 {
-            return true;
+    /// How many creates and drops may go into one transaction: as many as wait, if the log has room
+    /// for all, or a few, or none. Others may take that room before the transaction commits; then it
+    /// takes as much of what is kept for checkpoints, and the next one waits.
+    fn room_to_grow(&mut self) -> usize {
+        let waiting = self.catalogue.growing().min(limits::CATALOGUE_BATCH);
+        if waiting == 0 {
+            return limits::CATALOGUE_BATCH;
         }
+        let few = waiting.min(limits::GROWTH_CALLS);
         self.count_owed();
-        let pages = limits::GROWTH_PAGES + calls * limits::GROWTH_PAGES_EACH;
-        self.log.as_mut().is_none_or(|log| {
-            let bytes = log.transaction_bytes(pages);
-            log.has_space(bytes, Class::Tenant)
-        })
+        let Some(log) = &mut self.log else { return waiting };
+        let fits = |calls: &usize| {
+            let pages = limits::GROWTH_PAGES + *calls as u32 * limits::GROWTH_PAGES_EACH;
+            log.has_space(log.transaction_bytes(pages), Class::Tenant)
+        };
+        [waiting, few].into_iter().find(fits).unwrap_or(0)
     }
 
     /// Creates and drops wait for checkpoints to make room, as long as commits do.

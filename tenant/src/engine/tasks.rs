@@ -580,7 +580,6 @@ impl<J: Job> Engine<J> {
 
     fn log_class(&self, key: Key) -> Class {
         match self.tasks.get(key).map(|task| task.kind) {
-            Some(Kind::Catalogue) if self.catalogue.is_growing() => Class::Tenant,
             Some(Kind::Catalogue | Kind::Checkpoint) => Class::System,
             _ => Class::Tenant,
         }
@@ -600,9 +599,9 @@ impl<J: Job> Engine<J> {
     fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
         let class = self.log_class(key);
         self.count_owed();
-        let log = self.log.as_mut()?;
-        let bytes = log.transaction_bytes(pages);
+        let bytes = self.log.as_ref()?.transaction_bytes(pages);
         // Small commits do not overtake a large one that waits; what makes space overtakes all.
+        let log = self.log.as_mut()?;
         let in_turn = class == Class::System || self.log_waiters.is_empty();
         let refused = if in_turn { log.reserve(bytes, class).err() } else { None };
         match refused {
@@ -611,12 +610,6 @@ impl<J: Job> Engine<J> {
             Some(_) | None => {}
         }
         self.release_checkpoints();
-        if self.tasks.get(key).is_some_and(|task| task.kind == Kind::Catalogue)
-            && class == Class::Tenant
-        {
-            // What waits behind it in the catalogue's queue may be what makes space.
-            return Some(Answer::Full);
-        }
         self.tasks.get_mut(key).expect("the task runs").log_pages = Some(pages);
         match class {
             Class::System => self.log_waiters.push_front(key),
@@ -632,6 +625,9 @@ impl<J: Job> Engine<J> {
         self.log_waiters.retain(|&key| self.tasks.get(key).is_some());
         self.count_owed();
         for class in [Class::System, Class::Tenant] {
+            if class == Class::Tenant && self.catalogue.held_since.is_some() {
+                self.pump_catalogue();
+            }
             let waiting = self.log_waiters.iter().copied();
             let keys: Vec<Key> = waiting.filter(|&key| self.log_class(key) == class).collect();
             for key in keys {
