@@ -7,7 +7,7 @@ use simulator::world::{Options, Outcome, Profile, run};
 
 /// Seeds that found a bug once: the profile, the seed, and what it was. Draws move when a world learns
 /// something new, so an old seed is another world today; what must not come back has a script too
-/// (`full_log.rs`, `loops/`, the tests of storage and server).
+/// (`loops/`, the tests of storage and server).
 const FOUND: &[(Profile, u64, &str)] = &[
     (Profile::Calm, 1, "a stopping engine closed the log's files before its last batch"),
     (Profile::Calm, 76, "a partial checkpoint sent readers to pages not written yet"),
