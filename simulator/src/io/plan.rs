@@ -124,14 +124,15 @@ impl<W> SimulatedIo<W> {
     }
 
     /// Write the failure down in the disk's ledger.
-    fn note_hit(&mut self, operation: &Operation<W>, kind: FaultKind) {
-        let transient = !matches!(
-            kind,
-            FaultKind::WriteError
-                | FaultKind::SyncKept
-                | FaultKind::SyncLate
-                | FaultKind::SyncReverted
-        );
+    fn note_hit(&mut self, operation: &Operation<W>, kind: FaultKind, forever: bool) {
+        let transient = !forever
+            && !matches!(
+                kind,
+                FaultKind::WriteError
+                    | FaultKind::SyncKept
+                    | FaultKind::SyncLate
+                    | FaultKind::SyncReverted
+            );
         if let Some(file) = operation.file() {
             self.disk.hit_file(file, kind, transient);
         }
@@ -165,7 +166,8 @@ impl<W> SimulatedIo<W> {
             return Some(pending);
         };
         plan.seen += 1;
-        let strikes = match plan.fault.forever {
+        let forever = plan.fault.forever;
+        let strikes = match forever {
             true => plan.seen >= plan.fault.nth,
             false => plan.seen == plan.fault.nth,
         };
@@ -190,7 +192,7 @@ impl<W> SimulatedIo<W> {
             }
             _ => true,
         };
-        self.note_hit(&pending.operation, kind);
+        self.note_hit(&pending.operation, kind, forever);
         if !reported {
             self.finish_silent(pending);
             return None;
