@@ -30,7 +30,7 @@ const REHEARSED_ONE_IN: u64 = 20;
 const INTERRUPTED: u64 = 3;
 
 /// Simulated time for a start and a stop on a working disk.
-const RECOVERY_NS_MAX: u64 = 6_000_000_000_000;
+const RECOVERY_NS_MAX: u64 = 600_000_000_000;
 
 /// The change counter in page 1, and the number for which the page count is valid.
 const COUNTERS: [std::ops::Range<usize>; 2] = [24..28, 92..96];
