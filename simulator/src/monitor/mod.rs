@@ -263,11 +263,13 @@ impl Monitor {
 
     /// After a crash: look whether the batch in flight is whole.
     fn settle(&mut self, now: Instant, disk: &SimulatedDisk) {
-        if self.log.needs_settling()
-            && let Some(adopted) = self.log.settle(disk)
-        {
+        if !self.log.needs_settling() {
+            return;
+        }
+        if let Some(adopted) = self.log.settle(disk) {
             self.adopt(now, disk, &adopted);
         }
+        self.pages.forget_open();
     }
 
     fn adopt(&mut self, now: Instant, disk: &SimulatedDisk, adopted: &Adopted) {
@@ -284,7 +286,6 @@ impl Monitor {
     /// The process died.
     pub(crate) fn crashed(&mut self) {
         self.log.crashed();
-        self.pages.crashed();
     }
 
     /// A client sent bytes.

@@ -138,8 +138,9 @@ impl PageWatch {
         Ok((listed, marks))
     }
 
-    /// The process died: what is not whole in the log will never be.
-    pub fn crashed(&mut self) {
+    /// The process died, and the batch that was in flight has been looked at, which may have ended a
+    /// transaction of earlier batches: what is not whole in the log now will never be.
+    pub fn forget_open(&mut self) {
         for tenant in self.tenants.values_mut() {
             tenant.open = None;
         }
