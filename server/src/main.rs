@@ -230,12 +230,21 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
         }
     };
     let exit = run(&mut server, &mut io, stop, &serve.data, creates);
+    let left = server.engine().counters().left_to_log;
     drop(io);
     // After a failure fibers may be suspended inside SQLite, and connections open: they end with
     // the process.
     std::mem::forget(server);
     match exit {
-        Exit::Stopped => ExitCode::SUCCESS,
+        Exit::Stopped => {
+            if left > 0 {
+                eprintln!(
+                    "myriad: warning: the files of {left} databases cannot be written; their last \
+                     commits stay in the commit log, and the next start writes them: check the disk"
+                );
+            }
+            ExitCode::SUCCESS
+        }
         Exit::Failed(Failure::InUse) => {
             let text = format!("another process uses the data folder {data}: stop it first");
             fail(exit_code::IN_USE, &text)

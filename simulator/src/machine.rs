@@ -19,6 +19,7 @@ use tenant::Failure;
 
 use crate::client::{Response, ResponseError, ResponseReader};
 use crate::disk::CrashMode;
+use crate::host::{Host, STOP_NS_MAX};
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::world::{ADMIN, LISTEN, Options, Violation};
@@ -29,12 +30,6 @@ const ANSWER_NS_MAX: u64 = 150_000_000_000;
 
 /// Longest simulated time from a start to a server that serves, or refuses to.
 const START_NS_MAX: u64 = 300_000_000_000;
-
-/// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
-const STOP_NS_MAX: u64 = 300_000_000_000;
-
-/// Simulated time in which the operations of a stopped server end.
-const LEFTOVER_NS_MAX: u64 = 1_000_000_000;
 
 /// Turns within one wait after which it counts as endless (LIVE-4). The longest statements of the
 /// corpora take some 100,000.
@@ -234,46 +229,9 @@ impl Machine {
         })
     }
 
-    /// MEM-6: a stopped server leaves nothing open, and nothing in flight but what ends soon.
-    fn settle_leftovers(&mut self) -> Result<(), Violation> {
-        let patience = self.io.now().after(LEFTOVER_NS_MAX);
-        while self.io.in_flight() > 0 && self.io.now() < patience && self.io.doom() == Doom::Alive {
-            let server = self.server.as_mut().expect("it has just stopped");
-            self.io.run(server, Some(patience));
-            self.attend()?;
-        }
-        if self.io.doom() != Doom::Alive {
-            return Ok(());
-        }
-        let left = [
-            ("operations in flight", self.io.in_flight()),
-            ("sockets", self.io.server_socket_count()),
-            ("open files", self.io.disk().open_count()),
-        ];
-        match left.iter().find(|(_, count)| *count > 0) {
-            Some((what, count)) => {
-                Err(Violation::new("MEM-6", format!("a stopped server leaves {count} {what}")))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Let the doomed server run to its end, and take the machine back.
     fn end_process(&mut self) -> Result<(), Violation> {
-        let mut server = self.server.take().expect("a server runs");
-        while self.io.doom() == Doom::Ending {
-            if server.exit().is_none() {
-                server.turn(&mut self.io);
-            }
-            let deadline = server.deadline();
-            self.io.run(&mut server, deadline);
-            self.attend()?;
-        }
-        if self.io.doom() == Doom::Overrun {
-            return Err(Violation::new("MEM-5", "a doomed server does not end"));
-        }
-        server.doom(&self.io);
-        self.io.restart();
+        self.end_server()?;
         ledger::assert_closed();
         if held() != self.baseline {
             let text = format!("accounts and bytes {:?}, before {:?}", held(), self.baseline);
@@ -389,28 +347,6 @@ impl Machine {
         }
     }
 
-    /// Look after the lines that were woken, and ask the monitor.
-    fn attend(&mut self) -> Result<(), Violation> {
-        while let Some(wake) = self.io.next_wake() {
-            let (socket, refused, connected) = match wake {
-                Wake::Timer(_) => continue,
-                Wake::Refused(socket) => (socket, true, false),
-                Wake::Connected(socket) => (socket, false, true),
-                Wake::Readable(socket) | Wake::Writable(socket) => (socket, false, false),
-            };
-            let found = self.lines.iter_mut().find(|(_, line)| line.socket == socket);
-            let Some((&number, line)) = found else { continue };
-            line.over |= refused;
-            line.connected |= connected;
-            self.push(number);
-            self.pull(number)?;
-        }
-        match self.io.monitor_mut().take_violation() {
-            Some(violation) => Err(violation),
-            None => Ok(()),
-        }
-    }
-
     fn pull(&mut self, number: usize) -> Result<(), Violation> {
         let line = self.lines.get_mut(&number).expect("it was woken");
         while !line.over {
@@ -470,4 +406,31 @@ impl Drop for Machine {
 fn held() -> (usize, u64) {
     let system: u64 = ledger::held(AccountId::SYSTEM).iter().sum();
     (ledger::open_accounts(), ledger::total().iter().sum::<u64>() - system)
+}
+
+impl Host for Machine {
+    fn parts(&mut self) -> (&mut SimulatedIo<Server>, &mut Option<Server>) {
+        (&mut self.io, &mut self.server)
+    }
+
+    fn attend(&mut self) -> Result<(), Violation> {
+        while let Some(wake) = self.io.next_wake() {
+            let (socket, refused, connected) = match wake {
+                Wake::Timer(_) => continue,
+                Wake::Refused(socket) => (socket, true, false),
+                Wake::Connected(socket) => (socket, false, true),
+                Wake::Readable(socket) | Wake::Writable(socket) => (socket, false, false),
+            };
+            let found = self.lines.iter_mut().find(|(_, line)| line.socket == socket);
+            let Some((&number, line)) = found else { continue };
+            line.over |= refused;
+            line.connected |= connected;
+            self.push(number);
+            self.pull(number)?;
+        }
+        match self.io.monitor_mut().take_violation() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
 }

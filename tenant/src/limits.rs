@@ -62,8 +62,9 @@ pub const GROWTH_CALLS: usize = 32;
 /// Pages that each create or drop may change: a leaf of the table and one of the names' index.
 pub const GROWTH_PAGES_EACH: u32 = 2;
 
-/// Tries, a second apart, to write the end of the log to a full disk when the server stops: as long
-/// as the server waits for its clients then.
+/// Tries, a second apart, to write the end of the log or a database's file to a full or broken disk
+/// when the server stops: as long as the server waits for its clients then. What is not in its file by
+/// then stays in the log.
 pub const STOP_RETRIES_MAX: u32 = 10;
 
 /// How long one request may run, the time that its client takes to read the response not counted.

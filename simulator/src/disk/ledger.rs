@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use storage::{TENANTS_FOLDER, TenantId};
 
+use super::atlas::SEGMENTS;
 use super::content::{BLOCK, Block};
 use super::names::NodeId;
 use crate::faults::FaultKind;
@@ -112,7 +113,11 @@ impl Ledger {
         let damaged = self.damages.iter().any(|damage| damage.tenants.contains(&tenant));
         let paths = tenant.paths();
         let places = [paths.file.as_str(), &paths.inner, &paths.outer, TENANTS_FOLDER];
-        damaged || places.iter().any(|path| self.was_hit(path))
+        // A log that cannot be read any more may hold anybody's pages.
+        let log_lost = self.hits().any(|(path, kind, hit)| {
+            kind == FaultKind::ReadError && !hit.transient && path.starts_with(SEGMENTS)
+        });
+        damaged || log_lost || places.iter().any(|path| self.was_hit(path))
     }
 
     /// How often something struck; one strike may damage several blocks.

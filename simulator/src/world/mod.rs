@@ -55,6 +55,7 @@ use storage::io::{Clock, Entropy, Io};
 use crate::disk::Damage;
 use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
+use crate::host::Host;
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::recorder::Recording;
@@ -71,12 +72,6 @@ type Sim = SimulatedIo<Server>;
 
 /// Events after which a world counts as never ending (LIVE-4): some ten times the longest seen.
 const EVENTS_MAX: u64 = 8_000_000;
-
-/// Longest simulated time of a clean stop: 10 s of grace, checkpoints, and disk spikes of 5 s.
-const STOP_NS_MAX: u64 = 300_000_000_000;
-
-/// Simulated time in which the operations of a stopped server end.
-const LEFTOVER_NS_MAX: u64 = 1_000_000_000;
 
 /// Simulated time for each of the probe's requests when the faults are off.
 const PROBE_NS_MAX: u64 = 60_000_000_000;
@@ -115,6 +110,8 @@ struct World {
     ends_left: u32,
     stop_at: Option<u64>,
     refused_starts: u32,
+    /// Databases that the last clean stop could not bring into their files.
+    left_to_log: u64,
     ambush: Option<Ambush>,
     operator: Operator,
     turns: u64,
@@ -198,6 +195,7 @@ impl World {
             totals: Totals::default(),
             stop_at: None,
             refused_starts: 0,
+            left_to_log: 0,
             turns: 0,
             vm_steps: 0,
             failed_allocations: 0,
@@ -280,7 +278,7 @@ impl World {
         if self.io.doom() != Doom::Alive {
             return self.on_crash();
         }
-        self.wake_clients()?;
+        self.attend()?;
         self.look()
     }
 
@@ -297,48 +295,6 @@ impl World {
             self.io.injected(FaultKind::AllocationFailure, 0);
         }
         self.failed_allocations = failed;
-    }
-
-    // ---- clients ----
-
-    fn wake_clients(&mut self) -> Result<(), Violation> {
-        while let Some(wake) = self.io.next_wake() {
-            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            let index = match wake {
-                Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
-                Wake::Connected(socket)
-                | Wake::Refused(socket)
-                | Wake::Readable(socket)
-                | Wake::Writable(socket) => self.routes.get(&socket).copied(),
-            };
-            let Some(index) = index else { continue };
-            let client = &mut self.clients[index];
-            let before = client.socket();
-            let served = self.ground.counts.ok;
-            let stale = match wake {
-                Wake::Timer(_) => false,
-                Wake::Connected(socket)
-                | Wake::Refused(socket)
-                | Wake::Readable(socket)
-                | Wake::Writable(socket) => before != Some(socket),
-            };
-            if stale {
-                continue;
-            }
-            client.wake(&mut self.io, &mut self.ground, wake)?;
-            if self.ground.counts.ok > served {
-                self.io.served();
-            }
-            let after = client.socket();
-            if before != after {
-                before.map(|socket| self.routes.remove(&socket));
-                after.map(|socket| self.routes.insert(socket, index));
-            }
-            self.judge_fences()?;
-        }
-        Ok(())
     }
 
     // ---- the end ----
@@ -420,5 +376,51 @@ impl World {
     /// FMT-1, and the contents once more.
     fn judge_files(&mut self) -> Result<(), Violation> {
         files::judge(self.io.disk(), &mut self.ground)
+    }
+}
+
+impl Host for World {
+    fn parts(&mut self) -> (&mut Sim, &mut Option<Server>) {
+        (&mut self.io, &mut self.server)
+    }
+
+    fn attend(&mut self) -> Result<(), Violation> {
+        while let Some(wake) = self.io.next_wake() {
+            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+                continue;
+            }
+            let index = match wake {
+                Wake::Timer(tag) => Some(Client::of_tag(tag) as usize),
+                Wake::Connected(socket)
+                | Wake::Refused(socket)
+                | Wake::Readable(socket)
+                | Wake::Writable(socket) => self.routes.get(&socket).copied(),
+            };
+            let Some(index) = index else { continue };
+            let client = &mut self.clients[index];
+            let before = client.socket();
+            let served = self.ground.counts.ok;
+            let stale = match wake {
+                Wake::Timer(_) => false,
+                Wake::Connected(socket)
+                | Wake::Refused(socket)
+                | Wake::Readable(socket)
+                | Wake::Writable(socket) => before != Some(socket),
+            };
+            if stale {
+                continue;
+            }
+            client.wake(&mut self.io, &mut self.ground, wake)?;
+            if self.ground.counts.ok > served {
+                self.io.served();
+            }
+            let after = client.socket();
+            if before != after {
+                before.map(|socket| self.routes.remove(&socket));
+                after.map(|socket| self.routes.insert(socket, index));
+            }
+            self.judge_fences()?;
+        }
+        Ok(())
     }
 }

@@ -96,8 +96,11 @@ impl World {
         Ok(())
     }
 
-    fn copy(&mut self, seed: u64, disk: SimulatedDisk) -> Sim {
-        Sim::on_disk(seed, self.copy_faults(), disk)
+    fn copy(&mut self, seed: u64, mut disk: SimulatedDisk) -> Sim {
+        let faults = self.copy_faults();
+        // A full disk would keep every copy in the log, and there would be nothing to compare.
+        disk.set_size(faults.disk_bytes_max);
+        Sim::on_disk(seed, faults, disk)
     }
 
     /// One life of a server on a copy: start, then stop; a crash after so many events, perhaps.

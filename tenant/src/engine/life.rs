@@ -51,6 +51,8 @@ pub(super) struct Tenant<J> {
     checkpointing: bool,
     /// No checkpoint before this instant: the last one failed.
     retry_at: Instant,
+    /// Checkpoints that failed since the server began to stop.
+    stop_failures: u32,
     /// The batch in which the catalogue said that it exists, or an older one: what tells a client
     /// of its existence waits for that too.
     pub known_since: Sequence,
@@ -86,6 +88,7 @@ impl<J> Tenant<J> {
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
+            stop_failures: 0,
             known_since: Sequence::default(),
             redo: None,
             fenced: None,
@@ -408,6 +411,7 @@ impl<J: Job> Engine<J> {
         if let Some(tenant) = self.tenants.get_mut(key) {
             tenant.checkpointing = false;
             tenant.retry_at = retry_at;
+            tenant.stop_failures += u32::from(self.phase == Phase::Stopping);
             self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
         }
         self.after_task(key);
@@ -559,7 +563,10 @@ impl<J: Job> Engine<J> {
         if tenant.streams > 0 {
             return self.close_streams_of(key);
         }
-        if tenant.redo.is_some() && !discard {
+        // Where one has tried for long, the others need not: the disk is full or broken.
+        let tries = if self.counters.left_to_log > 0 { 1 } else { limits::STOP_RETRIES_MAX };
+        let give_up = tenant.stop_failures >= tries;
+        if tenant.redo.is_some() && !discard && !give_up {
             sometimes!("a checkpoint because the tenant closes");
             if self.checkpoints_running >= limits::CHECKPOINTS_MAX && self.phase == Phase::Serving {
                 // Nobody else would come back to it: it would stay open until it is used again.
@@ -588,7 +595,14 @@ impl<J: Job> Engine<J> {
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);
         if let Some(redo) = tenant.redo.take() {
-            self.dirty.remove(&(redo, tenant.id));
+            if tenant.dropped || tenant.fenced.is_some() {
+                self.dirty.remove(&(redo, tenant.id));
+            } else {
+                // The entry stays, so that the log keeps what the next start is to finish.
+                assert!(self.phase == Phase::Stopping, "a tenant is closed before its checkpoint");
+                sometimes!("a tenant is left to the log");
+                self.counters.left_to_log += 1;
+            }
         }
         let mut file = tenant.file;
         if let Some(mut volume) = tenant.volume.take() {

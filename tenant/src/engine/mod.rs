@@ -164,6 +164,9 @@ pub struct Counters {
     pub checkpoints: u64,
     /// Checkpoints that failed or were incomplete.
     pub checkpoint_failures: u64,
+    /// Databases that were closed without their checkpoint, since the disk refused it while the server
+    /// stopped: the commit log keeps what the next start is to finish.
+    pub left_to_log: u64,
     /// Volumes opened.
     pub opens: u64,
     /// Volumes closed.

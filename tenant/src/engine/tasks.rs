@@ -8,6 +8,7 @@ use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
 use storage::log::{Class, Sequence};
 use storage::sometimes;
+use storage::sqlite::codes::{SQLITE_IOERR, SQLITE_IOERR_NOMEM, SQLITE_IOERR_READ};
 use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL, SqliteError};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
@@ -176,7 +177,7 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         && is_storage_error(code)
     {
         match code {
-            storage::sqlite::codes::SQLITE_IOERR_READ => reads_failed += 1,
+            SQLITE_IOERR_READ => reads_failed += 1,
             _ => writes_failed += 1,
         }
         if writes_failed > CHECKPOINT_WRITES_AGAIN || reads_failed > CHECKPOINT_READS_AGAIN {
@@ -191,15 +192,18 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         && is_storage_error(code)
     {
         sometimes!("a checkpoint fails twice");
-        let text = format!("its file cannot be written (SQLite result {code})");
+        let what = match code {
+            SQLITE_IOERR_READ => "what is to be checkpointed cannot be read",
+            _ => "its file cannot be written",
+        };
+        let text = format!("{what} (SQLite result {code})");
         with_volume(|volume| volume.set_damage(text));
     }
     Ended::Checkpoint(result, Some(pooled))
 }
 
 fn is_storage_error(code: i32) -> bool {
-    code & 0xff == storage::sqlite::codes::SQLITE_IOERR
-        && code != storage::sqlite::codes::SQLITE_IOERR_NOMEM
+    code & 0xff == SQLITE_IOERR && code != SQLITE_IOERR_NOMEM
 }
 
 /// First what there is, while writers go on; then, with the writer lock held, what came since, so
