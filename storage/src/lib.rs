@@ -12,6 +12,7 @@ pub mod io;
 pub mod ledger;
 pub mod limits;
 pub mod log;
+pub mod meter;
 pub mod page;
 pub mod process;
 pub mod sometimes;

@@ -3,6 +3,7 @@
 //! Owns tenants' lives, the catalogue, sessions and statements, the scheduler and the gate. Knows no
 //! HTTP, no JSON and no file names; everything it wants done outside it asks for as values.
 
+pub mod budget;
 mod catalogue;
 pub mod engine;
 mod failure;

@@ -94,6 +94,12 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// Share of the log in percent above which the oldest tenants are checkpointed.
 pub const LOG_PRESSURE_PERCENT: u64 = 50;
 
+/// Bytes of a database's file unless its budget says otherwise: SQLite's own limit with our pages.
+pub const STORAGE_BYTES_MAX: u64 = 1 << 40;
+
+/// Weight of a database unless its budget says otherwise: leaves room for smaller ones.
+pub const WEIGHT: u64 = 100;
+
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
 
