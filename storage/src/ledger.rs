@@ -154,6 +154,16 @@ pub fn memory_limit(id: AccountId) -> u64 {
     LEDGER.with_borrow(|ledger| ledger.accounts[id.0 as usize].memory_limit)
 }
 
+/// Let the account hold `bytes` of memory from now on. Less than it holds is allowed: it gets no more
+/// until what it holds fits.
+pub fn set_memory_limit(id: AccountId, bytes: u64) {
+    LEDGER.with_borrow_mut(|ledger| {
+        let account = &mut ledger.accounts[id.0 as usize];
+        assert!(account.open && id != AccountId::SYSTEM);
+        account.memory_limit = bytes;
+    });
+}
+
 /// Bytes of memory held now, all kinds together.
 #[must_use]
 pub fn memory_held(id: AccountId) -> u64 {

@@ -192,6 +192,9 @@ macro_rules! parts {
         }
 
         impl Budget {
+            /// A budget without parts.
+            pub const NOTHING: Budget = Budget { $($field: None),* };
+
             /// A part's number, if the budget says one.
             #[must_use]
             pub fn get(&self, part: Part) -> Option<u64> {

@@ -70,8 +70,12 @@ pub const GROWTH_PAGES: u32 = 4;
 /// enough for a small log, enough to share a write.
 pub const GROWTH_CALLS: usize = 32;
 
-/// Pages that each create or drop may change: a leaf of the table and one of the names' index.
-pub const GROWTH_PAGES_EACH: u32 = 2;
+/// Closed databases whose use is written to the catalogue together, and how long that waits for
+/// more of them: what a crash can lose of it.
+pub const USED_BATCH: usize = 64;
+
+/// See [`USED_BATCH`].
+pub const USED_WAIT_NS: u64 = SECOND_NS;
 
 /// Tries, a second apart, to write the end of the log or a database's file to a full or broken disk
 /// when the server stops: as long as the server waits for its clients then. What is not in its file by
