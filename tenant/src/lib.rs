@@ -10,6 +10,7 @@ mod failure;
 pub mod limits;
 mod policy;
 mod pool;
+pub mod schedule;
 mod session;
 mod statement;
 

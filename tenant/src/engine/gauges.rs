@@ -134,7 +134,11 @@ impl<J: Job> Engine<J> {
     pub fn queued(&self) -> usize {
         let waiting = |key| self.tenants.get(key).map_or(0, |tenant| tenant.waiting_requests());
         let tenants: usize = self.tenants.keys().into_iter().map(waiting).sum();
-        tenants + self.admission.len() + self.events.len() + self.ready.len()
+        tenants
+            + self.admission.len()
+            + self.events.len()
+            + self.system.len()
+            + self.schedule.waiting()
     }
 
     /// It reads its log still: clients are not served, and a crash comes inside of recovery.

@@ -34,8 +34,16 @@ pub(super) struct Tenant<J> {
     pub volume: Option<Volume>,
     /// Requests that wait for the volume to open.
     waiting: VecDeque<(RequestId, J)>,
-    /// Fibers that run on it.
+    /// Requests that wait for a fiber.
+    pub queue: VecDeque<(RequestId, J)>,
+    /// It is in the line of those whose requests wait for a fiber.
+    pub queued: bool,
+    /// Its place among those who take turns.
+    pub leaf: Key,
+    /// Fibers that run on it, and requests that wait for one.
     pub tasks: usize,
+    /// Fibers that run for its clients.
+    pub fibers: usize,
     /// Who waits for the writer lock, in order.
     pub writers: VecDeque<(Key, ConnectionId)>,
     pub idle: Vec<PooledConnection>,
@@ -58,12 +66,12 @@ pub(super) struct Tenant<J> {
     pub known_since: Sequence,
     /// What `dirty` says of it.
     redo: Option<Sequence>,
-    fenced: Option<String>,
+    pub fenced: Option<String>,
     /// There may be a file: the catalogue says so, or an earlier life of the server may have begun
     /// a first checkpoint.
     file: bool,
     /// It was dropped: end everything, then remove the file.
-    dropped: bool,
+    pub dropped: bool,
     /// Running jobs are told to end.
     pub ending: bool,
     /// Its connections and volume are to be closed.
@@ -71,14 +79,18 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str) -> Tenant<J> {
+    fn new(name: &str, leaf: Key) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
             row: None,
             volume: None,
             waiting: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued: false,
+            leaf,
             tasks: 0,
+            fibers: 0,
             writers: VecDeque::new(),
             idle: Vec::new(),
             streams: 0,
@@ -100,8 +112,8 @@ impl<J> Tenant<J> {
     }
 
     /// The catalogue itself: it has no name that a request could ask for.
-    pub fn catalogue() -> Tenant<J> {
-        Tenant::new("")
+    pub fn catalogue(leaf: Key) -> Tenant<J> {
+        Tenant::new("", leaf)
     }
 
     /// Requests that wait for the volume to open.
@@ -136,7 +148,8 @@ impl<J: Job> Engine<J> {
         if let Some(&key) = self.names.get(name) {
             return key;
         }
-        let key = self.tenants.insert(Tenant::new(name));
+        let leaf = self.add_leaf();
+        let key = self.tenants.insert(Tenant::new(name, leaf));
         self.names.insert(name.into(), key);
         self.find_in_catalogue(key, name.to_owned());
         key
@@ -168,39 +181,6 @@ impl<J: Job> Engine<J> {
         self.admit(key, request, job);
     }
 
-    /// Start the job's fiber, or let it wait for one.
-    fn admit(&mut self, key: Key, request: RequestId, job: J) {
-        if self.stacks.taken() >= limits::FIBERS_MAX || !self.admission.is_empty() {
-            let tenant = self.tenants.get_mut(key).expect("the caller has it");
-            sometimes!("a request waits for a fiber");
-            tenant.tasks += 1;
-            self.admission.push_back((key, request, job));
-            return;
-        }
-        self.start_client(key, request, job);
-    }
-
-    fn start_client(&mut self, key: Key, request: RequestId, job: J) {
-        if self.start_task(key, Kind::Client(request), Work::Client(job)).is_none() {
-            let refusal = Refusal::Failed("no memory for a fiber".into());
-            self.emit(Event::Refused(request, refusal));
-        }
-    }
-
-    pub(super) fn pump_admission(&mut self) {
-        while self.stacks.taken() < limits::FIBERS_MAX {
-            let Some((key, request, job)) = self.admission.pop_front() else { return };
-            let tenant = self.tenants.get_mut(key).expect("a waiting job keeps its tenant");
-            tenant.tasks -= 1;
-            if tenant.volume.is_none() || tenant.dropped || tenant.fenced.is_some() {
-                self.emit(Event::Refused(request, Refusal::Unavailable));
-                self.after_task(key);
-                continue;
-            }
-            self.start_client(key, request, job);
-        }
-    }
-
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
         match outcome {
@@ -218,6 +198,7 @@ impl<J: Job> Engine<J> {
     fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
         let Some(tenant) = self.tenants.remove(key) else { return };
         assert!(tenant.volume.is_none() && tenant.tasks == 0);
+        self.schedule.remove(tenant.leaf);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         for (request, _) in tenant.waiting {
@@ -359,7 +340,10 @@ impl<J: Job> Engine<J> {
                 self.recovered_rows.insert(id, row);
                 return;
             }
-            None => self.tenants.insert(Tenant::new(&row.name)),
+            None => {
+                let leaf = self.add_leaf();
+                self.tenants.insert(Tenant::new(&row.name, leaf))
+            }
         };
         self.names.insert(row.name.as_str().into(), key);
         self.open_row(key, row);
@@ -591,6 +575,7 @@ impl<J: Job> Engine<J> {
     fn close_volume(&mut self, key: Key) {
         let Some(mut tenant) = self.tenants.remove(key) else { return };
         self.counters.closes += 1;
+        self.schedule.remove(tenant.leaf);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);

@@ -293,13 +293,14 @@ impl<J: Job> Engine<J> {
         });
         if let Some(tenant) = self.tenants.get_mut(tenant) {
             tenant.tasks += 1;
+            tenant.fibers += usize::from(matches!(kind, Kind::Client(_)));
         }
         if let Kind::Client(request) = kind {
             let place = self.by_request.partition_point(|&(other, _)| other < request);
             self.by_request.insert(place, (request, key));
             self.counters.jobs += 1;
         }
-        self.ready.push_back(key);
+        self.enqueue(key);
         Some(key)
     }
 
@@ -312,7 +313,7 @@ impl<J: Job> Engine<J> {
         if let Some(task) = self.tasks.get_mut(key) {
             assert!(task.input.is_none(), "a task is woken once");
             task.input = Some(input);
-            self.ready.push_back(key);
+            self.enqueue(key);
         }
     }
 
@@ -358,11 +359,22 @@ impl<J: Job> Engine<J> {
         panic!("a fiber of a doomed world does not end");
     }
 
-    /// Resume the task until it waits or ends.
-    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
+    /// Resume the task until it waits or ends, or its quantum is used up. What it cost, in nanoseconds
+    /// of the processor: what the clock says, or what its steps are worth where that is more.
+    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> u64 {
+        let started = clock.now();
+        let steps = self.run_quantum(key, clock, started);
+        let counted_ns = limits::RESUME_NS + steps * limits::STEP_NS;
+        clock.now().since(started).max(counted_ns)
+    }
+
+    /// The VM steps that it took.
+    fn run_quantum(&mut self, key: Key, clock: &dyn Clock, started: Instant) -> u64 {
+        let mut steps = 0;
+        let Some(task) = self.tasks.get_mut(key) else { return steps };
         let tenant_key = task.tenant;
-        let Some(mut input) = task.input.take() else { return };
+        let Some(mut input) = task.input.take() else { return steps };
+        let slice_ends = started.after(limits::QUANTUM_NS);
         loop {
             let task = self.tasks.get_mut(key).expect("the task runs");
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
@@ -378,12 +390,14 @@ impl<J: Job> Engine<J> {
             let loan = Loan {
                 volume,
                 clock,
-                quantum_steps: limits::QUANTUM_STEPS,
+                quantum_steps: limits::QUANTUM_STEPS.saturating_sub(steps),
+                slice_ends,
                 interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
             };
-            let (step, steps) = task.fiber.resume(loan, input);
+            let (step, taken) = task.fiber.resume(loan, input);
+            steps += taken;
             self.counters.resumes += 1;
-            self.counters.vm_steps += steps;
+            self.counters.vm_steps += taken;
             let next = match step {
                 Step::Waits(wait) => {
                     task.waits_for = WaitsFor::Storage;
@@ -392,14 +406,17 @@ impl<J: Job> Engine<J> {
                 Step::Asks(ask) => self.on_ask(key, tenant_key, ask).map(Input::Host),
                 Step::Ends(ended) => {
                     self.end_task(key, tenant_key, ended);
-                    return;
+                    return steps;
                 }
             };
             self.settle(tenant_key);
-            match next {
-                Some(next) => input = next,
-                None => return,
+            let Some(next) = next else { return steps };
+            let over = steps >= limits::QUANTUM_STEPS || clock.now() >= slice_ends;
+            if over && !self.doomed {
+                self.wake(key, next);
+                return steps;
             }
+            input = next;
         }
     }
 
@@ -804,6 +821,7 @@ impl<J: Job> Engine<J> {
         self.stacks.give(task.fiber.into_stack());
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.tasks -= 1;
+        tenant.fibers -= usize::from(matches!(task.kind, Kind::Client(_)));
         tenant.last_used = self.now;
         self.settle(tenant_key);
         match (task.kind, ended) {
