@@ -89,6 +89,13 @@ pub const RESUME_NS: u64 = 1_000;
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
 pub const TURN_NS: u64 = 500_000;
 
+/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
+pub const IO_QUANTUM_BYTES: u64 = 64_000;
+
+/// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
+/// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
+pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
+
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
 
@@ -124,4 +131,5 @@ const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
 const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
 const _: () = assert!(QUANTUM_NS < TURN_NS);
+const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);

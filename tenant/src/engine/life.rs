@@ -40,6 +40,8 @@ pub(super) struct Tenant<J> {
     pub queued: bool,
     /// Its place among those who take turns.
     pub leaf: Key,
+    /// Its place among those whose bytes the disk moves.
+    pub transfers: Key,
     /// Fibers that run on it, and requests that wait for one.
     pub tasks: usize,
     /// Fibers that run for its clients.
@@ -79,7 +81,7 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str, leaf: Key) -> Tenant<J> {
+    fn new(name: &str, [leaf, transfers]: [Key; 2]) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
@@ -89,6 +91,7 @@ impl<J> Tenant<J> {
             queue: VecDeque::new(),
             queued: false,
             leaf,
+            transfers,
             tasks: 0,
             fibers: 0,
             writers: VecDeque::new(),
@@ -112,8 +115,8 @@ impl<J> Tenant<J> {
     }
 
     /// The catalogue itself: it has no name that a request could ask for.
-    pub fn catalogue(leaf: Key) -> Tenant<J> {
-        Tenant::new("", leaf)
+    pub fn catalogue(leaves: [Key; 2]) -> Tenant<J> {
+        Tenant::new("", leaves)
     }
 
     /// Requests that wait for the volume to open.
@@ -148,8 +151,8 @@ impl<J: Job> Engine<J> {
         if let Some(&key) = self.names.get(name) {
             return key;
         }
-        let leaf = self.add_leaf();
-        let key = self.tenants.insert(Tenant::new(name, leaf));
+        let leaves = self.add_leaves();
+        let key = self.tenants.insert(Tenant::new(name, leaves));
         self.names.insert(name.into(), key);
         self.find_in_catalogue(key, name.to_owned());
         key
@@ -198,7 +201,7 @@ impl<J: Job> Engine<J> {
     fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
         let Some(tenant) = self.tenants.remove(key) else { return };
         assert!(tenant.volume.is_none() && tenant.tasks == 0);
-        self.schedule.remove(tenant.leaf);
+        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         for (request, _) in tenant.waiting {
@@ -341,8 +344,8 @@ impl<J: Job> Engine<J> {
                 return;
             }
             None => {
-                let leaf = self.add_leaf();
-                self.tenants.insert(Tenant::new(&row.name, leaf))
+                let leaves = self.add_leaves();
+                self.tenants.insert(Tenant::new(&row.name, leaves))
             }
         };
         self.names.insert(row.name.as_str().into(), key);
@@ -575,7 +578,7 @@ impl<J: Job> Engine<J> {
     fn close_volume(&mut self, key: Key) {
         let Some(mut tenant) = self.tenants.remove(key) else { return };
         self.counters.closes += 1;
-        self.schedule.remove(tenant.leaf);
+        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);

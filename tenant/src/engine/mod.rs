@@ -6,6 +6,7 @@
 //!
 //! - `tasks`: running fibers: what they wait for, what they ask.
 //! - `turns`: whose turn it is, and who gets a fiber.
+//! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
@@ -25,6 +26,7 @@ mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod transfers;
 mod turns;
 mod views;
 
@@ -54,6 +56,7 @@ use life::Tenant;
 use startup::Startup;
 use streams::Stream;
 use tasks::Task;
+use transfers::Transfers;
 
 /// The server's name for one of its requests.
 pub type RequestId = u64;
@@ -222,6 +225,7 @@ pub struct Engine<J: Job> {
     streams: BTreeMap<Ticket, Stream>,
     next_ticket: u64,
     operations: Pool<Operation>,
+    transfers: Transfers,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -273,6 +277,7 @@ impl<J: Job> Engine<J> {
             streams: BTreeMap::new(),
             next_ticket: 0,
             operations: Pool::default(),
+            transfers: Transfers::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -331,6 +336,7 @@ impl<J: Job> Engine<J> {
         self.pump_checkpoints();
         self.pump_evictions();
         self.pump_stop();
+        self.pump_transfers();
         self.pump_log();
     }
 
@@ -341,7 +347,7 @@ impl<J: Job> Engine<J> {
             return Some(self.now);
         }
         let timer = self.timers.first().map(|&(at, _)| at);
-        [self.turn_at(), timer].into_iter().flatten().min()
+        [self.turn_at(), self.transfers.ready_at(self.now), timer].into_iter().flatten().min()
     }
 
     /// The next disk operation to submit.
@@ -369,7 +375,8 @@ impl<J: Job> Engine<J> {
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters { late_turns: self.schedule.violations(), ..self.counters }
+        let late_turns = self.schedule.violations() + self.transfers.schedule.violations();
+        Counters { late_turns, ..self.counters }
     }
 
     /// Bytes of the commit log in use, and its capacity.

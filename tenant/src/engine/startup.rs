@@ -158,8 +158,8 @@ impl<J: Job> Engine<J> {
             return self.fail(Failure::Start(text.into()));
         }
         let stamp = self.log.as_ref().map_or(0, Log::catalogue_stamp);
-        let leaf = self.add_leaf();
-        let key = self.tenants.insert(Tenant::catalogue(leaf));
+        let leaves = self.add_leaves();
+        let key = self.tenants.insert(Tenant::catalogue(leaves));
         self.catalogue_key = key;
         self.open_row(
             key,

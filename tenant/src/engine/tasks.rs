@@ -99,6 +99,8 @@ pub(super) struct Task<J: Job> {
     flushing_since: Instant,
     cancelled: bool,
     waits_for: WaitsFor,
+    /// Bytes that it has with the disk.
+    pub transfer_bytes: u64,
     /// It waits for log space for so many pages.
     log_pages: Option<u32>,
     /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
@@ -288,6 +290,7 @@ impl<J: Job> Engine<J> {
             flushing_since: self.now,
             cancelled: false,
             waits_for: WaitsFor::Storage,
+            transfer_bytes: 0,
             log_pages: None,
             wait_ends: Instant(0),
         });
@@ -710,8 +713,9 @@ impl<J: Job> Engine<J> {
         let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
         let log = self.log.as_mut().expect("nothing runs before the log is open");
         match append(volume, log) {
-            Appended::All => {
+            Appended::All(bytes) => {
                 self.counters.commits += 1;
+                self.charge_commit(tenant_key, bytes);
                 Some(Answer::Ready)
             }
             Appended::Bring(frame) => Some(Answer::Bring(frame)),
@@ -863,7 +867,8 @@ impl<J: Job> Engine<J> {
 }
 
 enum Appended {
-    All,
+    /// So many bytes, with what is written beside the pages.
+    All(u64),
     Bring(u32),
     BatchFull,
 }
@@ -907,8 +912,9 @@ fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
         sealing.next += 1;
     }
     let transaction = sealing.transaction.take().expect("begun above");
+    let bytes = log.transaction_bytes(sealing.pages.len() as u32);
     let committed = log.finish(transaction);
     sealing.first_sequence = Some(committed.first);
     volume.end_sealing(committed.last);
-    Appended::All
+    Appended::All(bytes)
 }

@@ -8,6 +8,7 @@ use storage::io::{Clock, Instant};
 use storage::sometimes;
 
 use super::context::Job;
+use super::life::Tenant;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::budget::Priority;
@@ -19,9 +20,19 @@ use crate::schedule::Share;
 const SHARE: Share = Share { weight: limits::WEIGHT, ceiling: None, reservation: None };
 
 impl<J: Job> Engine<J> {
-    /// A place among those who take turns, for a tenant that is being opened.
-    pub(super) fn add_leaf(&mut self) -> Key {
-        self.schedule.add(self.schedule.root(), SHARE, self.now)
+    /// Places among those who take turns at the processor and at the disk, for a tenant that is being
+    /// opened.
+    pub(super) fn add_leaves(&mut self) -> [Key; 2] {
+        let transfers = &mut self.transfers.schedule;
+        [
+            self.schedule.add(self.schedule.root(), SHARE, self.now),
+            transfers.add(transfers.root(), SHARE, self.now),
+        ]
+    }
+
+    pub(super) fn remove_leaves(&mut self, tenant: &Tenant<J>) {
+        self.schedule.remove(tenant.leaf);
+        self.transfers.schedule.remove(tenant.transfers);
     }
 
     /// A task can go on.
