@@ -121,6 +121,8 @@ fn volume(file_exists: bool, stamp_min: u64) -> Volume {
     Volume::open(VolumeOptions {
         tenant: TenantId(5),
         memory_limit: 16 << 20,
+        temporary_limit: 512 << 20,
+        parent: None,
         file_exists,
         stamp_min,
         last_txid: stamp_min,
