@@ -297,6 +297,9 @@ pub(crate) fn on_commit() {
     }
 }
 
+/// A page was asked for, and is there: the page cache's part of the meter.
+pub(crate) fn count_page_fetch() {}
+
 /// The progress handler's part: count steps; `true` interrupts the statement.
 pub(crate) fn on_progress() -> bool {
     let Some(context) = context_opt() else {

@@ -179,7 +179,7 @@ impl PooledConnection {
     }
 
     fn failure(&self, error: &SqliteError) -> StatementError {
-        statement_error(error, Circumstances { memory: refused_now(0), rolled_back: false })
+        statement_error(error, Circumstances { refused: refused_now(0), rolled_back: false })
     }
 }
 
@@ -187,11 +187,10 @@ fn is_more_than_space(tail: &str) -> bool {
     tail.bytes().any(|byte| !byte.is_ascii_whitespace() && byte != b';')
 }
 
-/// The account's limit and use, if it refused more than `before` allocations.
-fn refused_now(before: u64) -> Option<(u64, u64)> {
+/// What a budget refused last, if it refused more than `before` times.
+fn refused_now(before: u64) -> Option<ledger::Refused> {
     let account = fiber::account();
-    (ledger::refused(account) > before)
-        .then(|| (ledger::memory_limit(account), ledger::memory_held(account)))
+    if ledger::refused(account) > before { ledger::last_refusal(account) } else { None }
 }
 
 /// See the head of the file.
@@ -223,8 +222,8 @@ impl Session {
         let changes_before = self.pooled.connection.total_changes();
         let failure = |session: &Session, error: &SqliteError| {
             let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
-            let memory = refused_now(refused_before);
-            statement_error(error, Circumstances { memory, rolled_back })
+            let refused = refused_now(refused_before);
+            statement_error(error, Circumstances { refused, rolled_back })
         };
         let statement = &mut compiled.statement;
         bind(statement, arguments).map_err(|error| match error {

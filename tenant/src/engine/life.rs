@@ -229,6 +229,8 @@ impl<J: Job> Engine<J> {
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
             memory_limit: limit,
+            temporary_limit: storage::limits::TEMPORARY_BYTES_MAX,
+            parent: None,
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
@@ -623,7 +625,7 @@ impl<J: Job> Engine<J> {
     /// Tenants hold more than they may together: close the ones that were not used for longest
     /// (SIEVE: the hand clears marks and takes the first unmarked, unused one).
     pub(super) fn pump_evictions(&mut self) {
-        let held: u64 = storage::ledger::total()[..4].iter().sum();
+        let held = storage::ledger::memory_held(storage::ledger::AccountId::MACHINE);
         if held <= self.options.memory_bytes || self.phase != Phase::Serving {
             return;
         }
