@@ -81,7 +81,11 @@ impl File {
 type Code = Result<(), c_int>;
 
 fn code(result: Code) -> c_int {
-    result.err().unwrap_or(ffi::SQLITE_OK)
+    let code = result.err().unwrap_or(ffi::SQLITE_OK);
+    if code == ffi::SQLITE_FULL {
+        with_volume(|volume| volume.full_answers += 1);
+    }
+    code
 }
 
 /// # Safety

@@ -12,12 +12,14 @@
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
+//! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
 //! not durable wait in `gated`.
 
+mod budgets;
 mod context;
 mod control;
 mod disk;
@@ -38,14 +40,16 @@ use storage::io::{Clock, FileId, Instant};
 use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
 use storage::sometimes;
 
-use crate::catalogue::DatabaseRow;
+use crate::budget::Exceeded;
+use crate::catalogue::{DatabaseRow, Missing};
 use crate::limits;
 use crate::pool::{Key, Pool};
 use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
+pub use budgets::{BudgetView, Node, UsageView};
 pub use context::{Job, JobContext};
-pub use control::ControlCall;
+pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use gauges::Gauge;
 pub use views::{TenantState, TenantView};
@@ -85,8 +89,14 @@ pub enum Refusal {
     Exists,
     /// The database is damaged and fenced; the text says what was found.
     Fenced(String),
-    /// The tenant has as many requests as it may have.
-    TooManyRequests,
+    /// A budget does not allow it.
+    Exceeded(Exceeded),
+    /// A plan, organisation or group that the call names is not there.
+    Missing(Missing),
+    /// It cannot be removed while so many use it.
+    InUse(u64),
+    /// There are as many plans as there may be.
+    TooManyPlans,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
     /// The commit log, or the disk under it, has no room for what the catalogue has to write.
@@ -106,8 +116,8 @@ pub enum Event<R> {
     Finished(RequestId, R),
     /// A job or control call was refused; a job may have sent parts before.
     Refused(RequestId, Refusal),
-    /// A control call has ended with these rows (one, unless it lists).
-    Control(RequestId, Vec<DatabaseRow>),
+    /// A control call has ended.
+    Control(RequestId, ControlReply),
     /// Everything is checkpointed and closed.
     Stopped,
     /// The process must end: durability is unknown, or the start is refused.
@@ -138,6 +148,7 @@ enum Timer {
     LogDisk,
     CatalogueRetry,
     CatalogueHeld,
+    UsageDue,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -546,6 +557,7 @@ impl<J: Job> Engine<J> {
                 Timer::LogDisk => self.retry_log_disk(),
                 Timer::CatalogueRetry => self.retry_catalogue(),
                 Timer::CatalogueHeld => self.pump_catalogue(),
+                Timer::UsageDue => self.write_usage(),
             }
         }
     }

@@ -16,6 +16,7 @@ use storage::volume::{ConnectionId, Volume};
 use super::context::{Ask, Job, JobContext, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
+use crate::budget::{Exceeded, Limits, Part};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -24,7 +25,7 @@ use crate::statement::{Gone, SqlStream, StreamError};
 
 /// What a fiber does.
 pub(super) enum Work<J> {
-    Client(J),
+    Client(J, Limits),
     Catalogue(Vec<Call>),
     Checkpoint(Option<PooledConnection>),
     /// Roll an idle transaction back; the session lives on.
@@ -110,9 +111,9 @@ pub(super) struct Task<J: Job> {
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
     match work {
-        Work::Client(job) => {
+        Work::Client(job, limits) => {
             let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
-            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id)))
+            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits)))
         }
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
@@ -383,7 +384,7 @@ impl<J: Job> Engine<J> {
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
             let client = matches!(task.kind, Kind::Client(_));
-            let overdue = client && self.now.since(task.started) > limits::REQUEST_NS;
+            let overdue = client && self.now.since(task.started) > tenant.limits.request_ns;
             if overdue {
                 sometimes!("a request takes too long");
             }
@@ -527,8 +528,9 @@ impl<J: Job> Engine<J> {
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         sometimes!("a statement waits for the writer lock");
         tenant.writers.push_back((key, connection));
+        let idle_ns = tenant.limits.transaction_idle_ns;
         self.bound_wait(key, limits::WRITER_WAIT_NS, Timer::WriterWait(key));
-        self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
+        self.set_timer(idle_ns, Timer::TransactionIdle(tenant_key));
         None
     }
 
@@ -774,9 +776,11 @@ impl<J: Job> Engine<J> {
         if self.doomed || tenant.ending {
             return Some(Err(StreamError::Unavailable));
         }
-        if tenant.streams >= limits::STREAMS_MAX {
+        let (used, limit) = (tenant.streams as u64, tenant.limits.streams);
+        if used >= limit {
             sometimes!("a tenant has too many streams");
-            return Some(Err(StreamError::TooMany));
+            let exceeded = Exceeded { part: Part::Streams, limit, used, wanted: 1 };
+            return Some(Err(StreamError::Exceeded(exceeded)));
         }
         tenant.streams += 1;
         if tenant.idle.is_empty() && tenant.active > 0 {

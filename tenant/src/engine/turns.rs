@@ -116,7 +116,10 @@ impl<J: Job> Engine<J> {
     }
 
     fn start_client(&mut self, key: Key, request: RequestId, job: J) {
-        if self.start_task(key, Kind::Client(request), Work::Client(job)).is_none() {
+        let tenant = self.tenants.get_mut(key).expect("the caller has it");
+        tenant.usage.requests += 1;
+        let work = Work::Client(job, tenant.limits);
+        if self.start_task(key, Kind::Client(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             self.emit(Event::Refused(request, refusal));
         }
