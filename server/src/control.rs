@@ -335,6 +335,12 @@ pub fn metrics(gauges: &Gauges) -> Vec<u8> {
         counters.transactions_timed_out,
     );
     line("counter", "gated_total", "Replies that waited for the log.", counters.gated);
+    line(
+        "counter",
+        "late_turns_total",
+        "Turns that came later than the scheduler promises: any is a bug.",
+        counters.late_turns,
+    );
     for (kind, bytes) in storage::ledger::KIND_NAMES.iter().zip(storage::ledger::total()) {
         text.push_str(&format!("myriad_ledger_bytes{{kind=\"{kind}\"}} {bytes}\n"));
     }

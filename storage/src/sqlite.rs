@@ -20,7 +20,7 @@ use rusqlite::ffi;
 use crate::fiber::{self, Answer, Wait, suspend, with_volume};
 use crate::vfs;
 use crate::volume::ConnectionId;
-use crate::{allocator, fiber::PROGRESS_STEPS};
+use crate::{allocator, fiber::PROGRESS_STEPS, pagecache};
 
 pub use rusqlite::ffi as codes;
 pub use rusqlite::ffi::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_INTERRUPT, SQLITE_NOMEM};
@@ -160,12 +160,14 @@ pub fn initialise() {
 
 fn configure() {
     let methods = allocator::methods();
+    let cache_methods = pagecache::methods();
     // SAFETY: before initialisation, with the argument types that the manual gives for each option;
-    // SQLite copies the method table.
+    // SQLite copies the method tables.
     unsafe {
         let no: c_int = 0;
         let ok = ffi::SQLITE_OK;
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const methods) == ok);
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE2, &raw const cache_methods) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, no, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_URI, no) == ok);

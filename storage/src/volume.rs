@@ -24,7 +24,7 @@ use slab::Slab;
 use crate::extent::Extent;
 use crate::identity::TenantId;
 use crate::io::{Buffer, FileId};
-use crate::ledger::{self, AccountId, Kind};
+use crate::ledger::{self, AccountId, Counted, Kind};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page;
@@ -162,7 +162,7 @@ pub struct Volume {
     frames: Vec<Frame>,
     logged_frame: u32,
     backfilled_frame: u32,
-    regions: Vec<Box<[u64]>>,
+    regions: Vec<Counted<u64>>,
     locks: [Lock; LOCKS],
     next_connection: u32,
     reserved_for: Option<ConnectionId>,
@@ -197,6 +197,10 @@ pub struct VolumeOptions {
     pub tenant: TenantId,
     /// Bytes of memory it may hold.
     pub memory_limit: u64,
+    /// Bytes of temporary files it may hold.
+    pub temporary_limit: u64,
+    /// The account of its group or organisation, if it is in one.
+    pub parent: Option<AccountId>,
     /// The catalogue says that the tenant has a file.
     pub file_exists: bool,
     /// Stamp of the last checkpoint, from the catalogue.
@@ -235,7 +239,8 @@ impl Volume {
             overlay = Some(Overlay { pages: recovered.pages.into_iter().collect() });
             recovered_from = Some(recovered.first_sequence);
         }
-        let account = ledger::open(options.memory_limit);
+        let account = ledger::open(options.memory_limit, options.parent);
+        ledger::set_temporary_limit(account, options.temporary_limit);
         let mut random = blake3::Hasher::new_keyed(&options.seed);
         random.update(&options.tenant.0.to_le_bytes());
         random.update(&options.nonce.to_le_bytes());
@@ -669,7 +674,7 @@ impl Volume {
             if !ledger::charge(self.account, Kind::WalIndex, REGION_BYTES as u64) {
                 return Err(crate::extent::NoMemory);
             }
-            self.regions.push(vec![0; REGION_BYTES / 8].into_boxed_slice());
+            self.regions.push(Counted::new(0, REGION_BYTES / 8));
         }
         Ok(self.regions.get_mut(index).map(|region| region.as_mut_ptr()))
     }
@@ -766,11 +771,5 @@ impl Volume {
         if self.reserved_for == Some(connection) {
             self.reserved_for = None;
         }
-    }
-
-    /// Bytes of temporary files in use.
-    #[must_use]
-    pub fn temporary_bytes(&self) -> u64 {
-        ledger::held(self.account)[Kind::Temporary as usize]
     }
 }

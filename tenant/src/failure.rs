@@ -1,5 +1,6 @@
 //! From SQLite's result codes to the words that libSQL clients expect.
 
+use storage::ledger::{Kind, Refused};
 use storage::sometimes;
 use storage::sqlite::{SqliteError, codes};
 
@@ -41,8 +42,8 @@ pub(crate) const ROLLED_BACK: &str = "; the transaction was rolled back";
 /// What was known when a statement failed, beside SQLite's own words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
-    /// The memory budget refused an allocation of this statement: (limit, held) in bytes.
-    pub memory: Option<(u64, u64)>,
+    /// What a budget refused last while the statement ran: memory, or temporary files.
+    pub refused: Option<Refused>,
     /// A transaction was open before and is not any more.
     pub rolled_back: bool,
     /// How long its request may run, in nanoseconds; 0 where that is not known.
@@ -68,12 +69,14 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
                 format!("SQL input error: {text} (at offset {offset})"),
             );
         }
-        codes::SQLITE_NOMEM => match circumstances.memory {
-            Some((limit, held)) => {
+        codes::SQLITE_NOMEM => match circumstances.refused.filter(|r| r.kind != Kind::Temporary) {
+            Some(refused) => {
                 sometimes!("a statement exceeds its tenant's memory");
+                let (level, limit, held) = (refused.level.name(), refused.limit, refused.held);
+                let missing = refused.missing();
                 format!(
-                    "SQLite error: out of memory: the statement needs more than the database's \
-                     memory budget of {limit} bytes ({held} in use)"
+                    "SQLite error: out of memory: the statement needs {missing} bytes more than \
+                     the {level}'s memory budget of {limit} bytes ({held} in use)"
                 )
             }
             None => "SQLite error: the statement is too complex: it compiles to too many steps"
@@ -91,6 +94,16 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
                 known => known,
             } / 1_000_000
         ),
+        codes::SQLITE_FULL if is_temporary(circumstances.refused) => {
+            let refused = circumstances.refused.expect("it is temporary");
+            format!(
+                "SQLite error: {text}: the statement needs {} bytes more of temporary files than \
+                 the database's budget of {} bytes ({} in use); smaller transactions may pass",
+                refused.missing(),
+                refused.limit,
+                refused.held
+            )
+        }
         codes::SQLITE_FULL => format!(
             "SQLite error: {text}: the transaction or its temporary data is too large, or the \
              commit log has no room; smaller transactions may pass"
@@ -101,6 +114,10 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
         message.push_str(ROLLED_BACK);
     }
     StatementError::new(name_of(primary), message)
+}
+
+fn is_temporary(refused: Option<Refused>) -> bool {
+    refused.is_some_and(|refused| refused.kind == Kind::Temporary)
 }
 
 fn is_syntax(text: &str) -> bool {

@@ -11,6 +11,7 @@ pub mod limits;
 mod policy;
 mod pool;
 mod room;
+pub mod schedule;
 mod session;
 mod statement;
 

@@ -98,6 +98,26 @@ pub const TENANT_IDLE_NS: u64 = 60 * SECOND_NS;
 /// VM steps of a turn: about 0.1 ms of simple steps.
 pub const QUANTUM_STEPS: u64 = 10_000;
 
+/// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
+pub const QUANTUM_NS: u64 = 100_000;
+
+/// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
+/// still during a turn, as in a simulation, this is all that it costs.
+pub const STEP_NS: u64 = 10;
+
+/// Nanoseconds that a resumed fiber counts at least.
+pub const RESUME_NS: u64 = 1_000;
+
+/// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
+pub const TURN_NS: u64 = 500_000;
+
+/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
+pub const IO_QUANTUM_BYTES: u64 = 64_000;
+
+/// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
+/// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
+pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
+
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
 
@@ -158,4 +178,7 @@ const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
+const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
+const _: () = assert!(QUANTUM_NS < TURN_NS);
+const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);

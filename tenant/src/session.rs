@@ -182,7 +182,10 @@ impl PooledConnection {
     }
 
     pub(crate) fn failure(&self, error: &SqliteError) -> StatementError {
-        statement_error(error, Circumstances { memory: refused_now(0), ..Circumstances::default() })
+        statement_error(
+            error,
+            Circumstances { refused: refused_now(0), ..Circumstances::default() },
+        )
     }
 }
 
@@ -190,11 +193,10 @@ fn is_more_than_space(tail: &str) -> bool {
     tail.bytes().any(|byte| !byte.is_ascii_whitespace() && byte != b';')
 }
 
-/// The account's limit and use, if it refused more than `before` allocations.
-fn refused_now(before: u64) -> Option<(u64, u64)> {
+/// What a budget refused last, if it refused more than `before` times.
+fn refused_now(before: u64) -> Option<ledger::Refused> {
     let account = fiber::account();
-    (ledger::refused(account) > before)
-        .then(|| (ledger::memory_limit(account), ledger::memory_held(account)))
+    if ledger::refused(account) > before { ledger::last_refusal(account) } else { None }
 }
 
 /// See the head of the file.
@@ -239,9 +241,9 @@ impl Session {
         let changes_before = self.pooled.connection.total_changes();
         let failure = |session: &Session, error: &SqliteError| {
             let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
-            let memory = refused_now(refused_before);
+            let refused = refused_now(refused_before);
             let request_ns = session.limits.request_ns;
-            statement_error(error, Circumstances { memory, rolled_back, request_ns })
+            statement_error(error, Circumstances { refused, rolled_back, request_ns })
         };
         let statement = &mut compiled.statement;
         bind(statement, arguments).map_err(|error| match error {

@@ -118,7 +118,7 @@ impl<J: Job> Engine<J> {
     pub fn operations_in_flight(&self) -> usize {
         let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
         let waiting = self.requests.iter().filter(|request| !closes(&request.operation)).count();
-        self.operations.len() - waiting
+        self.operations.len() - waiting - self.transfers.schedule.waiting()
     }
 
     /// The newest batch of the log that is durable, as the engine sees it.
@@ -138,7 +138,11 @@ impl<J: Job> Engine<J> {
     pub fn queued(&self) -> usize {
         let waiting = |key| self.tenants.get(key).map_or(0, |tenant| tenant.waiting_requests());
         let tenants: usize = self.tenants.keys().into_iter().map(waiting).sum();
-        tenants + self.admission.len() + self.events.len() + self.ready.len()
+        tenants
+            + self.admission.len()
+            + self.events.len()
+            + self.system.len()
+            + self.schedule.waiting()
     }
 
     /// It reads its log still: clients are not served, and a crash comes inside of recovery.

@@ -42,10 +42,18 @@ pub(super) struct Tenant<J> {
     pub usage: Usage,
     /// Requests that wait for the volume to open.
     waiting: VecDeque<(RequestId, J)>,
-    /// Fibers that run on it.
+    /// Requests that wait for a fiber.
+    pub queue: VecDeque<(RequestId, J)>,
+    /// It is in the line of those whose requests wait for a fiber.
+    pub queued: bool,
+    /// Its place among those who take turns.
+    pub leaf: Key,
+    /// Its place among those whose bytes the disk moves.
+    pub transfers: Key,
+    /// Fibers that run on it, and requests that wait for one.
     pub tasks: usize,
-    /// Clients' requests among them, and those that wait for a fiber.
-    pub clients: usize,
+    /// Fibers that run for its clients.
+    pub fibers: usize,
     /// Who waits for the writer lock, in order.
     pub writers: VecDeque<(Key, ConnectionId)>,
     pub idle: Vec<PooledConnection>,
@@ -68,12 +76,12 @@ pub(super) struct Tenant<J> {
     pub known_since: Sequence,
     /// What `dirty` says of it.
     redo: Option<Sequence>,
-    fenced: Option<String>,
+    pub fenced: Option<String>,
     /// There may be a file: the catalogue says so, or an earlier life of the server may have begun
     /// a first checkpoint.
     file: bool,
     /// It was dropped: end everything, then remove the file.
-    dropped: bool,
+    pub dropped: bool,
     /// Running jobs are told to end.
     pub ending: bool,
     /// Its connections and volume are to be closed.
@@ -81,7 +89,7 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str) -> Tenant<J> {
+    fn new(name: &str, [leaf, transfers]: [Key; 2]) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
@@ -91,8 +99,12 @@ impl<J> Tenant<J> {
             chain: Vec::new(),
             usage: Usage::default(),
             waiting: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued: false,
+            leaf,
+            transfers,
             tasks: 0,
-            clients: 0,
+            fibers: 0,
             writers: VecDeque::new(),
             idle: Vec::new(),
             streams: 0,
@@ -114,8 +126,8 @@ impl<J> Tenant<J> {
     }
 
     /// The catalogue itself: it has no name that a request could ask for.
-    pub fn catalogue() -> Tenant<J> {
-        Tenant::new("")
+    pub fn catalogue(leaves: [Key; 2]) -> Tenant<J> {
+        Tenant::new("", leaves)
     }
 
     /// Requests that wait for the volume to open.
@@ -143,7 +155,7 @@ impl<J> Tenant<J> {
 
     /// Why the budget does not allow one more request of so many bytes.
     fn exceeds(&self, request_bytes: u64) -> Option<Exceeded> {
-        let requests = (self.waiting.len() + self.clients) as u64;
+        let requests = (self.waiting.len() + self.queue.len() + self.fibers) as u64;
         let Limits { requests: requests_limit, request_bytes: bytes_limit, .. } = self.limits;
         if requests >= requests_limit {
             sometimes!("a tenant has too many requests");
@@ -171,7 +183,8 @@ impl<J: Job> Engine<J> {
         if let Some(&key) = self.names.get(name) {
             return key;
         }
-        let key = self.tenants.insert(Tenant::new(name));
+        let leaves = self.add_leaves();
+        let key = self.tenants.insert(Tenant::new(name, leaves));
         self.names.insert(name.into(), key);
         self.find_in_catalogue(key, name.to_owned());
         key
@@ -202,48 +215,6 @@ impl<J: Job> Engine<J> {
         self.admit(key, request, job);
     }
 
-    /// Start the job's fiber, or let it wait for one.
-    fn admit(&mut self, key: Key, request: RequestId, job: J) {
-        if self.stacks.taken() >= limits::FIBERS_MAX || !self.admission.is_empty() {
-            let tenant = self.tenants.get_mut(key).expect("the caller has it");
-            sometimes!("a request waits for a fiber");
-            tenant.tasks += 1;
-            tenant.clients += 1;
-            self.admission.push_back((key, request, job));
-            return;
-        }
-        self.start_client(key, request, job);
-    }
-
-    fn start_client(&mut self, key: Key, request: RequestId, job: J) {
-        let tenant = self.tenants.get_mut(key).expect("the caller has it");
-        tenant.clients += 1;
-        tenant.usage.requests += 1;
-        let work = Work::Client(job, tenant.limits);
-        if self.start_task(key, Kind::Client(request), work).is_none() {
-            if let Some(tenant) = self.tenants.get_mut(key) {
-                tenant.clients -= 1;
-            }
-            let refusal = Refusal::Failed("no memory for a fiber".into());
-            self.emit(Event::Refused(request, refusal));
-        }
-    }
-
-    pub(super) fn pump_admission(&mut self) {
-        while self.stacks.taken() < limits::FIBERS_MAX {
-            let Some((key, request, job)) = self.admission.pop_front() else { return };
-            let tenant = self.tenants.get_mut(key).expect("a waiting job keeps its tenant");
-            tenant.tasks -= 1;
-            tenant.clients -= 1;
-            if tenant.volume.is_none() || tenant.dropped || tenant.fenced.is_some() {
-                self.emit(Event::Refused(request, Refusal::Unavailable));
-                self.after_task(key);
-                continue;
-            }
-            self.start_client(key, request, job);
-        }
-    }
-
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
         match outcome {
@@ -259,6 +230,7 @@ impl<J: Job> Engine<J> {
     fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
         let Some(tenant) = self.tenants.remove(key) else { return };
         assert!(tenant.volume.is_none() && tenant.tasks == 0);
+        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         for (request, _) in tenant.waiting {
@@ -284,6 +256,8 @@ impl<J: Job> Engine<J> {
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
+            temporary_limit: limits.temporary_bytes,
+            parent: None,
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
@@ -401,7 +375,10 @@ impl<J: Job> Engine<J> {
                 self.recovered_rows.insert(id, row);
                 return;
             }
-            None => self.tenants.insert(Tenant::new(&row.name)),
+            None => {
+                let leaves = self.add_leaves();
+                self.tenants.insert(Tenant::new(&row.name, leaves))
+            }
         };
         self.names.insert(row.name.as_str().into(), key);
         self.open_row(key, row);
@@ -633,6 +610,7 @@ impl<J: Job> Engine<J> {
     fn close_volume(&mut self, key: Key) {
         let Some(mut tenant) = self.tenants.remove(key) else { return };
         self.counters.closes += 1;
+        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);
@@ -678,7 +656,7 @@ impl<J: Job> Engine<J> {
     /// Tenants hold more than they may together: close the ones that were not used for longest
     /// (SIEVE: the hand clears marks and takes the first unmarked, unused one).
     pub(super) fn pump_evictions(&mut self) {
-        let held: u64 = storage::ledger::total()[..4].iter().sum();
+        let held = storage::ledger::memory_held(storage::ledger::AccountId::MACHINE);
         if held <= self.options.memory_bytes || self.phase != Phase::Serving {
             return;
         }

@@ -5,6 +5,8 @@
 //! the server ([`Engine::next_event`]). Time comes with each [`Engine::turn`].
 //!
 //! - `tasks`: running fibers: what they wait for, what they ask.
+//! - `turns`: whose turn it is, and who gets a fiber.
+//! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
@@ -26,6 +28,8 @@ mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod transfers;
+mod turns;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,6 +44,7 @@ use crate::budget::Exceeded;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::limits;
 use crate::pool::{Key, Pool};
+use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
@@ -55,6 +60,7 @@ use life::Tenant;
 use startup::Startup;
 use streams::Stream;
 use tasks::Task;
+use transfers::Transfers;
 
 /// The server's name for one of its requests.
 pub type RequestId = u64;
@@ -192,6 +198,8 @@ pub struct Counters {
     pub transactions_timed_out: u64,
     /// Events that waited in the gate.
     pub gated: u64,
+    /// Turns that came later than the scheduler promises: any is a bug.
+    pub late_turns: u64,
 }
 
 /// See the head of the file.
@@ -213,8 +221,14 @@ pub struct Engine<J: Job> {
     catalogue_key: Key,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
-    ready: VecDeque<Key>,
-    admission: VecDeque<(Key, RequestId, J)>,
+    /// Clients' tasks that can go on.
+    schedule: Scheduler<Key>,
+    /// The engine's own, and those that others wait for.
+    system: VecDeque<Key>,
+    /// The next turn is the system's, if it wants one.
+    system_next: bool,
+    /// Tenants whose requests wait for a fiber, in order.
+    admission: VecDeque<Key>,
     by_request: Vec<(RequestId, Key)>,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
@@ -222,6 +236,7 @@ pub struct Engine<J: Job> {
     streams: BTreeMap<Ticket, Stream>,
     next_ticket: u64,
     operations: Pool<Operation>,
+    transfers: Transfers,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -262,7 +277,9 @@ impl<J: Job> Engine<J> {
             catalogue_key: Key::default(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
-            ready: VecDeque::new(),
+            schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
+            system: VecDeque::new(),
+            system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
             log_waiters: VecDeque::new(),
@@ -271,6 +288,7 @@ impl<J: Job> Engine<J> {
             streams: BTreeMap::new(),
             next_ticket: 0,
             operations: Pool::default(),
+            transfers: Transfers::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -324,24 +342,23 @@ impl<J: Job> Engine<J> {
         self.pump_startup();
         self.pump_catalogue();
         self.pump_admission();
-        for _ in 0..limits::RESUMES_PER_TURN {
-            let Some(key) = self.ready.pop_front() else { break };
-            self.run_task(key, clock);
-        }
+        self.run_tasks(clock);
         self.pump_catalogue();
         self.pump_checkpoints();
         self.pump_evictions();
         self.pump_stop();
+        self.pump_transfers();
         self.pump_log();
     }
 
     /// When the next turn is due if nothing else happens: now, if fibers are ready.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.ready.is_empty() || !self.events.is_empty() {
+        if !self.events.is_empty() {
             return Some(self.now);
         }
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        [self.turn_at(), self.transfers.ready_at(self.now), timer].into_iter().flatten().min()
     }
 
     /// The next disk operation to submit.
@@ -369,7 +386,8 @@ impl<J: Job> Engine<J> {
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        let late_turns = self.schedule.violations() + self.transfers.schedule.violations();
+        Counters { late_turns, ..self.counters }
     }
 
     /// Bytes of the commit log in use, and its capacity.

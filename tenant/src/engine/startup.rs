@@ -158,7 +158,8 @@ impl<J: Job> Engine<J> {
             return self.fail(Failure::Start(text.into()));
         }
         let stamp = self.log.as_ref().map_or(0, Log::catalogue_stamp);
-        let key = self.tenants.insert(Tenant::catalogue());
+        let leaves = self.add_leaves();
+        let key = self.tenants.insert(Tenant::catalogue(leaves));
         self.catalogue_key = key;
         self.open_row(
             key,
@@ -249,10 +250,10 @@ impl<J: Job> Engine<J> {
         }
         self.doomed = true;
         self.phase = Phase::Failed;
-        for (key, request, job) in std::mem::take(&mut self.admission) {
-            drop((request, job));
+        for key in std::mem::take(&mut self.admission) {
             if let Some(tenant) = self.tenants.get_mut(key) {
-                tenant.tasks -= 1;
+                tenant.tasks -= tenant.queue.len();
+                tenant.queue.clear();
             }
         }
         self.finish_fibers(clock);
