@@ -106,6 +106,16 @@ pub const CATALOGUE_BATCH: usize = 256;
 /// Databases in one page of a list.
 pub const LIST_PAGE_MAX: usize = 1000;
 
+/// What the parts of a cost are priced at, in the order of [`storage::meter::PART_NAMES`], in parts of
+/// a million of a request unit: VM step, page read, page written, log byte, result byte.
+pub const PRICES: storage::meter::Prices = [10, 100, 10_000, 1, 1];
+
+/// The price of a cost in parts of a million of a request unit (RU).
+#[must_use]
+pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
+    storage::meter::price(cost, &PRICES)
+}
+
 const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
