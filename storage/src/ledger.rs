@@ -310,6 +310,19 @@ impl Ledger {
         }
     }
 
+    /// Book what a moved account holds in the nodes from `index` on upwards; or take it off them.
+    fn book_moved(&mut self, mut index: u32, held: &[u64; KINDS], memory: u64, comes: bool) {
+        let moved = |sum: u64, part: u64| if comes { sum + part } else { sum - part };
+        while index != NONE {
+            let account = &mut self.accounts[index as usize];
+            account.memory = moved(account.memory, memory);
+            for (sum, part) in account.held.iter_mut().zip(held) {
+                *sum = moved(*sum, *part);
+            }
+            index = account.parent;
+        }
+    }
+
     #[inline]
     fn try_charge(&mut self, id: AccountId, kind: Kind, bytes: u64) -> bool {
         let account = &self.accounts[id.0 as usize];
@@ -531,6 +544,35 @@ pub fn credit(id: AccountId, kind: Kind, bytes: u64) {
             index = account.parent;
         }
     });
+}
+
+/// Put a database's account below another organisation or group, or the machine; what it holds goes
+/// along. If that is more than fits there, unpinned pages go, and what still is too much stays.
+///
+/// # Panics
+/// If the account is none of a database's, or the other none that databases go below.
+pub fn move_below(id: AccountId, parent: Option<AccountId>) {
+    let parent = parent.unwrap_or(AccountId::MACHINE).0;
+    LEDGER.with_borrow_mut(|ledger| {
+        let Account { level, open, parent: before, held, memory, .. } =
+            ledger.accounts[id.0 as usize];
+        let above = ledger.accounts[parent as usize].level;
+        assert!(open && level == Level::Database);
+        assert!(!matches!(above, Level::System | Level::Database));
+        ledger.count_databases(before, false);
+        ledger.remove_child(id.0);
+        ledger.book_moved(before, &held, memory, false);
+        ledger.accounts[id.0 as usize].parent = parent;
+        ledger.append_child(id.0);
+        ledger.count_databases(parent, true);
+        ledger.book_moved(parent, &held, memory, true);
+    });
+    let mut above = parent;
+    while above != AccountId::MACHINE.0 {
+        // What is beyond the limit goes, or is noted as there already.
+        set_memory_limit(AccountId(above), memory_limit(AccountId(above)));
+        above = look(AccountId(above), |account| account.parent);
+    }
 }
 
 // ---- limits ----

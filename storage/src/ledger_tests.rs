@@ -137,3 +137,30 @@ fn closing_a_group_with_an_open_database_is_a_bug() {
     let _database = open(100, Some(group));
     close(group);
 }
+
+#[test]
+fn a_database_moves_with_all_that_it_holds() {
+    let organisation = open_node(Level::Organisation, 500, None);
+    let [from, to] = [300, 100].map(|limit| open_node(Level::Group, limit, Some(organisation)));
+    let id = open(u64::MAX, Some(from));
+    assert!(charge(id, Kind::Session, 200));
+    assert!(charge(id, Kind::Temporary, 7));
+    move_below(id, Some(to));
+    assert_eq!((memory_held(from), memory_held(to), memory_held(organisation)), (0, 200, 200));
+    assert_closed();
+    close(from);
+    // More than the group may have came with it: that stays, and nothing is added.
+    assert_eq!(memory_bound(to), 200);
+    assert!(!charge(id, Kind::Session, 1));
+    assert_eq!(last_refusal(id).map(|refused| refused.level), Some(Level::Group));
+    move_below(id, None);
+    assert_eq!((memory_held(to), memory_held(organisation)), (0, 0));
+    assert!(charge(id, Kind::Session, 400));
+    assert_closed();
+    credit(id, Kind::Session, 600);
+    credit(id, Kind::Temporary, 7);
+    for id in [id, to, organisation] {
+        close(id);
+    }
+    assert_eq!(total(), [0; KINDS]);
+}

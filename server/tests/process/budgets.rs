@@ -263,6 +263,56 @@ fn memory_and_idle_time_change_while_a_database_is_open() {
 }
 
 #[test]
+fn a_group_s_memory_is_for_all_its_databases_and_one_may_move_out() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    call(&server, "PUT", "/v1/organisations/acme", &Value::Null);
+    let group = "/v1/organisations/acme/groups/web";
+    call(&server, "PUT", group, &json!({"budget": {"memory_bytes": "1MiB"}}));
+    let mut open: Vec<_> = ["a", "b", "c"]
+        .map(|name| {
+            create(&server, name, &json!({"group": "acme/web"}));
+            let mut database = server.database(name);
+            database.rows(&["CREATE TABLE t(a)"]);
+            database.step("BEGIN").unwrap();
+            database
+        })
+        .into();
+    // Each alone would fit, and what one holds is missing to the others. A transaction's changes
+    // stay in its memory until it ends.
+    let grow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20) \
+                INSERT INTO t SELECT randomblob(4000) FROM n";
+    let mut trouble = None;
+    'rounds: for _ in 0..40 {
+        for (index, database) in open.iter_mut().enumerate() {
+            if let Err(refused) = database.step(grow) {
+                trouble = Some((index, refused));
+                break 'rounds;
+            }
+        }
+    }
+    let (index, trouble) = trouble.expect("a mebibyte is used up");
+    assert_eq!(trouble.code(), "SQLITE_NOMEM", "{trouble}");
+    assert!(trouble.to_string().contains("group's memory budget of 1048576 bytes"), "{trouble}");
+
+    // Moved out while it is open, it has what the machine gives.
+    let name = ["a", "b", "c"][index];
+    let path = format!("/v1/namespaces/{name}/budget");
+    call(&server, "PUT", &path, &json!({"group": null}));
+    let database = &mut open[index];
+    database.baton = None;
+    for _ in 0..15 {
+        database.rows(&[grow]);
+    }
+    let other = &mut open[(index + 1) % 3];
+    assert_ne!(other.step("SELECT count(*) FROM t").unwrap()[0][0], "");
+    for database in &mut open {
+        database.finish();
+    }
+    server.stop();
+}
+
+#[test]
 fn use_is_counted_and_survives_a_restart() {
     let data = folder();
     let server = Launch::on(data.path()).start();

@@ -147,10 +147,12 @@ impl<J: Job> Engine<J> {
         let (limits, chain) = self.limits_of(row);
         let tenant = self.tenants.get_mut(key).expect("looked at just now");
         tenant.limits = limits;
-        tenant.chain = chain;
+        let before = std::mem::replace(&mut tenant.chain, chain);
         if let Some(volume) = &tenant.volume {
             ledger::set_memory_limit(volume.account(), limits.memory_bytes);
+            ledger::set_temporary_limit(volume.account(), limits.temporary_bytes);
         }
+        self.renew_branches(key, &before);
     }
 
     // ---- use ----

@@ -257,7 +257,7 @@ impl<J: Job> Engine<J> {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
             temporary_limit: limits.temporary_bytes,
-            parent: None,
+            parent: self.join_branches(&chain),
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
@@ -287,7 +287,11 @@ impl<J: Job> Engine<J> {
                 }
                 self.set_timer(crate::limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             }
-            Err(reason) => self.fence(key, reason),
+            Err(reason) => {
+                let chain = std::mem::take(&mut tenant.chain);
+                self.leave_branches(&chain);
+                self.fence(key, reason);
+            }
         }
     }
 
@@ -555,6 +559,7 @@ impl<J: Job> Engine<J> {
             if let Some(mut volume) = tenant.volume.take() {
                 volume.abandon_sealing();
                 let _ = volume.close();
+                self.leave_branches(&tenant.chain);
             }
         }
         storage::ledger::assert_closed();
@@ -632,6 +637,7 @@ impl<J: Job> Engine<J> {
             for handle in volume.close() {
                 self.close_file(handle);
             }
+            self.leave_branches(&tenant.chain);
         }
         if tenant.dropped {
             self.remove_dropped(tenant.id, file);

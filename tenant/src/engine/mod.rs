@@ -12,6 +12,7 @@
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
+//! - `branches`: organisations and groups with an open database, in the ledger.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
@@ -19,6 +20,7 @@
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
 //! not durable wait in `gated`.
 
+mod branches;
 mod budgets;
 mod context;
 mod control;
@@ -41,7 +43,7 @@ use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
 use storage::sometimes;
 
 use crate::budget::Exceeded;
-use crate::catalogue::{DatabaseRow, Missing};
+use crate::catalogue::{DatabaseRow, Missing, NodeId};
 use crate::limits;
 use crate::pool::{Key, Pool};
 use crate::schedule::Scheduler;
@@ -217,6 +219,7 @@ pub struct Engine<J: Job> {
     tenants: Pool<Tenant<J>>,
     names: BTreeMap<Box<str>, Key>,
     ids: BTreeMap<TenantId, Key>,
+    branches: BTreeMap<NodeId, branches::Branch>,
     catalogue: Catalogue,
     catalogue_key: Key,
     tasks: Pool<Task<J>>,
@@ -273,6 +276,7 @@ impl<J: Job> Engine<J> {
             tenants: Pool::default(),
             names: BTreeMap::new(),
             ids: BTreeMap::new(),
+            branches: BTreeMap::new(),
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             tasks: Pool::default(),
