@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Once;
 use std::{ptr, slice};
 
@@ -60,6 +60,7 @@ pub const PRAGMAS: &[&str] = &[
     "read_uncommitted",
     "busy_timeout",
     "cell_size_check",
+    "max_page_count",
 ];
 
 /// A result code that is not OK, with SQLite's text.
@@ -138,6 +139,8 @@ struct Watch {
     authorizer: Authorizer,
     inserts: Cell<bool>,
     tainted: Cell<bool>,
+    /// A statement of our own is being compiled.
+    ours: Cell<bool>,
 }
 
 /// Configure and initialise the library, once per process; checks that it was built as designed.
@@ -341,7 +344,8 @@ impl Connection {
     /// Ask `authorizer` about every action of every statement compiled from now on.
     pub fn set_authorizer(&mut self, authorizer: Authorizer) {
         let inserts = Cell::new(false);
-        let watch = Box::new(Watch { authorizer, inserts, tainted: Cell::new(false) });
+        let (tainted, ours) = (Cell::new(false), Cell::new(false));
+        let watch = Box::new(Watch { authorizer, inserts, tainted, ours });
         let state = (&raw const *watch).cast_mut().cast();
         // SAFETY: the box lives in the connection, which outlives the registration.
         unsafe { ffi::sqlite3_set_authorizer(self.db, Some(on_action), state) };
@@ -358,6 +362,27 @@ impl Connection {
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.tainted.get())
+    }
+
+    /// Let the database have `pages` pages from now on, or as many as it has if those are more: what
+    /// would make it larger gets `SQLITE_FULL`.
+    ///
+    /// # Errors
+    /// SQLite's: it reads the database.
+    pub fn limit_pages(&mut self, pages: u32) -> Result<(), SqliteError> {
+        let text = format!("PRAGMA max_page_count={pages}");
+        let text = CString::new(text).expect("a number has no NUL");
+        self.compile_ours(true);
+        let result = self.run(&text);
+        self.compile_ours(false);
+        result
+    }
+
+    /// The authorizer is for clients' statements.
+    fn compile_ours(&self, ours: bool) {
+        if let Some(watch) = &self.watch {
+            watch.ours.set(ours);
+        }
     }
 
     /// Let SQL's `last_insert_rowid()` answer 0, as on a new connection.
@@ -714,6 +739,9 @@ unsafe extern "C" fn on_action(
 ) -> c_int {
     // SAFETY: `set_authorizer` registered a Watch that lives as long as the connection.
     let watch = unsafe { &*state.cast::<Watch>() };
+    if watch.ours.get() {
+        return ffi::SQLITE_OK;
+    }
     let given = [first, second, schema, inside];
     let names = given.map(borrowed_text);
     // A name that is no UTF-8 cannot be judged.

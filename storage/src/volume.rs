@@ -181,6 +181,9 @@ pub struct Volume {
     pub sealing: Option<Sealing>,
     /// A transaction that was given up half way into the log.
     pub abandoned: Option<Transaction>,
+    /// Times that the VFS had no room for something: with any other `SQLITE_FULL` the database has
+    /// as many pages as it may have.
+    pub full_answers: u64,
     /// The checkpoint that is being written.
     pub checkpoint: Option<Checkpoint>,
     damage: Option<String>,
@@ -270,6 +273,7 @@ impl Volume {
             unused_pages: Vec::new(),
             sealing: None,
             abandoned: None,
+            full_answers: 0,
             checkpoint: None,
             damage: None,
             random: random.finalize_xof(),

@@ -106,7 +106,9 @@ impl World {
         let mut fiber: Fiber<(), (), R> = Fiber::new(stack, move |_| body());
         let mut input = Input::Start;
         loop {
-            let loan = Loan { volume, clock: &Still, quantum_steps: 10_000, interrupt: false };
+            let slice_ends = Instant(u64::MAX);
+            let loan =
+                Loan { volume, clock: &Still, quantum_steps: 10_000, slice_ends, interrupt: false };
             match fiber.resume(loan, input).0 {
                 Step::Waits(wait) => input = Input::Answer(self.answer(volume, wait)),
                 Step::Asks(()) => input = Input::Host(()),

@@ -7,7 +7,7 @@ use storage::sqlite::{SqliteError, codes};
 use crate::statement::StatementError;
 
 /// Names of the primary result codes; plain `SQLITE_ERROR` is `SQLITE_UNKNOWN`, as libSQL has it.
-fn name_of(primary: i32) -> &'static str {
+pub(crate) fn name_of(primary: i32) -> &'static str {
     match primary {
         codes::SQLITE_INTERNAL => "SQLITE_INTERNAL",
         codes::SQLITE_PERM => "SQLITE_PERM",
@@ -36,6 +36,9 @@ fn name_of(primary: i32) -> &'static str {
     }
 }
 
+/// The end of a message about a statement that ended its transaction.
+pub(crate) const ROLLED_BACK: &str = "; the transaction was rolled back";
+
 /// What was known when a statement failed, beside SQLite's own words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
@@ -43,6 +46,8 @@ pub struct Circumstances {
     pub refused: Option<Refused>,
     /// A transaction was open before and is not any more.
     pub rolled_back: bool,
+    /// How long its request may run, in nanoseconds; 0 where that is not known.
+    pub request_ns: u64,
 }
 
 /// The statement's error, as a client reads it.
@@ -82,9 +87,12 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
              functions are not available"
         ),
         codes::SQLITE_INTERRUPT => format!(
-            "SQLite error: {text}: the request ran longer than {} s, its client has gone, or the \
-             database was dropped",
-            crate::limits::REQUEST_NS / crate::limits::SECOND_NS
+            "SQLite error: {text}: the request ran longer than its budget of {} ms (request_ns), its \
+             client has gone, or the database was dropped",
+            match circumstances.request_ns {
+                0 => crate::limits::REQUEST_NS,
+                known => known,
+            } / 1_000_000
         ),
         codes::SQLITE_FULL if is_temporary(circumstances.refused) => {
             let refused = circumstances.refused.expect("it is temporary");
@@ -103,7 +111,7 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
         _ => format!("SQLite error: {text}"),
     };
     if circumstances.rolled_back {
-        message.push_str("; the transaction was rolled back");
+        message.push_str(ROLLED_BACK);
     }
     StatementError::new(name_of(primary), message)
 }

@@ -17,6 +17,7 @@ use storage::fiber;
 use storage::ledger;
 use storage::sqlite::{Connection, SqliteError, Statement, ValueRef, codes};
 
+use crate::budget::Limits;
 use crate::failure::{Circumstances, statement_error};
 use crate::limits;
 use crate::policy;
@@ -36,6 +37,8 @@ pub struct PooledConnection {
     // Statements first: they are finalised before the connection closes.
     cache: Vec<Compiled>,
     connection: Connection,
+    /// Pages that the database may have, as this connection was last told.
+    pub(crate) pages_max: u32,
 }
 
 impl PooledConnection {
@@ -46,7 +49,7 @@ impl PooledConnection {
     pub fn open() -> Result<PooledConnection, SqliteError> {
         let mut connection = Connection::open()?;
         policy::confine(&mut connection);
-        Ok(PooledConnection { cache: Vec::new(), connection })
+        Ok(PooledConnection { cache: Vec::new(), connection, pages_max: limits::PAGES_MAX })
     }
 
     /// The connection itself.
@@ -178,8 +181,11 @@ impl PooledConnection {
         self.cache.push(compiled);
     }
 
-    fn failure(&self, error: &SqliteError) -> StatementError {
-        statement_error(error, Circumstances { refused: refused_now(0), rolled_back: false })
+    pub(crate) fn failure(&self, error: &SqliteError) -> StatementError {
+        statement_error(
+            error,
+            Circumstances { refused: refused_now(0), ..Circumstances::default() },
+        )
     }
 }
 
@@ -202,11 +208,24 @@ pub struct Session {
     pub(crate) timed_out: bool,
     /// The ticket promised to a cursor's client.
     pub(crate) promised: Option<crate::statement::Ticket>,
+    /// What held for the database when the present request began.
+    pub(crate) limits: Limits,
 }
 
 impl Session {
-    pub(crate) fn new(pooled: PooledConnection) -> Session {
-        Session { pooled, stored: BTreeMap::new(), timed_out: false, promised: None }
+    pub(crate) fn new(pooled: PooledConnection, limits: &Limits) -> Session {
+        Session {
+            pooled,
+            stored: BTreeMap::new(),
+            timed_out: false,
+            promised: None,
+            limits: *limits,
+        }
+    }
+
+    /// The session, for a request under these limits.
+    pub(crate) fn under(self, limits: &Limits) -> Session {
+        Session { limits: *limits, ..self }
     }
 
     fn run(
@@ -223,7 +242,8 @@ impl Session {
         let failure = |session: &Session, error: &SqliteError| {
             let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
             let refused = refused_now(refused_before);
-            statement_error(error, Circumstances { refused, rolled_back })
+            let request_ns = session.limits.request_ns;
+            statement_error(error, Circumstances { refused, rolled_back, request_ns })
         };
         let statement = &mut compiled.statement;
         bind(statement, arguments).map_err(|error| match error {
@@ -287,10 +307,11 @@ impl SqlStream for Session {
         sink: &mut dyn RowSink,
     ) -> Result<Executed, StatementError> {
         self.check_timed_out()?;
+        let room = self.limit_room()?;
         let mut compiled = self.pooled.take_compiled(sql)?;
         let result = self.run(&mut compiled, arguments, want_rows, sink);
         self.pooled.give_compiled(compiled);
-        result
+        result.map_err(|error| self.explain_full(error, room))
     }
 
     fn sequence(&mut self, sql: &str) -> Result<(), StatementError> {
@@ -303,8 +324,10 @@ impl SqlStream for Session {
             let Some(statement) = statement else { continue };
             let inserts = self.pooled.connection.take_inserts();
             let mut compiled = Compiled { sql: "".into(), statement, inserts };
-            self.run(&mut compiled, &Arguments::default(), false, &mut NoRows)?;
+            let room = self.limit_room()?;
+            let result = self.run(&mut compiled, &Arguments::default(), false, &mut NoRows);
             compiled.statement.reset(&self.pooled.connection);
+            result.map_err(|error| self.explain_full(error, room))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@
 use tenant::{Gone, JobHost, SqlStream, StatementError};
 
 use super::decode::{self, StreamRequest};
-use super::output::Output;
+use super::output::{self, Output};
 use super::stream::{self, Requests};
 use super::{ProtocolVersion, Reply, batch, encode, statement};
 use crate::baton::BatonKey;
@@ -41,8 +41,8 @@ pub fn run_pipeline<H: JobHost>(
         Ok(stream) => stream,
         Err(problem) => return Reply::refused(&problem, out),
     };
-    let mut pipeline =
-        Pipeline { host, stream: Some(stream), output: Output::streamed(out), copy: String::new() };
+    let output = Output::streamed(out, output::bytes_max(host));
+    let mut pipeline = Pipeline { host, stream: Some(stream), output, copy: String::new() };
     match pipeline.run(&body.requests) {
         Ok(()) => Reply::ok(CONTENT_TYPE, pipeline.finish(batons)),
         Err(Gone) => {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use tenant::JobHost;
 
 use super::decode;
-use super::output::Output;
+use super::output::{self, Output};
 use super::stream::{self, Requests};
 use super::{Reply, V1Call, batch, statement};
 use crate::problem::Problem;
@@ -21,7 +21,7 @@ const CONTENT_TYPE: &str = "application/json";
 /// # Panics
 /// If `out` is not empty, or host and stream break their promises.
 pub fn run_v1<H: JobHost>(host: &mut H, call: V1Call, body: &[u8], out: Vec<u8>) -> Reply {
-    let mut output = Output::whole(out);
+    let mut output = Output::whole(out, output::bytes_max(host));
     let ran = match call {
         V1Call::Execute => run_execute(host, body, &mut output),
         V1Call::Batch => run_batch(host, body, &mut output),

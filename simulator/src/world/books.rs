@@ -8,6 +8,7 @@
 //! - FD-1: the descriptions that the simulated disk has open for the server are those of its books, and
 //!   each that a tenant holds is on its account.
 //! - IO-3: operations in flight are those of its books.
+//! - FAIR-2: no turn came later than the scheduler promises.
 //! - BOUND: what can grow stays within its limit (`Server::bounds`).
 //! - MEM-6: with all clients gone there are no streams, tasks, queues, connections; only the catalogue
 //!   is open, and the log keeps nothing for anybody else.
@@ -71,6 +72,10 @@ impl World {
                 let text = format!("{count} {what}, {booked} {other}");
                 return Err(Violation::new(property, text));
             }
+        }
+        if engine.counters().late_turns > 0 {
+            let text = "a turn came later than the scheduler promises".to_owned();
+            return Err(Violation::new("FAIR-2", text));
         }
         match server.bounds().into_iter().find(|gauge| gauge.used > gauge.limit) {
             None => Ok(()),
