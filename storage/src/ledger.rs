@@ -12,7 +12,8 @@
 //! of the machine is the engine's to make room in. A charge that would not fit without any of
 //! those pages is refused at once, and leaves them.
 //!
-//! Invariants: for each kind, a node holds the sum of its children. A node holds no more memory than
+//! Invariants: a node holds the memory of its children, and of each kind all leaves together hold
+//! what the machine does. A node holds no more memory than
 //! its limit, or than it held when the limit was lowered below that. An account is closed only when
 //! everything on it is zero. What storage's own allocators count, each where it asks the system for
 //! memory, is what is booked ([`unbooked`]).
@@ -75,6 +76,10 @@ pub const KIND_NAMES: [&str; KINDS] = [
     "file",
     "descriptor",
 ];
+
+/// Bytes of pages at least that a group's databases lose at a time: looking through all of them for
+/// each allocation of one would be slow.
+const GROUP_SHED_BYTES: u64 = 64 * 1024;
 
 /// Whose budget a node of the tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,15 +176,26 @@ impl AccountId {
 /// No node: past the root, or the end of a list.
 const NONE: u32 = u32::MAX;
 
+/// Nodes above a database at most: group, organisation, machine.
+const ABOVE_MAX: usize = 3;
+
+/// A charge is on the path of each of SQLite's allocations, so it follows no list from parent to
+/// parent, and adds up above only what decides: `memory` and `cached`.
 #[derive(Clone, Copy, Debug)]
 struct Account {
-    /// Bytes of memory held: the sum of the first [`MEMORY_KINDS`] of `held`.
+    /// Bytes of memory held: of a leaf, the sum of the first [`MEMORY_KINDS`] of `held`; else of the
+    /// children's.
     memory: u64,
     memory_limit: u64,
-    parent: u32,
+    /// The nodes above, from the parent on; the first `above_count` of them.
+    above: [u32; ABOVE_MAX],
+    above_count: u32,
     level: Level,
     open: bool,
+    /// What a leaf holds, by kind.
     held: [u64; KINDS],
+    /// Bytes of [`Kind::Cache`] here or below.
+    cached: u64,
     temporary_limit: u64,
     /// What it held when its limit was last lowered below that; 0 if it was not.
     grace: u64,
@@ -187,6 +203,8 @@ struct Account {
     last_refusal: Option<Refused>,
     /// Databases among itself and what is below.
     databases: u32,
+    /// Where among the databases below the next page is looked for.
+    hand: usize,
     first_child: u32,
     last_child: u32,
     next: u32,
@@ -194,24 +212,39 @@ struct Account {
 }
 
 impl Account {
-    fn new(level: Level, memory_limit: u64, parent: u32) -> Account {
+    fn new(level: Level, memory_limit: u64, parent: Option<(u32, &Account)>) -> Account {
+        let mut above = [NONE; ABOVE_MAX];
+        let mut above_count = 0;
+        if let Some((index, parent)) = parent {
+            above[0] = index;
+            above[1..].copy_from_slice(&parent.above[..ABOVE_MAX - 1]);
+            above_count = parent.above_count + 1;
+        }
+        assert!(above_count as usize <= ABOVE_MAX);
         Account {
             memory: 0,
             memory_limit,
-            parent,
+            above,
+            above_count,
             level,
             open: true,
             held: [0; KINDS],
+            cached: 0,
             temporary_limit: u64::MAX,
             grace: 0,
             refused: 0,
             last_refusal: None,
             databases: 0,
+            hand: 0,
             first_child: NONE,
             last_child: NONE,
             next: NONE,
             previous: NONE,
         }
+    }
+
+    fn above(&self) -> impl Iterator<Item = u32> + use<> {
+        self.above.into_iter().take(self.above_count as usize)
     }
 }
 
@@ -219,6 +252,8 @@ impl Account {
 struct Ledger {
     accounts: Vec<Account>,
     free: Vec<u32>,
+    /// What all leaves hold, by kind.
+    total: [u64; KINDS],
 }
 
 thread_local! {
@@ -229,10 +264,11 @@ thread_local! {
 
 impl Ledger {
     fn new() -> Ledger {
-        let mut ledger = Ledger { accounts: Vec::new(), free: Vec::new() };
-        ledger.accounts.push(Account::new(Level::Machine, u64::MAX, NONE));
+        let mut ledger = Ledger { accounts: Vec::new(), free: Vec::new(), total: [0; KINDS] };
+        ledger.accounts.push(Account::new(Level::Machine, u64::MAX, None));
         for (id, _) in &AccountId::NAMED[1..] {
-            let index = ledger.insert(Account::new(Level::System, u64::MAX, 0));
+            let machine = &ledger.accounts[0];
+            let index = ledger.insert(Account::new(Level::System, u64::MAX, Some((0, machine))));
             assert!(index == id.0);
         }
         ledger
@@ -252,7 +288,7 @@ impl Ledger {
 
     /// Make a node its parent's last child.
     fn append_child(&mut self, index: u32) {
-        let parent = self.accounts[index as usize].parent as usize;
+        let parent = self.accounts[index as usize].above[0] as usize;
         assert!(self.accounts[parent].open);
         let last = std::mem::replace(&mut self.accounts[parent].last_child, index);
         self.accounts[index as usize].previous = last;
@@ -264,7 +300,7 @@ impl Ledger {
     }
 
     fn remove_child(&mut self, index: u32) {
-        let Account { parent, previous, next, .. } = self.accounts[index as usize];
+        let Account { above: [parent, ..], previous, next, .. } = self.accounts[index as usize];
         match previous {
             NONE => self.accounts[parent as usize].first_child = next,
             previous => self.accounts[previous as usize].next = next,
@@ -275,39 +311,24 @@ impl Ledger {
         }
     }
 
-    /// Count `more` databases in this node and in those above; fewer, if it is not positive.
-    fn count_databases(&mut self, mut index: u32, more: bool) {
-        while index != NONE {
-            let account = &mut self.accounts[index as usize];
-            account.databases = if more { account.databases + 1 } else { account.databases - 1 };
-            index = account.parent;
+    /// Count one database more, or less, in this node and in those above.
+    fn count_database(&mut self, index: u32, more: bool) {
+        for index in self.accounts[index as usize].above().chain([index]) {
+            let databases = &mut self.accounts[index as usize].databases;
+            *databases = if more { *databases + 1 } else { *databases - 1 };
         }
     }
 
     /// The node, this one or one above, of which a charge of memory would pass the limit.
     #[inline]
-    fn full_node(&self, mut index: u32, bytes: u64) -> Option<u32> {
-        loop {
-            let account = &self.accounts[index as usize];
-            if account.memory.saturating_add(bytes) > account.memory_limit {
-                return Some(index);
-            }
-            index = account.parent;
-            if index == NONE {
-                return None;
-            }
+    fn full_node(&self, index: u32, bytes: u64) -> Option<u32> {
+        let is_full =
+            |account: &Account| account.memory.saturating_add(bytes) > account.memory_limit;
+        let account = &self.accounts[index as usize];
+        if is_full(account) {
+            return Some(index);
         }
-    }
-
-    #[inline]
-    fn book(&mut self, mut index: u32, kind: Kind, bytes: u64) {
-        let memory = if (kind as usize) < MEMORY_KINDS { bytes } else { 0 };
-        while index != NONE {
-            let account = &mut self.accounts[index as usize];
-            account.held[kind as usize] += bytes;
-            account.memory += memory;
-            index = account.parent;
-        }
+        account.above().find(|&index| is_full(&self.accounts[index as usize]))
     }
 
     /// Book what a moved account holds in the nodes from `index` on upwards; or take it off them.
@@ -335,9 +356,41 @@ impl Ledger {
             _ => self.full_node(id.0, bytes).is_none(),
         };
         if fits {
-            self.book(id.0, kind, bytes);
+            self.accounts[id.0 as usize].held[kind as usize] += bytes;
+            self.total[kind as usize] += bytes;
+            self.for_sums(id, kind, |sum| *sum += bytes);
         }
         fits
+    }
+
+    #[inline]
+    fn credit(&mut self, id: AccountId, kind: Kind, bytes: u64) {
+        let account = &mut self.accounts[id.0 as usize];
+        assert!(account.open);
+        assert!(account.held[kind as usize] >= bytes);
+        account.held[kind as usize] -= bytes;
+        self.total[kind as usize] -= bytes;
+        self.for_sums(id, kind, |sum| *sum -= bytes);
+    }
+
+    /// Change the sums, of an account and of the nodes above it, that a kind counts for.
+    #[inline]
+    fn for_sums(&mut self, id: AccountId, kind: Kind, change: impl Fn(&mut u64)) {
+        if kind as usize >= MEMORY_KINDS {
+            return;
+        }
+        let account = &mut self.accounts[id.0 as usize];
+        change(&mut account.memory);
+        if kind == Kind::Cache {
+            change(&mut account.cached);
+        }
+        for index in account.above() {
+            let account = &mut self.accounts[index as usize];
+            change(&mut account.memory);
+            if kind == Kind::Cache {
+                change(&mut account.cached);
+            }
+        }
     }
 
     /// Write down why a charge does not fit.
@@ -356,55 +409,48 @@ impl Ledger {
         account.last_refusal = Some(Refused { level, kind, limit, held, wanted });
     }
 
-    /// A database below `node`, another one each time: who was given becomes the last of its
-    /// siblings.
-    fn rotate(&mut self, node: u32) -> Option<AccountId> {
-        let mut index = node;
-        loop {
-            let mut child = self.accounts[index as usize].first_child;
-            // A group whose databases are all closed has nothing to give.
-            while child != NONE && self.accounts[child as usize].databases == 0 {
-                child = self.accounts[child as usize].next;
-            }
-            if child == NONE {
-                return None;
-            }
-            self.remove_child(child);
-            self.append_child(child);
-            if self.accounts[child as usize].level == Level::Database {
-                return Some(AccountId(child));
-            }
-            index = child;
+    fn children(&self, index: u32) -> impl Iterator<Item = u32> {
+        let some = |index: u32| (index != NONE).then_some(index);
+        let first = some(self.accounts[index as usize].first_child);
+        std::iter::successors(first, move |&child| some(self.accounts[child as usize].next))
+    }
+
+    /// Databases here or below, in the order of the tree.
+    fn databases_below(&self, index: u32, found: &mut Vec<AccountId>) {
+        if self.accounts[index as usize].level == Level::Database {
+            found.push(AccountId(index));
+        }
+        for child in self.children(index) {
+            self.databases_below(child, found);
         }
     }
 
-    /// What is wrong with one node: its sum, or its limit.
-    fn wrong(&self, index: usize) -> Option<String> {
-        let account = &self.accounts[index];
-        let memory: u64 = account.held[..MEMORY_KINDS].iter().sum();
-        let (level, limit) = (account.level.name(), account.memory_limit.max(account.grace));
-        if account.memory != memory {
-            let held = account.memory;
-            return Some(format!("a {level} holds {memory} bytes of memory, and says {held}"));
+    /// What is held here or below, by kind.
+    fn held(&self, index: u32) -> [u64; KINDS] {
+        let mut sums = self.accounts[index as usize].held;
+        for child in self.children(index) {
+            sums.iter_mut().zip(self.held(child)).for_each(|(sum, held)| *sum += held);
         }
-        if memory > limit {
-            return Some(format!("a {level} holds {memory} bytes of memory, its limit is {limit}"));
+        sums
+    }
+
+    /// What is wrong with one node: its sums, or its limit.
+    fn wrong(&self, index: u32) -> Option<String> {
+        let account = &self.accounts[index as usize];
+        let held = self.held(index);
+        let memory: u64 = held[..MEMORY_KINDS].iter().sum();
+        let level = account.level.name();
+        let bound = account.memory_limit.max(account.grace);
+        for (what, is, says) in [
+            ("memory", memory, account.memory),
+            ("cached pages", held[Kind::Cache as usize], account.cached),
+        ] {
+            if is != says {
+                return Some(format!("a {level} holds {is} bytes of {what}, and says {says}"));
+            }
         }
-        if account.first_child == NONE {
-            return None;
-        }
-        let mut sums = [0; KINDS];
-        let mut child = account.first_child;
-        while child != NONE {
-            let below = &self.accounts[child as usize];
-            sums.iter_mut().zip(below.held).for_each(|(sum, held)| *sum += held);
-            child = below.next;
-        }
-        let kinds = KIND_NAMES.iter().zip(sums.iter().zip(account.held));
-        let mut wrong = kinds.filter(|(_, (sum, held))| *sum != held);
-        wrong.next().map(|(name, (sum, held))| {
-            format!("books of {name} do not close: a {level} holds {held}, those below it {sum}")
-        })
+        (memory > bound)
+            .then(|| format!("a {level} holds {memory} bytes of memory, its limit is {bound}"))
     }
 }
 
@@ -432,9 +478,10 @@ pub fn open_node(level: Level, memory_limit: u64, parent: Option<AccountId>) -> 
             Level::Group => matches!(above, Level::Machine | Level::Organisation),
             Level::Database => !matches!(above, Level::System | Level::Database),
         });
-        let index = ledger.insert(Account::new(level, memory_limit, parent.0));
+        let above = Some((parent.0, &ledger.accounts[parent.0 as usize]));
+        let index = ledger.insert(Account::new(level, memory_limit, above));
         if level == Level::Database {
-            ledger.count_databases(index, true);
+            ledger.count_database(index, true);
         }
         AccountId(index)
     })
@@ -450,8 +497,9 @@ pub fn close(id: AccountId) {
         assert!(account.open && id.name().is_none());
         assert!(account.held == [0; KINDS], "account closed holding {:?}", account.held);
         assert!(account.first_child == NONE, "account closed with others below it");
+        assert!(account.memory == 0 && account.cached == 0);
         if account.level == Level::Database {
-            ledger.count_databases(id.0, false);
+            ledger.count_database(id.0, false);
         }
         ledger.remove_child(id.0);
         ledger.accounts[id.0 as usize].open = false;
@@ -490,13 +538,11 @@ fn make_room(id: AccountId, bytes: u64) -> bool {
         let node = ledger.full_node(id.0, bytes).expect("it did not fit just now");
         let account = &ledger.accounts[node as usize];
         let missing = account.memory.saturating_add(bytes) - account.memory_limit;
-        (node, missing, account.held[Kind::Cache as usize])
+        (node, missing, account.cached)
     });
     let own = pagecache::unpinned_bytes(id);
     let others = LEDGER.with_borrow(|ledger| match ledger.accounts[node as usize].level {
-        Level::Organisation | Level::Group => {
-            cached - ledger.accounts[id.0 as usize].held[Kind::Cache as usize]
-        }
+        Level::Organisation | Level::Group => cached - ledger.accounts[id.0 as usize].cached,
         Level::Machine | Level::System | Level::Database => 0,
     });
     if missing > own + others {
@@ -504,25 +550,29 @@ fn make_room(id: AccountId, bytes: u64) -> bool {
     }
     let mut freed = pagecache::shed(id, missing);
     if freed < missing && others > 0 {
-        freed += shed_below(AccountId(node), missing - freed);
+        freed += shed_below(AccountId(node), (missing - freed).max(GROUP_SHED_BYTES));
     }
     freed > 0
 }
 
 /// Take at least `bytes` of unpinned pages from databases below `node`, one after the other, as far
-/// as there are; how many bytes went.
+/// as there are; how many bytes went. Who begins is another one each time.
 fn shed_below(node: AccountId, bytes: u64) -> u64 {
-    let databases = LEDGER.with_borrow(|ledger| ledger.accounts[node.0 as usize].databases);
-    let mut freed = 0;
-    // Each level of the tree turns on its own, so that one round may miss somebody: two do not
-    // find everybody either, but who is left over has its turn with the next charge.
-    for _ in 0..databases {
-        let Some(id) = LEDGER.with_borrow_mut(|ledger| ledger.rotate(node.0)) else { break };
-        freed += pagecache::shed(id, bytes - freed);
+    let (databases, hand) = LEDGER.with_borrow(|ledger| {
+        let mut databases = Vec::new();
+        ledger.databases_below(node.0, &mut databases);
+        (databases, ledger.accounts[node.0 as usize].hand)
+    });
+    let start = hand % databases.len().max(1);
+    let (mut freed, mut visited) = (0, 0);
+    for id in databases[start..].iter().chain(&databases[..start]) {
         if freed >= bytes {
             break;
         }
+        freed += pagecache::shed(*id, bytes - freed);
+        visited += 1;
     }
+    LEDGER.with_borrow_mut(|ledger| ledger.accounts[node.0 as usize].hand = start + visited);
     freed
 }
 
@@ -532,16 +582,21 @@ fn shed_below(node: AccountId, bytes: u64) -> u64 {
 /// If the account does not hold that much.
 #[inline]
 pub fn credit(id: AccountId, kind: Kind, bytes: u64) {
+    LEDGER.with_borrow_mut(|ledger| ledger.credit(id, kind, bytes));
+}
+
+/// Book what is held now of a kind that no limit refuses, instead of what was.
+///
+/// # Panics
+/// If it is another kind.
+pub fn rebook(id: AccountId, kind: Kind, now: u64) {
+    assert!(matches!(kind, Kind::File | Kind::Descriptor));
     LEDGER.with_borrow_mut(|ledger| {
-        assert!(ledger.accounts[id.0 as usize].open);
-        let memory = if (kind as usize) < MEMORY_KINDS { bytes } else { 0 };
-        let mut index = id.0;
-        while index != NONE {
-            let account = &mut ledger.accounts[index as usize];
-            assert!(account.held[kind as usize] >= bytes);
-            account.held[kind as usize] -= bytes;
-            account.memory -= memory;
-            index = account.parent;
+        let before = ledger.accounts[id.0 as usize].held[kind as usize];
+        if now > before {
+            assert!(ledger.try_charge(id, kind, now - before));
+        } else {
+            ledger.credit(id, kind, before - now);
         }
     });
 }
@@ -644,10 +699,10 @@ pub fn memory_held(id: AccountId) -> u64 {
     look(id, |account| account.memory)
 }
 
-/// What is held now, by kind.
+/// What is held now, by kind: of a node, what is held below it, added up for this call.
 #[must_use]
 pub fn held(id: AccountId) -> [u64; KINDS] {
-    look(id, |account| account.held)
+    LEDGER.with_borrow(|ledger| ledger.held(id.0))
 }
 
 /// How many charges a limit refused.
@@ -665,7 +720,7 @@ pub fn last_refusal(id: AccountId) -> Option<Refused> {
 /// What everybody holds, by kind.
 #[must_use]
 pub fn total() -> [u64; KINDS] {
-    held(AccountId::MACHINE)
+    LEDGER.with_borrow(|ledger| ledger.total)
 }
 
 /// Number of open accounts of databases.
@@ -680,8 +735,15 @@ pub fn open_accounts() -> usize {
 #[must_use]
 pub fn imbalance() -> Option<String> {
     let wrong = LEDGER.with_borrow(|ledger| {
-        let mut open = (0..ledger.accounts.len()).filter(|&index| ledger.accounts[index].open);
-        open.find_map(|index| ledger.wrong(index))
+        let open = |index: &u32| ledger.accounts[*index as usize].open;
+        let mut nodes = (0..ledger.accounts.len() as u32).filter(open);
+        nodes.find_map(|index| ledger.wrong(index)).or_else(|| {
+            let kinds = KIND_NAMES.iter().zip(ledger.held(0).into_iter().zip(ledger.total));
+            let mut wrong = kinds.filter(|(_, (sum, total))| sum != total);
+            wrong.next().map(|(name, (sum, total))| {
+                format!("books of {name} do not close: accounts hold {sum}, all together {total}")
+            })
+        })
     });
     let unbooked = unbooked();
     wrong.or_else(|| (unbooked != 0).then(|| format!("{unbooked} bytes are held and not booked")))

@@ -168,7 +168,7 @@ pub struct Volume {
     reserved_for: Option<ConnectionId>,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
-    /// Temporary files to close.
+    /// Files to close: [`Volume::take_closing`].
     pub closing: Vec<FileId>,
     last_txid: u64,
     last_sequence: Option<Sequence>,
@@ -295,6 +295,8 @@ impl Volume {
         files.extend(self.wal.clear());
         files.extend(self.main.handle.take());
         files.extend(self.main.direct.take());
+        self.main.pages = 0;
+        self.book_files();
         let index_bytes = (self.regions.len() * REGION_BYTES) as u64;
         self.regions.clear();
         ledger::credit(self.account, Kind::WalIndex, index_bytes);
@@ -317,6 +319,23 @@ impl Volume {
             usize::from(self.main.handle.is_some()) + usize::from(self.main.direct.is_some());
         let scratch = self.scratch.iter().filter(|(_, extent)| extent.file().is_some()).count();
         main + scratch + usize::from(self.wal.file().is_some()) + self.closing.len()
+    }
+
+    /// Files that a fiber has left to be closed. Also books what it left open, and the file's size:
+    /// called after each time that a fiber of the tenant ran.
+    #[must_use]
+    pub fn take_closing(&mut self) -> Vec<FileId> {
+        let closing = std::mem::take(&mut self.closing);
+        self.book_files();
+        closing
+    }
+
+    /// Whoever opens, closes, cuts or writes a file does it within one run of a fiber, at the end of
+    /// which this finds out what has changed: it leaves nothing to be forgotten there.
+    fn book_files(&mut self) {
+        let file_bytes = u64::from(self.main.pages) * page::PAGE_BYTES as u64;
+        ledger::rebook(self.account, Kind::File, file_bytes);
+        ledger::rebook(self.account, Kind::Descriptor, self.open_files() as u64);
     }
 
     /// The account that pays for it.

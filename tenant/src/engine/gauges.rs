@@ -6,6 +6,7 @@ use storage::TenantId;
 use storage::fiber::{Answer, Input};
 use storage::ledger;
 use storage::log::Sequence;
+use storage::volume::Volume;
 
 use super::context::Job;
 use super::disk::{DiskOperation, Operation, Step};
@@ -54,7 +55,7 @@ impl<J: Job> Engine<J> {
             idle = idle.max(tenant.idle.len());
             let Some(volume) = &tenant.volume else { continue };
             let (held, limit) =
-                (ledger::memory_held(volume.account()), ledger::memory_limit(volume.account()));
+                (ledger::memory_held(volume.account()), ledger::memory_bound(volume.account()));
             account.take_fuller(held, limit);
             wal_bytes = wal_bytes.max(ledger::held(volume.account())[ledger::Kind::Wal as usize]);
         }
@@ -111,6 +112,13 @@ impl<J: Job> Engine<J> {
         }
         let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
         files + self.requests.iter().filter(|request| closes(&request.operation)).count()
+    }
+
+    /// Files that open databases have open themselves.
+    #[must_use]
+    pub fn volume_files(&self) -> usize {
+        let tenants = self.tenants.keys().into_iter().filter_map(|key| self.tenants.get(key));
+        tenants.filter_map(|tenant| tenant.volume.as_ref()).map(Volume::open_files).sum()
     }
 
     /// Disk operations that were handed out and have not ended.

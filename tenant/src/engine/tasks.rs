@@ -428,7 +428,7 @@ impl<J: Job> Engine<J> {
     pub(super) fn settle(&mut self, tenant_key: Key) {
         let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
         let Some(volume) = &mut tenant.volume else { return };
-        let closing = std::mem::take(&mut volume.closing);
+        let closing = volume.take_closing();
         if let Some(log) = &mut self.log {
             for pages in volume.unused_pages.drain(..) {
                 log.unreserve(log.transaction_bytes(pages));
