@@ -331,16 +331,14 @@ impl Ledger {
         account.above().find(|&index| is_full(&self.accounts[index as usize]))
     }
 
-    /// Book what a moved account holds in the nodes from `index` on upwards; or take it off them.
-    fn book_moved(&mut self, mut index: u32, held: &[u64; KINDS], memory: u64, comes: bool) {
-        let moved = |sum: u64, part: u64| if comes { sum + part } else { sum - part };
-        while index != NONE {
-            let account = &mut self.accounts[index as usize];
-            account.memory = moved(account.memory, memory);
-            for (sum, part) in account.held.iter_mut().zip(held) {
-                *sum = moved(*sum, *part);
+    /// Add what a leaf holds to the sums of the nodes above it, or take it off them.
+    fn move_sums(&mut self, index: u32, comes: bool) {
+        let Account { memory, cached, .. } = self.accounts[index as usize];
+        for above in self.accounts[index as usize].above() {
+            let node = &mut self.accounts[above as usize];
+            for (sum, part) in [(&mut node.memory, memory), (&mut node.cached, cached)] {
+                *sum = if comes { *sum + part } else { *sum - part };
             }
-            index = account.parent;
         }
     }
 
@@ -608,25 +606,25 @@ pub fn rebook(id: AccountId, kind: Kind, now: u64) {
 /// If the account is none of a database's, or the other none that databases go below.
 pub fn move_below(id: AccountId, parent: Option<AccountId>) {
     let parent = parent.unwrap_or(AccountId::MACHINE).0;
-    LEDGER.with_borrow_mut(|ledger| {
-        let Account { level, open, parent: before, held, memory, .. } =
-            ledger.accounts[id.0 as usize];
-        let above = ledger.accounts[parent as usize].level;
+    let above = LEDGER.with_borrow_mut(|ledger| {
+        let Account { level, open, .. } = ledger.accounts[id.0 as usize];
+        let over = &ledger.accounts[parent as usize];
         assert!(open && level == Level::Database);
-        assert!(!matches!(above, Level::System | Level::Database));
-        ledger.count_databases(before, false);
+        assert!(over.open && !matches!(over.level, Level::System | Level::Database));
+        let Account { above, above_count, .. } = Account::new(level, 0, Some((parent, over)));
+        ledger.count_database(id.0, false);
+        ledger.move_sums(id.0, false);
         ledger.remove_child(id.0);
-        ledger.book_moved(before, &held, memory, false);
-        ledger.accounts[id.0 as usize].parent = parent;
+        let account = &mut ledger.accounts[id.0 as usize];
+        (account.above, account.above_count) = (above, above_count);
         ledger.append_child(id.0);
-        ledger.count_databases(parent, true);
-        ledger.book_moved(parent, &held, memory, true);
+        ledger.move_sums(id.0, true);
+        ledger.count_database(id.0, true);
+        ledger.accounts[id.0 as usize].above()
     });
-    let mut above = parent;
-    while above != AccountId::MACHINE.0 {
+    for node in above.map(AccountId).filter(|node| *node != AccountId::MACHINE) {
         // What is beyond the limit goes, or is noted as there already.
-        set_memory_limit(AccountId(above), memory_limit(AccountId(above)));
-        above = look(AccountId(above), |account| account.parent);
+        set_memory_limit(node, memory_limit(node));
     }
 }
 
