@@ -2,7 +2,7 @@
 //!
 //! Owns the accounts of one loop (one thread): what each holds now, by kind, and its limits.
 //! Accounts form a tree: the machine, organisations, groups, databases; named accounts of the system
-//! stand beside them. Only leaves are charged; a node above holds the sum of what is below it, and
+//! stand beside it, each with a limit of its own. Only leaves are charged; a node above holds the sum of what is below it, and
 //! a charge must fit into the leaf and into every node above, or it is booked nowhere.
 //! Leaves to others what a budget should be, and what to do when one is used up.
 //!
@@ -138,7 +138,7 @@ impl Refused {
 pub struct AccountId(u32);
 
 impl AccountId {
-    /// The root of the tree: the sum of everything.
+    /// The root of the tree: the sum of all databases.
     pub const MACHINE: AccountId = AccountId(0);
     /// What runs on behalf of nobody: SQLite's own process-wide allocations.
     pub const SYSTEM: AccountId = AccountId(1);
@@ -267,9 +267,8 @@ impl Ledger {
         let mut ledger = Ledger { accounts: Vec::new(), free: Vec::new(), total: [0; KINDS] };
         ledger.accounts.push(Account::new(Level::Machine, u64::MAX, None));
         for (id, _) in &AccountId::NAMED[1..] {
-            let machine = &ledger.accounts[0];
-            let index = ledger.insert(Account::new(Level::System, u64::MAX, Some((0, machine))));
-            assert!(index == id.0);
+            assert!(ledger.accounts.len() == id.0 as usize);
+            ledger.accounts.push(Account::new(Level::System, u64::MAX, None));
         }
         ledger
     }
@@ -613,7 +612,41 @@ pub fn set_memory_limit(id: AccountId, bytes: u64) {
     });
 }
 
-/// Set how many bytes everybody may hold together.
+/// Let a database's account stand below another node, or right below the machine, with all that it
+/// holds: what is too much there stays until it is given back.
+///
+/// # Panics
+/// If either is closed, or of another level.
+pub fn set_parent(id: AccountId, parent: Option<AccountId>) {
+    LEDGER.with_borrow_mut(|ledger| {
+        let parent = parent.unwrap_or(AccountId::MACHINE);
+        let account = ledger.accounts[id.0 as usize];
+        assert!(account.open && account.level == Level::Database);
+        let level = ledger.accounts[parent.0 as usize].level;
+        assert!(!matches!(level, Level::System | Level::Database));
+        for index in account.above() {
+            let above = &mut ledger.accounts[index as usize];
+            above.memory -= account.memory;
+            above.cached -= account.cached;
+            above.databases -= 1;
+        }
+        ledger.remove_child(id.0);
+        let place = Some((parent.0, &ledger.accounts[parent.0 as usize]));
+        let Account { above, above_count, .. } = Account::new(Level::Database, 0, place);
+        ledger.accounts[id.0 as usize] = Account { above, above_count, ..account };
+        ledger.append_child(id.0);
+        for index in ledger.accounts[id.0 as usize].above() {
+            let above = &mut ledger.accounts[index as usize];
+            above.memory += account.memory;
+            above.cached += account.cached;
+            above.databases += 1;
+            above.grace =
+                above.grace.max(if above.memory > above.memory_limit { above.memory } else { 0 });
+        }
+    });
+}
+
+/// Set how many bytes all databases may hold together.
 pub fn set_machine_limit(bytes: u64) {
     set_memory_limit(AccountId::MACHINE, bytes);
 }
