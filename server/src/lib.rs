@@ -4,6 +4,7 @@ pub mod baton;
 pub mod bench;
 mod connection;
 pub mod control;
+pub mod cost;
 pub mod hrana;
 pub mod http;
 pub mod inspect;

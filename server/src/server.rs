@@ -19,13 +19,14 @@ use storage::io::{
 };
 use storage::sometimes;
 use tenant::{
-    ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool,
-    Refusal, RequestId,
+    Ceiling, ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge,
+    Key, Pool, Refusal, RequestId,
 };
 
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::control::{self, AdminRequest, Gauges};
+use crate::cost;
 use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
 use crate::http::{BodyFraming, Endpoint, Progress, TenantName, Version, chunked, route};
 use crate::limits;
@@ -383,8 +384,13 @@ impl Server {
             return self.on_admin_request(io, key);
         }
         let routed = route(&connection.reader.head());
-        let endpoint = match routed {
-            Ok(routed) => routed.endpoint,
+        let limit = connection.reader.head().max_cost();
+        let limited = routed.and_then(|routed| {
+            let ceiling = limit.map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
+            Ok((routed.endpoint, routed.tenant, ceiling))
+        });
+        let (endpoint, tenant, ceiling) = match limited {
+            Ok(limited) => limited,
             Err(problem) => {
                 connection.reader.finish();
                 return self.answer_problem(io, key, &problem);
@@ -399,9 +405,7 @@ impl Server {
             Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
-        let Some(name) = routed.ok().and_then(|routed| routed.tenant) else {
-            unreachable!("Hrana's endpoints are for a tenant")
-        };
+        let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
         connection.exchange.tenant = Some(name);
         if kind == WorkKind::Cursor {
             connection.exchange.content_type = "text/plain";
@@ -409,7 +413,7 @@ impl Server {
         let spare = self.spare.pop().unwrap_or_default();
         let out = self.spare.pop().unwrap_or_default();
         let request = connection.reader.take(spare);
-        let work = Work { kind, request, batons: self.batons.clone(), out };
+        let work = Work { kind, request, ceiling, batons: self.batons.clone(), out };
         self.engine.submit(request_id(key), name.as_str(), work);
         self.watch(io, key);
     }
@@ -553,6 +557,7 @@ impl Server {
             connection.exchange.keep_alive &= self.stopping.is_none();
             head.keep_alive = connection.exchange.keep_alive;
             head.retry_after_seconds = reply.retry_after_seconds;
+            head.cost = Some(reply.cost);
             head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
         }
         self.respond(io, key, body);

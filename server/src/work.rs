@@ -1,6 +1,6 @@
 //! The jobs that the server gives the engine: one request, from its body to its reply.
 
-use tenant::{Job, JobContext};
+use tenant::{Ceiling, Job, JobContext};
 
 use crate::baton::BatonKey;
 use crate::hrana::{self, ProtocolVersion, Reply, V1Call};
@@ -23,6 +23,8 @@ pub struct Work {
     pub kind: WorkKind,
     /// Its bytes.
     pub request: Request,
+    /// What it may cost.
+    pub ceiling: Ceiling,
     /// Seals batons.
     pub batons: BatonKey,
     /// An empty buffer for the reply.
@@ -45,12 +47,14 @@ impl Job for Work {
     }
 
     fn run(self, host: &mut JobContext<'_>) -> WorkReply {
-        let Work { kind, request, batons, out } = self;
+        let Work { kind, request, ceiling, batons, out } = self;
         let body = request.body();
         let reply = match kind {
-            WorkKind::Pipeline(version) => hrana::run_pipeline(host, version, body, &batons, out),
-            WorkKind::Cursor => hrana::run_cursor(host, body, &batons, out),
-            WorkKind::V1(call) => hrana::run_v1(host, call, body, out),
+            WorkKind::Pipeline(version) => {
+                hrana::run_pipeline(host, version, body, &batons, ceiling, out)
+            }
+            WorkKind::Cursor => hrana::run_cursor(host, body, &batons, ceiling, out),
+            WorkKind::V1(call) => hrana::run_v1(host, call, body, ceiling, out),
         };
         WorkReply { reply, buffer: request.into_buffer() }
     }

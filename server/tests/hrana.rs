@@ -1,22 +1,22 @@
 //! Hrana as text in, text out, on an engine of in-memory databases.
 //!
-//! Batons are shown as `B`, unless a test needs the real one.
+//! Batons are shown as `B`, unless a test needs the real one; receipts are left out, but for theirs.
 
 mod engine;
 
 use engine::Engine;
 use serde_json::{Value, json};
 use server::hrana::{ProtocolVersion, Reply, V1Call, encode, run_cursor, run_pipeline, run_v1};
-use tenant::{JobHost as _, ValueRef};
+use tenant::{Ceiling, JobHost as _, ValueRef};
 
 fn pipeline(engine: &mut Engine, version: ProtocolVersion, body: &[u8]) -> Reply {
     let batons = engine.batons.clone();
-    run_pipeline(engine, version, body, &batons, Vec::new())
+    run_pipeline(engine, version, body, &batons, Ceiling::NONE, Vec::new())
 }
 
 fn cursor(engine: &mut Engine, body: &str) -> Reply {
     let batons = engine.batons.clone();
-    run_cursor(engine, body.as_bytes(), &batons, Vec::new())
+    run_cursor(engine, body.as_bytes(), &batons, Ceiling::NONE, Vec::new())
 }
 
 /// All that was sent: parts and the rest.
@@ -28,7 +28,7 @@ fn sent(engine: &mut Engine, reply: &Reply) -> String {
 
 /// Status and body, with the baton as `B`.
 fn shown(engine: &mut Engine, reply: &Reply) -> String {
-    let text = sent(engine, reply);
+    let text = without_costs(sent(engine, reply));
     let text = match text.split_once("\"baton\":\"") {
         Some((before, rest)) => format!("{before}\"baton\":\"B{}", &rest[64..]),
         None => text,
@@ -42,6 +42,13 @@ fn shown(engine: &mut Engine, reply: &Reply) -> String {
             format!("{status} {} {}", text_of(&body["code"]), text_of(&body["message"]))
         }
     }
+}
+
+/// A receipt of the engine of these tests: each statement takes seven steps.
+const RECEIPT: &str = r#","cost":{"ru":0.000070,"vm_steps":7,"pages_read":0,"pages_written":0,"log_bytes":0,"result_bytes":0}"#;
+
+fn without_costs(text: String) -> String {
+    text.replace(RECEIPT, "")
 }
 
 fn text_of(value: &Value) -> &str {
@@ -765,7 +772,7 @@ fn a_slow_cursor_does_not_keep_its_first_line() {
 fn version_1_calls_stand_alone() {
     let run = |call, body: &str| {
         let mut engine = Engine::new();
-        let reply = run_v1(&mut engine, call, body.as_bytes(), Vec::new());
+        let reply = run_v1(&mut engine, call, body.as_bytes(), Ceiling::NONE, Vec::new());
         let closed = engine.events.iter().filter(|event| **event == "close").count();
         let opened = engine.events.iter().filter(|event| **event == "open").count();
         assert_eq!(opened, closed);
@@ -827,4 +834,25 @@ fn mutated_bodies_never_panic() {
         engine.parked.clear();
     }
     assert_eq!(engine.tenant_id(), 7);
+}
+
+#[test]
+fn each_result_carries_its_receipt_and_the_reply_their_sum() {
+    let statement = r#"{"type":"execute","stmt":{"sql":"SELECT 1"}}"#;
+    let failing = r#"{"type":"execute","stmt":{"sql":"SELECT nope"}}"#;
+    let body = format!(r#"{{"requests":[{statement},{failing},{statement},{{"type":"close"}}]}}"#);
+    let mut engine = Engine::new();
+    let reply = pipeline(&mut engine, ProtocolVersion::V3, body.as_bytes());
+    assert_eq!(reply.cost.vm_steps, 14);
+    assert_eq!(sent(&mut engine, &reply).matches(RECEIPT).count(), 2);
+
+    let body = r#"{"batch":{"steps":[{"stmt":{"sql":"SELECT 1"}},{"stmt":{"sql":"SELECT 2"}}]}}"#;
+    let reply = cursor(&mut engine, body);
+    assert_eq!(reply.cost.vm_steps, 14);
+    let ends = format!("\"last_insert_rowid\":null{RECEIPT}}}\n");
+    assert_eq!(sent(&mut engine, &reply).matches(&ends).count(), 2);
+
+    let body = r#"{"stmt":{"sql":"SELECT 1"}}"#;
+    let reply = run_v1(&mut engine, V1Call::Execute, body.as_bytes(), Ceiling::NONE, Vec::new());
+    assert_eq!(reply.cost.vm_steps, 7);
 }

@@ -25,6 +25,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use crate::io::{Buffer, Clock, FileId, Instant, WallTime};
 use crate::ledger::AccountId;
 use crate::log::PageLocation;
+use crate::meter::{Ceiling, Cost, Exceeded, Meter};
 use crate::volume::{ConnectionId, Volume};
 
 /// Bytes of a fiber's stack. SQLite's deepest chain under our limits was measured at 132 KiB in
@@ -158,6 +159,7 @@ pub struct Fiber<Y: 'static, A: 'static, R: 'static> {
     yielder: *const (),
     committed: bool,
     ended: bool,
+    meter: Meter,
 }
 
 /// A fiber's way to its host; exists only while its body runs.
@@ -196,6 +198,15 @@ struct Context {
     interrupt: bool,
     /// A commit is in the log, and the progress handler was not asked since.
     committed: Cell<bool>,
+    /// The fiber's own: it goes on from resume to resume.
+    meter: *const Meter,
+}
+
+impl Context {
+    fn meter(&self) -> &Meter {
+        // SAFETY: `resume` holds the fiber, and so its meter, for as long as this context is current.
+        unsafe { &*self.meter }
+    }
 }
 
 impl Context {
@@ -290,15 +301,55 @@ pub fn wall() -> Option<WallTime> {
     context_opt().map(|context| unsafe { &*context.clock }.wall())
 }
 
-/// The running statement has committed: it is not to be interrupted any more.
-pub(crate) fn on_commit() {
+/// The running statement has committed this many pages: it is not to be interrupted any more.
+pub(crate) fn on_commit(pages: u32) {
     if let Some(context) = context_opt() {
         context.committed.set(true);
+        context.meter().on_commit(pages);
     }
 }
 
-/// A page was asked for, and is there: the page cache's part of the meter.
-pub(crate) fn count_page_fetch() {}
+/// A statement of a client begins to run, in a request whose earlier statements cost `before`.
+///
+/// # Panics
+/// If no fiber runs, or the run before was not ended.
+pub fn start_run(before: Cost, ceiling: Ceiling) {
+    context().meter().start_run(before, ceiling);
+}
+
+/// The run is over: what it cost. `counted_steps` is what the statements' own counters say.
+///
+/// # Panics
+/// If no fiber runs, or no run was started.
+pub fn end_run(counted_steps: u64) -> Cost {
+    context().meter().end_run(counted_steps)
+}
+
+/// The limit of its request's cost at which the present run, or the last one, was stopped.
+#[must_use]
+pub fn exceeded() -> Option<Exceeded> {
+    context_opt().and_then(|context| context.meter().exceeded())
+}
+
+/// Bytes of a row were handed out.
+pub fn count_result_bytes(bytes: u64) {
+    if let Some(context) = context_opt() {
+        context.meter().count_result_bytes(bytes);
+    }
+}
+
+/// The page cache gives SQLite a page that it asked for.
+#[inline]
+pub(crate) fn count_page_fetch() {
+    if let Some(context) = context_opt() {
+        context.meter().count_page();
+    }
+}
+
+/// Tell the running fiber's meter, if there is one.
+pub(crate) fn with_meter<R>(tell: impl FnOnce(&Meter) -> R) -> Option<R> {
+    context_opt().map(|context| tell(context.meter()))
+}
 
 /// The progress handler's part: count steps; `true` interrupts the statement.
 pub(crate) fn on_progress() -> bool {
@@ -307,12 +358,13 @@ pub(crate) fn on_progress() -> bool {
     };
     let steps = context.steps.get() + u64::from(PROGRESS_STEPS);
     context.steps.set(steps);
+    let beyond = context.meter().on_progress(u64::from(PROGRESS_STEPS));
     // SQLite asks once more between a statement's commit and its end, and would say of what is
     // committed that it was interrupted.
     if context.committed.replace(false) {
         return false;
     }
-    if context.interrupt {
+    if context.interrupt || beyond {
         return true;
     }
     if context.is_over() && !context.borrowed.get() {
@@ -342,7 +394,13 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             context().yielder.set(ptr::from_ref(yielder).cast());
             body(&Handle { yielder })
         });
-        Fiber { coroutine: Some(coroutine), yielder: ptr::null(), committed: false, ended: false }
+        Fiber {
+            coroutine: Some(coroutine),
+            yielder: ptr::null(),
+            committed: false,
+            ended: false,
+            meter: Meter::default(),
+        }
     }
 
     /// Run until the next suspension or the end. Returns the VM steps used too, rounded down to
@@ -368,6 +426,7 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             slice_ends: loan.slice_ends,
             interrupt: loan.interrupt,
             committed: Cell::new(self.committed),
+            meter: &raw const self.meter,
         };
         CURRENT.set(ptr::from_ref(&context));
         let coroutine = self.coroutine.as_mut().expect("a fiber that has not ended has a stack");
@@ -384,6 +443,11 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             }
         };
         (step, context.steps.get())
+    }
+
+    /// What its statements have cost since the last call, the one that runs now not included.
+    pub fn take_cost(&mut self) -> Cost {
+        self.meter.take_total()
     }
 
     /// The stack of a fiber that has ended.

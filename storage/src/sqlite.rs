@@ -11,13 +11,14 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::sync::Once;
 use std::{ptr, slice};
 
 use rusqlite::ffi;
 
 use crate::fiber::{self, Answer, Wait, suspend, with_volume};
+use crate::meter::Meter;
 use crate::vfs;
 use crate::volume::ConnectionId;
 use crate::{allocator, fiber::PROGRESS_STEPS, pagecache};
@@ -134,13 +135,38 @@ pub enum Verdict {
     AllowTaint,
 }
 
+/// What compiling tells about a statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// It inserts rows.
+    pub inserts: bool,
+    /// It rolls back, a transaction or to a savepoint.
+    pub rolls_back: bool,
+    /// It changes the planner's statistics.
+    pub statistics: bool,
+    /// It is a pragma.
+    pub pragma: bool,
+}
+
 /// What is registered with SQLite beside the authorizer.
 struct Watch {
     authorizer: Authorizer,
-    inserts: Cell<bool>,
+    learnt: Cell<Learnt>,
     tainted: Cell<bool>,
-    /// A statement of our own is being compiled.
-    ours: Cell<bool>,
+    /// Nothing is asked: this crate runs a statement of its own.
+    own: Cell<bool>,
+    /// The client's statement that is inside `sqlite3_step`.
+    stepping: Cell<*mut ffi::sqlite3_stmt>,
+    /// A module compiled a statement inside a step since the last look.
+    inner: Cell<bool>,
+}
+
+impl Watch {
+    fn learn(&self, what: impl FnOnce(&mut Learnt)) {
+        let mut learnt = self.learnt.get();
+        what(&mut learnt);
+        self.learnt.set(learnt);
+    }
 }
 
 /// Configure and initialise the library, once per process; checks that it was built as designed.
@@ -171,6 +197,42 @@ fn configure() {
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, no, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_URI, no) == ok);
+        count_fetches();
+    }
+}
+
+type Fetch =
+    unsafe extern "C" fn(*mut ffi::sqlite3_pcache, c_uint, c_int) -> *mut ffi::sqlite3_pcache_page;
+
+static STOCK_FETCH: std::sync::OnceLock<Fetch> = std::sync::OnceLock::new();
+
+/// Put a counter before the page cache's fetch.
+///
+/// # Safety
+/// As `sqlite3_config`: before initialisation, on one thread.
+unsafe fn count_fetches() {
+    unsafe extern "C" fn fetch(
+        cache: *mut ffi::sqlite3_pcache,
+        number: c_uint,
+        create: c_int,
+    ) -> *mut ffi::sqlite3_pcache_page {
+        let stock = STOCK_FETCH.get().expect("set before SQLite is initialised");
+        // SAFETY: SQLite's own arguments for its own function.
+        let page = unsafe { stock(cache, number, create) };
+        if create != 0 && !page.is_null() {
+            fiber::count_page_fetch();
+        }
+        page
+    }
+    // SAFETY: plain data that SQLite fills.
+    let mut methods: ffi::sqlite3_pcache_methods2 = unsafe { std::mem::zeroed() };
+    // SAFETY: the argument types that the manual gives for these options.
+    unsafe {
+        let place = &raw mut methods;
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_GETPCACHE2, place) == ffi::SQLITE_OK);
+        let _ = STOCK_FETCH.set((*place).xFetch.expect("the stock page cache fetches"));
+        (*place).xFetch = Some(fetch);
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE2, place) == ffi::SQLITE_OK);
     }
 }
 
@@ -343,19 +405,70 @@ impl Connection {
 
     /// Ask `authorizer` about every action of every statement compiled from now on.
     pub fn set_authorizer(&mut self, authorizer: Authorizer) {
-        let inserts = Cell::new(false);
-        let (tainted, ours) = (Cell::new(false), Cell::new(false));
-        let watch = Box::new(Watch { authorizer, inserts, tainted, ours });
+        let watch = Box::new(Watch {
+            authorizer,
+            learnt: Cell::new(Learnt::default()),
+            tainted: Cell::new(false),
+            own: Cell::new(false),
+            stepping: Cell::new(ptr::null_mut()),
+            inner: Cell::new(false),
+        });
         let state = (&raw const *watch).cast_mut().cast();
         // SAFETY: the box lives in the connection, which outlives the registration.
         unsafe { ffi::sqlite3_set_authorizer(self.db, Some(on_action), state) };
         self.watch = Some(watch);
     }
 
-    /// Whether a statement compiled since the last call inserts rows.
+    /// What compiling has told about the statements compiled since the last call.
     #[must_use]
-    pub fn take_inserts(&self) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.inserts.take())
+    pub fn take_learnt(&self) -> Learnt {
+        self.watch.as_ref().map_or_else(Learnt::default, |watch| watch.learnt.take())
+    }
+
+    /// Whether a module compiled a statement of its own inside a step since the last call.
+    #[must_use]
+    pub fn take_inner(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.inner.take())
+    }
+
+    /// Forget the schema: the next statement reads it anew, with the planner's statistics, and
+    /// modules of virtual tables begin with empty hands. No transaction is open.
+    ///
+    /// # Errors
+    /// SQLite's: out of memory.
+    pub fn forget_schema(&mut self) -> Result<(), SqliteError> {
+        assert!(self.is_autocommit());
+        self.set_own(true);
+        let result = self.run(c"PRAGMA writable_schema=RESET");
+        self.set_own(false);
+        result
+    }
+
+    fn set_own(&self, own: bool) {
+        if let Some(watch) = &self.watch {
+            watch.own.set(own);
+        }
+        // SAFETY: our VFS opened the main file as a File; SQLite is not in a call on it now.
+        unsafe { (*self.main_file()).set_own_pragma(own) };
+    }
+
+    /// Statements on this connection that are not among `ours`: modules keep them. Gives how many
+    /// there are, and the steps that they took since the last call.
+    #[must_use]
+    pub fn take_inner_steps(&self, ours: &[&Statement]) -> (usize, u64) {
+        let (mut count, mut steps) = (0, 0);
+        let mut handle = ptr::null_mut();
+        loop {
+            // SAFETY: an open connection, and a statement on it or null for the first.
+            handle = unsafe { ffi::sqlite3_next_stmt(self.db, handle) };
+            if handle.is_null() {
+                return (count, steps);
+            }
+            if ours.iter().all(|statement| statement.handle != handle) {
+                count += 1;
+                steps += take_counter(handle, ffi::SQLITE_STMTSTATUS_VM_STEP);
+            }
+        }
     }
 
     /// A statement that changes the connection itself was compiled on it.
@@ -372,17 +485,10 @@ impl Connection {
     pub fn limit_pages(&mut self, pages: u32) -> Result<(), SqliteError> {
         let text = format!("PRAGMA max_page_count={pages}");
         let text = CString::new(text).expect("a number has no NUL");
-        self.compile_ours(true);
+        self.set_own(true);
         let result = self.run(&text);
-        self.compile_ours(false);
+        self.set_own(false);
         result
-    }
-
-    /// The authorizer is for clients' statements.
-    fn compile_ours(&self, ours: bool) {
-        if let Some(watch) = &self.watch {
-            watch.ours.set(ours);
-        }
     }
 
     /// Let SQL's `last_insert_rowid()` answer 0, as on a new connection.
@@ -494,6 +600,12 @@ impl Connection {
         };
         self.check(code)?;
         Ok((frames.max(0) as u32, written.max(0) as u32))
+    }
+
+    fn set_stepping(&self, statement: *mut ffi::sqlite3_stmt) {
+        if let Some(watch) = &self.watch {
+            watch.stepping.set(statement);
+        }
     }
 
     fn check(&self, code: c_int) -> Result<(), SqliteError> {
@@ -616,8 +728,12 @@ impl Statement {
     /// The statement's.
     pub fn step(&mut self, connection: &Connection) -> Result<bool, SqliteError> {
         let _entered = Entered::new(&connection.busy);
+        connection.set_stepping(self.handle);
+        let _ = fiber::with_meter(|meter| meter.set_stepping(true));
         // SAFETY: a live statement.
         let code = unsafe { ffi::sqlite3_step(self.handle) };
+        let _ = fiber::with_meter(|meter| meter.set_stepping(false));
+        connection.set_stepping(ptr::null_mut());
         if code != ffi::SQLITE_ROW && fiber::running() {
             // A promise of the writer lock that the statement did not use goes to the next waiter.
             with_volume(|volume| volume.unreserve_writer(connection.id));
@@ -680,9 +796,14 @@ impl Statement {
     /// counted: `SQLITE_STMTSTATUS_FULLSCAN_STEP`.
     #[must_use]
     pub fn take_scan_steps(&mut self) -> u64 {
-        let counter = ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP;
-        // SAFETY: a live statement.
-        unsafe { ffi::sqlite3_stmt_status(self.handle, counter, 1) }.max(0) as u64
+        take_counter(self.handle, ffi::SQLITE_STMTSTATUS_FULLSCAN_STEP)
+    }
+
+    /// Steps of the virtual machine since the last call, modulo 2^32: `SQLITE_STMTSTATUS_VM_STEP`.
+    /// An attempt that found the schema changed is not in it.
+    #[must_use]
+    pub fn take_steps(&mut self) -> u64 {
+        take_counter(self.handle, ffi::SQLITE_STMTSTATUS_VM_STEP)
     }
 
     fn error(&self, code: c_int) -> SqliteError {
@@ -696,6 +817,12 @@ impl Drop for Statement {
         // SAFETY: finalised once.
         unsafe { ffi::sqlite3_finalize(self.handle) };
     }
+}
+
+/// A counter of a live statement, of 32 bits; it begins anew.
+fn take_counter(handle: *mut ffi::sqlite3_stmt, counter: c_int) -> u64 {
+    // SAFETY: the callers' promise: a live statement.
+    u64::from(unsafe { ffi::sqlite3_stmt_status(handle, counter, 1) } as u32)
 }
 
 /// A text that SQLite owns, borrowed from its statement; SQLite's names are UTF-8 or we drop them.
@@ -739,7 +866,10 @@ unsafe extern "C" fn on_action(
 ) -> c_int {
     // SAFETY: `set_authorizer` registered a Watch that lives as long as the connection.
     let watch = unsafe { &*state.cast::<Watch>() };
-    if watch.ours.get() {
+    if !watch.stepping.get().is_null() {
+        on_compiling_inside(watch);
+    }
+    if watch.own.get() {
         return ffi::SQLITE_OK;
     }
     let given = [first, second, schema, inside];
@@ -749,13 +879,52 @@ unsafe extern "C" fn on_action(
         return ffi::SQLITE_DENY;
     }
     let [first, second, schema, inside] = names;
+    note(watch, code, first);
     match (watch.authorizer)(Action { code, first, second, schema, inside }) {
         Verdict::Deny => return ffi::SQLITE_DENY,
         Verdict::Allow => {}
-        Verdict::AllowInsert => watch.inserts.set(true),
+        Verdict::AllowInsert => watch.learn(|learnt| learnt.inserts = true),
         Verdict::AllowTaint => watch.tainted.set(true),
     }
     ffi::SQLITE_OK
+}
+
+/// Something is being compiled inside a step. Either a module compiles a statement of its own: then
+/// the client's runs on meanwhile. Or SQLite compiles the client's anew, because the schema has
+/// changed: then that one has halted, and the steps of the attempt that found out do not count. (Its
+/// counters are handed on to the new program when that is ready.)
+fn on_compiling_inside(watch: &Watch) {
+    let statement = watch.stepping.get();
+    // SAFETY: it is inside `sqlite3_step`, so it lives.
+    if unsafe { ffi::sqlite3_stmt_busy(statement) } != 0 {
+        watch.inner.set(true);
+        let _ = fiber::with_meter(Meter::on_inner_statement);
+    } else {
+        let _ = take_counter(statement, ffi::SQLITE_STMTSTATUS_VM_STEP);
+        let _ = fiber::with_meter(Meter::start_again);
+    }
+}
+
+/// What others will want to know of the statement that is being compiled.
+fn note(watch: &Watch, code: c_int, first: Option<&str>) {
+    const STATISTICS: &str = "sqlite_stat";
+    let is_statistics = |name: &str| {
+        let start = name.get(..STATISTICS.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(STATISTICS))
+    };
+    match code {
+        ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT if first == Some("ROLLBACK") => {
+            watch.learn(|learnt| learnt.rolls_back = true);
+        }
+        ffi::SQLITE_PRAGMA => watch.learn(|learnt| learnt.pragma = true),
+        ffi::SQLITE_ANALYZE => watch.learn(|learnt| learnt.statistics = true),
+        ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE
+            if first.is_some_and(is_statistics) =>
+        {
+            watch.learn(|learnt| learnt.statistics = true);
+        }
+        _ => {}
+    }
 }
 
 type SqlFunction =

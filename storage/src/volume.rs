@@ -187,6 +187,7 @@ pub struct Volume {
     /// The checkpoint that is being written.
     pub checkpoint: Option<Checkpoint>,
     damage: Option<String>,
+    statistics: u64,
     random: blake3::OutputReader,
 }
 
@@ -276,6 +277,7 @@ impl Volume {
             full_answers: 0,
             checkpoint: None,
             damage: None,
+            statistics: 0,
             random: random.finalize_xof(),
         })
     }
@@ -376,6 +378,17 @@ impl Volume {
     /// Note damage; the first one stays.
     pub fn set_damage(&mut self, reason: String) {
         self.damage.get_or_insert(reason);
+    }
+
+    /// Which statistics of the planner are in force: a connection that has read others plans by them.
+    #[must_use]
+    pub fn statistics(&self) -> u64 {
+        self.statistics
+    }
+
+    /// The planner's statistics have changed: connections read them anew.
+    pub fn on_statistics(&mut self) {
+        self.statistics += 1;
     }
 
     /// Fill from the tenant's own random generator (F13).

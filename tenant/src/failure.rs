@@ -1,6 +1,7 @@
 //! From SQLite's result codes to the words that libSQL clients expect.
 
 use storage::ledger::{Kind, Refused};
+use storage::meter::{Exceeded, PART_NAMES};
 use storage::sometimes;
 use storage::sqlite::{SqliteError, codes};
 
@@ -48,6 +49,44 @@ pub struct Circumstances {
     pub rolled_back: bool,
     /// How long its request may run, in nanoseconds; 0 where that is not known.
     pub request_ns: u64,
+    /// A transaction is open.
+    pub in_transaction: bool,
+    /// The limit of its request's cost at which it was stopped.
+    pub cost: Option<Exceeded>,
+}
+
+/// Who is beyond the limit of the request's cost.
+const COST_LIMIT: &str = "COST_LIMIT";
+
+/// A statement that does not begin, because the request is beyond its limit already.
+#[must_use]
+pub fn cost_refused(exceeded: &Exceeded) -> StatementError {
+    sometimes!("a statement does not begin because of its request's cost");
+    StatementError::new(COST_LIMIT, format!("{}; the statement did not run", limit_text(exceeded)))
+}
+
+fn limit_text(exceeded: &Exceeded) -> String {
+    let &Exceeded { part, used, limit } = exceeded;
+    match part {
+        Some(part) => {
+            let name = PART_NAMES[part];
+            format!("the request has a limit of {name}={limit}, and is at {name}={used}")
+        }
+        None => {
+            let (limit, used) = (RequestUnits(limit), RequestUnits(used));
+            format!("the request has a limit of ru={limit}, and is at ru={used}")
+        }
+    }
+}
+
+/// Request units, from parts of a million, as a decimal number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestUnits(pub u64);
+
+impl std::fmt::Display for RequestUnits {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
 }
 
 /// The statement's error, as a client reads it.
@@ -55,6 +94,19 @@ pub struct Circumstances {
 pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> StatementError {
     let text = &error.message;
     let primary = error.primary();
+    if let Some(exceeded) = &circumstances.cost
+        && matches!(primary, codes::SQLITE_INTERRUPT | codes::SQLITE_FULL)
+    {
+        sometimes!("a statement is stopped because of its request's cost");
+        let transaction = match (circumstances.rolled_back, circumstances.in_transaction) {
+            (true, _) => "; the transaction was rolled back",
+            (_, true) => "; the transaction is still open",
+            _ => "",
+        };
+        let limit = limit_text(exceeded);
+        let message = format!("{limit}; the statement was stopped and has no effect{transaction}");
+        return StatementError::new(COST_LIMIT, message);
+    }
     let mut message = match primary {
         codes::SQLITE_ERROR if is_syntax(text) => {
             return StatementError::new(

@@ -23,9 +23,11 @@ pub use engine::{
     EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, TenantState,
     TenantView, UsageView,
 };
+pub use failure::RequestUnits;
+pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;
 pub use statement::{
-    Argument, Arguments, Column, Description, Executed, Gone, JobHost, Row, RowSink, SqlStream,
-    StatementError, StreamError, Ticket, ValueRef,
+    Argument, Arguments, Ceiling, Column, Cost, Description, Executed, Gone, JobHost, Row, RowSink,
+    SqlStream, StatementError, StreamError, Ticket, ValueRef,
 };

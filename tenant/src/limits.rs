@@ -174,6 +174,16 @@ pub const LIST_PAGE_MAX: usize = 1000;
 
 const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS_MAX);
 const _: () = assert!(TRANSACTION_IDLE_NS_MAX >= TRANSACTION_IDLE_NS);
+/// What the parts of a cost are priced at, in the order of [`storage::meter::PART_NAMES`], in parts of
+/// a million of a request unit: VM step, page read, page written, log byte, result byte.
+pub const PRICES: storage::meter::Prices = [10, 100, 10_000, 1, 1];
+
+/// The price of a cost in parts of a million of a request unit (RU).
+#[must_use]
+pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
+    storage::meter::price(cost, &PRICES)
+}
+
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);

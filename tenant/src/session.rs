@@ -8,28 +8,36 @@
 //! visited (`SQLITE_STMTSTATUS_FULLSCAN_STEP`, and the first row), or the rows returned if those are more. Rows
 //! found through an index and then filtered away are not in it. **Rows written** are rows changed,
 //! by triggers and foreign key actions too.
+//!
+//! **Costs** (`storage::meter`) must not depend on what a connection did before. Compiling is not in
+//! them. What else a connection remembers is forgotten before a statement outside of a transaction,
+//! if there is any of it: the planner's statistics, if somebody has changed them since, and what
+//! modules of virtual tables keep in memory (FTS5 its index's structure, R-Tree its nodes), of which
+//! their compiled statements tell.
 
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use storage::fiber;
+use storage::fiber::{self, with_volume};
 use storage::ledger;
-use storage::sqlite::{Connection, SqliteError, Statement, ValueRef, codes};
+use storage::sometimes;
+use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
 use crate::budget::Limits;
-use crate::failure::{Circumstances, statement_error};
+use crate::failure::{Circumstances, cost_refused, statement_error};
 use crate::limits;
 use crate::policy;
 use crate::statement::{
-    Argument, Arguments, Column, Description, Executed, Row, RowSink, SqlStream, StatementError,
+    Argument, Arguments, Ceiling, Column, Cost, Description, Executed, Row, RowSink, SqlStream,
+    StatementError,
 };
 
 /// A compiled statement and what was learnt when it was compiled.
 struct Compiled {
     sql: Box<str>,
     statement: Statement,
-    inserts: bool,
+    learnt: Learnt,
 }
 
 /// A connection and its compiled statements; outlives the session that uses it.
@@ -39,6 +47,12 @@ pub struct PooledConnection {
     connection: Connection,
     /// Pages that the database may have, as this connection was last told.
     pub(crate) pages_max: u32,
+    /// The planner's statistics that it has read, if it has read any.
+    statistics: u64,
+    /// Modules of virtual tables keep statements on it, and with them state of their own.
+    has_inner: bool,
+    /// Statistics were changed in the transaction that is open.
+    changes_statistics: bool,
 }
 
 impl PooledConnection {
@@ -49,7 +63,14 @@ impl PooledConnection {
     pub fn open() -> Result<PooledConnection, SqliteError> {
         let mut connection = Connection::open()?;
         policy::confine(&mut connection);
-        Ok(PooledConnection { cache: Vec::new(), connection, pages_max: limits::PAGES_MAX })
+        Ok(PooledConnection {
+            cache: Vec::new(),
+            connection,
+            pages_max: limits::PAGES_MAX,
+            statistics: with_volume(|volume| volume.statistics()),
+            has_inner: false,
+            changes_statistics: false,
+        })
     }
 
     /// The connection itself.
@@ -106,6 +127,7 @@ impl PooledConnection {
             }
             Ok(())
         })();
+        compiled.statement.reset(&self.connection);
         self.give_compiled(compiled);
         result
     }
@@ -130,9 +152,7 @@ impl PooledConnection {
             return Ok(self.cache.remove(index));
         }
         let keep = sql.len() <= limits::STATEMENT_CACHED_BYTES_MAX;
-        let _ = self.connection.take_inserts();
-        let (statement, end) = self.connection.prepare(sql, keep).map_err(|e| self.failure(&e))?;
-        let inserts = self.connection.take_inserts();
+        let (statement, learnt, end) = self.prepare(sql, keep)?;
         let Some(statement) = statement else {
             return Err(StatementError::new(
                 "SQL_NO_STATEMENT",
@@ -150,7 +170,60 @@ impl PooledConnection {
                 }
             }
         }
-        Ok(Compiled { sql: sql.into(), statement, inserts })
+        Ok(Compiled { sql: sql.into(), statement, learnt })
+    }
+
+    /// Compile the first statement of `sql`: what was learnt, and where it ends.
+    fn prepare(
+        &mut self,
+        sql: &str,
+        keep: bool,
+    ) -> Result<(Option<Statement>, Learnt, usize), StatementError> {
+        let _ = self.connection.take_learnt();
+        let (statement, end) = self.connection.prepare(sql, keep).map_err(|e| self.failure(&e))?;
+        let learnt = self.connection.take_learnt();
+        // R-Tree compiles its statements when it is first named.
+        self.has_inner |= self.take_inner_steps(statement.as_ref()).0 > 0;
+        Ok((statement, learnt, end))
+    }
+
+    /// Statements that modules keep on the connection, and their steps since the last call.
+    fn take_inner_steps(&self, running: Option<&Statement>) -> (usize, u64) {
+        let cached = self.cache.iter().map(|compiled| &compiled.statement);
+        let ours: Vec<&Statement> = cached.chain(running).collect();
+        self.connection.take_inner_steps(&ours)
+    }
+
+    /// Before a statement: forget what the connection remembers and a new one would not know.
+    fn refresh(&mut self) -> Result<(), StatementError> {
+        let statistics = with_volume(|volume| volume.statistics());
+        let is_current = statistics == self.statistics && !self.has_inner;
+        if is_current || !self.connection.is_autocommit() {
+            return Ok(());
+        }
+        sometimes!("a connection forgets what a new one would not know");
+        self.cache.clear();
+        self.connection.forget_schema().map_err(|error| self.failure(&error))?;
+        self.statistics = statistics;
+        self.has_inner = false;
+        Ok(())
+    }
+
+    /// After a run: its cost, and what it means for this connection and others.
+    fn end_run(&mut self, compiled: &mut Compiled) -> Cost {
+        let mut steps = compiled.statement.take_steps();
+        if self.has_inner | self.connection.take_inner() {
+            let (count, inner_steps) = self.take_inner_steps(Some(&compiled.statement));
+            self.has_inner = count > 0;
+            steps += inner_steps;
+        }
+        self.changes_statistics |=
+            compiled.learnt.statistics | self.connection.take_learnt().statistics;
+        if self.changes_statistics && self.connection.is_autocommit() {
+            self.changes_statistics = false;
+            with_volume(|volume| volume.on_statistics());
+        }
+        fiber::end_run(steps)
     }
 
     /// Let the next compilation of `sql` see the schema as it is now: describing takes no step that
@@ -165,14 +238,19 @@ impl PooledConnection {
         read.map_err(|error| self.failure(&error))
     }
 
-    fn give_compiled(&mut self, mut compiled: Compiled) {
-        compiled.statement.reset(&self.connection);
+    /// Keep a statement that was reset.
+    fn give_compiled(&mut self, compiled: Compiled) {
         if compiled.sql.len() > limits::STATEMENT_CACHED_BYTES_MAX {
             return;
         }
         // EXPLAIN lists its program without the check of the schema that running it begins with,
         // and the program points to tables that may be gone by then: SQLite reads freed memory.
         if compiled.statement.explain() != 0 {
+            return;
+        }
+        // Pragmas may read the schema after they were judged, which would count if they were compiled
+        // anew inside a step.
+        if compiled.learnt.pragma || compiled.learnt.statistics {
             return;
         }
         if self.cache.len() == limits::STATEMENTS_CACHED_MAX {
@@ -210,6 +288,9 @@ pub struct Session {
     pub(crate) promised: Option<crate::statement::Ticket>,
     /// What held for the database when the present request began.
     pub(crate) limits: Limits,
+    /// What the present request has cost, and what it may.
+    cost: Cost,
+    ceiling: Ceiling,
 }
 
 impl Session {
@@ -220,12 +301,38 @@ impl Session {
             timed_out: false,
             promised: None,
             limits: *limits,
+            cost: Cost::default(),
+            ceiling: Ceiling::NONE,
         }
     }
 
     /// The session, for a request under these limits.
     pub(crate) fn under(self, limits: &Limits) -> Session {
         Session { limits: *limits, ..self }
+    }
+
+    /// Run a compiled statement to its end and reset it; whatever comes of it, it is paid for.
+    fn run_metered(
+        &mut self,
+        compiled: &mut Compiled,
+        arguments: &Arguments<'_>,
+        want_rows: bool,
+        sink: &mut dyn RowSink,
+    ) -> Result<Executed, StatementError> {
+        // Who is beyond the ceiling may still end the transaction.
+        if !compiled.learnt.rolls_back
+            && let Some(exceeded) = self.ceiling.exceeded(&self.cost)
+        {
+            return Err(cost_refused(&exceeded));
+        }
+        let ceiling = if compiled.learnt.rolls_back { Ceiling::NONE } else { self.ceiling };
+        fiber::start_run(self.cost, ceiling);
+        let result = self.run(compiled, arguments, want_rows, sink);
+        // A statement that was stopped ends here, and may commit here.
+        compiled.statement.reset(&self.pooled.connection);
+        let cost = self.pooled.end_run(compiled);
+        self.cost += cost;
+        result.map(|executed| Executed { cost, ..executed })
     }
 
     fn run(
@@ -241,9 +348,14 @@ impl Session {
         let changes_before = self.pooled.connection.total_changes();
         let failure = |session: &Session, error: &SqliteError| {
             let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
-            let refused = refused_now(refused_before);
-            let request_ns = session.limits.request_ns;
-            statement_error(error, Circumstances { refused, rolled_back, request_ns })
+            let circumstances = Circumstances {
+                refused: refused_now(refused_before),
+                rolled_back,
+                in_transaction: !session.pooled.connection.is_autocommit(),
+                cost: fiber::exceeded(),
+                request_ns: session.limits.request_ns,
+            };
+            statement_error(error, circumstances)
         };
         let statement = &mut compiled.statement;
         bind(statement, arguments).map_err(|error| match error {
@@ -270,8 +382,10 @@ impl Session {
         while has_row {
             rows += 1;
             if want_rows {
-                let row = CurrentRow { statement, failed: Cell::new(None) };
-                sink.row(&row)?;
+                let row = CurrentRow::of(statement);
+                let taken = sink.row(&row);
+                fiber::count_result_bytes(row.bytes.get());
+                taken?;
                 if let Some(code) = row.failed.get() {
                     let error = SqliteError { code, message: "out of memory".into(), offset: None };
                     return Err(failure(self, &error));
@@ -283,10 +397,14 @@ impl Session {
         let scanned = statement.take_scan_steps();
         Ok(Executed {
             affected_rows: if written == 0 { 0 } else { self.pooled.connection.changes() },
-            last_insert_rowid: compiled.inserts.then(|| self.pooled.connection.last_insert_rowid()),
+            last_insert_rowid: compiled
+                .learnt
+                .inserts
+                .then(|| self.pooled.connection.last_insert_rowid()),
             rows_read: rows.max(if scanned > 0 { scanned + 1 } else { 0 }),
             rows_written: written,
             duration_ns: fiber::now().since(started),
+            cost: Cost::default(),
         })
     }
 
@@ -299,6 +417,15 @@ impl Session {
 }
 
 impl SqlStream for Session {
+    fn begin_request(&mut self, ceiling: Ceiling) {
+        self.cost = Cost::default();
+        self.ceiling = ceiling;
+    }
+
+    fn request_cost(&self) -> Cost {
+        self.cost
+    }
+
     fn execute(
         &mut self,
         sql: &str,
@@ -307,9 +434,10 @@ impl SqlStream for Session {
         sink: &mut dyn RowSink,
     ) -> Result<Executed, StatementError> {
         self.check_timed_out()?;
+        self.pooled.refresh()?;
         let room = self.limit_room()?;
         let mut compiled = self.pooled.take_compiled(sql)?;
-        let result = self.run(&mut compiled, arguments, want_rows, sink);
+        let result = self.run_metered(&mut compiled, arguments, want_rows, sink);
         self.pooled.give_compiled(compiled);
         result.map_err(|error| self.explain_full(error, room))
     }
@@ -318,15 +446,13 @@ impl SqlStream for Session {
         self.check_timed_out()?;
         let mut rest = sql;
         while !rest.is_empty() {
-            let prepared = self.pooled.connection.prepare(rest, false);
-            let (statement, end) = prepared.map_err(|error| self.pooled.failure(&error))?;
+            self.pooled.refresh()?;
+            let (statement, learnt, end) = self.pooled.prepare(rest, false)?;
             rest = &rest[end..];
             let Some(statement) = statement else { continue };
-            let inserts = self.pooled.connection.take_inserts();
-            let mut compiled = Compiled { sql: "".into(), statement, inserts };
+            let mut compiled = Compiled { sql: "".into(), statement, learnt };
             let room = self.limit_room()?;
-            let result = self.run(&mut compiled, &Arguments::default(), false, &mut NoRows);
-            compiled.statement.reset(&self.pooled.connection);
+            let result = self.run_metered(&mut compiled, &Arguments::default(), false, &mut NoRows);
             result.map_err(|error| self.explain_full(error, room))?;
         }
         Ok(())
@@ -334,6 +460,7 @@ impl SqlStream for Session {
 
     fn describe(&mut self, sql: &str) -> Result<Description, StatementError> {
         self.check_timed_out()?;
+        self.pooled.refresh()?;
         self.pooled.forget_schema_of(sql)?;
         let compiled = self.pooled.take_compiled(sql)?;
         let statement = &compiled.statement;
@@ -401,6 +528,14 @@ impl RowSink for NoRows {
 struct CurrentRow<'a> {
     statement: &'a Statement,
     failed: Cell<Option<i32>>,
+    /// Of the values that were looked at.
+    bytes: Cell<u64>,
+}
+
+impl<'a> CurrentRow<'a> {
+    fn of(statement: &'a Statement) -> CurrentRow<'a> {
+        CurrentRow { statement, failed: Cell::new(None), bytes: Cell::new(0) }
+    }
 }
 
 impl Row for CurrentRow<'_> {
@@ -408,10 +543,21 @@ impl Row for CurrentRow<'_> {
         self.statement.column_count()
     }
     fn value(&self, index: usize) -> ValueRef<'_> {
-        self.statement.column(index).unwrap_or_else(|error| {
+        let value = self.statement.column(index).unwrap_or_else(|error| {
             self.failed.set(Some(error.code));
             ValueRef::Null
-        })
+        });
+        self.bytes.set(self.bytes.get() + bytes_of(value));
+        value
+    }
+}
+
+/// Bytes of a value as SQLite holds it: 8 for a number, 1 for NULL, the length of a text or blob.
+fn bytes_of(value: ValueRef<'_>) -> u64 {
+    match value {
+        ValueRef::Null => 1,
+        ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
     }
 }
 

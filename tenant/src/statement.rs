@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::budget::Exceeded;
 
+pub use storage::meter::{Ceiling, Cost};
 pub use storage::sqlite::ValueRef;
 
 /// One argument value, borrowed from the request where it can be.
@@ -84,6 +85,8 @@ pub struct Executed {
     pub rows_written: u64,
     /// Time from start to end, waits included, in nanoseconds.
     pub duration_ns: u64,
+    /// What it cost: the same on every machine, whoever else is there.
+    pub cost: Cost,
 }
 
 /// A parameter or column of a statement that was described, not run.
@@ -120,6 +123,11 @@ impl StatementError {
 /// One SQL stream: a connection with its transaction and its stored SQL texts.
 /// [`crate::Session`] is the real one; protocol tests bring their own.
 pub trait SqlStream {
+    /// A request begins on this stream: its costs are counted from here, and its statements are
+    /// stopped beyond `ceiling`.
+    fn begin_request(&mut self, ceiling: Ceiling);
+    /// What the statements of the present request have cost so far, failed ones too.
+    fn request_cost(&self) -> Cost;
     /// Run one statement (a trailing `;`, white space and comments are allowed). Without
     /// `want_rows` rows are computed but not handed to the sink.
     ///

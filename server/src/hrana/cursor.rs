@@ -4,7 +4,7 @@
 //! {"baton":"…","base_url":null}
 //! {"type":"step_begin","step":0,"cols":[…]}
 //! {"type":"row","row":[…]}
-//! {"type":"step_end","affected_row_count":0,"last_insert_rowid":null}
+//! {"type":"step_end","affected_row_count":0,"last_insert_rowid":null,"cost":{…}}
 //! {"type":"step_error","step":1,"error":{"message":"…","code":"…"}}
 //! ```
 //!
@@ -17,13 +17,14 @@
 //! sent at once cost every short query a packet, and a `step_error` apart from the end of the
 //! response trips an upstream test of hrana-client-ts.)
 
-use tenant::{Column, Executed, JobHost, Row, RowSink, SqlStream, StatementError};
+use tenant::{Ceiling, Column, Executed, JobHost, Row, RowSink, SqlStream, StatementError};
 
 use super::condition::StepOutcome;
 use super::decode::{self, Step};
 use super::stream::{self, Requests};
 use super::{Reply, batch, encode, output, statement};
 use crate::baton::BatonKey;
+use crate::cost;
 use crate::limits::{CURSOR_FIRST_PART_NS, OUTPUT_FLUSH_BYTES};
 
 /// As sqld's; no client looks at it.
@@ -34,14 +35,21 @@ const CONTENT_TYPE: &str = "text/plain";
 ///
 /// # Panics
 /// If `out` is not empty, or host and stream break their promises.
-pub fn run_cursor<H: JobHost>(host: &mut H, body: &[u8], batons: &BatonKey, out: Vec<u8>) -> Reply {
+pub fn run_cursor<H: JobHost>(
+    host: &mut H,
+    body: &[u8],
+    batons: &BatonKey,
+    ceiling: Ceiling,
+    out: Vec<u8>,
+) -> Reply {
     assert!(out.is_empty());
     let body = match decode::cursor(body) {
         Ok(body) => body,
         Err(problem) => return Reply::refused(&problem, out),
     };
     let requests = Requests::Batch(&body.steps);
-    let mut stream = match stream::acquire(host, batons, body.baton.as_deref(), &requests) {
+    let mut stream = match stream::acquire(host, batons, body.baton.as_deref(), &requests, ceiling)
+    {
         Ok(stream) => stream,
         Err(problem) => return Reply::refused(&problem, out),
     };
@@ -53,9 +61,10 @@ pub fn run_cursor<H: JobHost>(host: &mut H, body: &[u8], batons: &BatonKey, out:
     cursor.out.extend_from_slice(b"\",\"base_url\":null}\n");
     cursor.run(&mut stream, &body.steps);
     let Cursor { out, host, .. } = cursor;
+    let cost = stream.request_cost();
     let ticket = host.park(stream);
     assert_eq!(ticket, promised);
-    Reply::ok(CONTENT_TYPE, out)
+    Reply::ok(CONTENT_TYPE, out, cost)
 }
 
 struct Cursor<'h, H: JobHost> {
@@ -85,6 +94,8 @@ impl<H: JobHost> Cursor<'_, H> {
                 Ok(executed) => {
                     self.out.extend_from_slice(b"{\"type\":\"step_end\",");
                     encode::effect(&mut self.out, &executed);
+                    self.out.push(b',');
+                    cost::write_json(&mut self.out, &executed.cost);
                     StepOutcome::Succeeded
                 }
                 Err(error) => {

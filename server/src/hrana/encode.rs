@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::Serialize;
 use tenant::{Column, Description, Executed, Row, StatementError, ValueRef};
 
+use crate::cost;
 use crate::limits::ERROR_MESSAGE_BYTES_MAX;
 
 /// A row would not fit.
@@ -184,6 +185,8 @@ pub fn executed(out: &mut Vec<u8>, executed: &Executed) {
     #[expect(clippy::cast_precision_loss, reason = "2^53 ns are 104 days")]
     let milliseconds = executed.duration_ns as f64 / 1e6;
     json(out, &milliseconds);
+    out.push(b',');
+    cost::write_json(out, &executed.cost);
 }
 
 /// `{"message":…,"code":…}`; both strings always, the Rust client decodes nothing else.

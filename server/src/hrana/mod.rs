@@ -27,6 +27,8 @@ pub use cursor::run_cursor;
 pub use pipeline::run_pipeline;
 pub use v1::run_v1;
 
+use tenant::Cost;
+
 use crate::problem::{self, Problem};
 
 /// The version in the path. Version 3 adds `get_autocommit` and the condition `is_autocommit`.
@@ -60,11 +62,13 @@ pub struct Reply {
     pub retry_after_seconds: Option<u32>,
     /// For the log, if the request was refused as a whole.
     pub log: Option<&'static str>,
+    /// What its statements cost.
+    pub cost: Cost,
 }
 
 impl Reply {
-    fn ok(content_type: &'static str, body: Vec<u8>) -> Reply {
-        Reply { status: 200, content_type, body, retry_after_seconds: None, log: None }
+    fn ok(content_type: &'static str, body: Vec<u8>, cost: Cost) -> Reply {
+        Reply { status: 200, content_type, body, retry_after_seconds: None, log: None, cost }
     }
 
     /// A refusal; `body` is reused for its text.
@@ -76,7 +80,7 @@ impl Reply {
             status: problem.status,
             retry_after_seconds: problem.retry_after_seconds,
             log: Some(problem.log),
-            ..Reply::ok(problem::CONTENT_TYPE, body)
+            ..Reply::ok(problem::CONTENT_TYPE, body, Cost::default())
         }
     }
 }

@@ -10,7 +10,7 @@
 //! requests, which a client's tests use, would then stop working.) `base_url` is null because a
 //! tenant may be named by Host, which another URL would change.
 
-use tenant::{Gone, JobHost, SqlStream, StatementError};
+use tenant::{Ceiling, Cost, Gone, JobHost, SqlStream, StatementError};
 
 use super::decode::{self, StreamRequest};
 use super::output::{self, Output};
@@ -30,6 +30,7 @@ pub fn run_pipeline<H: JobHost>(
     version: ProtocolVersion,
     body: &[u8],
     batons: &BatonKey,
+    ceiling: Ceiling,
     out: Vec<u8>,
 ) -> Reply {
     let body = match decode::pipeline(body, version) {
@@ -37,19 +38,23 @@ pub fn run_pipeline<H: JobHost>(
         Err(problem) => return Reply::refused(&problem, out),
     };
     let requests = Requests::Pipeline(&body.requests);
-    let stream = match stream::acquire(host, batons, body.baton.as_deref(), &requests) {
+    let stream = match stream::acquire(host, batons, body.baton.as_deref(), &requests, ceiling) {
         Ok(stream) => stream,
         Err(problem) => return Reply::refused(&problem, out),
     };
     let output = Output::streamed(out, output::bytes_max(host));
-    let mut pipeline = Pipeline { host, stream: Some(stream), output, copy: String::new() };
-    match pipeline.run(&body.requests) {
-        Ok(()) => Reply::ok(CONTENT_TYPE, pipeline.finish(batons)),
+    let mut pipeline =
+        Pipeline { host, stream: Some(stream), cost: Cost::default(), output, copy: String::new() };
+    let ran = pipeline.run(&body.requests);
+    pipeline.note_cost();
+    let cost = pipeline.cost;
+    match ran {
+        Ok(()) => Reply::ok(CONTENT_TYPE, pipeline.finish(batons), cost),
         Err(Gone) => {
             if let Some(stream) = pipeline.stream.take() {
                 pipeline.host.close(stream);
             }
-            Reply::ok(CONTENT_TYPE, Vec::new())
+            Reply::ok(CONTENT_TYPE, Vec::new(), cost)
         }
     }
 }
@@ -58,6 +63,8 @@ struct Pipeline<'h, H: JobHost> {
     host: &'h mut H,
     /// None after `close`, which decoding allows in the last place only.
     stream: Option<H::Stream>,
+    /// What the stream's statements had cost when it was last asked.
+    cost: Cost,
     output: Output,
     /// A stored SQL text while it runs.
     copy: String,
@@ -74,6 +81,12 @@ impl<H: JobHost> Pipeline<'_, H> {
             self.output.flush_if_full(self.host)?;
         }
         Ok(())
+    }
+
+    fn note_cost(&mut self) {
+        if let Some(stream) = &self.stream {
+            self.cost = stream.request_cost();
+        }
     }
 
     fn finish(self, batons: &BatonKey) -> Vec<u8> {
@@ -95,6 +108,7 @@ impl<H: JobHost> Pipeline<'_, H> {
     /// Run one request and append its result.
     fn request(&mut self, request: &StreamRequest<'_>) -> Result<(), Gone> {
         if *request == StreamRequest::Close {
+            self.note_cost();
             let stream = self.stream.take().expect("only the last request closes");
             self.host.close(stream);
             self.output.push("{\"type\":\"ok\",\"response\":{\"type\":\"close\"}}");

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use tenant::{JobHost, SqlStream, StreamError};
+use tenant::{Ceiling, JobHost, SqlStream, StreamError};
 
 use super::decode::{SqlText, Statement, Step, StreamRequest};
 use crate::baton::BatonKey;
@@ -19,12 +19,13 @@ pub(super) fn acquire<H: JobHost>(
     batons: &BatonKey,
     baton: Option<&str>,
     requests: &Requests<'_, '_>,
+    ceiling: Ceiling,
 ) -> Result<H::Stream, Problem> {
     let Some(baton) = baton else {
-        return open(host, requests);
+        return open(host, requests, ceiling);
     };
     let claim = batons.open(host.tenant_id(), baton)?;
-    let stream = match host.resume_stream(claim.ticket) {
+    let mut stream = match host.resume_stream(claim.ticket) {
         Ok(stream) => stream,
         Err(StreamError::Unknown) => return Err(claim.gone(host.now_ns())),
         Err(error) => return Err(refusal(error)),
@@ -33,6 +34,7 @@ pub(super) fn acquire<H: JobHost>(
         host.close(stream);
         return Err(problem);
     }
+    stream.begin_request(ceiling);
     Ok(stream)
 }
 
@@ -40,9 +42,12 @@ pub(super) fn acquire<H: JobHost>(
 pub(super) fn open<H: JobHost>(
     host: &mut H,
     requests: &Requests<'_, '_>,
+    ceiling: Ceiling,
 ) -> Result<H::Stream, Problem> {
     requests.check(|_| false)?;
-    host.open_stream().map_err(refusal)
+    let mut stream = host.open_stream().map_err(refusal)?;
+    stream.begin_request(ceiling);
+    Ok(stream)
 }
 
 /// What is going to run.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use tenant::JobHost;
+use tenant::{Ceiling, Cost, JobHost, SqlStream as _};
 
 use super::decode;
 use super::output::{self, Output};
@@ -20,24 +20,38 @@ const CONTENT_TYPE: &str = "application/json";
 ///
 /// # Panics
 /// If `out` is not empty, or host and stream break their promises.
-pub fn run_v1<H: JobHost>(host: &mut H, call: V1Call, body: &[u8], out: Vec<u8>) -> Reply {
+pub fn run_v1<H: JobHost>(
+    host: &mut H,
+    call: V1Call,
+    body: &[u8],
+    ceiling: Ceiling,
+    out: Vec<u8>,
+) -> Reply {
     let mut output = Output::whole(out, output::bytes_max(host));
+    let mut cost = Cost::default();
     let ran = match call {
-        V1Call::Execute => run_execute(host, body, &mut output),
-        V1Call::Batch => run_batch(host, body, &mut output),
+        V1Call::Execute => run_execute(host, body, ceiling, &mut output, &mut cost),
+        V1Call::Batch => run_batch(host, body, ceiling, &mut output, &mut cost),
     };
     match ran {
-        Ok(()) => Reply::ok(CONTENT_TYPE, output.bytes),
-        Err(problem) => Reply::refused(&problem, output.bytes),
+        Ok(()) => Reply::ok(CONTENT_TYPE, output.bytes, cost),
+        Err(problem) => Reply { cost, ..Reply::refused(&problem, output.bytes) },
     }
 }
 
-fn run_execute<H: JobHost>(host: &mut H, body: &[u8], output: &mut Output) -> Result<(), Problem> {
+fn run_execute<H: JobHost>(
+    host: &mut H,
+    body: &[u8],
+    ceiling: Ceiling,
+    output: &mut Output,
+    cost: &mut Cost,
+) -> Result<(), Problem> {
     let statement = decode::v1_execute(body)?;
-    let mut stream = stream::open(host, &Requests::Statement(&statement))?;
+    let mut stream = stream::open(host, &Requests::Statement(&statement), ceiling)?;
     output.push("{\"result\":");
     let executed = statement::execute(&mut stream, &statement, &mut String::new(), output);
     output.push("}");
+    *cost = stream.request_cost();
     host.close(stream);
     executed.map_err(|error| Problem {
         message: Cow::Owned(error.message),
@@ -45,13 +59,20 @@ fn run_execute<H: JobHost>(host: &mut H, body: &[u8], output: &mut Output) -> Re
     })
 }
 
-fn run_batch<H: JobHost>(host: &mut H, body: &[u8], output: &mut Output) -> Result<(), Problem> {
+fn run_batch<H: JobHost>(
+    host: &mut H,
+    body: &[u8],
+    ceiling: Ceiling,
+    output: &mut Output,
+    cost: &mut Cost,
+) -> Result<(), Problem> {
     let steps = decode::v1_batch(body)?;
-    let mut stream = stream::open(host, &Requests::Batch(&steps))?;
+    let mut stream = stream::open(host, &Requests::Batch(&steps), ceiling)?;
     output.push("{\"result\":");
     let ran = batch::run(host, &mut stream, &steps, &mut String::new(), output);
     assert!(ran.is_ok());
     output.push("}");
+    *cost = stream.request_cost();
     host.close(stream);
     Ok(())
 }

@@ -69,6 +69,7 @@ pub(super) struct ParsedHead {
 struct Fields {
     authorization: Option<Span>,
     namespace: Option<Span>,
+    max_cost: Option<Span>,
     content_type: Option<Span>,
     origin: Option<Span>,
     requested_headers: Option<Span>,
@@ -158,6 +159,12 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn namespace(&self) -> Option<&'a str> {
         self.field(self.parsed.fields.namespace)
+    }
+
+    /// The one `x-myriad-max-cost` field.
+    #[must_use]
+    pub fn max_cost(&self) -> Option<&'a str> {
+        self.field(self.parsed.fields.max_cost)
     }
 
     /// The body's media type. No endpoint of ours asks for one: the Rust client sends none.
@@ -278,6 +285,7 @@ fn collect<'a>(bytes: &'a [u8], headers: &[httparse::Header<'a>]) -> Result<Foun
             b"expect" => once(&mut found.expect, value)?,
             b"authorization" => once(&mut found.fields.authorization, text(bytes, value)?)?,
             b"x-namespace" => once(&mut found.fields.namespace, text(bytes, value)?)?,
+            b"x-myriad-max-cost" => once(&mut found.fields.max_cost, text(bytes, value)?)?,
             b"content-encoding" => {
                 found.encoded |= !value.is_empty() && !value.eq_ignore_ascii_case(b"identity");
             }

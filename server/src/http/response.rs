@@ -5,8 +5,11 @@
 
 use std::io::Write as _;
 
+use tenant::Cost;
+
 use super::chunked;
 use super::head::Version;
+use crate::cost;
 use crate::limits::REQUESTED_HEADERS_BYTES_MAX;
 use crate::problem::{self, Problem};
 
@@ -53,6 +56,8 @@ pub struct ResponseHead<'a> {
     pub allow: Option<&'static str>,
     /// CORS.
     pub cross_origin: CrossOrigin<'a>,
+    /// The request's receipt, if it ran SQL.
+    pub cost: Option<Cost>,
 }
 
 impl ResponseHead<'_> {
@@ -67,6 +72,7 @@ impl ResponseHead<'_> {
             retry_after_seconds: None,
             allow: None,
             cross_origin: CrossOrigin::Allowed,
+            cost: None,
         }
     }
 
@@ -109,6 +115,9 @@ impl ResponseHead<'_> {
         if let Some(allow) = self.allow {
             line(out, format_args!("allow: {allow}"));
         }
+        if let Some(cost) = &self.cost {
+            cost::write_header(out, cost);
+        }
         if self.status == 401 {
             out.extend_from_slice(b"www-authenticate: Bearer\r\n");
         }
@@ -126,6 +135,10 @@ impl ResponseHead<'_> {
         }
         out.extend_from_slice(b"access-control-allow-origin: *\r\n");
         let CrossOrigin::Preflight(requested) = self.cross_origin else {
+            // Scripts see few headers unless they are named (Fetch standard, CORS-safelisting).
+            if self.cost.is_some() {
+                out.extend_from_slice(b"access-control-expose-headers: x-myriad-cost\r\n");
+            }
             return;
         };
         out.extend_from_slice(

@@ -9,8 +9,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use server::baton::BatonKey;
 use tenant::budget::{Exceeded, Part};
 use tenant::{
-    Argument, Arguments, Column, Description, Executed, Gone, JobHost, Row, RowSink, SqlStream,
-    StatementError, StreamError, Ticket,
+    Argument, Arguments, Ceiling, Column, Cost, Description, Executed, Gone, JobHost, Row, RowSink,
+    SqlStream, StatementError, StreamError, Ticket,
 };
 
 pub struct Engine {
@@ -57,6 +57,7 @@ pub struct Stream {
     connection: Connection,
     stored: BTreeMap<i32, String>,
     promised: Option<Ticket>,
+    cost: Cost,
 }
 
 impl JobHost for Engine {
@@ -73,6 +74,7 @@ impl JobHost for Engine {
             connection: Connection::open_in_memory().expect("memory is there"),
             stored: BTreeMap::new(),
             promised: None,
+            cost: Cost::default(),
         })
     }
 
@@ -194,6 +196,14 @@ fn bind(
 }
 
 impl SqlStream for Stream {
+    fn begin_request(&mut self, _: Ceiling) {
+        self.cost = Cost::default();
+    }
+
+    fn request_cost(&self) -> Cost {
+        self.cost
+    }
+
     fn execute(
         &mut self,
         sql: &str,
@@ -224,12 +234,15 @@ impl SqlStream for Stream {
         drop(statement);
         let rows_written = self.connection.total_changes() - changes_before;
         let is_insert = sql.trim_start().to_ascii_lowercase().starts_with("insert");
+        let cost = Cost { vm_steps: 7, ..Cost::default() };
+        self.cost += cost;
         Ok(Executed {
             affected_rows: rows_written,
             last_insert_rowid: is_insert.then(|| self.connection.last_insert_rowid()),
             rows_read,
             rows_written,
             duration_ns: 110_000,
+            cost,
         })
     }
 

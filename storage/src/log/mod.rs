@@ -52,7 +52,7 @@ pub use recovered::{
     Damage, PageLocation, ReadPlan, Recovered, RecoveredTenant, RecoveryError, Torn,
 };
 pub use scan::Scan;
-pub use space::{Class, LogFull};
+pub use space::{Class, LogFull, transaction_cost_bytes};
 
 use crate::io::{BLOCK_BYTES, Buffer};
 use limits::{

@@ -49,6 +49,14 @@ impl std::fmt::Display for LogFull {
 
 impl std::error::Error for LogFull {}
 
+/// Bytes that a transaction of so many pages takes by itself: its record, and image and table entry of
+/// each page. Not its share of batch headers, which depends on who writes at the same moment.
+#[must_use]
+pub fn transaction_cost_bytes(page_count: u32) -> u64 {
+    let page_bytes = (BLOCK_BYTES + PAGE_ENTRY_BYTES) as u64;
+    RECORD_ENTRY_BYTES as u64 + u64::from(page_count) * page_bytes
+}
+
 /// Fewest pages in a batch that was sealed because the next page did not fit.
 fn full_batch_pages(options: &LogOptions) -> u64 {
     let blocks = options.batch_bytes_max / BLOCK_BYTES;

@@ -29,6 +29,7 @@ use crate::fiber::{self, Answer, Wait, suspend, with_volume};
 use crate::io::{BLOCK_BYTES, Buffer};
 use crate::ledger::Kind;
 use crate::limits;
+use crate::meter::{Cost, Meter};
 use crate::page::{self, PAGE_BYTES};
 use crate::sometimes;
 use crate::volume::{
@@ -68,9 +69,16 @@ pub(crate) struct File {
     /// The connection held a read lock when its statement started, so a writer lock is an upgrade:
     /// SQLite will not call the busy handler for it.
     upgrade: bool,
+    /// This crate runs a pragma of its own: one that is not in the list of allowed ones.
+    own_pragma: bool,
 }
 
 impl File {
+    /// Let pragmas through that are not allowed to clients, or not any more.
+    pub(crate) fn set_own_pragma(&mut self, own: bool) {
+        self.own_pragma = own;
+    }
+
     /// Note that a statement starts on the connection of this main file.
     pub(crate) fn mark_statement(&mut self) {
         self.upgrade = self.shared & READ_LOCKS != 0;
@@ -113,6 +121,10 @@ fn sync_wal(connection: ConnectionId) -> Code {
             _ => Err(ffi::SQLITE_IOERR_FSYNC),
         };
     };
+    if fiber::with_meter(|meter| meter.is_beyond(Cost::of_commit(pages))) == Some(true) {
+        sometimes!("a commit would cost more than its request may");
+        return Err(ffi::SQLITE_FULL);
+    }
     if with_volume(|volume| volume.reserved_pages == Some(pages)) {
         return Ok(());
     }
@@ -133,9 +145,10 @@ fn seal() {
         with_volume(Volume::release_reservation);
         return;
     }
+    let pages = with_volume(|volume| volume.sealing.as_ref().map_or(0, |s| s.pages.len() as u32));
     loop {
         match suspend(Wait::Seal) {
-            Answer::Ready => return fiber::on_commit(),
+            Answer::Ready => return fiber::on_commit(pages),
             Answer::Bring(frame) => {
                 sometimes!("a spilled page is brought for its commit");
                 let mut buffer = Buffer::zeroed(PAGE_BYTES);
@@ -191,7 +204,14 @@ unsafe extern "C" fn read(
             out.copy_from_slice(&page::empty_database()[..FILE_HEADER_BYTES]);
             Ok(true)
         }
-        Role::Main => read_main(offset, out),
+        Role::Main => {
+            // SQLite reads an overflow page past its cache if it is in the file and not in the WAL:
+            // a page read like any other, wherever the page is.
+            if out.len() < PAGE_BYTES && offset > 0 && offset % PAGE_BYTES as u64 == 0 {
+                fiber::count_page_fetch();
+            }
+            read_main(offset, out)
+        }
         Role::Wal | Role::Scratch(_) => read_extent(role, offset, out),
     });
     match result {
@@ -309,7 +329,7 @@ unsafe extern "C" fn check_reserved_lock(_: *mut ffi::sqlite3_file, out: *mut c_
 }
 
 unsafe extern "C" fn file_control(
-    _: *mut ffi::sqlite3_file,
+    file: *mut ffi::sqlite3_file,
     operation: c_int,
     argument: *mut c_void,
 ) -> c_int {
@@ -317,6 +337,10 @@ unsafe extern "C" fn file_control(
         finish_pages();
     }
     if operation != ffi::SQLITE_FCNTL_PRAGMA {
+        return ffi::SQLITE_NOTFOUND;
+    }
+    // SAFETY: SQLite's promise.
+    if unsafe { file_of(file) }.own_pragma {
         return ffi::SQLITE_NOTFOUND;
     }
     // SAFETY: for this operation the argument is an array of three strings, the second the name.
@@ -396,6 +420,10 @@ unsafe extern "C" fn shm_lock(
         file.exclusive |= mask;
     } else {
         file.shared |= mask;
+        // A writer that starts the WAL anew takes a read lock too, in the middle of its transaction.
+        if mask & READ_LOCKS != 0 && file.exclusive & (1 << WRITER_LOCK) == 0 {
+            let _ = fiber::with_meter(Meter::on_read_begin);
+        }
     }
     ffi::SQLITE_OK
 }
@@ -492,7 +520,8 @@ unsafe extern "C" fn open(
         }
     };
     let base = ffi::sqlite3_file { pMethods: &raw const METHODS };
-    let opened = File { base, role, connection, shared: 0, exclusive: 0, upgrade: false };
+    let opened =
+        File { base, role, connection, shared: 0, exclusive: 0, upgrade: false, own_pragma: false };
     // SAFETY: SQLite lends szOsFile bytes, the size of a File.
     unsafe { file.cast::<File>().write(opened) };
     if !out_flags.is_null() {
