@@ -56,12 +56,7 @@ pub fn open_node(level: Level, memory_limit: u64, parent: Option<AccountId>) -> 
     LEDGER.with_borrow_mut(|ledger| {
         let parent = parent.unwrap_or(AccountId::MACHINE);
         let above = ledger.accounts[parent.0 as usize].level;
-        assert!(match level {
-            Level::Machine | Level::System => false,
-            Level::Organisation => above == Level::Machine,
-            Level::Group => matches!(above, Level::Machine | Level::Organisation),
-            Level::Database => !matches!(above, Level::System | Level::Database),
-        });
+        assert!(level.may_stand_below(above));
         let above = Some((parent.0, &ledger.accounts[parent.0 as usize]));
         let index = ledger.insert(Account::new(level, memory_limit, above));
         if level == Level::Database {
@@ -69,6 +64,20 @@ pub fn open_node(level: Level, memory_limit: u64, parent: Option<AccountId>) -> 
         }
         AccountId(index)
     })
+}
+
+/// Put a database's account below another node, or right below the machine. What it holds moves with
+/// it, even where a limit of the new place is passed: there, charges are refused until it fits.
+///
+/// # Panics
+/// If it is no database's, or the parent is closed or not of a level that may stand above.
+pub fn set_parent(id: AccountId, parent: Option<AccountId>) {
+    LEDGER.with_borrow_mut(|ledger| {
+        let parent = parent.unwrap_or(AccountId::MACHINE);
+        let above = ledger.accounts[parent.0 as usize].level;
+        assert!(Level::Database.may_stand_below(above));
+        ledger.set_parent(id.0, parent.0);
+    });
 }
 
 /// Close an account.
@@ -281,7 +290,13 @@ pub fn total() -> [u64; KINDS] {
 /// Number of open accounts of databases.
 #[must_use]
 pub fn open_accounts() -> usize {
-    look(AccountId::MACHINE, |account| account.databases as usize)
+    databases_below(AccountId::MACHINE)
+}
+
+/// Number of open accounts of databases below a node.
+#[must_use]
+pub fn databases_below(id: AccountId) -> usize {
+    look(id, |account| account.databases as usize)
 }
 
 // ---- checking ----

@@ -70,6 +70,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// Whether a node of this level may be a child of one of that.
+    pub(super) fn may_stand_below(self, above: Level) -> bool {
+        match self {
+            Level::Machine | Level::System => false,
+            Level::Organisation => above == Level::Machine,
+            Level::Group => matches!(above, Level::Machine | Level::Organisation),
+            Level::Database => !matches!(above, Level::System | Level::Database),
+        }
+    }
+
     /// The word for it in messages.
     #[must_use]
     pub fn name(self) -> &'static str {

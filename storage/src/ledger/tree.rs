@@ -144,6 +144,37 @@ impl Ledger {
         }
     }
 
+    /// Put a database below another node, with all that it holds. A node above that has more than its
+    /// limit by this keeps it, as if its limit had been lowered.
+    pub(super) fn set_parent(&mut self, index: u32, parent: u32) {
+        let account = self.accounts[index as usize];
+        assert!(account.open && account.level == Level::Database);
+        if account.above[0] == parent {
+            return;
+        }
+        self.remove_child(index);
+        for above in account.above() {
+            let node = &mut self.accounts[above as usize];
+            node.memory -= account.memory;
+            node.cached -= account.cached;
+            node.databases -= 1;
+        }
+        let above = &self.accounts[parent as usize];
+        let chain = Account::new(account.level, 0, Some((parent, above)));
+        let moved = &mut self.accounts[index as usize];
+        (moved.above, moved.above_count) = (chain.above, chain.above_count);
+        for above in chain.above() {
+            let node = &mut self.accounts[above as usize];
+            node.memory += account.memory;
+            node.cached += account.cached;
+            node.databases += 1;
+            if node.memory > node.memory_limit {
+                node.grace = node.grace.max(node.memory);
+            }
+        }
+        self.append_child(index);
+    }
+
     /// The node, this one or one above, of which a charge of memory would pass the limit.
     #[inline]
     pub(super) fn full_node(&self, index: u32, bytes: u64) -> Option<u32> {

@@ -147,9 +147,13 @@ impl<J: Job> Engine<J> {
         let (limits, chain) = self.limits_of(row);
         let tenant = self.tenants.get_mut(key).expect("looked at just now");
         tenant.limits = limits;
-        tenant.chain = chain;
+        let before = std::mem::replace(&mut tenant.chain, chain);
         if let Some(volume) = &tenant.volume {
-            ledger::set_memory_limit(volume.account(), limits.memory_bytes);
+            let account = volume.account();
+            ledger::set_memory_limit(account, limits.memory_bytes);
+            ledger::set_temporary_limit(account, limits.temporary_bytes);
+            ledger::set_parent(account, self.node_accounts.above(&tenant.chain));
+            self.node_accounts.close_unused(&before);
         }
     }
 

@@ -257,7 +257,7 @@ impl<J: Job> Engine<J> {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
             temporary_limit: limits.temporary_bytes,
-            parent: None,
+            parent: self.node_accounts.above(&chain),
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
@@ -287,7 +287,10 @@ impl<J: Job> Engine<J> {
                 }
                 self.set_timer(crate::limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             }
-            Err(reason) => self.fence(key, reason),
+            Err(reason) => {
+                self.node_accounts.close_unused(&tenant.chain);
+                self.fence(key, reason);
+            }
         }
     }
 
@@ -555,8 +558,10 @@ impl<J: Job> Engine<J> {
             if let Some(mut volume) = tenant.volume.take() {
                 volume.abandon_sealing();
                 let _ = volume.close();
+                self.node_accounts.close_unused(&tenant.chain);
             }
         }
+        assert!(self.node_accounts.is_empty());
         storage::ledger::assert_closed();
         assert_eq!(storage::ledger::open_accounts(), 0, "an account is left over");
     }
@@ -632,6 +637,7 @@ impl<J: Job> Engine<J> {
             for handle in volume.close() {
                 self.close_file(handle);
             }
+            self.node_accounts.close_unused(&tenant.chain);
         }
         if tenant.dropped {
             self.remove_dropped(tenant.id, file);

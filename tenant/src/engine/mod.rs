@@ -19,6 +19,7 @@
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
 //! not durable wait in `gated`.
 
+mod accounts;
 mod budgets;
 mod context;
 mod control;
@@ -217,6 +218,7 @@ pub struct Engine<J: Job> {
     tenants: Pool<Tenant<J>>,
     names: BTreeMap<Box<str>, Key>,
     ids: BTreeMap<TenantId, Key>,
+    node_accounts: accounts::NodeAccounts,
     catalogue: Catalogue,
     catalogue_key: Key,
     tasks: Pool<Task<J>>,
@@ -273,6 +275,7 @@ impl<J: Job> Engine<J> {
             tenants: Pool::default(),
             names: BTreeMap::new(),
             ids: BTreeMap::new(),
+            node_accounts: accounts::NodeAccounts::default(),
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             tasks: Pool::default(),
