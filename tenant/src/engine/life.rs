@@ -291,7 +291,9 @@ impl<J: Job> Engine<J> {
                 }
                 self.set_timer(crate::limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             }
-            Err(reason) => self.fence(key, reason),
+            Err(reason) => {
+                self.fence(key, reason);
+            }
         }
     }
 
