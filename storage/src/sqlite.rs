@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Once;
 use std::{ptr, slice};
 
@@ -197,42 +197,6 @@ fn configure() {
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, no, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_URI, no) == ok);
-        count_fetches();
-    }
-}
-
-type Fetch =
-    unsafe extern "C" fn(*mut ffi::sqlite3_pcache, c_uint, c_int) -> *mut ffi::sqlite3_pcache_page;
-
-static STOCK_FETCH: std::sync::OnceLock<Fetch> = std::sync::OnceLock::new();
-
-/// Put a counter before the page cache's fetch.
-///
-/// # Safety
-/// As `sqlite3_config`: before initialisation, on one thread.
-unsafe fn count_fetches() {
-    unsafe extern "C" fn fetch(
-        cache: *mut ffi::sqlite3_pcache,
-        number: c_uint,
-        create: c_int,
-    ) -> *mut ffi::sqlite3_pcache_page {
-        let stock = STOCK_FETCH.get().expect("set before SQLite is initialised");
-        // SAFETY: SQLite's own arguments for its own function.
-        let page = unsafe { stock(cache, number, create) };
-        if create != 0 && !page.is_null() {
-            fiber::count_page_fetch();
-        }
-        page
-    }
-    // SAFETY: plain data that SQLite fills.
-    let mut methods: ffi::sqlite3_pcache_methods2 = unsafe { std::mem::zeroed() };
-    // SAFETY: the argument types that the manual gives for these options.
-    unsafe {
-        let place = &raw mut methods;
-        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_GETPCACHE2, place) == ffi::SQLITE_OK);
-        let _ = STOCK_FETCH.set((*place).xFetch.expect("the stock page cache fetches"));
-        (*place).xFetch = Some(fetch);
-        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE2, place) == ffi::SQLITE_OK);
     }
 }
 

@@ -263,52 +263,38 @@ fn memory_and_idle_time_change_while_a_database_is_open() {
 }
 
 #[test]
-fn a_group_s_memory_is_for_all_its_databases_and_one_may_move_out() {
+fn databases_of_a_group_share_its_memory() {
     let data = folder();
     let server = Launch::on(data.path()).start();
-    call(&server, "PUT", "/v1/organisations/acme", &Value::Null);
     let group = "/v1/organisations/acme/groups/web";
-    call(&server, "PUT", group, &json!({"budget": {"memory_bytes": "1MiB"}}));
-    let mut open: Vec<_> = ["a", "b", "c"]
-        .map(|name| {
-            create(&server, name, &json!({"group": "acme/web"}));
-            let mut database = server.database(name);
-            database.rows(&["CREATE TABLE t(a)"]);
-            database.step("BEGIN").unwrap();
-            database
-        })
-        .into();
-    // Each alone would fit, and what one holds is missing to the others. A transaction's changes
-    // stay in its memory until it ends.
-    let grow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20) \
-                INSERT INTO t SELECT randomblob(4000) FROM n";
-    let mut trouble = None;
-    'rounds: for _ in 0..40 {
-        for (index, database) in open.iter_mut().enumerate() {
-            if let Err(refused) = database.step(grow) {
-                trouble = Some((index, refused));
-                break 'rounds;
-            }
-        }
+    let budget = |bytes: &str| json!({"budget": {"memory_bytes": bytes}});
+    call(&server, "PUT", "/v1/organisations/acme", &json!({}));
+    call(&server, "PUT", group, &budget("1MiB"));
+    for name in ["first", "second"] {
+        create(&server, name, &json!({"group": "acme/web"}));
     }
-    let (index, trouble) = trouble.expect("a mebibyte is used up");
+    create(&server, "stranger", &Value::Null);
+    let [mut first, mut second, mut stranger] =
+        ["first", "second", "stranger"].map(|name| server.database(name));
+    let heavy = "SELECT length(hex(randomblob(250000)))";
+    second.rows(&[heavy]);
+    // Commits that are in no file yet: what they hold in memory cannot go.
+    first.rows(&["CREATE TABLE t(a)"]);
+    first.rows(&["INSERT INTO t VALUES (randomblob(40000))"; 10]);
+    let trouble = second.run(&[heavy]).unwrap_err();
     assert_eq!(trouble.code(), "SQLITE_NOMEM", "{trouble}");
-    assert!(trouble.to_string().contains("group's memory budget of 1048576 bytes"), "{trouble}");
-
-    // Moved out while it is open, it has what the machine gives.
-    let name = ["a", "b", "c"][index];
-    let path = format!("/v1/namespaces/{name}/budget");
-    call(&server, "PUT", &path, &json!({"group": null}));
-    let database = &mut open[index];
-    database.baton = None;
-    for _ in 0..15 {
-        database.rows(&[grow]);
-    }
-    let other = &mut open[(index + 1) % 3];
-    assert_ne!(other.step("SELECT count(*) FROM t").unwrap()[0][0], "");
-    for database in &mut open {
-        database.finish();
-    }
+    assert!(
+        trouble.to_string().contains("the group's memory budget of 1048576 bytes"),
+        "{trouble}"
+    );
+    stranger.rows(&[heavy]);
+    call(&server, "PUT", group, &budget("8MiB"));
+    second.rows(&[heavy]);
+    call(&server, "PUT", group, &budget("1MiB"));
+    assert!(second.run(&[heavy]).is_err());
+    // Out of the group, with all that it holds.
+    call(&server, "PUT", "/v1/namespaces/first/budget", &json!({"group": null}));
+    second.rows(&[heavy]);
     server.stop();
 }
 

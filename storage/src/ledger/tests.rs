@@ -70,6 +70,26 @@ fn a_charge_must_fit_into_every_node_above() {
 }
 
 #[test]
+fn a_database_moves_with_what_it_holds() {
+    let groups = [100, 50].map(|limit| open_node(Level::Group, limit, None));
+    let id = open(u64::MAX, Some(groups[0]));
+    assert!(charge(id, Kind::Session, 80));
+    set_parent(id, Some(groups[1]));
+    assert_eq!(groups.map(memory_held), [0, 80]);
+    assert_eq!(groups.map(databases_below), [0, 1]);
+    assert_eq!(groups.map(memory_bound), [100, 80]);
+    assert_closed();
+    assert!(!charge(id, Kind::Session, 1));
+    credit(id, Kind::Session, 31);
+    assert!(charge(id, Kind::Session, 1));
+    set_parent(id, None);
+    assert_closed();
+    groups.into_iter().for_each(close);
+    credit(id, Kind::Session, 50);
+    close(id);
+}
+
+#[test]
 fn a_limit_below_what_is_held_refuses_until_it_fits() {
     let id = open(100, None);
     assert!(charge(id, Kind::Session, 80));
@@ -136,31 +156,4 @@ fn closing_a_group_with_an_open_database_is_a_bug() {
     let group = open_node(Level::Group, 100, None);
     let _database = open(100, Some(group));
     close(group);
-}
-
-#[test]
-fn a_database_moves_with_all_that_it_holds() {
-    let organisation = open_node(Level::Organisation, 500, None);
-    let [from, to] = [300, 100].map(|limit| open_node(Level::Group, limit, Some(organisation)));
-    let id = open(u64::MAX, Some(from));
-    assert!(charge(id, Kind::Session, 200));
-    assert!(charge(id, Kind::Temporary, 7));
-    move_below(id, Some(to));
-    assert_eq!((memory_held(from), memory_held(to), memory_held(organisation)), (0, 200, 200));
-    assert_closed();
-    close(from);
-    // More than the group may have came with it: that stays, and nothing is added.
-    assert_eq!(memory_bound(to), 200);
-    assert!(!charge(id, Kind::Session, 1));
-    assert_eq!(last_refusal(id).map(|refused| refused.level), Some(Level::Group));
-    move_below(id, None);
-    assert_eq!((memory_held(to), memory_held(organisation)), (0, 0));
-    assert!(charge(id, Kind::Session, 400));
-    assert_closed();
-    credit(id, Kind::Session, 600);
-    credit(id, Kind::Temporary, 7);
-    for id in [id, to, organisation] {
-        close(id);
-    }
-    assert_eq!(total(), [0; KINDS]);
 }
