@@ -373,7 +373,9 @@ impl Connection {
             };
             self.check(code)?;
         }
-        self.run(c"PRAGMA cell_size_check=ON")
+        // It names the temporary schema too, which opens that: SQLite does so when some statements
+        // are compiled, and then others cost more.
+        self.run(c"PRAGMA cell_size_check=ON; PRAGMA temp.cell_size_check=ON")
     }
 
     fn run(&mut self, sql: &CStr) -> Result<(), SqliteError> {

@@ -314,9 +314,18 @@ impl Session {
         }
         let ceiling = if compiled.learnt.rolls_back { Ceiling::NONE } else { self.ceiling };
         fiber::start_run(self.cost, ceiling);
-        let result = self.run(compiled, arguments, want_rows, sink);
+        let mut failed_at_once = false;
+        let mut result = self.run(compiled, arguments, want_rows, sink, &mut failed_at_once);
         // A statement that was stopped ends here, and may commit here.
         compiled.statement.reset(&self.pooled.connection);
+        // It may have met a new schema and not compile any more: then it is told, and paid for, as if
+        // it had been compiled now.
+        if failed_at_once && let Err(error) = self.pooled.prepare(&compiled.sql, false) {
+            sometimes!("a compiled statement does not compile any more");
+            fiber::void_run();
+            let _ = compiled.statement.take_steps();
+            result = Err(error);
+        }
         let cost = self.pooled.end_run(compiled);
         self.cost += cost;
         result.map(|executed| Executed { cost, ..executed })
@@ -328,6 +337,7 @@ impl Session {
         arguments: &Arguments<'_>,
         want_rows: bool,
         sink: &mut dyn RowSink,
+        failed_at_once: &mut bool,
     ) -> Result<Executed, StatementError> {
         let started = fiber::now();
         let refused_before = ledger::refused(fiber::account());
@@ -352,14 +362,20 @@ impl Session {
         let step = |statement: &mut Statement| {
             statement.step(&self.pooled.connection).map_err(|error| failure(self, &error))
         };
+        let mut first_step = |statement: &mut Statement| {
+            statement.step(&self.pooled.connection).map_err(|error| {
+                *failed_at_once = error.primary() == codes::SQLITE_ERROR;
+                failure(self, &error)
+            })
+        };
         let has_columns = statement.column_count() > 0;
-        let mut has_row = has_columns && step(statement)?;
+        let mut has_row = has_columns && first_step(statement)?;
         sink.columns(&mut (0..statement.column_count()).map(|index| Column {
             name: statement.column_name(index),
             declared_type: statement.column_declared_type(index),
         }))?;
         if !has_columns {
-            has_row = step(statement)?;
+            has_row = first_step(statement)?;
         }
         let mut rows = 0;
         while has_row {
@@ -430,9 +446,10 @@ impl SqlStream for Session {
         while !rest.is_empty() {
             self.pooled.refresh()?;
             let (statement, learnt, end) = self.pooled.prepare(rest, false)?;
+            let sql = &rest[..end];
             rest = &rest[end..];
             let Some(statement) = statement else { continue };
-            let mut compiled = Compiled { sql: "".into(), statement, learnt };
+            let mut compiled = Compiled { sql: sql.into(), statement, learnt };
             self.run_metered(&mut compiled, &Arguments::default(), false, &mut NoRows)?;
         }
         Ok(())
