@@ -50,6 +50,18 @@ pub struct PooledConnection {
     has_inner: bool,
     /// Statistics were changed in the transaction that is open.
     changes_statistics: bool,
+    temporary: Temporary,
+}
+
+/// The database of temporary tables, of which clients see nothing but what it costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Temporary {
+    /// Nothing was done about it.
+    Untouched,
+    /// It was made in the transaction that is open, and goes if that is rolled back.
+    InTransaction,
+    /// It has its first page.
+    Made,
 }
 
 impl PooledConnection {
@@ -66,6 +78,7 @@ impl PooledConnection {
             statistics: with_volume(|volume| volume.statistics()),
             has_inner: false,
             changes_statistics: false,
+            temporary: Temporary::Untouched,
         })
     }
 
@@ -178,9 +191,27 @@ impl PooledConnection {
         let _ = self.connection.take_learnt();
         let (statement, end) = self.connection.prepare(sql, keep).map_err(|e| self.failure(&e))?;
         let learnt = self.connection.take_learnt();
+        if self.temporary == Temporary::Untouched
+            && statement.is_some()
+            // Nobody is asked about a DROP of what is not there.
+            && (learnt.reads_temporary || !learnt.judged || self.connection.is_temporary_open())
+        {
+            self.make_temporary()?;
+            return self.prepare(sql, keep);
+        }
         // R-Tree compiles its statements when it is first named.
         self.has_inner |= self.take_inner_steps(statement.as_ref()).0 > 0;
         Ok((statement, learnt, end))
+    }
+
+    /// A statement meets the database of temporary tables: each such statement is to find it there.
+    fn make_temporary(&mut self) -> Result<(), StatementError> {
+        self.connection.open_temporary().map_err(|error| self.failure(&error))?;
+        self.temporary = match self.connection.is_autocommit() {
+            true => Temporary::Made,
+            false => Temporary::InTransaction,
+        };
+        Ok(())
     }
 
     /// Statements that modules keep on the connection, and their steps since the last call.
@@ -215,6 +246,10 @@ impl PooledConnection {
         }
         self.changes_statistics |=
             compiled.learnt.statistics | self.connection.take_learnt().statistics;
+        let is_over = compiled.learnt.rolls_back || self.connection.is_autocommit();
+        if is_over && self.temporary == Temporary::InTransaction {
+            self.temporary = Temporary::Untouched;
+        }
         if self.changes_statistics && self.connection.is_autocommit() {
             self.changes_statistics = false;
             with_volume(|volume| volume.on_statistics());
