@@ -312,7 +312,7 @@ pub fn end_run(counted_steps: u64) -> Cost {
 /// # Panics
 /// If no fiber runs.
 pub fn void_run() {
-    context().meter().start_again();
+    context().meter().void_run();
 }
 
 /// The limit of its request's cost at which the present run, or the last one, was stopped.

@@ -355,11 +355,11 @@ impl Session {
         compiled.statement.reset(&self.pooled.connection);
         // It may have met a new schema and not compile any more: then it is told, and paid for, as if
         // it had been compiled now.
-        if failed_at_once && let Err(error) = self.pooled.prepare(&compiled.sql, false) {
+        if failed_at_once && let Err(error) = self.pooled.connection.prepare(&compiled.sql, false) {
             sometimes!("a compiled statement does not compile any more");
             fiber::void_run();
             let _ = compiled.statement.take_steps();
-            result = Err(error);
+            result = Err(self.pooled.failure(&error));
         }
         let cost = self.pooled.end_run(compiled);
         self.cost += cost;

@@ -22,7 +22,7 @@
 1 SELECT abs(-9223372036854775808)
 1 SELECT nothing FROM t
 -- Transactions.
-1 BEGIN
+1 BEGIN IMMEDIATE
 1 UPDATE t SET a = a + 1 WHERE id < 100
 1 SAVEPOINT s
 1 CREATE TABLE gone (x)
@@ -35,6 +35,10 @@
 2 BEGIN IMMEDIATE
 2 DELETE FROM t WHERE id = 1001
 2 ROLLBACK
+2 BEGIN
+2 SELECT count(*) FROM u
+2 SELECT b FROM t WHERE a = 3 ORDER BY b DESC LIMIT 4
+2 COMMIT
 1 SELECT count(*) FROM u
 -- Overflow pages, and statistics.
 1 INSERT INTO t VALUES (2000, 2, hex(zeroblob(40000)))
@@ -54,7 +58,7 @@
 2 SELECT count(*) FROM f WHERE f MATCH 'row'
 1 SELECT count(*) FROM f WHERE f MATCH 'row'
 1 SELECT count(*) FROM f WHERE f MATCH 'row'
-1 BEGIN
+1 BEGIN IMMEDIATE
 1 INSERT INTO f VALUES ('seven', 'eight')
 1 SELECT count(*) FROM f WHERE f MATCH 'eight'
 1 DELETE FROM f WHERE rowid = 5
@@ -78,7 +82,7 @@
 1 [vm_steps=1000000] SELECT count(*) FROM t
 1 [pages_written=2] UPDATE t SET b = b || '!'
 1 [result_bytes=1000] SELECT * FROM t
-1 BEGIN
+1 BEGIN IMMEDIATE
 1 UPDATE t SET a = 0 WHERE id = 1
 1 [vm_steps=200] UPDATE t SET a = 0
 1 SELECT a FROM t WHERE id = 1
