@@ -325,6 +325,14 @@ pub fn end_run(counted_steps: u64) -> Cost {
     context().meter().end_run(counted_steps)
 }
 
+/// What the present run has read and stepped so far came to nothing: it was compiling, after all.
+///
+/// # Panics
+/// If no fiber runs.
+pub fn void_run() {
+    context().meter().void_run();
+}
+
 /// The limit of its request's cost at which the present run, or the last one, was stopped.
 #[must_use]
 pub fn exceeded() -> Option<Exceeded> {

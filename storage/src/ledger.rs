@@ -290,7 +290,7 @@ pub fn total() -> [u64; KINDS] {
 /// Number of open accounts of databases.
 #[must_use]
 pub fn open_accounts() -> usize {
-    databases_below(AccountId::MACHINE)
+    databases_below(AccountId::MACHINE) + databases_below(AccountId::CATALOGUE)
 }
 
 /// Number of open accounts of databases below a node.

@@ -135,6 +135,8 @@ pub(crate) struct Meter {
     /// The run's own transaction may still begin, so that what was read before it does not count:
     /// another try of a busy one, or the schema.
     beginning: Cell<bool>,
+    /// A read transaction has begun in this run.
+    has_begun: Cell<bool>,
     pages_read: Cell<u64>,
     /// Steps as the progress handler has seen them: of each statement the hundreds.
     progress_steps: Cell<u64>,
@@ -152,12 +154,19 @@ impl Meter {
     /// A statement of a client begins to run, in a request whose earlier statements cost `before`.
     pub fn start_run(&self, before: Cost, ceiling: Ceiling) {
         assert!(!self.running.replace(true), "one statement runs on a fiber at a time");
+        self.has_begun.set(false);
         self.start_again();
         self.result_bytes.set(0);
         self.committed.set(Cost::default());
         self.before.set(before);
         self.ceiling.set((ceiling != Ceiling::NONE).then_some(ceiling));
         self.exceeded.set(None);
+    }
+
+    /// The run came to nothing: its statement does not compile.
+    pub fn void_run(&self) {
+        self.has_begun.set(false);
+        self.start_again();
     }
 
     /// The run is over: what it cost, given the steps that its statements' own counters tell.
@@ -185,9 +194,10 @@ impl Meter {
         self.stepping.replace(stepping && self.running.get())
     }
 
-    /// The run's statement is being compiled anew: what it did so far came to nothing.
+    /// The run's statement is being compiled anew: what it did so far came to nothing, but for the look
+    /// at page 1 with which it began a transaction that goes on. (One that does not go on begins again.)
     pub fn start_again(&self) {
-        self.pages_read.set(0);
+        self.pages_read.set(u64::from(self.has_begun.get()));
         self.progress_steps.set(0);
         self.beginning.set(true);
     }
@@ -200,6 +210,7 @@ impl Meter {
     /// A read transaction begins.
     pub fn on_read_begin(&self) {
         if self.beginning.get() {
+            self.has_begun.set(true);
             self.pages_read.set(0);
         }
     }

@@ -146,6 +146,10 @@ pub struct Learnt {
     pub statistics: bool,
     /// It is a pragma.
     pub pragma: bool,
+    /// It reads the database of temporary tables if that is open, and does not open it.
+    pub reads_temporary: bool,
+    /// The authorizer was asked anything at all.
+    pub judged: bool,
 }
 
 /// What is registered with SQLite beside the authorizer.
@@ -404,6 +408,30 @@ impl Connection {
         assert!(self.is_autocommit());
         self.set_own(true);
         let result = self.run(c"PRAGMA writable_schema=RESET");
+        self.set_own(false);
+        result
+    }
+
+    /// The database of temporary tables is open. Clients have no such tables, but SQLite opens it when it
+    /// compiles some statements, and from then on others read it too.
+    #[must_use]
+    pub fn is_temporary_open(&self) -> bool {
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        let operation = ffi::SQLITE_FCNTL_FILE_POINTER;
+        let place = (&raw mut file).cast();
+        // SAFETY: the operation writes a pointer to the place, if there is such a database.
+        let code =
+            unsafe { ffi::sqlite3_file_control(self.db, c"temp".as_ptr(), operation, place) };
+        code == ffi::SQLITE_OK
+    }
+
+    /// Open the database of temporary tables, and give it its first page.
+    ///
+    /// # Errors
+    /// SQLite's: out of memory.
+    pub fn open_temporary(&mut self) -> Result<(), SqliteError> {
+        self.set_own(true);
+        let result = self.run(c"PRAGMA temp.user_version=0");
         self.set_own(false);
         result
     }
@@ -871,19 +899,27 @@ fn on_compiling_inside(watch: &Watch) {
 
 /// What others will want to know of the statement that is being compiled.
 fn note(watch: &Watch, code: c_int, first: Option<&str>) {
-    const STATISTICS: &str = "sqlite_stat";
-    let is_statistics = |name: &str| {
-        let start = name.get(..STATISTICS.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(STATISTICS))
+    let starts = |name: &str, with: &str| {
+        name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
     };
+    watch.learn(|learnt| learnt.judged = true);
     match code {
         ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT if first == Some("ROLLBACK") => {
             watch.learn(|learnt| learnt.rolls_back = true);
         }
-        ffi::SQLITE_PRAGMA => watch.learn(|learnt| learnt.pragma = true),
+        ffi::SQLITE_PRAGMA => watch.learn(|learnt| {
+            learnt.pragma = true;
+            // The numbers in the file's header need no schema.
+            let is_number = first.is_some_and(|name| name.ends_with("_version"));
+            learnt.reads_temporary |= !is_number;
+        }),
+        ffi::SQLITE_ALTER_TABLE => watch.learn(|learnt| learnt.reads_temporary = true),
+        ffi::SQLITE_READ if first.is_some_and(|name| starts(name, "pragma_")) => {
+            watch.learn(|learnt| learnt.reads_temporary = true);
+        }
         ffi::SQLITE_ANALYZE => watch.learn(|learnt| learnt.statistics = true),
         ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE
-            if first.is_some_and(is_statistics) =>
+            if first.is_some_and(|name| starts(name, "sqlite_stat")) =>
         {
             watch.learn(|learnt| learnt.statistics = true);
         }

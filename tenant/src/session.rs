@@ -53,6 +53,18 @@ pub struct PooledConnection {
     has_inner: bool,
     /// Statistics were changed in the transaction that is open.
     changes_statistics: bool,
+    temporary: Temporary,
+}
+
+/// The database of temporary tables, of which clients see nothing but what it costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Temporary {
+    /// Nothing was done about it.
+    Untouched,
+    /// It was made in the transaction that is open, and goes if that is rolled back.
+    InTransaction,
+    /// It has its first page.
+    Made,
 }
 
 impl PooledConnection {
@@ -70,6 +82,7 @@ impl PooledConnection {
             statistics: with_volume(|volume| volume.statistics()),
             has_inner: false,
             changes_statistics: false,
+            temporary: Temporary::Untouched,
         })
     }
 
@@ -182,9 +195,27 @@ impl PooledConnection {
         let _ = self.connection.take_learnt();
         let (statement, end) = self.connection.prepare(sql, keep).map_err(|e| self.failure(&e))?;
         let learnt = self.connection.take_learnt();
+        if self.temporary == Temporary::Untouched
+            && statement.is_some()
+            // Nobody is asked about a DROP of what is not there.
+            && (learnt.reads_temporary || !learnt.judged || self.connection.is_temporary_open())
+        {
+            self.make_temporary()?;
+            return self.prepare(sql, keep);
+        }
         // R-Tree compiles its statements when it is first named.
         self.has_inner |= self.take_inner_steps(statement.as_ref()).0 > 0;
         Ok((statement, learnt, end))
+    }
+
+    /// A statement meets the database of temporary tables: each such statement is to find it there.
+    fn make_temporary(&mut self) -> Result<(), StatementError> {
+        self.connection.open_temporary().map_err(|error| self.failure(&error))?;
+        self.temporary = match self.connection.is_autocommit() {
+            true => Temporary::Made,
+            false => Temporary::InTransaction,
+        };
+        Ok(())
     }
 
     /// Statements that modules keep on the connection, and their steps since the last call.
@@ -219,6 +250,10 @@ impl PooledConnection {
         }
         self.changes_statistics |=
             compiled.learnt.statistics | self.connection.take_learnt().statistics;
+        let is_over = compiled.learnt.rolls_back || self.connection.is_autocommit();
+        if is_over && self.temporary == Temporary::InTransaction {
+            self.temporary = Temporary::Untouched;
+        }
         if self.changes_statistics && self.connection.is_autocommit() {
             self.changes_statistics = false;
             with_volume(|volume| volume.on_statistics());
@@ -327,9 +362,18 @@ impl Session {
         }
         let ceiling = if compiled.learnt.rolls_back { Ceiling::NONE } else { self.ceiling };
         fiber::start_run(self.cost, ceiling);
-        let result = self.run(compiled, arguments, want_rows, sink);
+        let mut failed_at_once = false;
+        let mut result = self.run(compiled, arguments, want_rows, sink, &mut failed_at_once);
         // A statement that was stopped ends here, and may commit here.
         compiled.statement.reset(&self.pooled.connection);
+        // It may have met a new schema and not compile any more: then it is told, and paid for, as if
+        // it had been compiled now.
+        if failed_at_once && let Err(error) = self.pooled.connection.prepare(&compiled.sql, false) {
+            sometimes!("a compiled statement does not compile any more");
+            fiber::void_run();
+            let _ = compiled.statement.take_steps();
+            result = Err(self.pooled.failure(&error));
+        }
         let cost = self.pooled.end_run(compiled);
         self.cost += cost;
         result.map(|executed| Executed { cost, ..executed })
@@ -341,6 +385,7 @@ impl Session {
         arguments: &Arguments<'_>,
         want_rows: bool,
         sink: &mut dyn RowSink,
+        failed_at_once: &mut bool,
     ) -> Result<Executed, StatementError> {
         let started = fiber::now();
         let refused_before = ledger::refused(fiber::account());
@@ -369,14 +414,20 @@ impl Session {
         let step = |statement: &mut Statement| {
             statement.step(&self.pooled.connection).map_err(|error| failure(self, &error))
         };
+        let mut first_step = |statement: &mut Statement| {
+            statement.step(&self.pooled.connection).map_err(|error| {
+                *failed_at_once = error.primary() == codes::SQLITE_ERROR;
+                failure(self, &error)
+            })
+        };
         let has_columns = statement.column_count() > 0;
-        let mut has_row = has_columns && step(statement)?;
+        let mut has_row = has_columns && first_step(statement)?;
         sink.columns(&mut (0..statement.column_count()).map(|index| Column {
             name: statement.column_name(index),
             declared_type: statement.column_declared_type(index),
         }))?;
         if !has_columns {
-            has_row = step(statement)?;
+            has_row = first_step(statement)?;
         }
         let mut rows = 0;
         while has_row {
@@ -448,9 +499,10 @@ impl SqlStream for Session {
         while !rest.is_empty() {
             self.pooled.refresh()?;
             let (statement, learnt, end) = self.pooled.prepare(rest, false)?;
+            let sql = &rest[..end];
             rest = &rest[end..];
             let Some(statement) = statement else { continue };
-            let mut compiled = Compiled { sql: "".into(), statement, learnt };
+            let mut compiled = Compiled { sql: sql.into(), statement, learnt };
             let room = self.limit_room()?;
             let result = self.run_metered(&mut compiled, &Arguments::default(), false, &mut NoRows);
             result.map_err(|error| self.explain_full(error, room))?;

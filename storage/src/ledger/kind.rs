@@ -131,14 +131,18 @@ impl AccountId {
     pub const LOG: AccountId = AccountId(3);
     /// Stacks of fibers that no tenant uses.
     pub const STACKS: AccountId = AccountId(4);
+    /// A root of its own: the catalogue's account stands below it, so that it has its part of memory
+    /// whatever databases hold.
+    pub const CATALOGUE: AccountId = AccountId(5);
 
     /// The machine and the system's accounts, with the names that metrics print.
-    pub const NAMED: [(AccountId, &'static str); 5] = [
+    pub const NAMED: [(AccountId, &'static str); 6] = [
         (AccountId::MACHINE, "machine"),
         (AccountId::SYSTEM, "system"),
         (AccountId::CONNECTIONS, "connections"),
         (AccountId::LOG, "log"),
         (AccountId::STACKS, "stacks"),
+        (AccountId::CATALOGUE, "catalogue"),
     ];
 
     /// The name, if it is the machine or an account of the system.

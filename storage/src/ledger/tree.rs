@@ -93,7 +93,9 @@ impl Ledger {
         ledger.accounts.push(Account::new(Level::Machine, u64::MAX, None));
         for (id, _) in &AccountId::NAMED[1..] {
             assert!(ledger.accounts.len() == id.0 as usize);
-            ledger.accounts.push(Account::new(Level::System, u64::MAX, None));
+            let root = *id == AccountId::CATALOGUE;
+            let level = if root { Level::Machine } else { Level::System };
+            ledger.accounts.push(Account::new(level, u64::MAX, None));
         }
         ledger
     }

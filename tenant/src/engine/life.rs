@@ -260,7 +260,10 @@ impl<J: Job> Engine<J> {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
             temporary_limit: limits.temporary_bytes,
-            parent: place.account,
+            parent: match row.id {
+                TenantId::CATALOGUE => Some(storage::ledger::AccountId::CATALOGUE),
+                _ => place.account,
+            },
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
