@@ -308,7 +308,12 @@ pub fn imbalance() -> Option<String> {
         let open = |index: &u32| ledger.accounts[*index as usize].open;
         let mut nodes = (0..ledger.accounts.len() as u32).filter(open);
         nodes.find_map(|index| ledger.wrong(index)).or_else(|| {
-            let kinds = KIND_NAMES.iter().zip(ledger.held(0).into_iter().zip(ledger.total));
+            let mut sums = [0; KINDS];
+            for (root, _) in AccountId::NAMED {
+                let held = ledger.held(root.index());
+                sums.iter_mut().zip(held).for_each(|(sum, held)| *sum += held);
+            }
+            let kinds = KIND_NAMES.iter().zip(sums.into_iter().zip(ledger.total));
             let mut wrong = kinds.filter(|(_, (sum, total))| sum != total);
             wrong.next().map(|(name, (sum, total))| {
                 format!("books of {name} do not close: accounts hold {sum}, all together {total}")
