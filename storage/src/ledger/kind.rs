@@ -57,7 +57,7 @@ pub const KIND_NAMES: [&str; KINDS] = [
 /// Whose budget a node of the tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The root: everything that this loop holds.
+    /// The root: all databases of this loop.
     Machine,
     /// A named account of the system.
     System,
@@ -121,7 +121,7 @@ impl Refused {
 pub struct AccountId(pub(super) u32);
 
 impl AccountId {
-    /// The root of the tree: the sum of everything.
+    /// The root of the tree: the sum of all databases.
     pub const MACHINE: AccountId = AccountId(0);
     /// What runs on behalf of nobody: SQLite's own process-wide allocations.
     pub const SYSTEM: AccountId = AccountId(1);

@@ -92,9 +92,8 @@ impl Ledger {
         let mut ledger = Ledger { accounts: Vec::new(), free: Vec::new(), total: [0; KINDS] };
         ledger.accounts.push(Account::new(Level::Machine, u64::MAX, None));
         for (id, _) in &AccountId::NAMED[1..] {
-            let machine = &ledger.accounts[0];
-            let index = ledger.insert(Account::new(Level::System, u64::MAX, Some((0, machine))));
-            assert!(index == id.0);
+            assert!(ledger.accounts.len() == id.0 as usize);
+            ledger.accounts.push(Account::new(Level::System, u64::MAX, None));
         }
         ledger
     }
@@ -273,6 +272,15 @@ impl Ledger {
         let mut sums = self.accounts[index as usize].held;
         for child in self.children(index) {
             sums.iter_mut().zip(self.held(child)).for_each(|(sum, held)| *sum += held);
+        }
+        sums
+    }
+
+    /// What is held by the tree and by the system's accounts, by kind.
+    pub(super) fn all(&self) -> [u64; KINDS] {
+        let mut sums = [0; KINDS];
+        for (root, _) in AccountId::NAMED {
+            sums.iter_mut().zip(self.held(root.0)).for_each(|(sum, held)| *sum += held);
         }
         sums
     }

@@ -6,6 +6,8 @@
 //!
 //! - `tasks`: running fibers: what they wait for, what they ask.
 //! - `turns`: whose turn it is, and who gets a fiber.
+//! - `places`: where tenants, groups and organisations stand in ledger and schedulers.
+//! - `pressure`: what goes when memory is short.
 //! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
@@ -19,13 +21,14 @@
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
 //! not durable wait in `gated`.
 
-mod accounts;
 mod budgets;
 mod context;
 mod control;
 mod disk;
 mod gauges;
 mod life;
+mod places;
+mod pressure;
 mod startup;
 mod streams;
 mod tasks;
@@ -58,6 +61,7 @@ pub use views::{TenantState, TenantView};
 use control::Catalogue;
 use disk::Operation;
 use life::Tenant;
+use places::Places;
 use startup::Startup;
 use streams::Stream;
 use tasks::Task;
@@ -71,7 +75,7 @@ pub type RequestId = u64;
 pub struct EngineOptions {
     /// Create a database when a request first names it.
     pub create_on_first_use: bool,
-    /// Bytes of memory that tenants may hold together before idle ones are closed.
+    /// Bytes of memory that databases may hold together.
     pub memory_bytes: u64,
     /// Bytes of memory for one tenant.
     pub tenant_memory_bytes: u64,
@@ -100,6 +104,8 @@ pub enum Refusal {
     TooManyPlans,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
+    /// Databases hold as much memory as they may together.
+    Overloaded,
     /// The commit log, or the disk under it, has no room for what the catalogue has to write.
     LogFull,
     /// The catalogue or the kernel refused.
@@ -218,7 +224,6 @@ pub struct Engine<J: Job> {
     tenants: Pool<Tenant<J>>,
     names: BTreeMap<Box<str>, Key>,
     ids: BTreeMap<TenantId, Key>,
-    node_accounts: accounts::NodeAccounts,
     catalogue: Catalogue,
     catalogue_key: Key,
     tasks: Pool<Task<J>>,
@@ -239,6 +244,7 @@ pub struct Engine<J: Job> {
     next_ticket: u64,
     operations: Pool<Operation>,
     transfers: Transfers,
+    places: Places,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -260,6 +266,7 @@ impl<J: Job> Engine<J> {
     #[must_use]
     pub fn new(options: EngineOptions) -> Engine<J> {
         storage::sqlite::initialise();
+        storage::ledger::set_machine_limit(options.memory_bytes);
         let startup = Some(Startup::new(options.log));
         Engine {
             options,
@@ -275,7 +282,6 @@ impl<J: Job> Engine<J> {
             tenants: Pool::default(),
             names: BTreeMap::new(),
             ids: BTreeMap::new(),
-            node_accounts: accounts::NodeAccounts::default(),
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             tasks: Pool::default(),
@@ -292,6 +298,7 @@ impl<J: Job> Engine<J> {
             next_ticket: 0,
             operations: Pool::default(),
             transfers: Transfers::default(),
+            places: Places::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -310,6 +317,11 @@ impl<J: Job> Engine<J> {
     pub fn submit(&mut self, request: RequestId, name: &str, job: J) {
         if self.phase != Phase::Serving {
             self.emit(Event::Refused(request, Refusal::Unavailable));
+            return;
+        }
+        if self.is_overloaded() {
+            sometimes!("a request is refused because the machine's memory is used up");
+            self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
         let key = self.tenant_by_name(name);
@@ -348,7 +360,7 @@ impl<J: Job> Engine<J> {
         self.run_tasks(clock);
         self.pump_catalogue();
         self.pump_checkpoints();
-        self.pump_evictions();
+        self.relieve_pressure();
         self.pump_stop();
         self.pump_transfers();
         self.pump_log();
