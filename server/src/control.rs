@@ -1,19 +1,37 @@
 //! The admin address: databases created, listed, shown and dropped, and the state of the server.
 //!
-//! Routes as sqld's admin API has them, and a list, which it lacks:
+//! Routes as sqld's admin API has them, and what it lacks:
 //!
 //! ```text
-//! POST   /v1/namespaces/{name}/create   {} or empty       200 the database; 400 if it exists
+//! POST   /v1/namespaces/{name}/create   empty, {} or C    200 the database; 400 if it exists
 //! GET    /v1/namespaces/{name}                            200 the database; 404
 //! DELETE /v1/namespaces/{name}                            200 the database; 404
 //! GET    /v1/namespaces?limit=&after=&prefix=             200 {"namespaces":[…],"next":name|null}
+//! POST   /v1/namespaces/{name}/config   {"max_db_size":S} 200 its budget: S is its storage_bytes
+//! GET    /v1/namespaces/{name}/budget                     200 own parts; what holds, and whence
+//! PUT    /v1/namespaces/{name}/budget   C                 200 the same
+//! GET    /v1/namespaces/{name}/usage                      200 totals, and what it holds now
+//! GET    /v1/plans                                        200 {"plans":[…]}
+//! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
+//! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
+//! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
 //! GET    /health, /version, /metrics
 //! ```
 //!
+//! B is a budget, `{"memory_bytes":"64MiB","weight":200,…}`; N is `{"plan":name|null,"budget":B}`, the
+//! whole of it; C is `{"group":"organisation/group"|null,"plan":name|null,"budget":B|null}`, of which
+//! what is absent stays as it is. What is in use cannot be deleted: 409 says by how many.
+//!
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
+//!
+//! - `budgets`: bodies and answers about budgets, plans and use.
+
+mod budgets;
 
 use serde_json::{Value, json};
-use tenant::{ControlCall, Counters, DatabaseRow, Refusal, RowState};
+use tenant::{
+    ControlCall, ControlReply, Counters, DatabaseRow, Missing, NodePath, Refusal, RowState,
+};
 
 use crate::http::{Head, Method, TenantName};
 use crate::problem::Problem;
@@ -37,56 +55,80 @@ pub enum AdminRequest {
 /// Route a request on the admin address. The body is needed only to be judged.
 ///
 /// # Errors
-/// 404, 405, 400 for a name that no database can have or a body that is no JSON object.
+/// 404, 405, 400 for a name that no database can have or a body that is not what the route takes.
 pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
     let segments: Vec<&str> = head.path().split('/').filter(|part| !part.is_empty()).collect();
     let get = matches!(head.method(), Method::Get | Method::Head);
     let only = |allowed: bool, allow: &'static str, request: AdminRequest| {
         if allowed { Ok(request) } else { Err(Problem::wrong_method(allow)) }
     };
-    match segments.as_slice() {
-        ["health"] => only(get, "GET, HEAD", AdminRequest::Health),
-        ["version"] => only(get, "GET, HEAD", AdminRequest::Version),
-        ["metrics"] => only(get, "GET, HEAD", AdminRequest::Metrics),
+    let method = if get { Method::Get } else { head.method() };
+    let call = match segments.as_slice() {
+        ["health"] => return only(get, "GET, HEAD", AdminRequest::Health),
+        ["version"] => return only(get, "GET, HEAD", AdminRequest::Version),
+        ["metrics"] => return only(get, "GET, HEAD", AdminRequest::Metrics),
         ["v1", "namespaces"] if get => list(head.query().unwrap_or("")),
-        ["v1", "namespaces"] => Err(Problem::wrong_method("GET, HEAD")),
-        ["v1", "namespaces", name] => {
-            let name = TenantName::new(name)?.as_str().to_owned();
-            match head.method() {
-                Method::Get | Method::Head => Ok(AdminRequest::Call(ControlCall::Show(name))),
-                Method::Delete => Ok(AdminRequest::Call(ControlCall::Drop(name))),
-                _ => Err(Problem::wrong_method("GET, HEAD, DELETE")),
-            }
+        ["v1", "plans"] if get => Ok(ControlCall::Plans),
+        ["v1", "namespaces" | "plans"] => Err(Problem::wrong_method("GET, HEAD")),
+        ["v1", "namespaces", name, rest @ ..] => namespace(method, name, rest, body),
+        ["v1", "plans", name] => plan(method, name, body),
+        ["v1", "organisations", organisation] => {
+            node(method, budgets::node(organisation, None)?, body)
         }
-        ["v1", "namespaces", name, "create"] => {
-            let name = TenantName::new(name)?.as_str().to_owned();
-            check_create_body(body)?;
-            let call = AdminRequest::Call(ControlCall::Create(name));
-            only(head.method() == Method::Post, "POST", call)
+        ["v1", "organisations", organisation, "groups", group] => {
+            node(method, budgets::node(organisation, Some(group))?, body)
         }
+        _ => Err(Problem::not_found()),
+    };
+    call.map(AdminRequest::Call)
+}
+
+/// A route of one database. HEAD was made a GET.
+fn namespace(
+    method: Method,
+    name: &str,
+    rest: &[&str],
+    body: &[u8],
+) -> Result<ControlCall, Problem> {
+    let name = TenantName::new(name)?.as_str().to_owned();
+    match (rest, method) {
+        ([], Method::Get) => Ok(ControlCall::Show(name)),
+        ([], Method::Delete) => Ok(ControlCall::Drop(name)),
+        ([], _) => Err(Problem::wrong_method("GET, HEAD, DELETE")),
+        (["create"], Method::Post) => Ok(ControlCall::Create(name, budgets::create(body)?)),
+        (["config"], Method::Post) => Ok(ControlCall::Place(name, budgets::config(body)?)),
+        (["create" | "config"], _) => Err(Problem::wrong_method("POST")),
+        (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
+        (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
+        (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
+        (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
     }
 }
 
-/// sqld's options for a new database have no meaning here yet; a body that asks for one is refused
-/// rather than ignored.
-fn check_create_body(body: &[u8]) -> Result<(), Problem> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(());
-    }
-    let Ok(Value::Object(options)) = serde_json::from_slice::<Value>(body) else {
-        return Err(Problem::body("the body must be a JSON object, such as {}"));
-    };
-    match options.iter().find(|(_, value)| !value.is_null()) {
-        None => Ok(()),
-        Some((name, _)) => {
-            let name: String = name.chars().take(64).collect();
-            Err(Problem::body(format!("the option {name:?} is not supported")))
-        }
+/// A route of one plan.
+fn plan(method: Method, name: &str, body: &[u8]) -> Result<ControlCall, Problem> {
+    let name = TenantName::new(name)?.as_str().to_owned();
+    match method {
+        Method::Get => Ok(ControlCall::Plan(name)),
+        Method::Put => Ok(ControlCall::PutPlan(budgets::plan(&name, body)?)),
+        Method::Delete => Ok(ControlCall::DropPlan(name)),
+        _ => Err(Problem::wrong_method("GET, HEAD, PUT, DELETE")),
     }
 }
 
-fn list(query: &str) -> Result<AdminRequest, Problem> {
+/// A route of one organisation or group.
+fn node(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Problem> {
+    match method {
+        Method::Get => Ok(ControlCall::Node(path)),
+        Method::Put => Ok(ControlCall::PutNode(path, budgets::said(body)?)),
+        Method::Delete => Ok(ControlCall::DropNode(path)),
+        _ => Err(Problem::wrong_method("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+fn list(query: &str) -> Result<ControlCall, Problem> {
     let (mut after, mut prefix, mut limit) = (String::new(), String::new(), LIST_PAGE);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -106,10 +148,11 @@ fn list(query: &str) -> Result<AdminRequest, Problem> {
             _ => {}
         }
     }
-    Ok(AdminRequest::Call(ControlCall::List { after, prefix, limit }))
+    Ok(ControlCall::List { after, prefix, limit })
 }
 
 fn database(row: &DatabaseRow) -> Value {
+    let (group, plan) = budgets::place_of(row);
     json!({
         "id": row.id.0,
         "name": row.name,
@@ -120,21 +163,34 @@ fn database(row: &DatabaseRow) -> Value {
             RowState::Fenced => "fenced",
         },
         "reason": row.reason,
+        "group": group,
+        "plan": plan,
     })
 }
 
 /// The JSON answer to a call that succeeded.
 #[must_use]
-pub fn answer(call: &ControlCall, rows: &[DatabaseRow]) -> Vec<u8> {
-    let value = match call {
-        ControlCall::List { limit, .. } => {
+pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
+    let value = match (call, reply) {
+        (ControlCall::List { limit, .. }, ControlReply::Databases(rows)) => {
             let next = (rows.len() == *limit).then(|| rows.last().map(|row| row.name.clone()));
             let namespaces: Vec<Value> = rows.iter().map(database).collect();
             json!({ "namespaces": namespaces, "next": next.flatten() })
         }
-        ControlCall::Create(_) | ControlCall::Drop(_) | ControlCall::Show(_) => {
-            rows.first().map_or(Value::Null, database)
+        (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
+        (ControlCall::Plans, ControlReply::Plans(plans)) => {
+            let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
+            json!({ "plans": plans })
         }
+        (_, ControlReply::Plans(plans)) => plans.first().map_or(Value::Null, budgets::plan_answer),
+        (_, ControlReply::Budget(view)) => budgets::budget_answer(view),
+        (_, ControlReply::Usage(view)) => budgets::usage_answer(view),
+        (
+            ControlCall::PutNode(path, _) | ControlCall::Node(path) | ControlCall::DropNode(path),
+            ControlReply::Node(node),
+        ) => budgets::node_answer(path, &node.0),
+        // Clients of sqld read JSON from every answer.
+        (_, ControlReply::Node(_) | ControlReply::Done) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -164,16 +220,20 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
                  a backup, or drop it"
             ),
         ),
-        Refusal::TooManyRequests => Problem::detailed(
-            429,
-            "TOO_MANY_REQUESTS",
-            "the tenant's queue is full",
-            format!(
-                "the database has {} requests waiting or running, its limit; try again",
-                tenant::limits::REQUESTS_MAX
-            ),
-        )
-        .retry_after(1),
+        Refusal::Exceeded(exceeded) => Problem::exceeded(exceeded),
+        Refusal::Missing(missing) => missing_problem(*missing),
+        Refusal::InUse(users) => Problem::detailed(
+            409,
+            "IN_USE",
+            "what was to be deleted is in use",
+            format!("it cannot be deleted: {users} use it"),
+        ),
+        Refusal::TooManyPlans => Problem::detailed(
+            409,
+            "TOO_MANY_PLANS",
+            "there are as many plans as there may be",
+            format!("there are {} plans, the limit", tenant::limits::PLANS_MAX),
+        ),
         Refusal::Unavailable => Problem::new(
             503,
             "UNAVAILABLE",
@@ -190,6 +250,32 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         Refusal::Failed(text) => {
             Problem::detailed(500, "INTERNAL", "the engine refused", text.clone())
         }
+    }
+}
+
+fn missing_problem(missing: Missing) -> Problem {
+    match missing {
+        Missing::Plan => Problem::new(404, "PLAN_NOT_FOUND", "there is no such plan"),
+        Missing::Organisation => {
+            Problem::new(404, "ORGANISATION_NOT_FOUND", "there is no such organisation")
+        }
+        Missing::Group => {
+            Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
+        }
+    }
+}
+
+/// The database that a call is about, if it is about one.
+#[must_use]
+pub fn subject(call: &ControlCall) -> Option<&str> {
+    match call {
+        ControlCall::Create(name, _)
+        | ControlCall::Place(name, _)
+        | ControlCall::Drop(name)
+        | ControlCall::Show(name)
+        | ControlCall::Budget(name)
+        | ControlCall::Usage(name) => Some(name),
+        _ => None,
     }
 }
 
@@ -249,6 +335,12 @@ pub fn metrics(gauges: &Gauges) -> Vec<u8> {
         counters.transactions_timed_out,
     );
     line("counter", "gated_total", "Replies that waited for the log.", counters.gated);
+    line(
+        "counter",
+        "late_turns_total",
+        "Turns that came later than the scheduler promises: any is a bug.",
+        counters.late_turns,
+    );
     for (kind, bytes) in storage::ledger::KIND_NAMES.iter().zip(storage::ledger::total()) {
         text.push_str(&format!("myriad_ledger_bytes{{kind=\"{kind}\"}} {bytes}\n"));
     }

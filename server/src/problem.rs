@@ -1,12 +1,15 @@
 //! Every error of every endpoint, as the client reads it and as the log keeps it.
 //!
-//! Owns the one error body: `{"message":…,"code":…,"error":…}` as `application/json`. Clients
+//! Owns the one error body: `{"message":…,"code":…,"error":…}` as `application/json`; where a budget
+//! is the reason, `"budget":part,"limit":…,"used":…,"wanted":…` behind it. Clients
 //! read different keys of it (hrana-client-ts `message` and `code`, turso-cli `error`) and some
 //! compare the content type literally, so there is one shape and no charset. A problem carries
 //! two texts: `message` may quote the client's own words back to it; `log` is constant, because
 //! SQL, arguments, tokens and batons never go to a log.
 
 use std::borrow::Cow;
+
+use tenant::budget::{Exceeded, Part};
 
 use crate::hrana::encode;
 
@@ -30,6 +33,8 @@ pub struct Problem {
     pub allow: Option<&'static str>,
     /// The connection cannot be used any more: its next bytes have no known meaning.
     pub close: bool,
+    /// The budget that did not allow it.
+    pub exceeded: Option<Exceeded>,
 }
 
 impl Problem {
@@ -45,7 +50,55 @@ impl Problem {
             retry_after_seconds: None,
             allow: None,
             close: false,
+            exceeded: None,
         }
+    }
+
+    /// A budget does not allow it. Trying again helps where others' work has to end first; not where
+    /// the request itself is too large.
+    #[must_use]
+    pub fn exceeded(exceeded: &Exceeded) -> Problem {
+        let Exceeded { part, limit, used, wanted } = *exceeded;
+        let problem = match part {
+            Part::Requests => Problem::detailed(
+                429,
+                "TOO_MANY_REQUESTS",
+                "the tenant's queue is full",
+                format!(
+                    "the database has {used} requests waiting or running, and its budget allows \
+                     {limit}; try again"
+                ),
+            ),
+            Part::Streams => Problem::detailed(
+                429,
+                "TOO_MANY_STREAMS",
+                "the tenant has too many streams",
+                format!(
+                    "the database has {used} open streams, and its budget allows {limit}; close some"
+                ),
+            ),
+            Part::RequestBytes => Problem::detailed(
+                413,
+                "REQUEST_TOO_LARGE",
+                "a request is larger than its tenant's budget",
+                format!(
+                    "the request's body has {wanted} bytes, and the database's budget allows {limit}; \
+                     send it in smaller pieces"
+                ),
+            ),
+            _ => Problem::detailed(
+                429,
+                "BUDGET_EXCEEDED",
+                "a tenant's budget does not allow it",
+                format!(
+                    "the database's budget of {limit} ({}) does not allow {wanted} more: {used} are \
+                     in use; try again",
+                    part.name()
+                ),
+            ),
+        };
+        let retry_after_seconds = (problem.status == 429).then_some(1);
+        Problem { exceeded: Some(*exceeded), retry_after_seconds, ..problem }
     }
 
     /// A problem that tells the client more than the log.
@@ -100,6 +153,17 @@ impl Problem {
         encode::string(out, self.code);
         out.extend_from_slice(b",\"error\":");
         encode::string(out, &self.message);
+        if let Some(Exceeded { part, limit, used, wanted }) = self.exceeded {
+            out.extend_from_slice(b",\"budget\":");
+            encode::string(out, part.name());
+            let numbers = [("limit", limit), ("used", used), ("wanted", wanted)];
+            for (name, number) in numbers {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\":");
+                encode::integer(out, number);
+            }
+        }
         out.push(b'}');
     }
 }

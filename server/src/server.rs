@@ -473,9 +473,9 @@ impl Server {
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
-            Event::Control(request, rows) => {
+            Event::Control(request, reply) => {
                 if let Some(call) = self.calls.remove(&request) {
-                    let body = control::answer(&call, &rows);
+                    let body = control::answer(&call, &reply);
                     self.answer(io, key_of(request), "application/json", body);
                 }
             }
@@ -567,11 +567,10 @@ impl Server {
         let key = key_of(request);
         let call = self.calls.remove(&request);
         let Some(connection) = self.connections.get_mut(key) else { return };
+        let tenant = connection.exchange.tenant.as_ref();
         let name = match &call {
-            Some(ControlCall::Create(name) | ControlCall::Drop(name) | ControlCall::Show(name)) => {
-                name.as_str()
-            }
-            _ => connection.exchange.tenant.as_ref().map_or("", TenantName::as_str),
+            Some(call) => control::subject(call).unwrap_or_default(),
+            None => tenant.map_or("", TenantName::as_str),
         };
         let problem = control::problem(refusal, name);
         if connection.exchange.streamed {

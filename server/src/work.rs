@@ -42,6 +42,10 @@ pub struct WorkReply {
 impl Job for Work {
     type Reply = WorkReply;
 
+    fn request_bytes(&self) -> u64 {
+        self.request.body().len() as u64
+    }
+
     fn run(self, host: &mut JobContext<'_>) -> WorkReply {
         let Work { kind, request, ceiling, batons, out } = self;
         let body = request.body();

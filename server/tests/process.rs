@@ -1,6 +1,8 @@
-//! The real binary on the real kernel: its manners, damaged files, a full disk, streams in time,
+//! The real binary on the real kernel: its manners, budgets, damaged files, a full disk, streams in time,
 //! and readers that do not read. Each subject has its file below `process`.
 
+#[path = "process/budgets.rs"]
+mod budgets;
 #[path = "process/damage.rs"]
 mod damage;
 #[path = "process/full_disk.rs"]

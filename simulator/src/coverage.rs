@@ -112,6 +112,7 @@ pub const MARKS: &[Mark] = &[
     mark("the writer lock is handed to one who waits", 100),
     mark("a wait for log space ends well", 100),
     mark("a wait for log space ends in vain", 300),
+    mark("a tenant is left to the log", 1000),
     mark("a tenant has too many streams", 10000),
     mark("a request waits for a connection in use", 100),
     // ---- connections and streams ----

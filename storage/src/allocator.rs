@@ -10,8 +10,9 @@
 //!
 //! A simulation may let allocations of its thread fail without that reason ([`fail_allocations`]):
 //! in a drawn rate, or the Nth one. Only what a tenant's account pays for fails: what runs on
-//! behalf of nobody is SQLite's start, which no request can repeat. Switched off, as it is in
-//! every server, the hook costs the look at one thread-local flag.
+//! behalf of nobody is SQLite's start, which no request can repeat. Pages of the cache fail with the
+//! same draws (`pagecache.rs`). Switched off, as it is in every server, the hook costs the look at one
+//! thread-local flag.
 
 #![allow(unsafe_code)]
 
@@ -106,7 +107,7 @@ pub fn failed_allocations() -> u64 {
 
 /// Whether this allocation fails because a simulation wants it.
 #[inline]
-fn is_to_fail(account: AccountId) -> bool {
+pub(crate) fn is_to_fail(account: AccountId) -> bool {
     let failing = FAILING.get();
     failing != Failing::Never && account != AccountId::SYSTEM && count_one(failing)
 }
@@ -192,6 +193,7 @@ unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
         ledger::credit(account, Kind::Heap, booked(size_bytes));
         return ptr::null_mut();
     }
+    ledger::count_taken(layout(size_bytes).size());
     // SAFETY: just allocated with this layout.
     unsafe { dress(start, size_bytes, account) }
 }
@@ -203,6 +205,7 @@ unsafe extern "C" fn free(memory: *mut c_void) {
     // SAFETY: SQLite frees what `malloc` or `resize` gave it, once.
     let (start, size_bytes, account) = unsafe { undress(memory) };
     ledger::credit(account, Kind::Heap, booked(size_bytes));
+    ledger::count_given(layout(size_bytes).size());
     // SAFETY: `undress` returned the block's start and the size it was allocated with.
     unsafe {
         start.cast::<Header>().write(Header { size_bytes: 0, account: 0, canary: 0 });
@@ -228,6 +231,8 @@ unsafe extern "C" fn resize(memory: *mut c_void, size: c_int) -> *mut c_void {
         return ptr::null_mut();
     }
     ledger::credit(account, Kind::Heap, old_booked.saturating_sub(new_booked));
+    ledger::count_given(layout(old_bytes).size());
+    ledger::count_taken(layout(new_bytes).size());
     // SAFETY: just reallocated to this layout.
     unsafe { dress(moved, new_bytes, account) }
 }
@@ -272,7 +277,7 @@ mod tests {
     /// Allocate and free `count` small blocks for a tenant; which of them failed.
     fn fails_of(failing: Failing, count: u64) -> Vec<u64> {
         fail_allocations(failing);
-        let account = ledger::open(1 << 20);
+        let account = ledger::open(1 << 20, None);
         let fails = |number: &u64| {
             assert_eq!(allocations(), *number);
             is_to_fail(account)
@@ -309,7 +314,7 @@ mod tests {
         assert!(!is_to_fail(AccountId::SYSTEM));
         assert_eq!((allocations(), failed_allocations()), (0, 0));
         fail_allocations(Failing::Never);
-        assert!(!is_to_fail(ledger::open(100)));
+        assert!(!is_to_fail(ledger::open(100, None)));
         assert_eq!(allocations(), 0);
     }
 }

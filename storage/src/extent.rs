@@ -8,7 +8,7 @@
 //! and comes down early when the account's memory limit refuses a chunk: then the rest spills.
 
 use crate::io::FileId;
-use crate::ledger::{self, AccountId, Kind};
+use crate::ledger::{self, AccountId, Counted, Kind};
 
 /// Bytes of a chunk: four pages, so that a tenant of one small write holds 16 KiB of WAL.
 pub const CHUNK_BYTES: usize = 16 * 1024;
@@ -18,7 +18,7 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 pub struct Extent {
     account: AccountId,
     kind: Kind,
-    chunks: Vec<Option<Box<[u8]>>>,
+    chunks: Vec<Option<Counted<u8>>>,
     boundary: u64,
     size: u64,
     file: Option<FileId>,
@@ -136,21 +136,39 @@ impl Extent {
             if index >= self.chunks.len() {
                 self.chunks.resize_with(index + 1, || None);
             }
-            self.chunks[index] = Some(vec![0; CHUNK_BYTES].into_boxed_slice());
+            self.chunks[index] = Some(Counted::new(0, CHUNK_BYTES));
         }
         let chunk = self.chunks[index].as_mut().expect("allocated above");
         Ok(Some(&mut chunk[start..start + length]))
     }
 
-    /// Note that bytes up to `end` were written.
-    pub fn wrote(&mut self, end: u64) {
-        self.size = self.size.max(end);
-        let file_bytes = self.size.saturating_sub(self.boundary);
+    /// Book what the temporary file grows by when it is written up to byte `end` of the extent;
+    /// `false` if the account may not hold that much. Comes before the write: other fibers of the
+    /// account run while that waits.
+    #[must_use]
+    pub fn reserve_file(&mut self, end: u64) -> bool {
+        let file_bytes = end.saturating_sub(self.boundary);
         if file_bytes > self.file_bytes {
-            let more = file_bytes - self.file_bytes;
-            assert!(ledger::charge(self.account, Kind::Temporary, more));
+            if !ledger::charge(self.account, Kind::Temporary, file_bytes - self.file_bytes) {
+                return false;
+            }
             self.file_bytes = file_bytes;
         }
+        true
+    }
+
+    /// Take back what was reserved for a write that failed.
+    pub fn release_file(&mut self) {
+        let file_bytes = self.size.saturating_sub(self.boundary);
+        assert!(file_bytes <= self.file_bytes);
+        ledger::credit(self.account, Kind::Temporary, self.file_bytes - file_bytes);
+        self.file_bytes = file_bytes;
+    }
+
+    /// Note that bytes up to `end` were written; what of them is in the file was reserved.
+    pub fn wrote(&mut self, end: u64) {
+        self.size = self.size.max(end);
+        assert!(self.size.saturating_sub(self.boundary) <= self.file_bytes);
     }
 
     /// Cut to `size` bytes; what lay behind reads as zeros if the extent grows again (the part in
@@ -217,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_range_over_chunks_and_the_boundary_is_split() {
-        let account = ledger::open(u64::MAX);
+        let account = ledger::open(u64::MAX, None);
         let mut extent = Extent::new(account, Kind::Scratch, 2 * CHUNK_BYTES as u64);
         let bytes: Vec<u8> = (0..3 * CHUNK_BYTES).map(|i| i as u8).collect();
         assert_eq!(write(&mut extent, 0, &bytes), 2 * CHUNK_BYTES);
@@ -232,12 +250,35 @@ mod tests {
 
     #[test]
     fn a_refused_chunk_brings_the_boundary_down() {
-        let account = ledger::open(CHUNK_BYTES as u64);
+        let account = ledger::open(CHUNK_BYTES as u64, None);
         let mut extent = Extent::new(account, Kind::Wal, 8 * CHUNK_BYTES as u64);
         let bytes = vec![7; 2 * CHUNK_BYTES];
         assert_eq!(write(&mut extent, 0, &bytes), CHUNK_BYTES);
         assert_eq!(extent.locate(CHUNK_BYTES as u64, 4), Place::File(0, 4));
         drop(extent);
+        ledger::close(account);
+    }
+
+    #[test]
+    fn the_file_is_booked_before_it_is_written() {
+        let temporary = || ledger::total()[Kind::Temporary as usize];
+        let account = ledger::open(0, None);
+        ledger::set_temporary_limit(account, 100);
+        let mut extent = Extent::new(account, Kind::Wal, 0);
+        assert!(extent.reserve_file(80));
+        extent.wrote(80);
+        assert!(extent.reserve_file(80), "written again in place");
+        assert!(!extent.reserve_file(101));
+        assert!(extent.reserve_file(100));
+        assert_eq!((temporary(), extent.size()), (100, 80));
+        extent.release_file();
+        assert_eq!((temporary(), extent.file_bytes()), (80, 80));
+        ledger::set_temporary_limit(account, 10);
+        assert!(extent.reserve_file(80), "a smaller limit leaves what is there");
+        extent.truncate(5);
+        assert_eq!(temporary(), 5);
+        drop(extent);
+        assert_eq!(temporary(), 0);
         ledger::close(account);
     }
 }

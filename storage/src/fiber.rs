@@ -35,6 +35,9 @@ pub const STACK_BYTES: usize = 256 * 1024;
 /// SQLite's VM steps between two calls of the progress handler.
 pub const PROGRESS_STEPS: u32 = 100;
 
+/// VM steps that a call into the VFS counts for: it copies a page and hashes it perhaps.
+const CALL_STEPS: u64 = 50;
+
 /// What a fiber waits for, as storage code asks it.
 #[derive(Debug)]
 pub enum Wait {
@@ -112,8 +115,11 @@ pub struct Loan<'a> {
     pub volume: &'a mut Volume,
     /// Time: monotonic for durations and deadlines, wall-clock for SQL's `now`.
     pub clock: &'a dyn Clock,
-    /// VM steps until the progress handler suspends with [`Wait::Turn`].
+    /// VM steps until the progress handler or a call into the VFS, which counts for some steps, suspends
+    /// with [`Wait::Turn`].
     pub quantum_steps: u64,
+    /// When they do so at the latest.
+    pub slice_ends: Instant,
     /// Make the running statement fail with `SQLITE_INTERRUPT` at the next progress callback.
     pub interrupt: bool,
 }
@@ -185,7 +191,10 @@ struct Context {
     account: AccountId,
     clock: *const dyn Clock,
     steps: Cell<u64>,
+    /// Calls into the VFS.
+    calls: Cell<u64>,
     quantum_steps: u64,
+    slice_ends: Instant,
     interrupt: bool,
     /// A commit is in the log, and the progress handler was not asked since.
     committed: Cell<bool>,
@@ -197,6 +206,15 @@ impl Context {
     fn meter(&self) -> &Meter {
         // SAFETY: `resume` holds the fiber, and so its meter, for as long as this context is current.
         unsafe { &*self.meter }
+    }
+}
+
+impl Context {
+    /// The quantum or the slice is used up.
+    fn is_over(&self) -> bool {
+        let work = self.steps.get() + self.calls.get() * CALL_STEPS;
+        // SAFETY: the loan lives as long as the fiber runs, and the caller runs on it.
+        work >= self.quantum_steps || unsafe { &*self.clock }.now() >= self.slice_ends
     }
 }
 
@@ -357,11 +375,20 @@ pub(crate) fn on_progress() -> bool {
     if context.interrupt || beyond {
         return true;
     }
-    if steps >= context.quantum_steps && !context.borrowed.get() {
+    if context.is_over() && !context.borrowed.get() {
         let _ = suspend(Wait::Turn);
         return self::context().interrupt;
     }
     false
+}
+
+/// A call into the VFS: suspend if the slice is used up, between two steps that may be long ones.
+pub(crate) fn on_call() {
+    let Some(context) = context_opt() else { return };
+    context.calls.set(context.calls.get() + 1);
+    if context.is_over() && !context.borrowed.get() {
+        let _ = suspend(Wait::Turn);
+    }
 }
 
 impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
@@ -402,7 +429,9 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             // loan that it holds, are alive.
             clock: unsafe { std::mem::transmute::<&dyn Clock, &'static dyn Clock>(loan.clock) },
             steps: Cell::new(0),
+            calls: Cell::new(0),
             quantum_steps: loan.quantum_steps,
+            slice_ends: loan.slice_ends,
             interrupt: loan.interrupt,
             committed: Cell::new(self.committed),
             meter: &raw const self.meter,

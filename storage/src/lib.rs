@@ -14,6 +14,7 @@ pub mod limits;
 pub mod log;
 pub mod meter;
 pub mod page;
+pub mod pagecache;
 pub mod process;
 pub mod sometimes;
 pub mod sqlite;

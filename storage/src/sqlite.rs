@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Once;
 use std::{ptr, slice};
 
@@ -21,7 +21,7 @@ use crate::fiber::{self, Answer, Wait, suspend, with_volume};
 use crate::meter::Meter;
 use crate::vfs;
 use crate::volume::ConnectionId;
-use crate::{allocator, fiber::PROGRESS_STEPS};
+use crate::{allocator, fiber::PROGRESS_STEPS, pagecache};
 
 pub use rusqlite::ffi as codes;
 pub use rusqlite::ffi::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_INTERRUPT, SQLITE_NOMEM};
@@ -61,6 +61,7 @@ pub const PRAGMAS: &[&str] = &[
     "read_uncommitted",
     "busy_timeout",
     "cell_size_check",
+    "max_page_count",
 ];
 
 /// A result code that is not OK, with SQLite's text.
@@ -189,51 +190,17 @@ pub fn initialise() {
 
 fn configure() {
     let methods = allocator::methods();
+    let cache_methods = pagecache::methods();
     // SAFETY: before initialisation, with the argument types that the manual gives for each option;
-    // SQLite copies the method table.
+    // SQLite copies the method tables.
     unsafe {
         let no: c_int = 0;
         let ok = ffi::SQLITE_OK;
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const methods) == ok);
+        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE2, &raw const cache_methods) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, no, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_URI, no) == ok);
-        count_fetches();
-    }
-}
-
-type Fetch =
-    unsafe extern "C" fn(*mut ffi::sqlite3_pcache, c_uint, c_int) -> *mut ffi::sqlite3_pcache_page;
-
-static STOCK_FETCH: std::sync::OnceLock<Fetch> = std::sync::OnceLock::new();
-
-/// Put a counter before the page cache's fetch.
-///
-/// # Safety
-/// As `sqlite3_config`: before initialisation, on one thread.
-unsafe fn count_fetches() {
-    unsafe extern "C" fn fetch(
-        cache: *mut ffi::sqlite3_pcache,
-        number: c_uint,
-        create: c_int,
-    ) -> *mut ffi::sqlite3_pcache_page {
-        let stock = STOCK_FETCH.get().expect("set before SQLite is initialised");
-        // SAFETY: SQLite's own arguments for its own function.
-        let page = unsafe { stock(cache, number, create) };
-        if create != 0 && !page.is_null() {
-            fiber::count_page_fetch();
-        }
-        page
-    }
-    // SAFETY: plain data that SQLite fills.
-    let mut methods: ffi::sqlite3_pcache_methods2 = unsafe { std::mem::zeroed() };
-    // SAFETY: the argument types that the manual gives for these options.
-    unsafe {
-        let place = &raw mut methods;
-        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_GETPCACHE2, place) == ffi::SQLITE_OK);
-        let _ = STOCK_FETCH.set((*place).xFetch.expect("the stock page cache fetches"));
-        (*place).xFetch = Some(fetch);
-        assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE2, place) == ffi::SQLITE_OK);
     }
 }
 
@@ -308,6 +275,7 @@ impl Connection {
             | ffi::SQLITE_OPEN_EXRESCODE
             | ffi::SQLITE_OPEN_PRIVATECACHE;
         let mut db = ptr::null_mut();
+        let _ = fiber::with_meter(|meter| meter.set_opening(true));
         // SAFETY: constant names, and a place for the handle.
         let code = unsafe {
             ffi::sqlite3_open_v2(
@@ -317,6 +285,7 @@ impl Connection {
                 vfs::VFS_NAME.as_ptr(),
             )
         };
+        let _ = fiber::with_meter(|meter| meter.set_opening(false));
         if db.is_null() {
             return Err(SqliteError::of(ffi::SQLITE_NOMEM));
         }
@@ -500,6 +469,20 @@ impl Connection {
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.tainted.get())
+    }
+
+    /// Let the database have `pages` pages from now on, or as many as it has if those are more: what
+    /// would make it larger gets `SQLITE_FULL`.
+    ///
+    /// # Errors
+    /// SQLite's: it reads the database.
+    pub fn limit_pages(&mut self, pages: u32) -> Result<(), SqliteError> {
+        let text = format!("PRAGMA max_page_count={pages}");
+        let text = CString::new(text).expect("a number has no NUL");
+        self.set_own(true);
+        let result = self.run(&text);
+        self.set_own(false);
+        result
     }
 
     /// Let SQL's `last_insert_rowid()` answer 0, as on a new connection.

@@ -24,7 +24,7 @@ use slab::Slab;
 use crate::extent::Extent;
 use crate::identity::TenantId;
 use crate::io::{Buffer, FileId};
-use crate::ledger::{self, AccountId, Kind};
+use crate::ledger::{self, AccountId, Counted, Kind};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page;
@@ -162,13 +162,13 @@ pub struct Volume {
     frames: Vec<Frame>,
     logged_frame: u32,
     backfilled_frame: u32,
-    regions: Vec<Box<[u64]>>,
+    regions: Vec<Counted<u64>>,
     locks: [Lock; LOCKS],
     next_connection: u32,
     reserved_for: Option<ConnectionId>,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
-    /// Temporary files to close.
+    /// Files to close: [`Volume::take_closing`].
     pub closing: Vec<FileId>,
     last_txid: u64,
     last_sequence: Option<Sequence>,
@@ -181,6 +181,9 @@ pub struct Volume {
     pub sealing: Option<Sealing>,
     /// A transaction that was given up half way into the log.
     pub abandoned: Option<Transaction>,
+    /// Times that the VFS had no room for something: with any other `SQLITE_FULL` the database has
+    /// as many pages as it may have.
+    pub full_answers: u64,
     /// The checkpoint that is being written.
     pub checkpoint: Option<Checkpoint>,
     damage: Option<String>,
@@ -195,6 +198,10 @@ pub struct VolumeOptions {
     pub tenant: TenantId,
     /// Bytes of memory it may hold.
     pub memory_limit: u64,
+    /// Bytes of temporary files it may hold.
+    pub temporary_limit: u64,
+    /// The account of its group or organisation, if it is in one.
+    pub parent: Option<AccountId>,
     /// The catalogue says that the tenant has a file.
     pub file_exists: bool,
     /// Stamp of the last checkpoint, from the catalogue.
@@ -233,7 +240,8 @@ impl Volume {
             overlay = Some(Overlay { pages: recovered.pages.into_iter().collect() });
             recovered_from = Some(recovered.first_sequence);
         }
-        let account = ledger::open(options.memory_limit);
+        let account = ledger::open(options.memory_limit, options.parent);
+        ledger::set_temporary_limit(account, options.temporary_limit);
         let mut random = blake3::Hasher::new_keyed(&options.seed);
         random.update(&options.tenant.0.to_le_bytes());
         random.update(&options.nonce.to_le_bytes());
@@ -266,6 +274,7 @@ impl Volume {
             unused_pages: Vec::new(),
             sealing: None,
             abandoned: None,
+            full_answers: 0,
             checkpoint: None,
             damage: None,
             statistics: 0,
@@ -286,6 +295,8 @@ impl Volume {
         files.extend(self.wal.clear());
         files.extend(self.main.handle.take());
         files.extend(self.main.direct.take());
+        self.main.pages = 0;
+        self.book_files();
         let index_bytes = (self.regions.len() * REGION_BYTES) as u64;
         self.regions.clear();
         ledger::credit(self.account, Kind::WalIndex, index_bytes);
@@ -308,6 +319,23 @@ impl Volume {
             usize::from(self.main.handle.is_some()) + usize::from(self.main.direct.is_some());
         let scratch = self.scratch.iter().filter(|(_, extent)| extent.file().is_some()).count();
         main + scratch + usize::from(self.wal.file().is_some()) + self.closing.len()
+    }
+
+    /// Files that a fiber has left to be closed. Also books what it left open, and the file's size:
+    /// called after each time that a fiber of the tenant ran.
+    #[must_use]
+    pub fn take_closing(&mut self) -> Vec<FileId> {
+        let closing = std::mem::take(&mut self.closing);
+        self.book_files();
+        closing
+    }
+
+    /// Whoever opens, closes, cuts or writes a file does it within one run of a fiber, at the end of
+    /// which this finds out what has changed: it leaves nothing to be forgotten there.
+    fn book_files(&mut self) {
+        let file_bytes = u64::from(self.main.pages) * page::PAGE_BYTES as u64;
+        ledger::rebook(self.account, Kind::File, file_bytes);
+        ledger::rebook(self.account, Kind::Descriptor, self.open_files() as u64);
     }
 
     /// The account that pays for it.
@@ -678,7 +706,7 @@ impl Volume {
             if !ledger::charge(self.account, Kind::WalIndex, REGION_BYTES as u64) {
                 return Err(crate::extent::NoMemory);
             }
-            self.regions.push(vec![0; REGION_BYTES / 8].into_boxed_slice());
+            self.regions.push(Counted::new(0, REGION_BYTES / 8));
         }
         Ok(self.regions.get_mut(index).map(|region| region.as_mut_ptr()))
     }
@@ -775,11 +803,5 @@ impl Volume {
         if self.reserved_for == Some(connection) {
             self.reserved_for = None;
         }
-    }
-
-    /// Bytes of temporary files in use.
-    #[must_use]
-    pub fn temporary_bytes(&self) -> u64 {
-        ledger::held(self.account)[Kind::Temporary as usize]
     }
 }

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use storage::TenantId;
+use storage::allocator::{self, Failing, fail_allocations};
 use storage::fiber::{Answer, Fiber, Input, Loan, StackPool, Step, Wait, with_volume};
 use storage::io::{Clock, FileId, Instant, WallTime};
+use storage::ledger::{self, AccountId, Kind};
 use storage::log::Sequence;
 use storage::sqlite::{self, CheckpointMode, Connection, ValueRef};
 use storage::vfs;
@@ -104,7 +106,9 @@ impl World {
         let mut fiber: Fiber<(), (), R> = Fiber::new(stack, move |_| body());
         let mut input = Input::Start;
         loop {
-            let loan = Loan { volume, clock: &Still, quantum_steps: 10_000, interrupt: false };
+            let slice_ends = Instant(u64::MAX);
+            let loan =
+                Loan { volume, clock: &Still, quantum_steps: 10_000, slice_ends, interrupt: false };
             match fiber.resume(loan, input).0 {
                 Step::Waits(wait) => input = Input::Answer(self.answer(volume, wait)),
                 Step::Asks(()) => input = Input::Host(()),
@@ -121,6 +125,8 @@ fn volume(file_exists: bool, stamp_min: u64) -> Volume {
     Volume::open(VolumeOptions {
         tenant: TenantId(5),
         memory_limit: 16 << 20,
+        temporary_limit: 512 << 20,
+        parent: None,
         file_exists,
         stamp_min,
         last_txid: stamp_min,
@@ -322,4 +328,132 @@ fn a_transaction_larger_than_the_wal_memory_spills_and_is_sealed() {
     world.run(&mut volume, checkpoint).expect("the checkpoint works");
     let files = volume.close();
     assert!(!files.is_empty());
+}
+
+/// Six hundred pages: five times what a connection's cache may hold.
+const LARGE_TABLE: &str = "CREATE TABLE large(a INTEGER PRIMARY KEY, b);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+    INSERT INTO large SELECT i, zeroblob(3500) FROM n";
+
+fn cache_bytes(account: AccountId) -> u64 {
+    ledger::held(account)[Kind::Cache as usize]
+}
+
+#[test]
+fn a_statement_that_needs_heap_gets_what_the_cache_holds() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    let account = volume.account();
+    world.run(&mut volume, move || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, LARGE_TABLE);
+        run(&mut connection, "SELECT sum(length(b)) FROM large");
+        let (full, refused) = (cache_bytes(account), ledger::refused(account));
+        assert!((480 << 10..560 << 10).contains(&full), "{full} bytes of cache");
+        // Room for a small page of heap, and the rest only out of the cache.
+        ledger::set_memory_limit(account, ledger::memory_held(account) + 4096);
+        let rows = run(&mut connection, "SELECT length(hex(zeroblob(120000)))");
+        assert_eq!(rows, [vec!["240000"]]);
+        assert_eq!(ledger::refused(account), refused, "the cache went, and nothing was refused");
+        assert!(cache_bytes(account) + (200 << 10) < full);
+        // What the cache has lost comes back, and what would not help leaves it.
+        run(&mut connection, "SELECT sum(length(b)) FROM large");
+        let before = cache_bytes(account);
+        let sql = "SELECT length(hex(zeroblob(1000000)))";
+        let mut statement = connection.prepare(sql, false).expect("compiles").0.expect("is there");
+        let error = statement.step(&connection).expect_err("too large");
+        assert_eq!(error.primary(), sqlite::SQLITE_NOMEM);
+        let refused = ledger::last_refusal(account).expect("a charge was refused");
+        assert!(refused.missing() > 0 && refused.wanted > 1_000_000);
+        assert!(cache_bytes(account) + 16 * 4096 > before);
+    });
+    let _ = volume.close();
+    ledger::assert_closed();
+}
+
+/// A limit that leaves a cache of a few pages: slower, and nothing else.
+#[test]
+fn a_scan_goes_on_with_the_pages_that_the_budget_leaves() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    let account = volume.account();
+    let rows = world.run(&mut volume, move || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, LARGE_TABLE);
+        run(&mut connection, "SELECT count(*) FROM large");
+        ledger::set_memory_limit(account, 0);
+        assert!(cache_bytes(account) < 32 << 10, "a smaller limit took {}", cache_bytes(account));
+        ledger::set_memory_limit(account, ledger::memory_held(account) + (64 << 10));
+        run(&mut connection, "SELECT sum(length(b)), max(a) FROM large")
+    });
+    assert_eq!(rows, [vec!["2100000", "600"]]);
+    let _ = volume.close();
+    ledger::assert_closed();
+}
+
+/// Memory runs out at each place in turn, the page cache's among them; nothing is lost or left over.
+#[test]
+fn every_allocation_may_fail_and_the_books_close() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    });
+    let mut n = 0;
+    loop {
+        fail_allocations(Failing::Nth { n, forever: n % 2 == 1 });
+        world.run(&mut volume, || {
+            let Ok(mut connection) = Connection::open() else { return };
+            let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+                 INSERT INTO t(b) SELECT zeroblob(2000) FROM n";
+            connection.mark_statement();
+            let Ok((Some(mut statement), _)) = connection.prepare(sql, false) else { return };
+            if let Err(error) = statement.step(&connection) {
+                assert!(matches!(error.primary(), sqlite::SQLITE_NOMEM | 10), "{error:?}");
+            }
+        });
+        let failed = allocator::failed_allocations();
+        fail_allocations(Failing::Never);
+        ledger::assert_closed();
+        if failed == 0 {
+            break;
+        }
+        n += 1;
+    }
+    assert!(n > 100, "{n} allocations");
+    let rows = world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "SELECT count(*) % 40, count(*) > 0 FROM t; PRAGMA integrity_check")
+    });
+    assert_eq!(rows, [vec!["0", "1"], vec!["ok"]]);
+    assert_eq!(volume.damage(), None);
+    let _ = volume.close();
+    ledger::assert_closed();
+}
+
+#[test]
+fn temporary_files_stay_within_the_accounts_limit() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    let account = volume.account();
+    ledger::set_temporary_limit(account, 1 << 20);
+    world.run(&mut volume, move || {
+        let mut connection = Connection::open().expect("opens");
+        run(&mut connection, "CREATE TABLE t(a)");
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)
+             INSERT INTO t SELECT zeroblob(1000) FROM n";
+        let mut statement = connection.prepare(sql, false).expect("compiles").0.expect("is there");
+        connection.mark_statement();
+        let error = statement.step(&connection).expect_err("more than memory and files hold");
+        assert_eq!(error.primary(), sqlite::SQLITE_FULL);
+        drop(statement);
+        let refused = ledger::last_refusal(account).expect("a charge was refused");
+        assert_eq!((refused.kind, refused.limit), (Kind::Temporary, 1 << 20));
+        assert!(refused.held <= 1 << 20 && refused.missing() > 0);
+        run(&mut connection, "INSERT INTO t VALUES(1)");
+        assert_eq!(run(&mut connection, "SELECT count(*) FROM t"), [vec!["1"]]);
+    });
+    assert!(!volume.close().is_empty());
+    ledger::assert_closed();
 }

@@ -3,8 +3,22 @@
 //! A [`Budget`] is what somebody wrote down for one node or plan; what it leaves out is inherited.
 //! [`Limits`] is what holds for one database after all: each part is there, and none is beyond an
 //! ancestor's.
+//!
+//! Memory, processor time and I/O of an organisation or group are for all of its databases
+//! together; the other parts are the most that each of its databases may have.
+//!
+//! - `resolve`: from what everybody says to what holds, and where each part comes from.
+//! - `text`: budgets and usage as the catalogue keeps them.
+
+mod resolve;
+mod text;
+
+use storage::meter::Cost;
 
 use crate::limits;
+
+pub use resolve::{Level, Machine, Resolved, Source};
+pub use text::Unreadable;
 
 /// What one node, or one plan, says. `None`: inherited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,28 +106,249 @@ pub struct Limits {
     pub transaction_idle_ns: u64,
 }
 
-impl Limits {
-    /// What the machine allows one database where nobody wrote anything down.
+impl Priority {
+    /// All of them, the least first.
+    pub const ALL: [Priority; 3] = [Priority::Background, Priority::Normal, Priority::Interactive];
+
+    /// As it is written down.
     #[must_use]
-    pub fn of_machine(memory_bytes: u64) -> Limits {
-        const UNLIMITED: u64 = u64::MAX;
-        Limits {
-            memory_bytes,
-            storage_bytes: limits::STORAGE_BYTES_MAX,
-            temporary_bytes: storage::limits::TEMPORARY_BYTES_MAX,
-            cpu_per_million: UNLIMITED,
-            cpu_burst_ns: limits::SECOND_NS,
-            io_bytes_per_second: UNLIMITED,
-            io_burst_bytes: UNLIMITED,
-            weight: limits::WEIGHT,
-            cpu_reserved_per_million: 0,
-            priority: Priority::Normal,
-            requests: limits::REQUESTS_MAX as u64,
-            streams: limits::STREAMS_MAX as u64,
-            request_bytes: UNLIMITED,
-            response_bytes: UNLIMITED,
-            request_ns: limits::REQUEST_NS,
-            transaction_idle_ns: limits::TRANSACTION_IDLE_NS,
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::Background => "background",
+            Priority::Normal => "normal",
+            Priority::Interactive => "interactive",
         }
+    }
+}
+
+/// What a part's number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Nanoseconds.
+    Nanoseconds,
+    /// Parts of a million, requests, streams, or nothing.
+    Number,
+    /// A [`Priority`], as its place in [`Priority::ALL`].
+    Priority,
+}
+
+/// One part of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the field of the same name in Budget")]
+pub enum Part {
+    MemoryBytes,
+    StorageBytes,
+    TemporaryBytes,
+    CpuPerMillion,
+    CpuBurstNs,
+    IoBytesPerSecond,
+    IoBurstBytes,
+    Weight,
+    CpuReservedPerMillion,
+    Priority,
+    Requests,
+    Streams,
+    RequestBytes,
+    ResponseBytes,
+    RequestNs,
+    TransactionIdleNs,
+}
+
+/// Number of [`Part`]s.
+pub const PARTS: usize = 16;
+
+/// Access by part: the field and its name, once.
+macro_rules! parts {
+    ($($part:ident $field:ident $unit:ident $range:expr),* $(,)?) => {
+        impl Part {
+            /// All parts, in the order in which they are written down.
+            pub const ALL: [Part; PARTS] = [$(Part::$part),*];
+
+            /// The part's name, its unit last.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Part::$part => stringify!($field),)*
+                }
+            }
+
+            /// What its number counts.
+            #[must_use]
+            pub fn unit(self) -> Unit {
+                match self {
+                    $(Part::$part => Unit::$unit,)*
+                }
+            }
+
+            /// The numbers that somebody may write down for it.
+            #[must_use]
+            pub fn range(self) -> std::ops::RangeInclusive<u64> {
+                match self {
+                    $(Part::$part => $range,)*
+                }
+            }
+        }
+
+        impl Budget {
+            /// A budget without parts.
+            pub const NOTHING: Budget = Budget { $($field: None),* };
+
+            /// A part's number, if the budget says one.
+            #[must_use]
+            pub fn get(&self, part: Part) -> Option<u64> {
+                match part {
+                    $(Part::$part => self.$field.map(Number::into_number),)*
+                }
+            }
+
+            /// Say a part's number, or leave the part out.
+            ///
+            /// # Panics
+            /// If the number is none that the part may have: the caller has checked it.
+            pub fn set(&mut self, part: Part, number: Option<u64>) {
+                assert!(number.is_none_or(|number| part.range().contains(&number)));
+                match part {
+                    $(Part::$part => self.$field = number.map(Number::from_number),)*
+                }
+            }
+        }
+
+        impl Limits {
+            /// A part's number.
+            #[must_use]
+            pub fn get(&self, part: Part) -> u64 {
+                match part {
+                    $(Part::$part => self.$field.into_number(),)*
+                }
+            }
+
+            fn set(&mut self, part: Part, number: u64) {
+                match part {
+                    $(Part::$part => self.$field = Number::from_number(number),)*
+                }
+            }
+        }
+    };
+}
+
+parts! {
+    MemoryBytes memory_bytes Bytes limits::MEMORY_BYTES_MIN..=MOST,
+    StorageBytes storage_bytes Bytes limits::STORAGE_BYTES_MIN..=MOST,
+    TemporaryBytes temporary_bytes Bytes 0..=MOST,
+    CpuPerMillion cpu_per_million Number limits::CPU_PER_MILLION_MIN..=MOST,
+    CpuBurstNs cpu_burst_ns Nanoseconds limits::CPU_BURST_NS_MIN..=MOST,
+    IoBytesPerSecond io_bytes_per_second Bytes limits::IO_BYTES_MIN..=MOST,
+    IoBurstBytes io_burst_bytes Bytes limits::IO_BYTES_MIN..=MOST,
+    Weight weight Number 1..=limits::WEIGHT_MAX,
+    CpuReservedPerMillion cpu_reserved_per_million Number 0..=1_000_000,
+    Priority priority Priority 0..=2,
+    Requests requests Number 0..=MOST,
+    Streams streams Number 0..=MOST,
+    RequestBytes request_bytes Bytes 0..=MOST,
+    ResponseBytes response_bytes Bytes 0..=MOST,
+    RequestNs request_ns Nanoseconds limits::REQUEST_NS_MIN..=MOST,
+    TransactionIdleNs transaction_idle_ns Nanoseconds 0..=MOST,
+}
+
+/// The largest number that can be written down: SQLite's and JSON's readers agree up to here.
+const MOST: u64 = i64::MAX as u64;
+
+trait Number {
+    fn into_number(self) -> u64;
+    fn from_number(number: u64) -> Self;
+}
+
+impl Number for u64 {
+    fn into_number(self) -> u64 {
+        self
+    }
+    fn from_number(number: u64) -> u64 {
+        number
+    }
+}
+
+impl Number for Priority {
+    fn into_number(self) -> u64 {
+        self as u64
+    }
+    fn from_number(number: u64) -> Priority {
+        Priority::ALL[number.min(2) as usize]
+    }
+}
+
+impl Budget {
+    /// Nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Budget::default()
+    }
+
+    /// A text of the budget's parts, one JSON object without spaces: what the catalogue keeps.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        text::write_budget(self)
+    }
+
+    /// The budget that [`Budget::to_text`] has written.
+    ///
+    /// # Errors
+    /// If it has not: what is wrong with the text.
+    pub fn from_text(text: &str) -> Result<Budget, Unreadable> {
+        text::read_budget(text)
+    }
+}
+
+/// A budget that does not allow something, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Which part.
+    pub part: Part,
+    /// What it allows.
+    pub limit: u64,
+    /// How much of it is in use.
+    pub used: u64,
+    /// How much more was asked for.
+    pub wanted: u64,
+}
+
+/// What a database has used since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The cost of its statements.
+    pub cost: Cost,
+    /// Processor time, measured, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Bytes read from files and the log for it.
+    pub io_read_bytes: u64,
+    /// Bytes written to files and the log for it.
+    pub io_written_bytes: u64,
+    /// Requests that were begun.
+    pub requests: u64,
+    /// Time that requests waited for their budgets, in nanoseconds.
+    pub throttled_ns: u64,
+}
+
+impl Usage {
+    /// The counters by name, in the order in which they are written down.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); text::COUNTERS] {
+        let mut copy = *self;
+        text::counters(&mut copy).map(|(name, counter)| (name, *counter))
+    }
+
+    /// A text of the counters that are not zero, one JSON object: what the catalogue keeps.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        text::write_usage(self)
+    }
+
+    /// The usage that [`Usage::to_text`] has written.
+    ///
+    /// # Errors
+    /// If it has not: what is wrong with the text.
+    pub fn from_text(text: &str) -> Result<Usage, Unreadable> {
+        text::read_usage(text)
     }
 }

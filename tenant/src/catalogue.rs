@@ -1,8 +1,9 @@
-//! The catalogue: which databases exist, under which name, and what is known of their files.
+//! The catalogue: which databases exist, under which name, what is known of their files, and who may
+//! use how much.
 //!
 //! It is itself a tenant (id 0) with a file and the same log, so create and drop are commits like
 //! any other. One row a database, found by name or id through an index: a database that nobody uses
-//! costs its row and nothing in memory, and a start reads none of them.
+//! costs its row and nothing in memory, and a start reads none of them. Plans are few and all read.
 //!
 //! ```sql
 //! CREATE TABLE databases(
@@ -13,23 +14,54 @@
 //!   created_s INTEGER NOT NULL,            -- wall-clock seconds since 1970
 //!   file INTEGER NOT NULL,                 -- 1: a checkpoint has made its file (F1)
 //!   stamp INTEGER NOT NULL,                -- what that checkpoint wrote into page 1 (F10)
-//!   txid INTEGER NOT NULL                  -- the last transaction that it covered
+//!   txid INTEGER NOT NULL,                 -- the last transaction that it covered
+//!   group_id INTEGER,                      -- its group; NULL: directly under the machine
+//!   plan TEXT,                             -- its plan, if it has one
+//!   budget TEXT,                           -- its own budget, as budget/text.rs writes it
+//!   usage TEXT                             -- what it has used, as of the last checkpoint or close
 //! );
 //! CREATE INDEX unsettled ON databases(state) WHERE state = 1;
+//! CREATE INDEX grouped ON databases(group_id) WHERE group_id IS NOT NULL;
+//! CREATE INDEX planned ON databases(plan) WHERE plan IS NOT NULL;
+//! CREATE TABLE plans(name TEXT PRIMARY KEY, budget TEXT NOT NULL) WITHOUT ROWID;
+//! CREATE TABLE nodes(
+//!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
+//!   parent INTEGER NOT NULL,               -- a group's organisation; 0: it is an organisation
+//!   name TEXT NOT NULL,
+//!   plan TEXT,
+//!   budget TEXT,
+//!   UNIQUE(parent, name)
+//! );
 //! ```
 //!
+//! Version 1 of the schema had only the table of databases, without its last four columns; a start
+//! adds what is missing, in the transaction of the start itself.
+//!
 //! Runs on a fiber of tenant 0, many calls in one transaction, and knows nothing of who asked.
+//!
+//! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups.
+
+mod nodes;
+mod rows;
 
 use storage::TenantId;
 use storage::fiber;
-use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef};
+use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
+use crate::budget::{Budget, Usage};
 use crate::session::PooledConnection;
 
-/// The version of the schema above, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+pub use nodes::{BudgetChange, Change, NodePath};
+pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 
-const SCHEMA: &str = "
+use rows::{read, run, select};
+
+/// The version of the schema above, kept in `user_version`.
+const SCHEMA_VERSION: i64 = 2;
+
+/// Each version's step from the one before.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
+    "
 CREATE TABLE databases(
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT UNIQUE,
@@ -42,39 +74,26 @@ CREATE TABLE databases(
 );
 CREATE INDEX unsettled ON databases(state) WHERE state = 1;
 PRAGMA user_version = 1;
-";
-
-/// State of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowState {
-    /// In use.
-    Live,
-    /// Dropped; the row stays until its file is gone.
-    Dropped,
-    /// Damaged: answers nothing but why.
-    Fenced,
-}
-
-/// A row of the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatabaseRow {
-    /// The tenant's id.
-    pub id: TenantId,
-    /// Its name; empty once dropped.
-    pub name: String,
-    /// Its state.
-    pub state: RowState,
-    /// Why it is fenced.
-    pub reason: Option<String>,
-    /// When it was created, in wall-clock seconds since 1970.
-    pub created_s: i64,
-    /// It has a file.
-    pub file: bool,
-    /// Stamp of its last checkpoint.
-    pub stamp: u64,
-    /// The last transaction that it covered.
-    pub txid: u64,
-}
+",
+    "
+ALTER TABLE databases ADD COLUMN group_id INTEGER;
+ALTER TABLE databases ADD COLUMN plan TEXT;
+ALTER TABLE databases ADD COLUMN budget TEXT;
+ALTER TABLE databases ADD COLUMN usage TEXT;
+CREATE INDEX grouped ON databases(group_id) WHERE group_id IS NOT NULL;
+CREATE INDEX planned ON databases(plan) WHERE plan IS NOT NULL;
+CREATE TABLE plans(name TEXT PRIMARY KEY, budget TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE nodes(
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  parent INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  plan TEXT,
+  budget TEXT,
+  UNIQUE(parent, name)
+);
+PRAGMA user_version = 2;
+",
+];
 
 /// What may be asked of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +109,29 @@ pub enum Call {
         name: String,
         /// Do not fail if there is one.
         exists_ok: bool,
+        /// Its place in the tree, and its budget.
+        change: Change,
     },
+    /// Give a database another place or budget.
+    Place(String, Change),
     /// Drop by name.
     Drop(String),
+    /// A new plan, or a plan's new budget.
+    PutPlan(Plan),
+    /// A plan.
+    FindPlan(Box<str>),
+    /// All plans, in order of their names.
+    Plans,
+    /// Remove a plan that nobody has.
+    DropPlan(Box<str>),
+    /// A new organisation or group, or what it says from now on.
+    PutNode(NodePath, Said),
+    /// An organisation or group.
+    FindNode(NodePath),
+    /// Remove an organisation or group that has no children.
+    DropNode(NodePath),
+    /// What a database has used, at its close.
+    Used(TenantId, Usage),
     /// Up to `limit` live rows with names after `after`, starting with `prefix`, in order.
     List {
         /// Names behind this one.
@@ -110,6 +149,8 @@ pub enum Call {
         stamp: u64,
         /// The last transaction that it covered.
         txid: u64,
+        /// What the tenant has used until now.
+        usage: Usage,
     },
     /// The tenant is damaged.
     Fence(TenantId, String),
@@ -121,13 +162,31 @@ impl Call {
     /// Whether it may change the catalogue.
     #[must_use]
     pub fn writes(&self) -> bool {
-        !matches!(self, Call::Find(_) | Call::List { .. })
+        !matches!(
+            self,
+            Call::Find(_) | Call::List { .. } | Call::FindPlan(_) | Call::Plans | Call::FindNode(_)
+        )
     }
 
     /// Whether it needs log space and makes none: it must leave what checkpoints and fences need.
     #[must_use]
     pub fn grows(&self) -> bool {
-        matches!(self, Call::Create { .. } | Call::Drop(_) | Call::Forget(_))
+        let settles = matches!(self, Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..));
+        self.writes() && !settles
+    }
+
+    /// Pages that it may change beside those of its transaction: a leaf of each table and index.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        match self {
+            Call::Create { change, .. } if change.is_empty() => 2,
+            Call::Drop(_) | Call::Forget(_) | Call::Create { .. } | Call::Place(..) => 4,
+            Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
+            Call::PutNode(..) | Call::DropNode(_) => 2,
+            Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
+            Call::Find(_) | Call::List { .. } => 0,
+            Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
+        }
     }
 }
 
@@ -136,18 +195,41 @@ impl Call {
 pub enum Outcome {
     /// Done; nothing to tell.
     Done,
-    /// The row; for a create the new one, for a drop the one that was.
-    Row(DatabaseRow),
+    /// What a start needs: the rows, and all plans.
+    Started(Vec<DatabaseRow>, Vec<Plan>),
+    /// The row; for a create or a change the new one, for a drop the one that was.
+    Row(Box<DatabaseRow>),
     /// Rows.
     Rows(Vec<DatabaseRow>),
+    /// Plans.
+    Plans(Vec<Plan>),
+    /// An organisation or group; behind it, for a group, its organisation.
+    Node(Vec<NodeRow>),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
     Exists,
+    /// Something that the call names is not there.
+    Missing(Missing),
+    /// It cannot be removed: so many use it.
+    InUse(u64),
+    /// There are as many plans as there may be.
+    TooManyPlans,
     /// SQLite refused; the transaction was rolled back, so no call of it took effect.
     Failed(String),
     /// As `Failed`, for lack of room in the commit log or on its disk.
     Full,
+}
+
+/// What a call names and the catalogue does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A plan.
+    Plan,
+    /// An organisation.
+    Organisation,
+    /// A group.
+    Group,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -165,144 +247,147 @@ pub fn carry_out(pooled: &mut PooledConnection, calls: &[Call]) -> Vec<Outcome> 
 
 fn try_all(pooled: &mut PooledConnection, calls: &[Call]) -> Result<Vec<Outcome>, SqliteError> {
     let writes = calls.iter().any(Call::writes);
-    let begin = if writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
-    query(pooled, begin, &[])?;
+    run(pooled, if writes { "BEGIN IMMEDIATE" } else { "BEGIN" }, &[])?;
     let outcomes =
         calls.iter().map(|call| carry_out_one(pooled, call)).collect::<Result<_, _>>()?;
-    query(pooled, "COMMIT", &[])?;
+    run(pooled, "COMMIT", &[])?;
     Ok(outcomes)
 }
 
-const COLUMNS: &str = "id, coalesce(name, ''), state, reason, created_s, file, stamp, txid";
-
 fn find(pooled: &mut PooledConnection, name: &str) -> Result<Option<DatabaseRow>, SqliteError> {
-    let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp, txid \
-               FROM databases WHERE name = ?1";
-    Ok(query(pooled, sql, &[ValueRef::Text(name.as_bytes())])?.pop())
+    let sql = select!("WHERE d.name = ?1");
+    Ok(read(pooled, sql, &[ValueRef::Text(name.as_bytes())], rows::database)?.pop())
+}
+
+fn found(row: Option<DatabaseRow>) -> Outcome {
+    row.map_or(Outcome::NotFound, |row| Outcome::Row(Box::new(row)))
 }
 
 fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, SqliteError> {
-    let integer = |id: &TenantId| ValueRef::Integer(id.0 as i64);
     match call {
         Call::Start(ids) => start(pooled, ids),
-        Call::Find(name) => Ok(find(pooled, name)?.map_or(Outcome::NotFound, Outcome::Row)),
-        Call::Create { name, exists_ok } => create(pooled, name, *exists_ok),
+        Call::Find(name) => Ok(found(find(pooled, name)?)),
+        Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
+        Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };
-            let sql = "UPDATE databases SET state = 1, name = NULL WHERE id = ?1";
-            query(pooled, sql, &[integer(&row.id)])?;
-            Ok(Outcome::Row(row))
+            let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL \
+                       WHERE id = ?1";
+            run(pooled, sql, &[integer(row.id)])?;
+            Ok(Outcome::Row(Box::new(row)))
         }
         Call::List { after, prefix, limit } => {
-            let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp, txid \
-                       FROM databases WHERE name > ?1 AND name >= ?2 AND name < ?2 || x'ff' \
-                       ORDER BY name LIMIT ?3";
+            let sql = select!(
+                "WHERE d.name > ?1 AND d.name >= ?2 AND d.name < ?2 || x'ff' \
+                 ORDER BY d.name LIMIT ?3"
+            );
             let arguments = [
                 ValueRef::Text(after.as_bytes()),
                 ValueRef::Text(prefix.as_bytes()),
                 ValueRef::Integer(*limit as i64),
             ];
-            Ok(Outcome::Rows(query(pooled, sql, &arguments)?))
+            Ok(Outcome::Rows(read(pooled, sql, &arguments, rows::database)?))
         }
-        Call::Checkpointed { id, stamp, txid } => {
-            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3 WHERE id = ?1";
-            let arguments =
-                [integer(id), ValueRef::Integer(*stamp as i64), ValueRef::Integer(*txid as i64)];
-            query(pooled, sql, &arguments)?;
-            Ok(Outcome::Done)
-        }
-        Call::Fence(id, reason) => {
-            let sql = "UPDATE databases SET state = 2, reason = ?2 WHERE id = ?1 AND state = 0";
-            query(pooled, sql, &[integer(id), ValueRef::Text(reason.as_bytes())])?;
-            Ok(Outcome::Done)
-        }
-        Call::Forget(id) => {
-            let sql = "DELETE FROM databases WHERE id = ?1 AND state = 1";
-            query(pooled, sql, &[integer(id)])?;
+        Call::PutPlan(plan) => nodes::put_plan(pooled, plan),
+        Call::FindPlan(name) => nodes::find_plan(pooled, name),
+        Call::Plans => Ok(Outcome::Plans(nodes::plans(pooled)?)),
+        Call::DropPlan(name) => nodes::drop_plan(pooled, name),
+        Call::PutNode(path, said) => nodes::put(pooled, path, said),
+        Call::FindNode(path) => nodes::find(pooled, path),
+        Call::DropNode(path) => nodes::drop(pooled, path),
+        Call::Checkpointed { .. } | Call::Used(..) | Call::Fence(..) | Call::Forget(_) => {
+            note(pooled, call)?;
             Ok(Outcome::Done)
         }
     }
+}
+
+/// What the engine tells of a tenant, by its id.
+fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
+    let text = |usage: &Usage| (*usage != Usage::default()).then(|| usage.to_text());
+    match call {
+        Call::Checkpointed { id, stamp, txid, usage } => {
+            let sql =
+                "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4 WHERE id = ?1";
+            let usage = text(usage);
+            let arguments = [
+                integer(*id),
+                ValueRef::Integer(*stamp as i64),
+                ValueRef::Integer(*txid as i64),
+                rows::text_or_null(usage.as_deref()),
+            ];
+            run(pooled, sql, &arguments)
+        }
+        Call::Used(id, usage) => {
+            let sql = "UPDATE databases SET usage = ?2 WHERE id = ?1";
+            let usage = text(usage);
+            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref())])
+        }
+        Call::Fence(id, reason) => {
+            let sql = "UPDATE databases SET state = 2, reason = ?2 WHERE id = ?1 AND state = 0";
+            run(pooled, sql, &[integer(*id), ValueRef::Text(reason.as_bytes())])
+        }
+        Call::Forget(id) => {
+            run(pooled, "DELETE FROM databases WHERE id = ?1 AND state = 1", &[integer(*id)])
+        }
+        _ => unreachable!("the caller chose these"),
+    }
+}
+
+fn integer(id: TenantId) -> ValueRef<'static> {
+    ValueRef::Integer(id.0 as i64)
 }
 
 fn create(
     pooled: &mut PooledConnection,
     name: &str,
     exists_ok: bool,
+    change: &Change,
 ) -> Result<Outcome, SqliteError> {
     if let Some(row) = find(pooled, name)? {
-        return Ok(if exists_ok { Outcome::Row(row) } else { Outcome::Exists });
+        return Ok(if exists_ok { Outcome::Row(Box::new(row)) } else { Outcome::Exists });
     }
     let created_s = fiber::wall().map_or(0, |wall| (wall.0 / 1_000_000_000) as i64);
-    let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid) VALUES(?1, 0, ?2, 0, 0, 0)";
-    query(pooled, sql, &[ValueRef::Text(name.as_bytes()), ValueRef::Integer(created_s)])?;
-    Ok(Outcome::Row(DatabaseRow {
-        id: TenantId(pooled.connection().last_insert_rowid() as u64),
-        name: name.to_owned(),
-        state: RowState::Live,
-        reason: None,
-        created_s,
-        file: false,
-        stamp: 0,
-        txid: 0,
-    }))
+    let said = match nodes::look_up(pooled, change, &Budget::default())? {
+        Ok(said) => said,
+        Err(missing) => return Ok(Outcome::Missing(missing)),
+    };
+    let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid, group_id, plan, budget) \
+               VALUES(?1, 0, ?2, 0, 0, 0, ?3, ?4, ?5)";
+    let arguments = [
+        ValueRef::Text(name.as_bytes()),
+        ValueRef::Integer(created_s),
+        said.group_id.map_or(ValueRef::Null, |id| ValueRef::Integer(id.0 as i64)),
+        rows::text_or_null(said.plan.as_deref()),
+        rows::text_or_null(said.budget.as_deref()),
+    ];
+    run(pooled, sql, &arguments)?;
+    let id = TenantId(pooled.connection().last_insert_rowid() as u64);
+    if change.is_empty() {
+        return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
+    }
+    Ok(found(find(pooled, name)?))
 }
 
 fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, SqliteError> {
     let version = pooled.query_integer("PRAGMA user_version")?;
-    if version == 0 {
-        for statement in SCHEMA.split_inclusive(';').filter(|text| text.trim() != "") {
-            query(pooled, statement, &[])?;
-        }
-    } else if version != SCHEMA_VERSION {
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..))
+    else {
         let message = format!(
             "the data folder's catalogue has version {version}, this program knows version \
              {SCHEMA_VERSION}: use a newer program"
         );
-        return Err(SqliteError {
-            code: storage::sqlite::codes::SQLITE_ERROR,
-            message,
-            offset: None,
-        });
+        return Err(SqliteError { code: codes::SQLITE_ERROR, message, offset: None });
+    };
+    for migration in missing {
+        for statement in migration.split_inclusive(';').filter(|text| text.trim() != "") {
+            run(pooled, statement, &[])?;
+        }
     }
-    let mut rows = query(pooled, &format!("SELECT {COLUMNS} FROM databases WHERE state = 1"), &[])?;
+    let mut found = read(pooled, select!("WHERE d.state = 1"), &[], rows::database)?;
     for id in ids {
-        let sql = "SELECT id, coalesce(name, ''), state, reason, created_s, file, stamp, txid \
-                   FROM databases WHERE id = ?1 AND state <> 1";
-        rows.extend(query(pooled, sql, &[ValueRef::Integer(id.0 as i64)])?);
+        let sql = select!("WHERE d.id = ?1 AND d.state <> 1");
+        found.extend(read(pooled, sql, &[integer(*id)], rows::database)?);
     }
-    Ok(Outcome::Rows(rows))
-}
-
-/// Run one statement; rows are rows of the catalogue.
-fn query(
-    pooled: &mut PooledConnection,
-    sql: &str,
-    arguments: &[ValueRef<'_>],
-) -> Result<Vec<DatabaseRow>, SqliteError> {
-    let mut rows = Vec::new();
-    pooled.for_each_row(sql, arguments, |statement| {
-        let integer = |index| match statement.column(index) {
-            Ok(ValueRef::Integer(value)) => value,
-            _ => 0,
-        };
-        let text = |index| match statement.column(index) {
-            Ok(ValueRef::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
-            _ => None,
-        };
-        rows.push(DatabaseRow {
-            id: TenantId(integer(0) as u64),
-            name: text(1).unwrap_or_default(),
-            state: match integer(2) {
-                0 => RowState::Live,
-                1 => RowState::Dropped,
-                _ => RowState::Fenced,
-            },
-            reason: text(3),
-            created_s: integer(4),
-            file: integer(5) != 0,
-            stamp: integer(6) as u64,
-            txid: integer(7) as u64,
-        });
-    })?;
-    Ok(rows)
+    Ok(Outcome::Started(found, nodes::plans(pooled)?))
 }

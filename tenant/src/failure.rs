@@ -1,5 +1,6 @@
 //! From SQLite's result codes to the words that libSQL clients expect.
 
+use storage::ledger::{Kind, Refused};
 use storage::meter::{Exceeded, PART_NAMES};
 use storage::sometimes;
 use storage::sqlite::{SqliteError, codes};
@@ -7,7 +8,7 @@ use storage::sqlite::{SqliteError, codes};
 use crate::statement::StatementError;
 
 /// Names of the primary result codes; plain `SQLITE_ERROR` is `SQLITE_UNKNOWN`, as libSQL has it.
-fn name_of(primary: i32) -> &'static str {
+pub(crate) fn name_of(primary: i32) -> &'static str {
     match primary {
         codes::SQLITE_INTERNAL => "SQLITE_INTERNAL",
         codes::SQLITE_PERM => "SQLITE_PERM",
@@ -36,13 +37,18 @@ fn name_of(primary: i32) -> &'static str {
     }
 }
 
+/// The end of a message about a statement that ended its transaction.
+pub(crate) const ROLLED_BACK: &str = "; the transaction was rolled back";
+
 /// What was known when a statement failed, beside SQLite's own words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Circumstances {
-    /// The memory budget refused an allocation of this statement: (limit, held) in bytes.
-    pub memory: Option<(u64, u64)>,
+    /// What a budget refused last while the statement ran: memory, or temporary files.
+    pub refused: Option<Refused>,
     /// A transaction was open before and is not any more.
     pub rolled_back: bool,
+    /// How long its request may run, in nanoseconds; 0 where that is not known.
+    pub request_ns: u64,
     /// A transaction is open.
     pub in_transaction: bool,
     /// The limit of its request's cost at which it was stopped.
@@ -115,12 +121,14 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
                 format!("SQL input error: {text} (at offset {offset})"),
             );
         }
-        codes::SQLITE_NOMEM => match circumstances.memory {
-            Some((limit, held)) => {
+        codes::SQLITE_NOMEM => match circumstances.refused.filter(|r| r.kind != Kind::Temporary) {
+            Some(refused) => {
                 sometimes!("a statement exceeds its tenant's memory");
+                let (level, limit, held) = (refused.level.name(), refused.limit, refused.held);
+                let missing = refused.missing();
                 format!(
-                    "SQLite error: out of memory: the statement needs more than the database's \
-                     memory budget of {limit} bytes ({held} in use)"
+                    "SQLite error: out of memory: the statement needs {missing} bytes more than \
+                     the {level}'s memory budget of {limit} bytes ({held} in use)"
                 )
             }
             None => "SQLite error: the statement is too complex: it compiles to too many steps"
@@ -131,10 +139,23 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
              functions are not available"
         ),
         codes::SQLITE_INTERRUPT => format!(
-            "SQLite error: {text}: the request ran longer than {} s, its client has gone, or the \
-             database was dropped",
-            crate::limits::REQUEST_NS / crate::limits::SECOND_NS
+            "SQLite error: {text}: the request ran longer than its budget of {} ms (request_ns), its \
+             client has gone, or the database was dropped",
+            match circumstances.request_ns {
+                0 => crate::limits::REQUEST_NS,
+                known => known,
+            } / 1_000_000
         ),
+        codes::SQLITE_FULL if is_temporary(circumstances.refused) => {
+            let refused = circumstances.refused.expect("it is temporary");
+            format!(
+                "SQLite error: {text}: the statement needs {} bytes more of temporary files than \
+                 the database's budget of {} bytes ({} in use); smaller transactions may pass",
+                refused.missing(),
+                refused.limit,
+                refused.held
+            )
+        }
         codes::SQLITE_FULL => format!(
             "SQLite error: {text}: the transaction or its temporary data is too large, or the \
              commit log has no room; smaller transactions may pass"
@@ -142,9 +163,13 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
         _ => format!("SQLite error: {text}"),
     };
     if circumstances.rolled_back {
-        message.push_str("; the transaction was rolled back");
+        message.push_str(ROLLED_BACK);
     }
     StatementError::new(name_of(primary), message)
+}
+
+fn is_temporary(refused: Option<Refused>) -> bool {
+    refused.is_some_and(|refused| refused.kind == Kind::Temporary)
 }
 
 fn is_syntax(text: &str) -> bool {

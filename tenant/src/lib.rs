@@ -10,13 +10,18 @@ mod failure;
 pub mod limits;
 mod policy;
 mod pool;
+mod room;
+pub mod schedule;
 mod session;
 mod statement;
 
-pub use catalogue::{DatabaseRow, RowState};
+pub use catalogue::{
+    BudgetChange, Change, DatabaseRow, Missing, NodeId, NodePath, NodeRow, Plan, RowState, Said,
+};
 pub use engine::{
-    ControlCall, Counters, DiskOperation, DiskReply, DiskRequest, Engine, EngineOptions, Event,
-    Failure, Gauge, Job, JobContext, Refusal, RequestId, TenantState, TenantView,
+    BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
+    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, TenantState,
+    TenantView, UsageView,
 };
 pub use failure::RequestUnits;
 pub use limits::{PRICES, request_units_micro};

@@ -13,8 +13,13 @@ pub const STORED_SQL_MAX: usize = 150;
 /// Bytes of one stored SQL text; @libsql/client stores texts below 5,000 characters.
 pub const STORED_SQL_BYTES_MAX: usize = 64 * 1024;
 
-/// Open streams of one tenant: each may hold a connection of some 50 KB.
-pub const STREAMS_MAX: usize = 128;
+/// Open streams of one tenant unless its budget says otherwise: each may hold a connection of some
+/// 50 KB.
+pub const STREAMS: usize = 128;
+
+/// Open streams that a budget may give one tenant: their connections are booked on it, but each
+/// is looked at when the tenant closes.
+pub const STREAMS_MAX: usize = 1024;
 
 /// Idle connections that a tenant keeps for its next requests.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
@@ -24,8 +29,11 @@ pub const IDLE_CONNECTIONS_MAX: usize = 4;
 /// next one needs: with a connection each, 30 writers of one database made batches of one commit.
 pub const CONNECTION_WAIT_NS: u64 = 2_000_000;
 
-/// Requests of one tenant that wait or run.
-pub const REQUESTS_MAX: usize = 1024;
+/// Requests of one tenant that wait or run, unless its budget says otherwise.
+pub const REQUESTS: usize = 1024;
+
+/// Requests that a budget may give one tenant: each holds a connection of the server's.
+pub const REQUESTS_MAX: usize = 8192;
 
 /// Nanoseconds of a second, for the times below.
 pub const SECOND_NS: u64 = 1_000_000_000;
@@ -36,6 +44,9 @@ pub const STREAM_IDLE_NS: u64 = 10 * SECOND_NS;
 /// A transaction whose stream sits idle loses the writer lock after this, if somebody waits for it;
 /// libSQL servers use the same.
 pub const TRANSACTION_IDLE_NS: u64 = 5 * SECOND_NS;
+
+/// The longest that a budget may let one sit idle: its stream is closed then.
+pub const TRANSACTION_IDLE_NS_MAX: u64 = STREAM_IDLE_NS;
 
 /// How long a writer waits for the lock before it is told that the database is busy. Longer than
 /// [`TRANSACTION_IDLE_NS`], so an idle holder yields first.
@@ -59,22 +70,53 @@ pub const GROWTH_PAGES: u32 = 4;
 /// enough for a small log, enough to share a write.
 pub const GROWTH_CALLS: usize = 32;
 
-/// Pages that each create or drop may change: a leaf of the table and one of the names' index.
-pub const GROWTH_PAGES_EACH: u32 = 2;
+/// Closed databases whose use is written to the catalogue together, and how long that waits for
+/// more of them: what a crash can lose of it.
+pub const USED_BATCH: usize = 64;
+
+/// See [`USED_BATCH`].
+pub const USED_WAIT_NS: u64 = SECOND_NS;
 
 /// Tries, a second apart, to write the end of the log or a database's file to a full or broken disk
 /// when the server stops: as long as the server waits for its clients then. What is not in its file by
 /// then stays in the log.
 pub const STOP_RETRIES_MAX: u32 = 10;
 
-/// How long one request may run, the time that its client takes to read the response not counted.
+/// How long one request may run unless its database's budget says otherwise, the time that its client
+/// takes to read the response not counted.
 pub const REQUEST_NS: u64 = 30 * SECOND_NS;
+
+/// The longest time that a budget may give a request: an hour, for imports and rebuilt indexes.
+pub const REQUEST_NS_MAX: u64 = 3600 * SECOND_NS;
+
+/// The shortest: a turn or two of a busy server.
+pub const REQUEST_NS_MIN: u64 = 10_000_000;
 
 /// A tenant without requests and streams is closed after this.
 pub const TENANT_IDLE_NS: u64 = 60 * SECOND_NS;
 
 /// VM steps of a turn: about 0.1 ms of simple steps.
 pub const QUANTUM_STEPS: u64 = 10_000;
+
+/// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
+pub const QUANTUM_NS: u64 = 100_000;
+
+/// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
+/// still during a turn, as in a simulation, this is all that it costs.
+pub const STEP_NS: u64 = 10;
+
+/// Nanoseconds that a resumed fiber counts at least.
+pub const RESUME_NS: u64 = 1_000;
+
+/// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
+pub const TURN_NS: u64 = 500_000;
+
+/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
+pub const IO_QUANTUM_BYTES: u64 = 64_000;
+
+/// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
+/// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
+pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
 
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
@@ -94,11 +136,35 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// Share of the log in percent above which the oldest tenants are checkpointed.
 pub const LOG_PRESSURE_PERCENT: u64 = 50;
 
-/// Bytes of a database's file unless its budget says otherwise: SQLite's own limit with our pages.
-pub const STORAGE_BYTES_MAX: u64 = 1 << 40;
+/// Pages of a database's file unless its budget says otherwise: SQLite's own limit.
+pub const PAGES_MAX: u32 = 0xffff_fffe;
+
+/// The same in bytes.
+pub const STORAGE_BYTES_MAX: u64 = PAGES_MAX as u64 * storage::page::PAGE_BYTES as u64;
+
+/// The smallest file that a budget may allow: its schema and a table.
+pub const STORAGE_BYTES_MIN: u64 = 2 * storage::page::PAGE_BYTES as u64;
+
+/// The smallest memory that a budget may allow: less serves no statement.
+pub const MEMORY_BYTES_MIN: u64 = 256 * 1024;
+
+/// The smallest share of a core that a budget may allow: a hundredth of a per cent still ends.
+pub const CPU_PER_MILLION_MIN: u64 = 100;
+
+/// The smallest burst of processor time: some turns.
+pub const CPU_BURST_NS_MIN: u64 = 1_000_000;
+
+/// The smallest rate and burst of I/O: a page.
+pub const IO_BYTES_MIN: u64 = storage::page::PAGE_BYTES as u64;
 
 /// Weight of a database unless its budget says otherwise: leaves room for smaller ones.
 pub const WEIGHT: u64 = 100;
+
+/// The largest weight: ten thousand times the smallest.
+pub const WEIGHT_MAX: u64 = 10_000;
+
+/// Plans: all are held in memory, for they are few.
+pub const PLANS_MAX: usize = 1000;
 
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
@@ -106,6 +172,8 @@ pub const CATALOGUE_BATCH: usize = 256;
 /// Databases in one page of a list.
 pub const LIST_PAGE_MAX: usize = 1000;
 
+const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS_MAX);
+const _: () = assert!(TRANSACTION_IDLE_NS_MAX >= TRANSACTION_IDLE_NS);
 /// What the parts of a cost are priced at, in the order of [`storage::meter::PART_NAMES`], in parts of
 /// a million of a request unit: VM step, page read, page written, log byte, result byte.
 pub const PRICES: storage::meter::Prices = [10, 100, 10_000, 1, 1];
@@ -116,7 +184,11 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
     storage::meter::price(cost, &PRICES)
 }
 
-const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
+const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
+const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
+const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
+const _: () = assert!(QUANTUM_NS < TURN_NS);
+const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);

@@ -24,6 +24,7 @@ use storage::ledger;
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
+use crate::budget::Limits;
 use crate::failure::{Circumstances, cost_refused, statement_error};
 use crate::limits;
 use crate::policy;
@@ -44,6 +45,8 @@ pub struct PooledConnection {
     // Statements first: they are finalised before the connection closes.
     cache: Vec<Compiled>,
     connection: Connection,
+    /// Pages that the database may have, as this connection was last told.
+    pub(crate) pages_max: u32,
     /// The planner's statistics that it has read, if it has read any.
     statistics: u64,
     /// Modules of virtual tables keep statements on it, and with them state of their own.
@@ -75,6 +78,7 @@ impl PooledConnection {
         Ok(PooledConnection {
             cache: Vec::new(),
             connection,
+            pages_max: limits::PAGES_MAX,
             statistics: with_volume(|volume| volume.statistics()),
             has_inner: false,
             changes_statistics: false,
@@ -137,6 +141,8 @@ impl PooledConnection {
             Ok(())
         })();
         compiled.statement.reset(&self.connection);
+        // A client may run the same text next.
+        let _ = (compiled.statement.take_steps(), compiled.statement.take_scan_steps());
         self.give_compiled(compiled);
         result
     }
@@ -239,6 +245,8 @@ impl PooledConnection {
     /// After a run: its cost, and what it means for this connection and others.
     fn end_run(&mut self, compiled: &mut Compiled) -> Cost {
         let mut steps = compiled.statement.take_steps();
+        // Where the run failed, nobody has asked for it.
+        let _ = compiled.statement.take_scan_steps();
         if self.has_inner | self.connection.take_inner() {
             let (count, inner_steps) = self.take_inner_steps(Some(&compiled.statement));
             self.has_inner = count > 0;
@@ -290,9 +298,11 @@ impl PooledConnection {
         self.cache.push(compiled);
     }
 
-    fn failure(&self, error: &SqliteError) -> StatementError {
-        let memory = refused_now(0);
-        statement_error(error, Circumstances { memory, ..Circumstances::default() })
+    pub(crate) fn failure(&self, error: &SqliteError) -> StatementError {
+        statement_error(
+            error,
+            Circumstances { refused: refused_now(0), ..Circumstances::default() },
+        )
     }
 }
 
@@ -300,11 +310,10 @@ fn is_more_than_space(tail: &str) -> bool {
     tail.bytes().any(|byte| !byte.is_ascii_whitespace() && byte != b';')
 }
 
-/// The account's limit and use, if it refused more than `before` allocations.
-fn refused_now(before: u64) -> Option<(u64, u64)> {
+/// What a budget refused last, if it refused more than `before` times.
+fn refused_now(before: u64) -> Option<ledger::Refused> {
     let account = fiber::account();
-    (ledger::refused(account) > before)
-        .then(|| (ledger::memory_limit(account), ledger::memory_held(account)))
+    if ledger::refused(account) > before { ledger::last_refusal(account) } else { None }
 }
 
 /// See the head of the file.
@@ -316,21 +325,29 @@ pub struct Session {
     pub(crate) timed_out: bool,
     /// The ticket promised to a cursor's client.
     pub(crate) promised: Option<crate::statement::Ticket>,
+    /// What held for the database when the present request began.
+    pub(crate) limits: Limits,
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Ceiling,
 }
 
 impl Session {
-    pub(crate) fn new(pooled: PooledConnection) -> Session {
+    pub(crate) fn new(pooled: PooledConnection, limits: &Limits) -> Session {
         Session {
             pooled,
             stored: BTreeMap::new(),
             timed_out: false,
             promised: None,
+            limits: *limits,
             cost: Cost::default(),
             ceiling: Ceiling::NONE,
         }
+    }
+
+    /// The session, for a request under these limits.
+    pub(crate) fn under(self, limits: &Limits) -> Session {
+        Session { limits: *limits, ..self }
     }
 
     /// Run a compiled statement to its end and reset it; whatever comes of it, it is paid for.
@@ -380,10 +397,14 @@ impl Session {
         let changes_before = self.pooled.connection.total_changes();
         let failure = |session: &Session, error: &SqliteError| {
             let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
-            let memory = refused_now(refused_before);
-            let in_transaction = !session.pooled.connection.is_autocommit();
-            let cost = fiber::exceeded();
-            statement_error(error, Circumstances { memory, rolled_back, in_transaction, cost })
+            let circumstances = Circumstances {
+                refused: refused_now(refused_before),
+                rolled_back,
+                in_transaction: !session.pooled.connection.is_autocommit(),
+                cost: fiber::exceeded(),
+                request_ns: session.limits.request_ns,
+            };
+            statement_error(error, circumstances)
         };
         let statement = &mut compiled.statement;
         bind(statement, arguments).map_err(|error| match error {
@@ -469,10 +490,11 @@ impl SqlStream for Session {
     ) -> Result<Executed, StatementError> {
         self.check_timed_out()?;
         self.pooled.refresh()?;
+        let room = self.limit_room()?;
         let mut compiled = self.pooled.take_compiled(sql)?;
         let result = self.run_metered(&mut compiled, arguments, want_rows, sink);
         self.pooled.give_compiled(compiled);
-        result
+        result.map_err(|error| self.explain_full(error, room))
     }
 
     fn sequence(&mut self, sql: &str) -> Result<(), StatementError> {
@@ -485,7 +507,9 @@ impl SqlStream for Session {
             rest = &rest[end..];
             let Some(statement) = statement else { continue };
             let mut compiled = Compiled { sql: sql.into(), statement, learnt };
-            self.run_metered(&mut compiled, &Arguments::default(), false, &mut NoRows)?;
+            let room = self.limit_room()?;
+            let result = self.run_metered(&mut compiled, &Arguments::default(), false, &mut NoRows);
+            result.map_err(|error| self.explain_full(error, room))?;
         }
         Ok(())
     }

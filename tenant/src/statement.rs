@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use crate::budget::Exceeded;
+
 pub use storage::meter::{Ceiling, Cost};
 pub use storage::sqlite::ValueRef;
 
@@ -171,8 +173,8 @@ pub struct Ticket(pub u64);
 pub enum StreamError {
     /// No stream waits under this ticket: used before, expired, or of another run.
     Unknown,
-    /// The tenant has as many streams as it may have.
-    TooMany,
+    /// A budget does not allow it.
+    Exceeded(Exceeded),
     /// The database cannot be opened, or is being dropped, or the server is stopping.
     Unavailable,
 }
@@ -188,7 +190,7 @@ pub trait JobHost {
     /// A fresh stream on this job's tenant.
     ///
     /// # Errors
-    /// [`StreamError::TooMany`], [`StreamError::Unavailable`].
+    /// [`StreamError::Exceeded`], [`StreamError::Unavailable`].
     fn open_stream(&mut self) -> Result<Self::Stream, StreamError>;
     /// The stream parked under `ticket` on this job's tenant; waits if it is still running under
     /// a ticket promised by `promise`.
@@ -208,6 +210,8 @@ pub trait JobHost {
     /// # Errors
     /// [`Gone`] if nobody reads any more.
     fn flush(&mut self, part: Vec<u8>) -> Result<Vec<u8>, Gone>;
+    /// Bytes that a response may have which is held whole, by the tenant's budget.
+    fn response_bytes_max(&self) -> u64;
     /// The tenant's id, for binding a baton to it.
     fn tenant_id(&self) -> u64;
     /// Monotonic nanoseconds, for a baton's age.

@@ -22,10 +22,10 @@ use tenant::{Ceiling, Column, Executed, JobHost, Row, RowSink, SqlStream, Statem
 use super::condition::StepOutcome;
 use super::decode::{self, Step};
 use super::stream::{self, Requests};
-use super::{Reply, batch, encode, statement};
+use super::{Reply, batch, encode, output, statement};
 use crate::baton::BatonKey;
 use crate::cost;
-use crate::limits::{CURSOR_FIRST_PART_NS, OUTPUT_FLUSH_BYTES, RESPONSE_BYTES_MAX};
+use crate::limits::{CURSOR_FIRST_PART_NS, OUTPUT_FLUSH_BYTES};
 
 /// As sqld's; no client looks at it.
 const CONTENT_TYPE: &str = "text/plain";
@@ -178,11 +178,12 @@ impl<H: JobHost> RowSink for EntrySink<'_, '_, H> {
         let start = out.len();
         out.extend_from_slice(b"{\"type\":\"row\",\"row\":");
         // A row is held whole, so it has a limit even here.
-        if encode::row(out, row, start + RESPONSE_BYTES_MAX).is_err() {
+        let bytes_max = output::bytes_max(self.cursor.host);
+        if encode::row(out, row, start + bytes_max).is_err() {
             out.truncate(start);
             return Err(StatementError::new(
                 "RESPONSE_TOO_LARGE",
-                format!("a row is over {} MiB", RESPONSE_BYTES_MAX >> 20),
+                format!("a row is over its limit of {bytes_max} bytes (response_bytes)"),
             ));
         }
         out.extend_from_slice(b"}\n");

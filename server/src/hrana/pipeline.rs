@@ -13,7 +13,7 @@
 use tenant::{Ceiling, Cost, Gone, JobHost, SqlStream, StatementError};
 
 use super::decode::{self, StreamRequest};
-use super::output::Output;
+use super::output::{self, Output};
 use super::stream::{self, Requests};
 use super::{ProtocolVersion, Reply, batch, encode, statement};
 use crate::baton::BatonKey;
@@ -42,13 +42,9 @@ pub fn run_pipeline<H: JobHost>(
         Ok(stream) => stream,
         Err(problem) => return Reply::refused(&problem, out),
     };
-    let mut pipeline = Pipeline {
-        host,
-        stream: Some(stream),
-        cost: Cost::default(),
-        output: Output::streamed(out),
-        copy: String::new(),
-    };
+    let output = Output::streamed(out, output::bytes_max(host));
+    let mut pipeline =
+        Pipeline { host, stream: Some(stream), cost: Cost::default(), output, copy: String::new() };
     let ran = pipeline.run(&body.requests);
     pipeline.note_cost();
     let cost = pipeline.cost;

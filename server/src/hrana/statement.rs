@@ -6,7 +6,6 @@ use super::decode::{SqlText, Statement};
 use super::encode;
 use super::output::Output;
 use super::stream::unknown_sql_id;
-use crate::limits::RESPONSE_BYTES_MAX;
 
 /// The text to run: a stored one is copied into `copy`, since running it borrows the stream.
 pub(super) fn text<'t, S: SqlStream>(
@@ -38,10 +37,10 @@ pub(super) fn execute<S: SqlStream>(
     let start = output.bytes.len();
     let end = output.end();
     let executed = execute_at(stream, statement, copy, &mut output.bytes, end);
-    if executed.is_err() {
+    executed.map_err(|error| {
         output.bytes.truncate(start);
-    }
-    executed
+        if error.code == TOO_LARGE { output.too_large() } else { error }
+    })
 }
 
 fn execute_at<S: SqlStream>(
@@ -100,10 +99,9 @@ impl RowSink for ResultSink<'_> {
     }
 }
 
+/// Stands for [`Output::too_large`] where the sink has only the bytes.
+const TOO_LARGE: &str = "RESPONSE_TOO_LARGE";
+
 fn response_too_large() -> StatementError {
-    let text = format!(
-        "the response is over {} MiB; ask for fewer rows, or read them by a cursor",
-        RESPONSE_BYTES_MAX >> 20
-    );
-    StatementError::new("RESPONSE_TOO_LARGE", text)
+    StatementError::new(TOO_LARGE, "the response is over its limit")
 }

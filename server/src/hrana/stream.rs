@@ -133,12 +133,7 @@ pub(super) fn unknown_sql_id(sql_id: i32) -> String {
 /// Why there is no stream, for the client.
 pub(super) fn refusal(error: StreamError) -> Problem {
     match error {
-        StreamError::TooMany => Problem::new(
-            429,
-            "TOO_MANY_STREAMS",
-            "the database has as many open streams as it may have; close some",
-        )
-        .retry_after(1),
+        StreamError::Exceeded(exceeded) => Problem::exceeded(&exceeded),
         StreamError::Unavailable => {
             Problem::new(503, "DATABASE_UNAVAILABLE", "the database cannot be opened at the moment")
                 .retry_after(1)

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use tenant::{Ceiling, Cost, JobHost, SqlStream as _};
 
 use super::decode;
-use super::output::Output;
+use super::output::{self, Output};
 use super::stream::{self, Requests};
 use super::{Reply, V1Call, batch, statement};
 use crate::problem::Problem;
@@ -27,7 +27,7 @@ pub fn run_v1<H: JobHost>(
     ceiling: Ceiling,
     out: Vec<u8>,
 ) -> Reply {
-    let mut output = Output::whole(out);
+    let mut output = Output::whole(out, output::bytes_max(host));
     let mut cost = Cost::default();
     let ran = match call {
         V1Call::Execute => run_execute(host, body, ceiling, &mut output, &mut cost),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use server::baton::BatonKey;
+use tenant::budget::{Exceeded, Part};
 use tenant::{
     Argument, Arguments, Ceiling, Column, Cost, Description, Executed, Gone, JobHost, Row, RowSink,
     SqlStream, StatementError, StreamError, Ticket,
@@ -64,7 +65,9 @@ impl JobHost for Engine {
 
     fn open_stream(&mut self) -> Result<Stream, StreamError> {
         if self.parked.len() >= self.streams_max {
-            return Err(StreamError::TooMany);
+            let (used, limit) = (self.parked.len() as u64, self.streams_max as u64);
+            let exceeded = Exceeded { part: Part::Streams, limit, used, wanted: 1 };
+            return Err(StreamError::Exceeded(exceeded));
         }
         self.events.push("open");
         Ok(Stream {
@@ -105,6 +108,10 @@ impl JobHost for Engine {
         }
         self.parts.push(part);
         Ok(Vec::new())
+    }
+
+    fn response_bytes_max(&self) -> u64 {
+        u64::MAX
     }
 
     fn tenant_id(&self) -> u64 {

@@ -128,7 +128,7 @@ impl Search {
 
     /// A calmer profile, with nothing of the faults set by hand; keep it if it fails in the same way.
     fn try_profile(&mut self, profile: Profile) -> Result<bool, String> {
-        if self.best.profile == profile || self.runs >= self.runs_max {
+        if profile >= self.best.profile || self.runs >= self.runs_max {
             return Ok(false);
         }
         let faults = self.calm.faults.values();

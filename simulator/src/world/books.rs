@@ -1,10 +1,14 @@
 //! The books of a running server, looked at between its turns, and what it must have given back when
 //! nobody wants anything of it any more.
 //!
-//! - MEM-1: each byte that SQLite and storage hold is on one account, the accounts' sum is the total,
-//!   and there is one account per open volume: a cold tenant holds nothing (MEM-4).
-//! - FD-1: the descriptions that the simulated disk has open for the server are those of its books.
+//! - MEM-1: each byte that SQLite and storage hold, by their allocators' own count, is on one account;
+//!   each node of the tree of accounts holds the sum of those below it, and no more than its limit (or
+//!   than it held when that was lowered); and there is one account per open volume: a cold tenant
+//!   holds nothing (MEM-4).
+//! - FD-1: the descriptions that the simulated disk has open for the server are those of its books, and
+//!   each that a tenant holds is on its account.
 //! - IO-3: operations in flight are those of its books.
+//! - FAIR-2: no turn came later than the scheduler promises.
 //! - BOUND: what can grow stays within its limit (`Server::bounds`).
 //! - MEM-6: with all clients gone there are no streams, tasks, queues, connections; only the catalogue
 //!   is open, and the log keeps nothing for anybody else.
@@ -47,6 +51,13 @@ impl World {
         }
         let pairs = [
             ("MEM-1", "accounts", ledger::open_accounts(), "open volumes", engine.open_volumes()),
+            (
+                "FD-1",
+                "descriptors on accounts",
+                ledger::total()[ledger::Kind::Descriptor as usize] as usize,
+                "open files of databases",
+                engine.volume_files(),
+            ),
             ("FD-1", "open files", self.io.server_file_count(), "booked", engine.open_files()),
             (
                 "IO-3",
@@ -61,6 +72,10 @@ impl World {
                 let text = format!("{count} {what}, {booked} {other}");
                 return Err(Violation::new(property, text));
             }
+        }
+        if engine.counters().late_turns > 0 {
+            let text = "a turn came later than the scheduler promises".to_owned();
+            return Err(Violation::new("FAIR-2", text));
         }
         match server.bounds().into_iter().find(|gauge| gauge.used > gauge.limit) {
             None => Ok(()),

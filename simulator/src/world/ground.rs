@@ -292,6 +292,8 @@ impl Ground {
         let options = &self.options;
         let errors = options.has_disk_errors();
         let full = options.has_full_disk() || self.disk_was_full;
+        // The answer may have been long on its way, and the name be another database's by now.
+        let seen = self.asked.unwrap_or_else(|| self.name(tenant));
         let excused = match refused.code.as_str() {
             // Load and timeouts; sessions that a restart or their age ended.
             "SQLITE_BUSY"
@@ -316,13 +318,13 @@ impl Ground {
                 true
             }
             "SQLITE_IOERR" | "SQLITE_CANTOPEN" => {
-                self.io_errors.push((tenant, self.name(tenant)));
+                self.io_errors.push((tenant, seen));
                 errors
             }
             "INTERNAL" => errors || full || self.options.is_out_of_memory(&refused.message),
             "DATABASE_DAMAGED" => {
-                self.names[tenant].fenced = true;
-                self.fences.push((tenant, self.name(tenant)));
+                self.names[tenant].fenced |= seen == self.name(tenant);
+                self.fences.push((tenant, seen));
                 if !errors && !self.swapped.contains(&tenant) {
                     return Err(Violation::new("COR-1", describe(tenant, refused)));
                 }

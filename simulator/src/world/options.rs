@@ -15,8 +15,8 @@ use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
 
-/// Which faults a world has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which faults a world has; a greater one has more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
     /// Steady times, no faults, but crashes.
     Calm,

@@ -8,7 +8,6 @@ use super::{Code, Role};
 use crate::extent::{Extent, Place};
 use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::{Buffer, FileId};
-use crate::limits;
 use crate::sometimes;
 
 pub(super) fn with_extent<R>(role: Role, body: impl FnOnce(&mut Extent) -> R) -> R {
@@ -102,15 +101,18 @@ pub(super) fn write_extent(role: Role, offset: u64, bytes: &[u8]) -> Code {
             Next::NoMemory => return Err(ffi::SQLITE_IOERR_NOMEM),
             Next::File(None, _) => open_temporary(role)?,
             Next::File(Some(file), file_offset) => {
-                let used = with_volume(|volume| volume.temporary_bytes());
-                if used + rest.len() as u64 > limits::TEMPORARY_BYTES_MAX {
+                let end = offset + bytes.len() as u64;
+                if !with_extent(role, |extent| extent.reserve_file(end)) {
                     return Err(ffi::SQLITE_FULL);
                 }
                 let mut buffer = Buffer::zeroed(rest.len());
                 buffer.set_len(rest.len());
                 buffer.copy_from_slice(rest);
-                write_file(file, file_offset, buffer)?;
-                with_extent(role, |extent| extent.wrote(offset + bytes.len() as u64));
+                if let Err(code) = write_file(file, file_offset, buffer) {
+                    with_extent(role, Extent::release_file);
+                    return Err(code);
+                }
+                with_extent(role, |extent| extent.wrote(end));
                 done = bytes.len();
             }
         }

@@ -89,7 +89,11 @@ impl File {
 type Code = Result<(), c_int>;
 
 fn code(result: Code) -> c_int {
-    result.err().unwrap_or(ffi::SQLITE_OK)
+    let code = result.err().unwrap_or(ffi::SQLITE_OK);
+    if code == ffi::SQLITE_FULL {
+        with_volume(|volume| volume.full_answers += 1);
+    }
+    code
 }
 
 /// # Safety
@@ -191,6 +195,7 @@ unsafe extern "C" fn read(
     let role = unsafe { file_of(file) }.role;
     // SAFETY: SQLite lends `amount` bytes at `out` for the length of this call.
     let out = unsafe { slice::from_raw_parts_mut(out.cast::<u8>(), amount.max(0) as usize) };
+    fiber::on_call();
     let result = offset_of(offset).and_then(|offset| match role {
         // SQLite looks at the header once when it opens, without a lock and whatever the WAL holds:
         // a checkpoint may be writing page 1 just then, or a partial one may have left it out. What
@@ -226,6 +231,7 @@ unsafe extern "C" fn write(
     let role = unsafe { file_of(file) }.role;
     // SAFETY: SQLite lends `amount` bytes at `bytes` for the length of this call.
     let bytes = unsafe { slice::from_raw_parts(bytes.cast::<u8>(), amount.max(0) as usize) };
+    fiber::on_call();
     code(offset_of(offset).and_then(|offset| match role {
         Role::Main if bytes.len() == PAGE_BYTES && offset % PAGE_BYTES as u64 == 0 => {
             let number = u32::try_from(offset / PAGE_BYTES as u64 + 1);

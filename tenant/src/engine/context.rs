@@ -2,6 +2,7 @@
 
 use storage::fiber::{self, Handle};
 
+use crate::budget::Limits;
 use crate::session::{PooledConnection, Session};
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
 
@@ -10,6 +11,8 @@ use crate::statement::{Gone, JobHost, StreamError, Ticket};
 pub trait Job: 'static {
     /// What the job ends with.
     type Reply: 'static;
+    /// Bytes of the request that it comes from.
+    fn request_bytes(&self) -> u64;
     /// Do it. May suspend in every call to `host` and to its streams.
     fn run(self, host: &mut JobContext<'_>) -> Self::Reply;
 }
@@ -52,11 +55,17 @@ pub enum Reply {
 pub struct JobContext<'a> {
     handle: &'a Handle<'a, Ask, Reply>,
     tenant_id: u64,
+    /// What held for the tenant when the job began.
+    limits: Limits,
 }
 
 impl<'a> JobContext<'a> {
-    pub(super) fn new(handle: &'a Handle<'a, Ask, Reply>, tenant_id: u64) -> JobContext<'a> {
-        JobContext { handle, tenant_id }
+    pub(super) fn new(
+        handle: &'a Handle<'a, Ask, Reply>,
+        tenant_id: u64,
+        limits: Limits,
+    ) -> JobContext<'a> {
+        JobContext { handle, tenant_id, limits }
     }
 }
 
@@ -68,10 +77,10 @@ impl JobHost for JobContext<'_> {
             unreachable!("a connection was asked for")
         };
         if let Some(pooled) = connection? {
-            return Ok(Session::new(pooled));
+            return Ok(Session::new(pooled, &self.limits));
         }
         match PooledConnection::open() {
-            Ok(pooled) => Ok(Session::new(pooled)),
+            Ok(pooled) => Ok(Session::new(pooled, &self.limits)),
             Err(_) => {
                 self.handle.ask(Ask::OpenFailed);
                 Err(StreamError::Unavailable)
@@ -81,7 +90,7 @@ impl JobHost for JobContext<'_> {
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {
         match self.handle.ask(Ask::Resume(ticket)) {
-            Reply::Stream(stream) => stream,
+            Reply::Stream(stream) => stream.map(|stream| stream.under(&self.limits)),
             _ => unreachable!("a stream was asked for"),
         }
     }
@@ -124,6 +133,10 @@ impl JobHost for JobContext<'_> {
 
     fn tenant_id(&self) -> u64 {
         self.tenant_id
+    }
+
+    fn response_bytes_max(&self) -> u64 {
+        self.limits.response_bytes
     }
 
     fn now_ns(&self) -> u64 {

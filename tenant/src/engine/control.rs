@@ -6,10 +6,12 @@ use storage::TenantId;
 use storage::io::Instant;
 use storage::log::Class;
 
+use super::budgets::{BudgetView, UsageView};
 use super::context::Job;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
-use crate::catalogue::{Call, Outcome};
+use crate::budget::{Budget, Usage};
+use crate::catalogue::{Call, Change, DatabaseRow, NodePath, NodeRow, Outcome, Plan, Said};
 use crate::limits;
 use crate::pool::Key;
 
@@ -19,8 +21,28 @@ const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
 /// What the control API may ask; answered by [`Event::Control`] or [`Event::Refused`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlCall {
-    /// Create a database.
-    Create(String),
+    /// Create a database, with its place in the tree and its budget.
+    Create(String, Change),
+    /// Give a database another place or budget; answered as [`ControlCall::Budget`].
+    Place(String, Change),
+    /// Show what a database says, and what holds for it.
+    Budget(String),
+    /// Show what a database has used, and holds now.
+    Usage(String),
+    /// A new plan, or another budget for one that is there.
+    PutPlan(Plan),
+    /// Show one plan.
+    Plan(String),
+    /// Show all plans.
+    Plans,
+    /// Remove a plan that nobody has.
+    DropPlan(String),
+    /// A new organisation or group, or another budget for one that is there.
+    PutNode(NodePath, Said),
+    /// Show an organisation or group.
+    Node(NodePath),
+    /// Remove an organisation without groups, or a group without databases.
+    DropNode(NodePath),
     /// Drop a database.
     Drop(String),
     /// Show one database.
@@ -36,11 +58,36 @@ pub enum ControlCall {
     },
 }
 
+/// What a control call is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlReply {
+    /// Done; nothing to tell.
+    Done,
+    /// Rows: one, unless a list was asked for.
+    Databases(Vec<DatabaseRow>),
+    /// What a database says, and what holds for it.
+    Budget(Box<BudgetView>),
+    /// What a database has used, and holds now.
+    Usage(Box<UsageView>),
+    /// Plans: one, unless all were asked for.
+    Plans(Vec<Plan>),
+    /// An organisation or group, and what holds for it as a whole.
+    Node(Box<(NodeRow, crate::budget::Resolved)>),
+}
+
+/// In which form a control call wants the row that answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Row,
+    Budget,
+    Usage,
+}
+
 /// Who waits for a call.
 #[derive(Clone, Debug)]
 pub(super) enum Asker {
     Startup,
-    Control(RequestId),
+    Control(RequestId, Form),
     /// The tenant that is being opened.
     Opening(Key),
     /// A checkpoint's end: the tenant and the last transaction in its file.
@@ -62,6 +109,10 @@ pub(super) struct Catalogue {
     fences: BTreeMap<TenantId, Fence>,
     /// Calls for nobody that failed: they are tried again.
     later: Vec<Call>,
+    /// All plans.
+    pub(super) plans: BTreeMap<Box<str>, Budget>,
+    /// What closed databases have used, not yet in their rows.
+    pub(super) used: BTreeMap<TenantId, Usage>,
 }
 
 /// Until its row is durable, only this keeps a damaged tenant from being opened, and what the log
@@ -103,9 +154,11 @@ impl Catalogue {
         batch
     }
 
-    /// Creates and drops that wait.
-    fn growing(&self) -> usize {
-        self.queue.iter().filter(|(_, call)| call.grows()).count()
+    /// Pages that each waiting call may change that grows, in order, as far as they go into one
+    /// transaction.
+    fn growing(&self) -> Vec<u32> {
+        let growing = self.queue.iter().filter(|(_, call)| call.grows());
+        growing.map(|(_, call)| call.pages()).take(limits::CATALOGUE_BATCH).collect()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -115,6 +168,7 @@ impl Catalogue {
             && self.removals.is_empty()
             && self.fences.is_empty()
             && self.later.is_empty()
+            && self.used.is_empty()
     }
 
     /// Why this tenant is fenced, if its row does not durably say so yet.
@@ -134,15 +188,28 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
         }
-        let call = match call {
-            ControlCall::Create(name) => Call::Create { name, exists_ok: false },
-            ControlCall::Drop(name) => Call::Drop(name),
-            ControlCall::Show(name) => Call::Find(name),
-            ControlCall::List { after, prefix, limit } => {
-                Call::List { after, prefix, limit: limit.min(limits::LIST_PAGE_MAX) }
+        let (form, call) = match call {
+            ControlCall::Create(name, change) => {
+                (Form::Row, Call::Create { name, exists_ok: false, change })
             }
+            ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
+            ControlCall::Show(name) => (Form::Row, Call::Find(name)),
+            ControlCall::List { after, prefix, limit } => {
+                let limit = limit.min(limits::LIST_PAGE_MAX);
+                (Form::Row, Call::List { after, prefix, limit })
+            }
+            ControlCall::Place(name, change) => (Form::Budget, Call::Place(name, change)),
+            ControlCall::Budget(name) => (Form::Budget, Call::Find(name)),
+            ControlCall::Usage(name) => (Form::Usage, Call::Find(name)),
+            ControlCall::PutPlan(plan) => (Form::Row, Call::PutPlan(plan)),
+            ControlCall::Plan(name) => (Form::Row, Call::FindPlan(name.into())),
+            ControlCall::Plans => (Form::Row, Call::Plans),
+            ControlCall::DropPlan(name) => (Form::Row, Call::DropPlan(name.into())),
+            ControlCall::PutNode(path, said) => (Form::Row, Call::PutNode(path, said)),
+            ControlCall::Node(path) => (Form::Row, Call::FindNode(path)),
+            ControlCall::DropNode(path) => (Form::Row, Call::DropNode(path)),
         };
-        self.call_catalogue(Asker::Control(request), call);
+        self.call_catalogue(Asker::Control(request, form), call);
     }
 
     pub(super) fn call_catalogue(&mut self, asker: Asker, call: Call) {
@@ -178,7 +245,8 @@ impl<J: Job> Engine<J> {
     /// for all, or a few, or none. Others may take that room before the transaction commits; then it
     /// takes as much of what is kept for checkpoints, and the next one waits.
     fn room_to_grow(&mut self) -> usize {
-        let waiting = self.catalogue.growing().min(limits::CATALOGUE_BATCH);
+        let growing = self.catalogue.growing();
+        let waiting = growing.len();
         if waiting == 0 {
             return limits::CATALOGUE_BATCH;
         }
@@ -186,7 +254,7 @@ impl<J: Job> Engine<J> {
         self.count_owed();
         let Some(log) = &mut self.log else { return waiting };
         let fits = |calls: &usize| {
-            let pages = limits::GROWTH_PAGES + *calls as u32 * limits::GROWTH_PAGES_EACH;
+            let pages = limits::GROWTH_PAGES + growing[..*calls].iter().sum::<u32>();
             log.has_space(log.transaction_bytes(pages), Class::Tenant)
         };
         [waiting, few].into_iter().find(fits).unwrap_or(0)
@@ -237,23 +305,22 @@ impl<J: Job> Engine<J> {
         if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
             self.on_dropped(name, row);
         }
+        self.budgets_changed(&call, &outcome);
         match asker {
             Asker::Startup => self.startup_rows(outcome),
-            Asker::Control(request) => {
-                let event = match outcome {
-                    Outcome::Row(row) => Event::Control(request, vec![row]),
-                    Outcome::Rows(rows) => Event::Control(request, rows),
-                    Outcome::Done => Event::Control(request, Vec::new()),
-                    Outcome::NotFound => Event::Refused(request, Refusal::NotFound),
-                    Outcome::Exists => Event::Refused(request, Refusal::Exists),
-                    Outcome::Failed(text) => Event::Refused(request, Refusal::Failed(text)),
-                    Outcome::Full => Event::Refused(request, Refusal::LogFull),
+            Asker::Control(request, form) => {
+                let event = match self.control_reply(form, outcome) {
+                    Ok(reply) => Event::Control(request, reply),
+                    Err(refusal) => Event::Refused(request, refusal),
                 };
                 self.emit_gated(self.catalogue_key, event);
             }
             Asker::Opening(key) => self.on_found(key, outcome),
             Asker::Checkpoint(key, txid, stamp) => match outcome {
                 Outcome::Done => {
+                    if let Call::Checkpointed { usage, .. } = call {
+                        self.usage_saved(key, usage);
+                    }
                     let sequence = self.catalogue_sequence();
                     self.catalogue.unsettled.push((sequence, key, txid, stamp));
                     self.settle_checkpoints();
@@ -264,10 +331,33 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    fn control_reply(&self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
+        Ok(match outcome {
+            Outcome::Row(row) => match form {
+                Form::Row => ControlReply::Databases(vec![*row]),
+                Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
+                Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
+            },
+            Outcome::Rows(rows) => ControlReply::Databases(rows),
+            Outcome::Plans(plans) => ControlReply::Plans(plans),
+            Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),
+            Outcome::Done | Outcome::Started(..) => ControlReply::Done,
+            Outcome::NotFound => return Err(Refusal::NotFound),
+            Outcome::Exists => return Err(Refusal::Exists),
+            Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),
+            Outcome::InUse(users) => return Err(Refusal::InUse(users)),
+            Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
+            Outcome::Failed(text) => return Err(Refusal::Failed(text)),
+            Outcome::Full => return Err(Refusal::LogFull),
+        })
+    }
+
     /// Fences and tombstones must not be lost with a failed transaction: it has other calls too,
     /// and memory, the disk or the log may be short only now.
     fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
+            // A later one says more; see `budgets.rs` for what is lost.
+            (Call::Used(..), _) => {}
             (call, Outcome::Failed(_) | Outcome::Full) => {
                 if self.catalogue.later.is_empty() {
                     self.set_timer(CATALOGUE_RETRY_NS, Timer::CatalogueRetry);
@@ -333,7 +423,7 @@ impl<J: Job> Engine<J> {
     /// Ask for the row of a tenant that is being opened.
     pub(super) fn find_in_catalogue(&mut self, key: Key, name: String) {
         let call = if self.options.create_on_first_use {
-            Call::Create { name, exists_ok: true }
+            Call::Create { name, exists_ok: true, change: Change::default() }
         } else {
             Call::Find(name)
         };

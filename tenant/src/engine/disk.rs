@@ -159,9 +159,18 @@ fn answer_of(error: &io::Error) -> Answer {
 
 impl<J: Job> Engine<J> {
     pub(super) fn ask_disk(&mut self, operation: Operation, what: DiskOperation) {
+        let request = self.disk_request(operation, what);
+        self.requests.push_back(request);
+    }
+
+    pub(super) fn disk_request(
+        &mut self,
+        operation: Operation,
+        what: DiskOperation,
+    ) -> DiskRequest {
         let key = self.operations.insert(operation);
         let token = Token { index: key.index, generation: key.generation };
-        self.requests.push_back(DiskRequest { token, operation: what });
+        DiskRequest { token, operation: what }
     }
 
     pub(super) fn close_file(&mut self, file: FileId) {
@@ -187,6 +196,7 @@ impl<J: Job> Engine<J> {
     // ---- for tasks ----
 
     fn on_task_disk(&mut self, task: Key, step: Step, reply: DiskReply) {
+        self.transfer_ended(task);
         let answer = match (step, reply) {
             (Step::Main(open), reply) => self.on_open_main(task, open, reply),
             (Step::Temporary, DiskReply::Opened(result)) => Some(match result {
@@ -320,12 +330,13 @@ impl<J: Job> Engine<J> {
 
     fn transfer(&mut self, task: Key, transfer: Transfer, buffer: Buffer) {
         let offset = transfer.offset + transfer.done as u64;
+        let bytes = buffer.len() as u64;
         let what = if transfer.write {
             DiskOperation::Write(transfer.file, offset, buffer)
         } else {
             DiskOperation::Read(transfer.file, offset, buffer)
         };
-        self.ask_disk(Operation::Task(task, Step::Transfer(transfer)), what);
+        self.ask_transfer_of(task, Step::Transfer(transfer), what, bytes);
     }
 
     fn on_transfer(
@@ -383,7 +394,8 @@ impl<J: Job> Engine<J> {
         let mut buffer = Buffer::zeroed(plan.bytes);
         buffer.set_len(plan.bytes);
         let step = Step::LogPage(location, Buffer::zeroed(PAGE_BYTES), plan.skip, plan.bytes);
-        self.ask_disk(Operation::Task(task, step), DiskOperation::Read(file, plan.offset, buffer));
+        let what = DiskOperation::Read(file, plan.offset, buffer);
+        self.ask_transfer_of(task, step, what, plan.bytes as u64);
     }
 
     // ---- for the log ----

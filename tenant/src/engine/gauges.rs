@@ -6,6 +6,7 @@ use storage::TenantId;
 use storage::fiber::{Answer, Input};
 use storage::ledger;
 use storage::log::Sequence;
+use storage::volume::Volume;
 
 use super::context::Job;
 use super::disk::{DiskOperation, Operation, Step};
@@ -17,7 +18,7 @@ use crate::limits;
 pub struct Gauge {
     /// What it is, with its unit last.
     pub name: &'static str,
-    /// How much there is now; the most of any tenant where each has the limit.
+    /// How much there is now; of the tenant with least left where each has a limit of its own.
     pub used: u64,
     /// How much there may be.
     pub limit: u64,
@@ -29,37 +30,41 @@ impl Gauge {
     pub fn new(name: &'static str, used: usize, limit: usize) -> Gauge {
         Gauge { name, used: used as u64, limit: limit as u64 }
     }
+
+    /// Take this one's numbers if less is left of it.
+    fn take_fuller(&mut self, used: u64, limit: u64) {
+        if limit.saturating_sub(used) < self.limit.saturating_sub(self.used) {
+            *self = Gauge { used, limit, ..*self };
+        }
+    }
 }
 
 impl<J: Job> Engine<J> {
     /// Everything countable that a limit bounds.
     #[must_use]
     pub fn gauges(&self) -> Vec<Gauge> {
-        let mut streams = 0;
-        let mut requests = 0;
+        let mut streams = Gauge::new("tenant_streams", 0, usize::MAX);
+        let mut requests = Gauge::new("tenant_requests_waiting", 0, usize::MAX);
         let mut idle = 0;
         let mut account = Gauge::new("tenant_memory_bytes", 0, usize::MAX);
         let mut wal_bytes = 0;
         for key in self.tenants.keys() {
             let Some(tenant) = self.tenants.get(key) else { continue };
-            streams = streams.max(tenant.streams);
-            requests = requests.max(tenant.waiting_requests());
+            streams.take_fuller(tenant.streams as u64, tenant.limits.streams);
+            requests.take_fuller(tenant.waiting_requests() as u64, tenant.limits.requests);
             idle = idle.max(tenant.idle.len());
             let Some(volume) = &tenant.volume else { continue };
             let (held, limit) =
-                (ledger::memory_held(volume.account()), ledger::memory_limit(volume.account()));
-            // The fullest account, by what is left to it.
-            if limit.saturating_sub(held) < account.limit.saturating_sub(account.used) {
-                account = Gauge { used: held, limit, ..account };
-            }
+                (ledger::memory_held(volume.account()), ledger::memory_bound(volume.account()));
+            account.take_fuller(held, limit);
             wal_bytes = wal_bytes.max(ledger::held(volume.account())[ledger::Kind::Wal as usize]);
         }
         let (log_used, log_capacity) = self.log_bytes();
         let reserved = self.log.as_ref().map_or(0, |log| log.reserved_bytes());
         vec![
             Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_MAX),
-            Gauge::new("tenant_streams", streams, limits::STREAMS_MAX),
-            Gauge::new("tenant_requests_waiting", requests, limits::REQUESTS_MAX),
+            streams,
+            requests,
             Gauge::new("tenant_connections_idle", idle, limits::IDLE_CONNECTIONS_MAX),
             Gauge::new("checkpoints", self.checkpoints_running, limits::CHECKPOINTS_MAX),
             account,
@@ -109,12 +114,19 @@ impl<J: Job> Engine<J> {
         files + self.requests.iter().filter(|request| closes(&request.operation)).count()
     }
 
+    /// Files that open databases have open themselves.
+    #[must_use]
+    pub fn volume_files(&self) -> usize {
+        let tenants = self.tenants.keys().into_iter().filter_map(|key| self.tenants.get(key));
+        tenants.filter_map(|tenant| tenant.volume.as_ref()).map(Volume::open_files).sum()
+    }
+
     /// Disk operations that were handed out and have not ended.
     #[must_use]
     pub fn operations_in_flight(&self) -> usize {
         let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
         let waiting = self.requests.iter().filter(|request| !closes(&request.operation)).count();
-        self.operations.len() - waiting
+        self.operations.len() - waiting - self.transfers.schedule.waiting()
     }
 
     /// The newest batch of the log that is durable, as the engine sees it.
@@ -134,7 +146,11 @@ impl<J: Job> Engine<J> {
     pub fn queued(&self) -> usize {
         let waiting = |key| self.tenants.get(key).map_or(0, |tenant| tenant.waiting_requests());
         let tenants: usize = self.tenants.keys().into_iter().map(waiting).sum();
-        tenants + self.admission.len() + self.events.len() + self.ready.len()
+        tenants
+            + self.admission.len()
+            + self.events.len()
+            + self.system.len()
+            + self.schedule.waiting()
     }
 
     /// It reads its log still: clients are not served, and a crash comes inside of recovery.

@@ -12,19 +12,21 @@ use storage::log::{Log, Sequence};
 use storage::sometimes;
 use storage::volume::{ConnectionId, Volume, VolumeOptions};
 
+use super::budgets::Node;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::tasks::{Checkpointed, Kind, Work};
 use super::views::TenantState;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
+use crate::budget::{Exceeded, Limits, Part, Usage};
 use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::PooledConnection;
 
 /// Memory that the catalogue may hold: its cache, its WAL, its statements.
-const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A tenant that is not cold.
 pub(super) struct Tenant<J> {
@@ -32,10 +34,26 @@ pub(super) struct Tenant<J> {
     pub id: TenantId,
     pub row: Option<DatabaseRow>,
     pub volume: Option<Volume>,
+    /// What holds for it; the machine's own until its row is known.
+    pub limits: Limits,
+    /// Its group and that one's organisation, if it has them.
+    pub chain: Vec<Node>,
+    /// What it has used since it was created.
+    pub usage: Usage,
     /// Requests that wait for the volume to open.
     waiting: VecDeque<(RequestId, J)>,
-    /// Fibers that run on it.
+    /// Requests that wait for a fiber.
+    pub queue: VecDeque<(RequestId, J)>,
+    /// It is in the line of those whose requests wait for a fiber.
+    pub queued: bool,
+    /// Its place among those who take turns.
+    pub leaf: Key,
+    /// Its place among those whose bytes the disk moves.
+    pub transfers: Key,
+    /// Fibers that run on it, and requests that wait for one.
     pub tasks: usize,
+    /// Fibers that run for its clients.
+    pub fibers: usize,
     /// Who waits for the writer lock, in order.
     pub writers: VecDeque<(Key, ConnectionId)>,
     pub idle: Vec<PooledConnection>,
@@ -58,12 +76,12 @@ pub(super) struct Tenant<J> {
     pub known_since: Sequence,
     /// What `dirty` says of it.
     redo: Option<Sequence>,
-    fenced: Option<String>,
+    pub fenced: Option<String>,
     /// There may be a file: the catalogue says so, or an earlier life of the server may have begun
     /// a first checkpoint.
     file: bool,
     /// It was dropped: end everything, then remove the file.
-    dropped: bool,
+    pub dropped: bool,
     /// Running jobs are told to end.
     pub ending: bool,
     /// Its connections and volume are to be closed.
@@ -71,14 +89,22 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str) -> Tenant<J> {
+    fn new(name: &str, [leaf, transfers]: [Key; 2]) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
             row: None,
             volume: None,
+            limits: Limits::of_machine(CATALOGUE_MEMORY_BYTES),
+            chain: Vec::new(),
+            usage: Usage::default(),
             waiting: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued: false,
+            leaf,
+            transfers,
             tasks: 0,
+            fibers: 0,
             writers: VecDeque::new(),
             idle: Vec::new(),
             streams: 0,
@@ -100,8 +126,8 @@ impl<J> Tenant<J> {
     }
 
     /// The catalogue itself: it has no name that a request could ask for.
-    pub fn catalogue() -> Tenant<J> {
-        Tenant::new("")
+    pub fn catalogue(leaves: [Key; 2]) -> Tenant<J> {
+        Tenant::new("", leaves)
     }
 
     /// Requests that wait for the volume to open.
@@ -122,6 +148,27 @@ impl<J> Tenant<J> {
         }
     }
 
+    /// It was dropped, or is fenced.
+    pub fn is_ended(&self) -> bool {
+        self.dropped || self.fenced.is_some()
+    }
+
+    /// Why the budget does not allow one more request of so many bytes.
+    fn exceeds(&self, request_bytes: u64) -> Option<Exceeded> {
+        let requests = (self.waiting.len() + self.queue.len() + self.fibers) as u64;
+        let Limits { requests: requests_limit, request_bytes: bytes_limit, .. } = self.limits;
+        if requests >= requests_limit {
+            sometimes!("a tenant has too many requests");
+            let (part, limit) = (Part::Requests, requests_limit);
+            return Some(Exceeded { part, limit, used: requests, wanted: 1 });
+        }
+        (request_bytes > bytes_limit).then(|| {
+            sometimes!("a request is larger than its tenant's budget");
+            let (part, limit) = (Part::RequestBytes, bytes_limit);
+            Exceeded { part, limit, used: 0, wanted: request_bytes }
+        })
+    }
+
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
     fn is_unused(&self) -> bool {
         self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
@@ -136,7 +183,8 @@ impl<J: Job> Engine<J> {
         if let Some(&key) = self.names.get(name) {
             return key;
         }
-        let key = self.tenants.insert(Tenant::new(name));
+        let leaves = self.add_leaves();
+        let key = self.tenants.insert(Tenant::new(name, leaves));
         self.names.insert(name.into(), key);
         self.find_in_catalogue(key, name.to_owned());
         key
@@ -150,9 +198,8 @@ impl<J: Job> Engine<J> {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
         }
-        if tenant.waiting.len() + tenant.tasks >= limits::REQUESTS_MAX {
-            sometimes!("a tenant has too many requests");
-            return self.emit(Event::Refused(request, Refusal::TooManyRequests));
+        if let Some(exceeded) = tenant.exceeds(job.request_bytes()) {
+            return self.emit(Event::Refused(request, Refusal::Exceeded(exceeded)));
         }
         if tenant.closing && !tenant.ending {
             sometimes!("a request comes while its tenant closes");
@@ -168,49 +215,14 @@ impl<J: Job> Engine<J> {
         self.admit(key, request, job);
     }
 
-    /// Start the job's fiber, or let it wait for one.
-    fn admit(&mut self, key: Key, request: RequestId, job: J) {
-        if self.stacks.taken() >= limits::FIBERS_MAX || !self.admission.is_empty() {
-            let tenant = self.tenants.get_mut(key).expect("the caller has it");
-            sometimes!("a request waits for a fiber");
-            tenant.tasks += 1;
-            self.admission.push_back((key, request, job));
-            return;
-        }
-        self.start_client(key, request, job);
-    }
-
-    fn start_client(&mut self, key: Key, request: RequestId, job: J) {
-        if self.start_task(key, Kind::Client(request), Work::Client(job)).is_none() {
-            let refusal = Refusal::Failed("no memory for a fiber".into());
-            self.emit(Event::Refused(request, refusal));
-        }
-    }
-
-    pub(super) fn pump_admission(&mut self) {
-        while self.stacks.taken() < limits::FIBERS_MAX {
-            let Some((key, request, job)) = self.admission.pop_front() else { return };
-            let tenant = self.tenants.get_mut(key).expect("a waiting job keeps its tenant");
-            tenant.tasks -= 1;
-            if tenant.volume.is_none() || tenant.dropped || tenant.fenced.is_some() {
-                self.emit(Event::Refused(request, Refusal::Unavailable));
-                self.after_task(key);
-                continue;
-            }
-            self.start_client(key, request, job);
-        }
-    }
-
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
         match outcome {
-            Outcome::Row(row) => self.open_row(key, row),
+            Outcome::Row(row) => self.open_row(key, *row),
             Outcome::NotFound => self.refuse_waiting(key, &Refusal::NotFound),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
             Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
-            Outcome::Done | Outcome::Rows(_) | Outcome::Exists => {
-                unreachable!("a row was asked for")
-            }
+            _ => unreachable!("a row was asked for"),
         }
     }
 
@@ -218,6 +230,7 @@ impl<J: Job> Engine<J> {
     fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
         let Some(tenant) = self.tenants.remove(key) else { return };
         assert!(tenant.volume.is_none() && tenant.tasks == 0);
+        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         for (request, _) in tenant.waiting {
@@ -225,7 +238,7 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    pub(super) fn open_row(&mut self, key: Key, row: DatabaseRow) {
+    pub(super) fn open_row(&mut self, key: Key, mut row: DatabaseRow) {
         if row.state == RowState::Fenced {
             let reason = row.reason.clone().unwrap_or_else(|| "it was fenced".into());
             return self.refuse_waiting(key, &Refusal::Fenced(reason));
@@ -237,14 +250,14 @@ impl<J: Job> Engine<J> {
         let recovered = self.recovered.remove(&row.id);
         let file = row.file || recovered.is_some();
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
-        let limit = if row.id == TenantId::CATALOGUE {
-            CATALOGUE_MEMORY_BYTES
-        } else {
-            self.options.tenant_memory_bytes
-        };
+        let (limits, chain) = self.limits_of(&row);
+        let unsaved = self.catalogue.used.remove(&row.id);
+        row.usage = unsaved.unwrap_or(row.usage);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
-            memory_limit: limit,
+            memory_limit: limits.memory_bytes,
+            temporary_limit: limits.temporary_bytes,
+            parent: None,
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
@@ -258,6 +271,9 @@ impl<J: Job> Engine<J> {
         let tenant = self.tenants.get_mut(key).expect("it is being opened");
         tenant.known_since = known_since;
         tenant.id = row.id;
+        tenant.limits = limits;
+        tenant.chain = chain;
+        tenant.usage = row.usage;
         tenant.row = Some(row);
         tenant.file = file;
         tenant.last_used = now;
@@ -267,9 +283,9 @@ impl<J: Job> Engine<J> {
                 tenant.volume = Some(volume);
                 let waiting = std::mem::take(&mut tenant.waiting);
                 for (request, job) in waiting {
-                    self.admit(key, request, job);
+                    self.submit_to(key, request, job);
                 }
-                self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
+                self.set_timer(crate::limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             }
             Err(reason) => self.fence(key, reason),
         }
@@ -359,7 +375,10 @@ impl<J: Job> Engine<J> {
                 self.recovered_rows.insert(id, row);
                 return;
             }
-            None => self.tenants.insert(Tenant::new(&row.name)),
+            None => {
+                let leaves = self.add_leaves();
+                self.tenants.insert(Tenant::new(&row.name, leaves))
+            }
         };
         self.names.insert(row.name.as_str().into(), key);
         self.open_row(key, row);
@@ -396,8 +415,8 @@ impl<J: Job> Engine<J> {
                 if id == TenantId::CATALOGUE {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
-                    let asker = Asker::Checkpoint(key, txid, stamp);
-                    self.call_catalogue(asker, Call::Checkpointed { id, stamp, txid });
+                    let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
+                    self.call_catalogue(asker, Call::Checkpointed { id, stamp, txid, usage });
                 }
             }
             Ok(_) | Err(_) => self.checkpoint_failed(key),
@@ -591,6 +610,7 @@ impl<J: Job> Engine<J> {
     fn close_volume(&mut self, key: Key) {
         let Some(mut tenant) = self.tenants.remove(key) else { return };
         self.counters.closes += 1;
+        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);
@@ -604,6 +624,7 @@ impl<J: Job> Engine<J> {
                 self.counters.left_to_log += 1;
             }
         }
+        self.note_use(&tenant);
         let mut file = tenant.file;
         if let Some(mut volume) = tenant.volume.take() {
             file |= volume.main.exists;
@@ -635,7 +656,7 @@ impl<J: Job> Engine<J> {
     /// Tenants hold more than they may together: close the ones that were not used for longest
     /// (SIEVE: the hand clears marks and takes the first unmarked, unused one).
     pub(super) fn pump_evictions(&mut self) {
-        let held: u64 = storage::ledger::total()[..4].iter().sum();
+        let held = storage::ledger::memory_held(storage::ledger::AccountId::MACHINE);
         if held <= self.options.memory_bytes || self.phase != Phase::Serving {
             return;
         }
@@ -684,6 +705,7 @@ impl<J: Job> Engine<J> {
     /// The catalogue has the tombstone: end the tenant's life.
     pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
         self.recovered_rows.remove(&row.id);
+        self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
         let mut file = row.file || row.state == RowState::Fenced;
         if let Some(recovered) = self.recovered.remove(&row.id) {
@@ -756,6 +778,7 @@ impl<J: Job> Engine<J> {
         if self.phase != Phase::Stopping {
             return;
         }
+        self.write_usage();
         let keys = self.tenants.keys();
         let mut others = 0;
         for key in keys {

@@ -5,17 +5,21 @@
 //! the server ([`Engine::next_event`]). Time comes with each [`Engine::turn`].
 //!
 //! - `tasks`: running fibers: what they wait for, what they ask.
+//! - `turns`: whose turn it is, and who gets a fiber.
+//! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
 //! - `control`: the catalogue's calls and who waits for them.
+//! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
 //! not durable wait in `gated`.
 
+mod budgets;
 mod context;
 mod control;
 mod disk;
@@ -24,6 +28,8 @@ mod life;
 mod startup;
 mod streams;
 mod tasks;
+mod transfers;
+mod turns;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,13 +40,16 @@ use storage::io::{Clock, FileId, Instant};
 use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
 use storage::sometimes;
 
-use crate::catalogue::DatabaseRow;
+use crate::budget::Exceeded;
+use crate::catalogue::{DatabaseRow, Missing};
 use crate::limits;
 use crate::pool::{Key, Pool};
+use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
+pub use budgets::{BudgetView, Node, UsageView};
 pub use context::{Job, JobContext};
-pub use control::ControlCall;
+pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use gauges::Gauge;
 pub use views::{TenantState, TenantView};
@@ -51,6 +60,7 @@ use life::Tenant;
 use startup::Startup;
 use streams::Stream;
 use tasks::Task;
+use transfers::Transfers;
 
 /// The server's name for one of its requests.
 pub type RequestId = u64;
@@ -79,8 +89,14 @@ pub enum Refusal {
     Exists,
     /// The database is damaged and fenced; the text says what was found.
     Fenced(String),
-    /// The tenant has as many requests as it may have.
-    TooManyRequests,
+    /// A budget does not allow it.
+    Exceeded(Exceeded),
+    /// A plan, organisation or group that the call names is not there.
+    Missing(Missing),
+    /// It cannot be removed while so many use it.
+    InUse(u64),
+    /// There are as many plans as there may be.
+    TooManyPlans,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
     /// The commit log, or the disk under it, has no room for what the catalogue has to write.
@@ -100,8 +116,8 @@ pub enum Event<R> {
     Finished(RequestId, R),
     /// A job or control call was refused; a job may have sent parts before.
     Refused(RequestId, Refusal),
-    /// A control call has ended with these rows (one, unless it lists).
-    Control(RequestId, Vec<DatabaseRow>),
+    /// A control call has ended.
+    Control(RequestId, ControlReply),
     /// Everything is checkpointed and closed.
     Stopped,
     /// The process must end: durability is unknown, or the start is refused.
@@ -132,6 +148,7 @@ enum Timer {
     LogDisk,
     CatalogueRetry,
     CatalogueHeld,
+    UsageDue,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -181,6 +198,8 @@ pub struct Counters {
     pub transactions_timed_out: u64,
     /// Events that waited in the gate.
     pub gated: u64,
+    /// Turns that came later than the scheduler promises: any is a bug.
+    pub late_turns: u64,
 }
 
 /// See the head of the file.
@@ -202,8 +221,14 @@ pub struct Engine<J: Job> {
     catalogue_key: Key,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
-    ready: VecDeque<Key>,
-    admission: VecDeque<(Key, RequestId, J)>,
+    /// Clients' tasks that can go on.
+    schedule: Scheduler<Key>,
+    /// The engine's own, and those that others wait for.
+    system: VecDeque<Key>,
+    /// The next turn is the system's, if it wants one.
+    system_next: bool,
+    /// Tenants whose requests wait for a fiber, in order.
+    admission: VecDeque<Key>,
     by_request: Vec<(RequestId, Key)>,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
@@ -211,6 +236,7 @@ pub struct Engine<J: Job> {
     streams: BTreeMap<Ticket, Stream>,
     next_ticket: u64,
     operations: Pool<Operation>,
+    transfers: Transfers,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -251,7 +277,9 @@ impl<J: Job> Engine<J> {
             catalogue_key: Key::default(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
-            ready: VecDeque::new(),
+            schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
+            system: VecDeque::new(),
+            system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
             log_waiters: VecDeque::new(),
@@ -260,6 +288,7 @@ impl<J: Job> Engine<J> {
             streams: BTreeMap::new(),
             next_ticket: 0,
             operations: Pool::default(),
+            transfers: Transfers::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -313,24 +342,23 @@ impl<J: Job> Engine<J> {
         self.pump_startup();
         self.pump_catalogue();
         self.pump_admission();
-        for _ in 0..limits::RESUMES_PER_TURN {
-            let Some(key) = self.ready.pop_front() else { break };
-            self.run_task(key, clock);
-        }
+        self.run_tasks(clock);
         self.pump_catalogue();
         self.pump_checkpoints();
         self.pump_evictions();
         self.pump_stop();
+        self.pump_transfers();
         self.pump_log();
     }
 
     /// When the next turn is due if nothing else happens: now, if fibers are ready.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.ready.is_empty() || !self.events.is_empty() {
+        if !self.events.is_empty() {
             return Some(self.now);
         }
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        [self.turn_at(), self.transfers.ready_at(self.now), timer].into_iter().flatten().min()
     }
 
     /// The next disk operation to submit.
@@ -358,7 +386,8 @@ impl<J: Job> Engine<J> {
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        let late_turns = self.schedule.violations() + self.transfers.schedule.violations();
+        Counters { late_turns, ..self.counters }
     }
 
     /// Bytes of the commit log in use, and its capacity.
@@ -528,6 +557,7 @@ impl<J: Job> Engine<J> {
                 Timer::LogDisk => self.retry_log_disk(),
                 Timer::CatalogueRetry => self.retry_catalogue(),
                 Timer::CatalogueHeld => self.pump_catalogue(),
+                Timer::UsageDue => self.write_usage(),
             }
         }
     }

@@ -158,20 +158,12 @@ impl<J: Job> Engine<J> {
             return self.fail(Failure::Start(text.into()));
         }
         let stamp = self.log.as_ref().map_or(0, Log::catalogue_stamp);
-        let key = self.tenants.insert(Tenant::catalogue());
+        let leaves = self.add_leaves();
+        let key = self.tenants.insert(Tenant::catalogue(leaves));
         self.catalogue_key = key;
         self.open_row(
             key,
-            DatabaseRow {
-                id: TenantId::CATALOGUE,
-                name: String::new(),
-                state: RowState::Live,
-                reason: None,
-                created_s: 0,
-                file: exists,
-                stamp,
-                txid: 0,
-            },
+            DatabaseRow { file: exists, stamp, ..DatabaseRow::new(TenantId::CATALOGUE, "", 0) },
         );
         let mut ids: Vec<TenantId> = self.recovered.keys().copied().collect();
         ids.extend(damaged.iter().map(|damage| damage.tenant));
@@ -187,8 +179,8 @@ impl<J: Job> Engine<J> {
             // It was told to stop meanwhile.
             return;
         }
-        let rows = match outcome {
-            Outcome::Rows(rows) => rows,
+        let (rows, plans) = match outcome {
+            Outcome::Started(rows, plans) => (rows, plans),
             Outcome::Failed(text) => return self.fail(Failure::Start(text)),
             Outcome::Full => {
                 let text = "there is no room for the catalogue in the commit log or on its disk";
@@ -203,6 +195,7 @@ impl<J: Job> Engine<J> {
             return;
         }
         self.phase = Phase::Serving;
+        self.catalogue.plans = plans.into_iter().map(|plan| (plan.name, plan.budget)).collect();
         // What is left of a tenant that is damaged in the log is not to be opened, nor to be
         // brought into its file: without its damaged pages it is another database.
         for damage in &damaged {
@@ -257,10 +250,10 @@ impl<J: Job> Engine<J> {
         }
         self.doomed = true;
         self.phase = Phase::Failed;
-        for (key, request, job) in std::mem::take(&mut self.admission) {
-            drop((request, job));
+        for key in std::mem::take(&mut self.admission) {
             if let Some(tenant) = self.tenants.get_mut(key) {
-                tenant.tasks -= 1;
+                tenant.tasks -= tenant.queue.len();
+                tenant.queue.clear();
             }
         }
         self.finish_fibers(clock);

@@ -60,8 +60,9 @@ impl<J: Job> Engine<J> {
         let state = State::Parked(Box::new(session), self.now);
         self.streams.insert(ticket, Stream { tenant, state });
         self.set_timer(limits::STREAM_IDLE_NS, Timer::StreamExpiry(ticket));
-        if self.tenants.get(tenant).is_some_and(|tenant| !tenant.writers.is_empty()) {
-            self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant));
+        let entry = self.tenants.get(tenant).filter(|tenant| !tenant.writers.is_empty());
+        if let Some(idle_ns) = entry.map(|tenant| tenant.limits.transaction_idle_ns) {
+            self.set_timer(idle_ns, Timer::TransactionIdle(tenant));
         }
         ticket
     }
@@ -214,7 +215,7 @@ impl<J: Job> Engine<J> {
             _ => None,
         });
         let Some((ticket, since)) = holder else { return };
-        let idle_at = since.after(limits::TRANSACTION_IDLE_NS);
+        let idle_at = since.after(tenant.limits.transaction_idle_ns);
         if self.now < idle_at {
             // The timer is of somebody who waited for an earlier holder: this one is not idle yet.
             self.timers.insert((idle_at, Timer::TransactionIdle(tenant_key)));

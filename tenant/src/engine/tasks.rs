@@ -16,6 +16,7 @@ use storage::volume::{ConnectionId, Volume};
 use super::context::{Ask, Job, JobContext, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
+use crate::budget::{Exceeded, Limits, Part};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -24,7 +25,7 @@ use crate::statement::{Gone, SqlStream, StreamError};
 
 /// What a fiber does.
 pub(super) enum Work<J> {
-    Client(J),
+    Client(J, Limits),
     Catalogue(Vec<Call>),
     Checkpoint(Option<PooledConnection>),
     /// Roll an idle transaction back; the session lives on.
@@ -99,6 +100,8 @@ pub(super) struct Task<J: Job> {
     flushing_since: Instant,
     cancelled: bool,
     waits_for: WaitsFor,
+    /// Bytes that it has with the disk.
+    pub transfer_bytes: u64,
     /// It waits for log space for so many pages.
     log_pages: Option<u32>,
     /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
@@ -108,9 +111,9 @@ pub(super) struct Task<J: Job> {
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
     match work {
-        Work::Client(job) => {
+        Work::Client(job, limits) => {
             let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
-            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id)))
+            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits)))
         }
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
@@ -288,18 +291,20 @@ impl<J: Job> Engine<J> {
             flushing_since: self.now,
             cancelled: false,
             waits_for: WaitsFor::Storage,
+            transfer_bytes: 0,
             log_pages: None,
             wait_ends: Instant(0),
         });
         if let Some(tenant) = self.tenants.get_mut(tenant) {
             tenant.tasks += 1;
+            tenant.fibers += usize::from(matches!(kind, Kind::Client(_)));
         }
         if let Kind::Client(request) = kind {
             let place = self.by_request.partition_point(|&(other, _)| other < request);
             self.by_request.insert(place, (request, key));
             self.counters.jobs += 1;
         }
-        self.ready.push_back(key);
+        self.enqueue(key);
         Some(key)
     }
 
@@ -312,7 +317,7 @@ impl<J: Job> Engine<J> {
         if let Some(task) = self.tasks.get_mut(key) {
             assert!(task.input.is_none(), "a task is woken once");
             task.input = Some(input);
-            self.ready.push_back(key);
+            self.enqueue(key);
         }
     }
 
@@ -358,17 +363,28 @@ impl<J: Job> Engine<J> {
         panic!("a fiber of a doomed world does not end");
     }
 
-    /// Resume the task until it waits or ends.
-    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
+    /// Resume the task until it waits or ends, or its quantum is used up. What it cost, in nanoseconds
+    /// of the processor: what the clock says, or what its steps are worth where that is more.
+    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> u64 {
+        let started = clock.now();
+        let steps = self.run_quantum(key, clock, started);
+        let counted_ns = limits::RESUME_NS + steps * limits::STEP_NS;
+        clock.now().since(started).max(counted_ns)
+    }
+
+    /// The VM steps that it took.
+    fn run_quantum(&mut self, key: Key, clock: &dyn Clock, started: Instant) -> u64 {
+        let mut steps = 0;
+        let Some(task) = self.tasks.get_mut(key) else { return steps };
         let tenant_key = task.tenant;
-        let Some(mut input) = task.input.take() else { return };
+        let Some(mut input) = task.input.take() else { return steps };
+        let slice_ends = started.after(limits::QUANTUM_NS);
         loop {
             let task = self.tasks.get_mut(key).expect("the task runs");
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
             let client = matches!(task.kind, Kind::Client(_));
-            let overdue = client && self.now.since(task.started) > limits::REQUEST_NS;
+            let overdue = client && self.now.since(task.started) > tenant.limits.request_ns;
             if overdue {
                 sometimes!("a request takes too long");
             }
@@ -378,12 +394,14 @@ impl<J: Job> Engine<J> {
             let loan = Loan {
                 volume,
                 clock,
-                quantum_steps: limits::QUANTUM_STEPS,
+                quantum_steps: limits::QUANTUM_STEPS.saturating_sub(steps),
+                slice_ends,
                 interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
             };
-            let (step, steps) = task.fiber.resume(loan, input);
+            let (step, taken) = task.fiber.resume(loan, input);
+            steps += taken;
             self.counters.resumes += 1;
-            self.counters.vm_steps += steps;
+            self.counters.vm_steps += taken;
             let next = match step {
                 Step::Waits(wait) => {
                     task.waits_for = WaitsFor::Storage;
@@ -392,14 +410,17 @@ impl<J: Job> Engine<J> {
                 Step::Asks(ask) => self.on_ask(key, tenant_key, ask).map(Input::Host),
                 Step::Ends(ended) => {
                     self.end_task(key, tenant_key, ended);
-                    return;
+                    return steps;
                 }
             };
             self.settle(tenant_key);
-            match next {
-                Some(next) => input = next,
-                None => return,
+            let Some(next) = next else { return steps };
+            let over = steps >= limits::QUANTUM_STEPS || clock.now() >= slice_ends;
+            if over && !self.doomed {
+                self.wake(key, next);
+                return steps;
             }
+            input = next;
         }
     }
 
@@ -407,7 +428,7 @@ impl<J: Job> Engine<J> {
     pub(super) fn settle(&mut self, tenant_key: Key) {
         let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
         let Some(volume) = &mut tenant.volume else { return };
-        let closing = std::mem::take(&mut volume.closing);
+        let closing = volume.take_closing();
         if let Some(log) = &mut self.log {
             for pages in volume.unused_pages.drain(..) {
                 log.unreserve(log.transaction_bytes(pages));
@@ -507,8 +528,9 @@ impl<J: Job> Engine<J> {
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         sometimes!("a statement waits for the writer lock");
         tenant.writers.push_back((key, connection));
+        let idle_ns = tenant.limits.transaction_idle_ns;
         self.bound_wait(key, limits::WRITER_WAIT_NS, Timer::WriterWait(key));
-        self.set_timer(limits::TRANSACTION_IDLE_NS, Timer::TransactionIdle(tenant_key));
+        self.set_timer(idle_ns, Timer::TransactionIdle(tenant_key));
         None
     }
 
@@ -693,8 +715,9 @@ impl<J: Job> Engine<J> {
         let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
         let log = self.log.as_mut().expect("nothing runs before the log is open");
         match append(volume, log) {
-            Appended::All => {
+            Appended::All(bytes) => {
                 self.counters.commits += 1;
+                self.charge_commit(tenant_key, bytes);
                 Some(Answer::Ready)
             }
             Appended::Bring(frame) => Some(Answer::Bring(frame)),
@@ -753,9 +776,11 @@ impl<J: Job> Engine<J> {
         if self.doomed || tenant.ending {
             return Some(Err(StreamError::Unavailable));
         }
-        if tenant.streams >= limits::STREAMS_MAX {
+        let (used, limit) = (tenant.streams as u64, tenant.limits.streams);
+        if used >= limit {
             sometimes!("a tenant has too many streams");
-            return Some(Err(StreamError::TooMany));
+            let exceeded = Exceeded { part: Part::Streams, limit, used, wanted: 1 };
+            return Some(Err(StreamError::Exceeded(exceeded)));
         }
         tenant.streams += 1;
         if tenant.idle.is_empty() && tenant.active > 0 {
@@ -804,6 +829,7 @@ impl<J: Job> Engine<J> {
         self.stacks.give(task.fiber.into_stack());
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         tenant.tasks -= 1;
+        tenant.fibers -= usize::from(matches!(task.kind, Kind::Client(_)));
         tenant.last_used = self.now;
         self.settle(tenant_key);
         match (task.kind, ended) {
@@ -845,7 +871,8 @@ impl<J: Job> Engine<J> {
 }
 
 enum Appended {
-    All,
+    /// So many bytes, with what is written beside the pages.
+    All(u64),
     Bring(u32),
     BatchFull,
 }
@@ -889,8 +916,9 @@ fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
         sealing.next += 1;
     }
     let transaction = sealing.transaction.take().expect("begun above");
+    let bytes = log.transaction_bytes(sealing.pages.len() as u32);
     let committed = log.finish(transaction);
     sealing.first_sequence = Some(committed.first);
     volume.end_sealing(committed.last);
-    Appended::All
+    Appended::All(bytes)
 }

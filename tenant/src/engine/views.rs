@@ -57,7 +57,7 @@ impl<J: Job> Engine<J> {
     }
 }
 
-fn view<J>(tenant: &Tenant<J>) -> TenantView {
+pub(super) fn view<J>(tenant: &Tenant<J>) -> TenantView {
     let held = tenant.volume.as_ref().map_or([0; ledger::KINDS], |v| ledger::held(v.account()));
     TenantView {
         id: tenant.id,

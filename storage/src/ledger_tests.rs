@@ -1,0 +1,139 @@
+//! Tests of the ledger alone; with pages in it, `pagecache_tests.rs`.
+
+use super::*;
+
+#[test]
+fn limit_counts_all_memory_kinds_but_not_files() {
+    let id = open(100, None);
+    // Nothing of this is storage's own memory, so that the count of that stays what is booked.
+    assert!(charge(id, Kind::Session, 60));
+    assert!(charge(id, Kind::Request, 40));
+    assert!(!charge(id, Kind::Response, 1));
+    assert!(charge(id, Kind::Temporary, 1000));
+    assert!(charge(id, Kind::File, 1 << 50));
+    assert!(charge(id, Kind::Descriptor, 3));
+    assert_eq!((refused(id), memory_held(id)), (1, 100));
+    assert_eq!(held(id), [0, 0, 0, 0, 0, 60, 40, 0, 0, 1000, 1 << 50, 3]);
+    assert_closed();
+    for (kind, bytes) in [
+        (Kind::Session, 60),
+        (Kind::Request, 40),
+        (Kind::Temporary, 1000),
+        (Kind::File, 1 << 50),
+        (Kind::Descriptor, 3),
+    ] {
+        credit(id, kind, bytes);
+    }
+    close(id);
+    assert_eq!(total(), [0; KINDS]);
+}
+
+#[test]
+fn a_charge_must_fit_into_every_node_above() {
+    set_machine_limit(1000);
+    let organisation = open_node(Level::Organisation, 500, None);
+    let group = open_node(Level::Group, 300, Some(organisation));
+    let first = open(200, Some(group));
+    let second = open(200, Some(group));
+    let other = open(u64::MAX, Some(organisation));
+    assert_eq!(open_accounts(), 3);
+    for (id, bytes, by) in [
+        (first, 201, Some((Level::Database, 200, 0))),
+        (first, 200, None),
+        (second, 101, Some((Level::Group, 300, 200))),
+        (second, 100, None),
+        (other, 201, Some((Level::Organisation, 500, 300))),
+        (other, 200, None),
+        (AccountId::LOG, 501, Some((Level::Machine, 1000, 500))),
+        (AccountId::LOG, 500, None),
+    ] {
+        assert_eq!(charge(id, Kind::Session, bytes), by.is_none(), "{id:?} {bytes}");
+        if let Some((level, limit, held)) = by {
+            let kind = Kind::Session;
+            let refused = last_refusal(id).expect("just refused");
+            assert_eq!(refused, Refused { level, kind, limit, held, wanted: bytes });
+            assert_eq!(refused.missing(), 1);
+        }
+        assert_closed();
+    }
+    assert_eq!(memory_held(organisation), 500);
+    assert_eq!(total()[Kind::Session as usize], 1000);
+    for (id, bytes) in [(first, 200), (second, 100), (other, 200), (AccountId::LOG, 500)] {
+        credit(id, Kind::Session, bytes);
+        assert_closed();
+    }
+    for id in [first, second, other, group, organisation] {
+        close(id);
+    }
+    assert_eq!((open_accounts(), memory_held(AccountId::MACHINE)), (0, 0));
+    set_machine_limit(u64::MAX);
+}
+
+#[test]
+fn a_limit_below_what_is_held_refuses_until_it_fits() {
+    let id = open(100, None);
+    assert!(charge(id, Kind::Session, 80));
+    set_memory_limit(id, 50);
+    assert_eq!((memory_limit(id), memory_bound(id)), (50, 80));
+    assert_closed();
+    assert!(!charge(id, Kind::Session, 1));
+    credit(id, Kind::Session, 40);
+    assert!(!charge(id, Kind::Session, 11));
+    assert_eq!(last_refusal(id).expect("just refused").missing(), 1);
+    assert!(charge(id, Kind::Session, 10));
+    set_memory_limit(id, 60);
+    assert_eq!(memory_bound(id), 60);
+    credit(id, Kind::Session, 50);
+    close(id);
+}
+
+#[test]
+fn temporary_files_have_a_limit_of_their_own() {
+    let id = open(0, None);
+    set_temporary_limit(id, 10);
+    assert!(charge(id, Kind::Temporary, 10));
+    assert!(!charge(id, Kind::Temporary, 1));
+    let refused = last_refusal(id).expect("just refused");
+    assert_eq!((refused.kind, refused.limit, refused.held), (Kind::Temporary, 10, 10));
+    set_temporary_limit(id, 5);
+    credit(id, Kind::Temporary, 6);
+    assert!(charge(id, Kind::Temporary, 1));
+    assert!(!charge(id, Kind::Temporary, 1));
+    credit(id, Kind::Temporary, 5);
+    close(id);
+}
+
+#[test]
+fn memory_that_nobody_booked_is_found() {
+    let block = Counted::new(0_u64, 4);
+    assert_eq!(unbooked(), 32);
+    assert!(imbalance().expect("32 bytes too many").contains("32 bytes"));
+    drop(block);
+    assert_closed();
+}
+
+#[test]
+fn named_accounts_have_their_names() {
+    for (index, (id, name)) in AccountId::NAMED.into_iter().enumerate() {
+        assert_eq!((id.index() as usize, id.name()), (index, Some(name)));
+    }
+    let id = open(0, None);
+    assert_eq!(id.name(), None);
+    close(id);
+}
+
+#[test]
+#[should_panic(expected = "holding")]
+fn closing_an_account_that_holds_bytes_is_a_bug() {
+    let id = open(100, None);
+    assert!(charge(id, Kind::Session, 1));
+    close(id);
+}
+
+#[test]
+#[should_panic(expected = "below it")]
+fn closing_a_group_with_an_open_database_is_a_bug() {
+    let group = open_node(Level::Group, 100, None);
+    let _database = open(100, Some(group));
+    close(group);
+}

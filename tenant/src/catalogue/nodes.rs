@@ -1,0 +1,249 @@
+//! Plans, organisations and groups, and databases' places among them.
+
+use storage::sqlite::{SqliteError, ValueRef};
+
+use super::rows::{
+    self, NodeId, NodeRow, Plan, Said, integer_at, node_at, read, run, text_or_null,
+};
+use super::{Missing, Outcome};
+use crate::budget::{Budget, Part};
+use crate::limits;
+use crate::session::PooledConnection;
+
+/// The name of an organisation, or of a group in one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePath {
+    /// The organisation.
+    pub organisation: Box<str>,
+    /// The group in it, if one is meant.
+    pub group: Option<Box<str>>,
+}
+
+/// What a database is given; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Its group; inside, `None` for directly under the machine.
+    pub group: Option<Option<NodePath>>,
+    /// Its plan; inside, `None` for none.
+    pub plan: Option<Option<Box<str>>>,
+    /// Its own budget.
+    pub budget: Option<BudgetChange>,
+}
+
+/// What a database's own budget becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BudgetChange {
+    /// Another budget.
+    Replace(Box<Budget>),
+    /// The same but for one part.
+    Set(Part, Option<u64>),
+}
+
+impl Change {
+    /// Nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Change::default()
+    }
+}
+
+/// A change as columns of a row, with every name looked up.
+#[derive(Default)]
+pub(super) struct Columns {
+    pub group_id: Option<NodeId>,
+    pub plan: Option<Box<str>>,
+    pub budget: Option<String>,
+}
+
+/// Look up what `change` names; what it leaves out is `None`. `before` is the budget until now.
+pub(super) fn look_up(
+    pooled: &mut PooledConnection,
+    change: &Change,
+    before: &Budget,
+) -> Result<Result<Columns, Missing>, SqliteError> {
+    let mut columns = Columns::default();
+    if let Some(Some(path)) = &change.group {
+        match find_path(pooled, path)? {
+            Ok(nodes) => columns.group_id = nodes.first().map(|node| node.id),
+            Err(missing) => return Ok(Err(missing)),
+        }
+    }
+    if let Some(Some(name)) = &change.plan {
+        if !has_plan(pooled, name)? {
+            return Ok(Err(Missing::Plan));
+        }
+        columns.plan = Some(name.clone());
+    }
+    let budget = change.budget.as_ref().map(|change| match change {
+        BudgetChange::Replace(budget) => **budget,
+        BudgetChange::Set(part, number) => {
+            let mut budget = *before;
+            budget.set(*part, *number);
+            budget
+        }
+    });
+    columns.budget = budget.filter(|budget| !budget.is_empty()).map(|budget| budget.to_text());
+    Ok(Ok(columns))
+}
+
+/// Change a database's place or budget.
+pub(super) fn place(
+    pooled: &mut PooledConnection,
+    name: &str,
+    change: &Change,
+) -> Result<Outcome, SqliteError> {
+    let Some(row) = super::find(pooled, name)? else { return Ok(Outcome::NotFound) };
+    let columns = match look_up(pooled, change, row.said.budget())? {
+        Ok(columns) => columns,
+        Err(missing) => return Ok(Outcome::Missing(missing)),
+    };
+    let id = super::integer(row.id);
+    if change.group.is_some() {
+        let group = columns.group_id.map_or(ValueRef::Null, |id| ValueRef::Integer(id.0 as i64));
+        run(pooled, "UPDATE databases SET group_id = ?2 WHERE id = ?1", &[id, group])?;
+    }
+    if change.plan.is_some() {
+        let plan = text_or_null(columns.plan.as_deref());
+        run(pooled, "UPDATE databases SET plan = ?2 WHERE id = ?1", &[id, plan])?;
+    }
+    if change.budget.is_some() {
+        let budget = text_or_null(columns.budget.as_deref());
+        run(pooled, "UPDATE databases SET budget = ?2 WHERE id = ?1", &[id, budget])?;
+    }
+    Ok(super::found(super::find(pooled, name)?))
+}
+
+// ---- plans ----
+
+pub(super) fn plans(pooled: &mut PooledConnection) -> Result<Vec<Plan>, SqliteError> {
+    read(pooled, "SELECT name, budget FROM plans ORDER BY name", &[], rows::plan)
+}
+
+pub(super) fn find_plan(pooled: &mut PooledConnection, name: &str) -> Result<Outcome, SqliteError> {
+    let sql = "SELECT name, budget FROM plans WHERE name = ?1";
+    let found = read(pooled, sql, &[text(name)], rows::plan)?;
+    Ok(if found.is_empty() { Outcome::Missing(Missing::Plan) } else { Outcome::Plans(found) })
+}
+
+fn has_plan(pooled: &mut PooledConnection, name: &str) -> Result<bool, SqliteError> {
+    Ok(count(pooled, "SELECT count(*) FROM plans WHERE name = ?1", text(name))? > 0)
+}
+
+pub(super) fn put_plan(pooled: &mut PooledConnection, plan: &Plan) -> Result<Outcome, SqliteError> {
+    let others = "SELECT count(*) FROM plans WHERE name <> ?1";
+    if count(pooled, others, text(&plan.name))? >= limits::PLANS_MAX as u64 {
+        return Ok(Outcome::TooManyPlans);
+    }
+    let sql = "INSERT INTO plans(name, budget) VALUES(?1, ?2) \
+               ON CONFLICT(name) DO UPDATE SET budget = excluded.budget";
+    run(pooled, sql, &[text(&plan.name), text(&plan.budget.to_text())])?;
+    Ok(Outcome::Plans(vec![plan.clone()]))
+}
+
+pub(super) fn drop_plan(pooled: &mut PooledConnection, name: &str) -> Result<Outcome, SqliteError> {
+    if !has_plan(pooled, name)? {
+        return Ok(Outcome::Missing(Missing::Plan));
+    }
+    let databases = "SELECT count(*) FROM databases WHERE plan = ?1";
+    let nodes = "SELECT count(*) FROM nodes WHERE plan = ?1";
+    let users = count(pooled, databases, text(name))? + count(pooled, nodes, text(name))?;
+    if users > 0 {
+        return Ok(Outcome::InUse(users));
+    }
+    run(pooled, "DELETE FROM plans WHERE name = ?1", &[text(name)])?;
+    Ok(Outcome::Done)
+}
+
+// ---- organisations and groups ----
+
+/// The parent of organisations.
+const MACHINE: NodeId = NodeId(0);
+
+fn find_one(
+    pooled: &mut PooledConnection,
+    parent: NodeId,
+    name: &str,
+) -> Result<Option<NodeRow>, SqliteError> {
+    let sql = "SELECT id, name, plan, budget FROM nodes WHERE parent = ?1 AND name = ?2";
+    let arguments = [ValueRef::Integer(parent.0 as i64), text(name)];
+    let found = read(pooled, sql, &arguments, |statement| node_at(statement, 0))?;
+    Ok(found.into_iter().flatten().next())
+}
+
+/// The nodes on a path, the named one first.
+fn find_path(
+    pooled: &mut PooledConnection,
+    path: &NodePath,
+) -> Result<Result<Vec<NodeRow>, Missing>, SqliteError> {
+    let Some(organisation) = find_one(pooled, MACHINE, &path.organisation)? else {
+        return Ok(Err(Missing::Organisation));
+    };
+    let Some(name) = &path.group else { return Ok(Ok(vec![organisation])) };
+    let group = find_one(pooled, organisation.id, name)?;
+    Ok(group.map(|group| vec![group, organisation]).ok_or(Missing::Group))
+}
+
+pub(super) fn find(pooled: &mut PooledConnection, path: &NodePath) -> Result<Outcome, SqliteError> {
+    Ok(find_path(pooled, path)?.map_or_else(Outcome::Missing, Outcome::Node))
+}
+
+pub(super) fn put(
+    pooled: &mut PooledConnection,
+    path: &NodePath,
+    said: &Said,
+) -> Result<Outcome, SqliteError> {
+    if let Some(plan) = &said.plan
+        && !has_plan(pooled, plan)?
+    {
+        return Ok(Outcome::Missing(Missing::Plan));
+    }
+    let (parent, name) = match &path.group {
+        None => (MACHINE, &path.organisation),
+        Some(group) => match find_one(pooled, MACHINE, &path.organisation)? {
+            Some(organisation) => (organisation.id, group),
+            None => return Ok(Outcome::Missing(Missing::Organisation)),
+        },
+    };
+    let sql = "INSERT INTO nodes(parent, name, plan, budget) VALUES(?1, ?2, ?3, ?4) \
+               ON CONFLICT(parent, name) DO UPDATE SET plan = excluded.plan, \
+               budget = excluded.budget";
+    let budget = said.budget_text();
+    let arguments = [
+        ValueRef::Integer(parent.0 as i64),
+        text(name),
+        text_or_null(said.plan.as_deref()),
+        text_or_null(budget.as_deref()),
+    ];
+    run(pooled, sql, &arguments)?;
+    find(pooled, path)
+}
+
+pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Outcome, SqliteError> {
+    let node = match find_path(pooled, path)? {
+        Ok(nodes) => nodes.into_iter().next().expect("a path has a node"),
+        Err(missing) => return Ok(Outcome::Missing(missing)),
+    };
+    let id = ValueRef::Integer(node.id.0 as i64);
+    let children = match path.group {
+        None => count(pooled, "SELECT count(*) FROM nodes WHERE parent = ?1", id)?,
+        Some(_) => count(pooled, "SELECT count(*) FROM databases WHERE group_id = ?1", id)?,
+    };
+    if children > 0 {
+        return Ok(Outcome::InUse(children));
+    }
+    run(pooled, "DELETE FROM nodes WHERE id = ?1", &[id])?;
+    Ok(Outcome::Done)
+}
+
+fn text(text: &str) -> ValueRef<'_> {
+    ValueRef::Text(text.as_bytes())
+}
+
+fn count(
+    pooled: &mut PooledConnection,
+    sql: &str,
+    argument: ValueRef<'_>,
+) -> Result<u64, SqliteError> {
+    let found = read(pooled, sql, &[argument], |statement| Ok(integer_at(statement, 0)))?;
+    Ok(found.first().copied().unwrap_or(0) as u64)
+}

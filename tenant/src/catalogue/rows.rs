@@ -1,0 +1,229 @@
+//! Rows of the catalogue as values, and reading them.
+
+use storage::TenantId;
+use storage::sqlite::{SqliteError, Statement, ValueRef, codes};
+
+use crate::budget::{Budget, Level, Unreadable, Usage};
+use crate::session::PooledConnection;
+
+/// State of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// In use.
+    Live,
+    /// Dropped; the row stays until its file is gone.
+    Dropped,
+    /// Damaged: answers nothing but why.
+    Fenced,
+}
+
+/// What somebody wrote down for a database or a node. Most databases have nothing of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The name of its plan.
+    pub plan: Option<Box<str>>,
+    budget: Option<Box<Budget>>,
+}
+
+impl Said {
+    /// A plan and a budget.
+    #[must_use]
+    pub fn new(plan: Option<Box<str>>, budget: Budget) -> Said {
+        Said { plan, budget: (!budget.is_empty()).then(|| Box::new(budget)) }
+    }
+
+    /// Its own budget.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        static NOTHING: Budget = Budget::NOTHING;
+        self.budget.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// What is to be resolved, with the plan's budget as `plan` finds it by name.
+    pub fn level<'a>(&'a self, plan: impl Fn(&str) -> Option<&'a Budget>) -> Level<'a> {
+        Level { own: self.budget(), plan: self.plan.as_deref().and_then(plan) }
+    }
+
+    pub(super) fn budget_text(&self) -> Option<String> {
+        self.budget.as_ref().map(|budget| budget.to_text())
+    }
+}
+
+/// Id of an organisation or group; never given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+/// An organisation or group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name, among its siblings'.
+    pub name: Box<str>,
+    /// What it says.
+    pub said: Said,
+}
+
+/// A named budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name.
+    pub name: Box<str>,
+    /// What who has it says by it.
+    pub budget: Budget,
+}
+
+/// A row of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseRow {
+    /// The tenant's id.
+    pub id: TenantId,
+    /// Its name; empty once dropped.
+    pub name: String,
+    /// Its state.
+    pub state: RowState,
+    /// Why it is fenced.
+    pub reason: Option<String>,
+    /// When it was created, in wall-clock seconds since 1970.
+    pub created_s: i64,
+    /// It has a file.
+    pub file: bool,
+    /// Stamp of its last checkpoint.
+    pub stamp: u64,
+    /// The last transaction that it covered.
+    pub txid: u64,
+    /// What it says itself.
+    pub said: Said,
+    /// Its group and that one's organisation, or nothing: it is directly under the machine.
+    pub path: Vec<NodeRow>,
+    /// What it has used, as of its last checkpoint or close.
+    pub usage: Usage,
+}
+
+impl DatabaseRow {
+    /// The row of a database that was created just now.
+    #[must_use]
+    pub fn new(id: TenantId, name: &str, created_s: i64) -> DatabaseRow {
+        DatabaseRow {
+            id,
+            name: name.to_owned(),
+            state: RowState::Live,
+            reason: None,
+            created_s,
+            file: false,
+            stamp: 0,
+            txid: 0,
+            said: Said::default(),
+            path: Vec::new(),
+            usage: Usage::default(),
+        }
+    }
+}
+
+/// The columns of [`database`], and which rows of them.
+macro_rules! select {
+    ($rows:literal) => {
+        concat!(
+            "SELECT d.id, coalesce(d.name, ''), d.state, d.reason, d.created_s, d.file, d.stamp, ",
+            "d.txid, d.plan, d.budget, d.usage, ",
+            "g.id, g.name, g.plan, g.budget, o.id, o.name, o.plan, o.budget ",
+            "FROM databases d LEFT JOIN nodes g ON g.id = d.group_id ",
+            "LEFT JOIN nodes o ON o.id = g.parent ",
+            $rows
+        )
+    };
+}
+pub(super) use select;
+
+/// A row that cannot be read: damage of the catalogue, or another program's doing.
+fn unreadable(error: &Unreadable) -> SqliteError {
+    let message = format!("the catalogue holds a budget or usage that cannot be read: {error}");
+    SqliteError { code: codes::SQLITE_ERROR, message, offset: None }
+}
+
+/// Run one statement and read its rows.
+pub(super) fn read<T>(
+    pooled: &mut PooledConnection,
+    sql: &str,
+    arguments: &[ValueRef<'_>],
+    row: impl Fn(&Statement) -> Result<T, Unreadable>,
+) -> Result<Vec<T>, SqliteError> {
+    let mut rows = Vec::new();
+    let mut failed = None;
+    pooled.for_each_row(sql, arguments, |statement| match row(statement) {
+        Ok(row) => rows.push(row),
+        Err(error) => failed = Some(unreadable(&error)),
+    })?;
+    failed.map_or(Ok(rows), Err)
+}
+
+/// Run one statement that has no rows.
+pub(super) fn run(
+    pooled: &mut PooledConnection,
+    sql: &str,
+    arguments: &[ValueRef<'_>],
+) -> Result<(), SqliteError> {
+    pooled.for_each_row(sql, arguments, |_| ())
+}
+
+pub(super) fn integer_at(statement: &Statement, index: usize) -> i64 {
+    match statement.column(index) {
+        Ok(ValueRef::Integer(value)) => value,
+        _ => 0,
+    }
+}
+
+pub(super) fn text_at(statement: &Statement, index: usize) -> Option<String> {
+    match statement.column(index) {
+        Ok(ValueRef::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    }
+}
+
+pub(super) fn text_or_null(text: Option<&str>) -> ValueRef<'_> {
+    text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()))
+}
+
+/// A plan's name and a budget, in two columns.
+fn said_at(statement: &Statement, index: usize) -> Result<Said, Unreadable> {
+    let budget = text_at(statement, index + 1).map(|text| Budget::from_text(&text)).transpose()?;
+    let plan = text_at(statement, index).map(String::into_boxed_str);
+    Ok(Said::new(plan, budget.unwrap_or_default()))
+}
+
+/// A node, in four columns; `None` if the first is NULL.
+pub(super) fn node_at(statement: &Statement, index: usize) -> Result<Option<NodeRow>, Unreadable> {
+    let Ok(ValueRef::Integer(id)) = statement.column(index) else { return Ok(None) };
+    let name = text_at(statement, index + 1).unwrap_or_default().into();
+    Ok(Some(NodeRow { id: NodeId(id as u64), name, said: said_at(statement, index + 2)? }))
+}
+
+pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
+    let budget = text_at(statement, 1).map(|text| Budget::from_text(&text)).transpose()?;
+    let name = text_at(statement, 0).unwrap_or_default().into();
+    Ok(Plan { name, budget: budget.unwrap_or_default() })
+}
+
+/// A row of [`select`].
+pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
+    let usage = text_at(statement, 10).map(|text| Usage::from_text(&text)).transpose()?;
+    let group = node_at(statement, 11)?;
+    let organisation = node_at(statement, 15)?;
+    Ok(DatabaseRow {
+        id: TenantId(integer_at(statement, 0) as u64),
+        name: text_at(statement, 1).unwrap_or_default(),
+        state: match integer_at(statement, 2) {
+            0 => RowState::Live,
+            1 => RowState::Dropped,
+            _ => RowState::Fenced,
+        },
+        reason: text_at(statement, 3),
+        created_s: integer_at(statement, 4),
+        file: integer_at(statement, 5) != 0,
+        stamp: integer_at(statement, 6) as u64,
+        txid: integer_at(statement, 7) as u64,
+        said: said_at(statement, 8)?,
+        path: group.into_iter().chain(organisation).collect(),
+        usage: usage.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,156 @@
+//! Turns: which task runs next, for how long, and who gets a fiber.
+//!
+//! What the engine does for itself (the catalogue, checkpoints, closing, and commits that hold room in
+//! the log) has a queue of its own and at most every other turn; clients' tasks take turns by
+//! `schedule`. A turn of the loop is bounded, so that what arrives meanwhile is never far away.
+
+use storage::io::{Clock, Instant};
+use storage::sometimes;
+
+use super::context::Job;
+use super::life::Tenant;
+use super::tasks::{Kind, Work};
+use super::{Engine, Event, Refusal, RequestId};
+use crate::budget::Priority;
+use crate::limits;
+use crate::pool::Key;
+use crate::schedule::Share;
+
+/// The share of a database that nobody wrote a budget for.
+const SHARE: Share = Share { weight: limits::WEIGHT, ceiling: None, reservation: None };
+
+impl<J: Job> Engine<J> {
+    /// Places among those who take turns at the processor and at the disk, for a tenant that is being
+    /// opened.
+    pub(super) fn add_leaves(&mut self) -> [Key; 2] {
+        let transfers = &mut self.transfers.schedule;
+        [
+            self.schedule.add(self.schedule.root(), SHARE, self.now),
+            transfers.add(transfers.root(), SHARE, self.now),
+        ]
+    }
+
+    pub(super) fn remove_leaves(&mut self, tenant: &Tenant<J>) {
+        self.schedule.remove(tenant.leaf);
+        self.transfers.schedule.remove(tenant.transfers);
+    }
+
+    /// A task can go on.
+    pub(super) fn enqueue(&mut self, key: Key) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(tenant) = self.tenants.get(task.tenant) else { return };
+        // Whoever waits for log space waits for those who have some.
+        let commits = tenant
+            .volume
+            .as_ref()
+            .is_some_and(|volume| volume.reserved_pages.is_some() || volume.sealing.is_some());
+        match task.kind {
+            Kind::Client(_) if !commits => {
+                self.schedule.push(tenant.leaf, Priority::Normal, key, self.now);
+            }
+            _ => self.system.push_back(key),
+        }
+    }
+
+    /// Run tasks for about [`limits::TURN_NS`].
+    pub(super) fn run_tasks(&mut self, clock: &dyn Clock) {
+        let mut spent_ns = 0;
+        for _ in 0..limits::RESUMES_PER_TURN {
+            if spent_ns >= limits::TURN_NS {
+                return;
+            }
+            self.system_next = !self.system_next;
+            let first = if self.system_next { self.system.pop_front() } else { None };
+            if let Some(key) = first {
+                spent_ns += self.run_system(key, clock);
+            } else if let Some(turn) = self.schedule.next(self.now) {
+                let cost_ns = self.run_task(turn.work, clock);
+                self.schedule.charge(&turn, cost_ns, clock.now());
+                spent_ns += cost_ns;
+            } else if let Some(key) = self.system.pop_front() {
+                spent_ns += self.run_system(key, clock);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn run_system(&mut self, key: Key, clock: &dyn Clock) -> u64 {
+        let tenant = self.tasks.get(key).map(|task| task.tenant);
+        let cost_ns = self.run_task(key, clock);
+        // A checkpoint is its tenant's work, though it does not wait for its tenant's turn.
+        let leaf = tenant.and_then(|tenant| self.tenants.get(tenant)).map(|tenant| tenant.leaf);
+        if let Some(leaf) = leaf {
+            self.schedule.charge_aside(leaf, Priority::Normal, cost_ns, clock.now());
+        }
+        cost_ns
+    }
+
+    /// When a task can run: now, later, or when something happens.
+    pub(super) fn turn_at(&self) -> Option<Instant> {
+        if self.system.is_empty() { self.schedule.ready_at(self.now) } else { Some(self.now) }
+    }
+
+    // ---- fibers ----
+
+    /// Start the job's fiber, or let it wait for one.
+    pub(super) fn admit(&mut self, key: Key, request: RequestId, job: J) {
+        let free = self.free_fibers();
+        let tenant = self.tenants.get_mut(key).expect("the caller has it");
+        if tenant.queue.is_empty() && tenant.fibers < free {
+            return self.start_client(key, request, job);
+        }
+        sometimes!("a request waits for a fiber");
+        tenant.tasks += 1;
+        tenant.queue.push_back((request, job));
+        if !std::mem::replace(&mut tenant.queued, true) {
+            self.admission.push_back(key);
+        }
+    }
+
+    /// Fibers that are left, and so many may each tenant have: however many want more than their part,
+    /// some are always left for the next one (Choudhury and Hahne, "Dynamic queue length thresholds for
+    /// shared-memory packet switches", 1998).
+    fn free_fibers(&self) -> usize {
+        limits::FIBERS_MAX.saturating_sub(self.stacks.taken())
+    }
+
+    fn start_client(&mut self, key: Key, request: RequestId, job: J) {
+        let tenant = self.tenants.get_mut(key).expect("the caller has it");
+        tenant.usage.requests += 1;
+        let work = Work::Client(job, tenant.limits);
+        if self.start_task(key, Kind::Client(request), work).is_none() {
+            let refusal = Refusal::Failed("no memory for a fiber".into());
+            self.emit(Event::Refused(request, refusal));
+        }
+    }
+
+    /// Give fibers to those who wait for one, one tenant after the other.
+    pub(super) fn pump_admission(&mut self) {
+        let mut passed = 0;
+        while passed < self.admission.len() && self.free_fibers() > 0 {
+            let free = self.free_fibers();
+            let key = self.admission.pop_front().expect("it is not empty");
+            let tenant = self.tenants.get_mut(key).expect("a waiting job keeps its tenant");
+            let ended = tenant.volume.is_none() || tenant.dropped || tenant.fenced.is_some();
+            if !ended && tenant.fibers >= free {
+                self.admission.push_back(key);
+                passed += 1;
+                continue;
+            }
+            passed = 0;
+            let (request, job) = tenant.queue.pop_front().expect("it waits for something");
+            tenant.tasks -= 1;
+            tenant.queued = !tenant.queue.is_empty();
+            if tenant.queued {
+                self.admission.push_back(key);
+            }
+            if ended {
+                self.emit(Event::Refused(request, Refusal::Unavailable));
+                self.after_task(key);
+            } else {
+                self.start_client(key, request, job);
+            }
+        }
+    }
+}
