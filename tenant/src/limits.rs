@@ -114,6 +114,12 @@ pub const TURN_NS: u64 = 500_000;
 /// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
 pub const IO_QUANTUM_BYTES: u64 = 64_000;
 
+/// A rate or burst of bytes from which on it is none: more than any disk does.
+pub const IO_UNLIMITED: u64 = 1 << 50;
+
+/// Nanoseconds of reserved processor time that may be saved up: a request of several turns.
+pub const RESERVATION_BURST_NS: u64 = 50_000_000;
+
 /// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
 pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
@@ -132,6 +138,16 @@ pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 
 /// After a failed or incomplete checkpoint the next try waits this long.
 pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
+
+/// Share of the databases' memory in percent above which idle ones give something back: an eighth is
+/// left for what comes in the meantime.
+pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
+
+/// Share of it above which new requests are refused.
+pub const MEMORY_OVERLOAD_PERCENT: u64 = 97;
+
+/// Tenants that a turn looks at when memory is short.
+pub const TENANTS_PER_SWEEP: usize = 256;
 
 /// Share of the log in percent above which the oldest tenants are checkpointed.
 pub const LOG_PRESSURE_PERCENT: u64 = 50;

@@ -65,6 +65,20 @@ impl<T> Pool<T> {
         self.entries.is_empty()
     }
 
+    /// The first entry at this place or after it; from the beginning if there is none.
+    #[must_use]
+    pub fn next_from(&self, index: u32) -> Option<Key> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let capacity = self.entries.capacity();
+        let start = (index as usize).min(capacity);
+        (start..capacity).chain(0..start).find_map(|index| {
+            let (generation, _) = self.entries.get(index)?;
+            Some(Key { index: index as u32, generation: *generation })
+        })
+    }
+
     /// Keys of all entries, in order of their places.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {

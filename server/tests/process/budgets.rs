@@ -263,6 +263,42 @@ fn memory_and_idle_time_change_while_a_database_is_open() {
 }
 
 #[test]
+fn databases_of_a_group_share_its_memory() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let group = "/v1/organisations/acme/groups/web";
+    let budget = |bytes: &str| json!({"budget": {"memory_bytes": bytes}});
+    call(&server, "PUT", "/v1/organisations/acme", &json!({}));
+    call(&server, "PUT", group, &budget("1MiB"));
+    for name in ["first", "second"] {
+        create(&server, name, &json!({"group": "acme/web"}));
+    }
+    create(&server, "stranger", &Value::Null);
+    let [mut first, mut second, mut stranger] =
+        ["first", "second", "stranger"].map(|name| server.database(name));
+    let heavy = "SELECT length(hex(randomblob(250000)))";
+    second.rows(&[heavy]);
+    // Commits that are in no file yet: what they hold in memory cannot go.
+    first.rows(&["CREATE TABLE t(a)"]);
+    first.rows(&["INSERT INTO t VALUES (randomblob(40000))"; 10]);
+    let trouble = second.run(&[heavy]).unwrap_err();
+    assert_eq!(trouble.code(), "SQLITE_NOMEM", "{trouble}");
+    assert!(
+        trouble.to_string().contains("the group's memory budget of 1048576 bytes"),
+        "{trouble}"
+    );
+    stranger.rows(&[heavy]);
+    call(&server, "PUT", group, &budget("8MiB"));
+    second.rows(&[heavy]);
+    call(&server, "PUT", group, &budget("1MiB"));
+    assert!(second.run(&[heavy]).is_err());
+    // Out of the group, with all that it holds.
+    call(&server, "PUT", "/v1/namespaces/first/budget", &json!({"group": null}));
+    second.rows(&[heavy]);
+    server.stop();
+}
+
+#[test]
 fn use_is_counted_and_survives_a_restart() {
     let data = folder();
     let server = Launch::on(data.path()).start();

@@ -308,6 +308,7 @@ impl Ground {
             | "RESPONSE_TOO_LARGE"
             | "DATABASE_EXISTS" => true,
             "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
+            "MEMORY_FULL" => options.has_small_memory(),
             // A database that many use at once needs more than its budget, however large.
             "SQLITE_NOMEM" => {
                 options.has_small_memory() || refused.message.contains("memory budget of")

@@ -112,7 +112,12 @@ impl Machine {
     /// What holds for a group or organisation as a whole: what it does not say does not bound it.
     #[must_use]
     pub fn resolve_node(&self, levels: &[Level<'_>]) -> Resolved {
-        let default = Limits { weight: limits::WEIGHT, cpu_reserved_per_million: 0, ..self.most };
+        let default = Limits {
+            memory_bytes: u64::MAX,
+            weight: limits::WEIGHT,
+            cpu_reserved_per_million: 0,
+            ..self.most
+        };
         resolve(levels, &default, &self.most)
     }
 }
@@ -144,8 +149,11 @@ fn resolve_part(levels: &[Level<'_>], part: Part, default: u64, most: u64) -> (u
             heard = Some((number, Source::Level { level, plan }));
         }
     }
-    let (number, source) = heard.unwrap_or((default, Source::Machine));
-    if number > most { (most, Source::Machine) } else { (number, source) }
+    match heard {
+        Some((number, _)) if number > most => (most, Source::Machine),
+        Some(heard) => heard,
+        None => (default, Source::Machine),
+    }
 }
 
 #[cfg(test)]
@@ -236,7 +244,7 @@ mod tests {
         let nothing = Budget::default();
         let empty = Level { own: &nothing, plan: None };
         let node = machine.resolve_node(&[empty]).limits;
-        assert_eq!(node.memory_bytes, 1 << 30);
+        assert_eq!(node.memory_bytes, u64::MAX);
         assert_eq!((node.weight, node.cpu_reserved_per_million), (limits::WEIGHT, 0));
         let budget = Budget { memory_bytes: Some(32 << 20), ..Budget::default() };
         let node = machine.resolve_node(&[empty, Level { own: &budget, plan: None }]);

@@ -10,7 +10,6 @@
 //! use of tenants that close is lost too.
 
 use storage::TenantId;
-use storage::ledger;
 
 use super::context::Job;
 use super::control::Asker;
@@ -145,12 +144,7 @@ impl<J: Job> Engine<J> {
             return;
         };
         let (limits, chain) = self.limits_of(row);
-        let tenant = self.tenants.get_mut(key).expect("looked at just now");
-        tenant.limits = limits;
-        tenant.chain = chain;
-        if let Some(volume) = &tenant.volume {
-            ledger::set_memory_limit(volume.account(), limits.memory_bytes);
-        }
+        self.renew_place(key, limits, chain);
     }
 
     // ---- use ----
@@ -158,8 +152,15 @@ impl<J: Job> Engine<J> {
     pub(super) fn usage_view(&self, row: DatabaseRow) -> UsageView {
         let open = self.ids.get(&row.id).and_then(|&key| self.tenants.get(key));
         let unsaved = self.catalogue.used.get(&row.id).copied();
-        let total = open.map(|tenant| tenant.usage).or(unsaved).unwrap_or(row.usage);
+        let total = open.map(|tenant| self.usage_of(tenant)).or(unsaved).unwrap_or(row.usage);
         UsageView { total, open: open.map(super::views::view), row }
+    }
+
+    /// What a tenant has used, with the delays at its present place.
+    pub(super) fn usage_of(&self, tenant: &Tenant<J>) -> Usage {
+        let throttled_ns = tenant.place.map_or(0, |place| self.throttled_ns(&place));
+        let before_ns = tenant.usage.throttled_ns;
+        Usage { throttled_ns: before_ns + throttled_ns, ..tenant.usage }
     }
 
     /// A tenant's row is known to hold this use.

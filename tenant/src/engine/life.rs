@@ -16,6 +16,7 @@ use super::budgets::Node;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::places::Place;
 use super::tasks::{Checkpointed, Kind, Work};
 use super::views::TenantState;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
@@ -46,10 +47,8 @@ pub(super) struct Tenant<J> {
     pub queue: VecDeque<(RequestId, J)>,
     /// It is in the line of those whose requests wait for a fiber.
     pub queued: bool,
-    /// Its place among those who take turns.
-    pub leaf: Key,
-    /// Its place among those whose bytes the disk moves.
-    pub transfers: Key,
+    /// Where it takes turns, once its row is known.
+    pub place: Option<Place>,
     /// Fibers that run on it, and requests that wait for one.
     pub tasks: usize,
     /// Fibers that run for its clients.
@@ -65,7 +64,7 @@ pub(super) struct Tenant<J> {
     pub openers: VecDeque<Key>,
     pub last_used: Instant,
     /// SIEVE's mark: used since the hand passed.
-    visited: bool,
+    pub visited: bool,
     checkpointing: bool,
     /// No checkpoint before this instant: the last one failed.
     retry_at: Instant,
@@ -89,7 +88,7 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str, [leaf, transfers]: [Key; 2]) -> Tenant<J> {
+    fn new(name: &str) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
@@ -101,8 +100,7 @@ impl<J> Tenant<J> {
             waiting: VecDeque::new(),
             queue: VecDeque::new(),
             queued: false,
-            leaf,
-            transfers,
+            place: None,
             tasks: 0,
             fibers: 0,
             writers: VecDeque::new(),
@@ -126,8 +124,8 @@ impl<J> Tenant<J> {
     }
 
     /// The catalogue itself: it has no name that a request could ask for.
-    pub fn catalogue(leaves: [Key; 2]) -> Tenant<J> {
-        Tenant::new("", leaves)
+    pub fn catalogue() -> Tenant<J> {
+        Tenant::new("")
     }
 
     /// Requests that wait for the volume to open.
@@ -169,8 +167,13 @@ impl<J> Tenant<J> {
         })
     }
 
+    /// Its connections and volume are being closed.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
-    fn is_unused(&self) -> bool {
+    pub fn is_unused(&self) -> bool {
         self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
     }
 }
@@ -183,8 +186,7 @@ impl<J: Job> Engine<J> {
         if let Some(&key) = self.names.get(name) {
             return key;
         }
-        let leaves = self.add_leaves();
-        let key = self.tenants.insert(Tenant::new(name, leaves));
+        let key = self.tenants.insert(Tenant::new(name));
         self.names.insert(name.into(), key);
         self.find_in_catalogue(key, name.to_owned());
         key
@@ -230,7 +232,7 @@ impl<J: Job> Engine<J> {
     fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
         let Some(tenant) = self.tenants.remove(key) else { return };
         assert!(tenant.volume.is_none() && tenant.tasks == 0);
-        self.remove_leaves(&tenant);
+        assert!(tenant.place.is_none());
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         for (request, _) in tenant.waiting {
@@ -253,11 +255,15 @@ impl<J: Job> Engine<J> {
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
         row.usage = unsaved.unwrap_or(row.usage);
+        let place = self.take_place(&limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
             temporary_limit: limits.temporary_bytes,
-            parent: None,
+            parent: match row.id {
+                TenantId::CATALOGUE => Some(storage::ledger::AccountId::CATALOGUE),
+                _ => place.account,
+            },
             file_exists: row.file,
             stamp_min: row.stamp,
             last_txid: row.txid,
@@ -273,6 +279,7 @@ impl<J: Job> Engine<J> {
         tenant.id = row.id;
         tenant.limits = limits;
         tenant.chain = chain;
+        tenant.place = Some(place);
         tenant.usage = row.usage;
         tenant.row = Some(row);
         tenant.file = file;
@@ -287,7 +294,9 @@ impl<J: Job> Engine<J> {
                 }
                 self.set_timer(crate::limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             }
-            Err(reason) => self.fence(key, reason),
+            Err(reason) => {
+                self.fence(key, reason);
+            }
         }
     }
 
@@ -375,10 +384,7 @@ impl<J: Job> Engine<J> {
                 self.recovered_rows.insert(id, row);
                 return;
             }
-            None => {
-                let leaves = self.add_leaves();
-                self.tenants.insert(Tenant::new(&row.name, leaves))
-            }
+            None => self.tenants.insert(Tenant::new(&row.name)),
         };
         self.names.insert(row.name.as_str().into(), key);
         self.open_row(key, row);
@@ -534,7 +540,7 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn begin_closing(&mut self, key: Key) {
+    pub(super) fn begin_closing(&mut self, key: Key) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         if !tenant.closing {
             tenant.closing = true;
@@ -557,6 +563,7 @@ impl<J: Job> Engine<J> {
                 let _ = volume.close();
             }
         }
+        self.close_branches();
         storage::ledger::assert_closed();
         assert_eq!(storage::ledger::open_accounts(), 0, "an account is left over");
     }
@@ -610,7 +617,6 @@ impl<J: Job> Engine<J> {
     fn close_volume(&mut self, key: Key) {
         let Some(mut tenant) = self.tenants.remove(key) else { return };
         self.counters.closes += 1;
-        self.remove_leaves(&tenant);
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);
@@ -624,6 +630,7 @@ impl<J: Job> Engine<J> {
                 self.counters.left_to_log += 1;
             }
         }
+        tenant.usage = self.usage_of(&tenant);
         self.note_use(&tenant);
         let mut file = tenant.file;
         if let Some(mut volume) = tenant.volume.take() {
@@ -632,6 +639,9 @@ impl<J: Job> Engine<J> {
             for handle in volume.close() {
                 self.close_file(handle);
             }
+        }
+        if let Some(place) = tenant.place.take() {
+            self.leave_place(place, &tenant.chain);
         }
         if tenant.dropped {
             self.remove_dropped(tenant.id, file);
@@ -651,29 +661,6 @@ impl<J: Job> Engine<J> {
             }
         }
         self.trim_log();
-    }
-
-    /// Tenants hold more than they may together: close the ones that were not used for longest
-    /// (SIEVE: the hand clears marks and takes the first unmarked, unused one).
-    pub(super) fn pump_evictions(&mut self) {
-        let held = storage::ledger::memory_held(storage::ledger::AccountId::MACHINE);
-        if held <= self.options.memory_bytes || self.phase != Phase::Serving {
-            return;
-        }
-        let keys = self.tenants.keys();
-        let start = keys.partition_point(|key| key.index < self.evict_hand);
-        for key in keys[start..].iter().chain(&keys[..start]).copied() {
-            let tenant = self.tenants.get_mut(key).expect("listed just now");
-            self.evict_hand = key.index + 1;
-            let candidate = tenant.volume.is_some()
-                && tenant.is_unused()
-                && !tenant.closing
-                && tenant.id != TenantId::CATALOGUE;
-            if candidate && !std::mem::take(&mut tenant.visited) {
-                sometimes!("an idle tenant is closed for its memory");
-                return self.begin_closing(key);
-            }
-        }
     }
 
     // ---- fencing ----

@@ -6,6 +6,8 @@
 //!
 //! - `tasks`: running fibers: what they wait for, what they ask.
 //! - `turns`: whose turn it is, and who gets a fiber.
+//! - `places`: where tenants, groups and organisations stand in ledger and schedulers.
+//! - `pressure`: what goes when memory is short.
 //! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
@@ -25,6 +27,8 @@ mod control;
 mod disk;
 mod gauges;
 mod life;
+mod places;
+mod pressure;
 mod startup;
 mod streams;
 mod tasks;
@@ -57,6 +61,7 @@ pub use views::{TenantState, TenantView};
 use control::Catalogue;
 use disk::Operation;
 use life::Tenant;
+use places::Places;
 use startup::Startup;
 use streams::Stream;
 use tasks::Task;
@@ -70,7 +75,7 @@ pub type RequestId = u64;
 pub struct EngineOptions {
     /// Create a database when a request first names it.
     pub create_on_first_use: bool,
-    /// Bytes of memory that tenants may hold together before idle ones are closed.
+    /// Bytes of memory that databases may hold together.
     pub memory_bytes: u64,
     /// Bytes of memory for one tenant.
     pub tenant_memory_bytes: u64,
@@ -99,6 +104,8 @@ pub enum Refusal {
     TooManyPlans,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
+    /// Databases hold as much memory as they may together.
+    Overloaded,
     /// The commit log, or the disk under it, has no room for what the catalogue has to write.
     LogFull,
     /// The catalogue or the kernel refused.
@@ -237,6 +244,7 @@ pub struct Engine<J: Job> {
     next_ticket: u64,
     operations: Pool<Operation>,
     transfers: Transfers,
+    places: Places,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -258,6 +266,7 @@ impl<J: Job> Engine<J> {
     #[must_use]
     pub fn new(options: EngineOptions) -> Engine<J> {
         storage::sqlite::initialise();
+        storage::ledger::set_machine_limit(options.memory_bytes);
         let startup = Some(Startup::new(options.log));
         Engine {
             options,
@@ -289,6 +298,7 @@ impl<J: Job> Engine<J> {
             next_ticket: 0,
             operations: Pool::default(),
             transfers: Transfers::default(),
+            places: Places::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -307,6 +317,11 @@ impl<J: Job> Engine<J> {
     pub fn submit(&mut self, request: RequestId, name: &str, job: J) {
         if self.phase != Phase::Serving {
             self.emit(Event::Refused(request, Refusal::Unavailable));
+            return;
+        }
+        if self.is_overloaded() {
+            sometimes!("a request is refused because the machine's memory is used up");
+            self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
         let key = self.tenant_by_name(name);
@@ -345,7 +360,7 @@ impl<J: Job> Engine<J> {
         self.run_tasks(clock);
         self.pump_catalogue();
         self.pump_checkpoints();
-        self.pump_evictions();
+        self.relieve_pressure();
         self.pump_stop();
         self.pump_transfers();
         self.pump_log();

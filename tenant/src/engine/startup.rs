@@ -158,8 +158,7 @@ impl<J: Job> Engine<J> {
             return self.fail(Failure::Start(text.into()));
         }
         let stamp = self.log.as_ref().map_or(0, Log::catalogue_stamp);
-        let leaves = self.add_leaves();
-        let key = self.tenants.insert(Tenant::catalogue(leaves));
+        let key = self.tenants.insert(Tenant::catalogue());
         self.catalogue_key = key;
         self.open_row(
             key,

@@ -163,8 +163,9 @@ fn run_catalogue(handle: &storage::fiber::Handle<'_, Ask, Reply>, calls: &[Call]
 /// sync says why (CuttleFS). One more for another fault meanwhile.
 const CHECKPOINT_WRITES_AGAIN: u32 = 3;
 
-/// How often one is tried again after a read failed: transient errors last up to three tries.
-const CHECKPOINT_READS_AGAIN: u32 = 4;
+/// How often one is tried again after a read failed: transient errors last up to three tries, and
+/// several pages may meet one.
+const CHECKPOINT_READS_AGAIN: u32 = 12;
 
 fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
     let mut pooled = match pooled.map_or_else(PooledConnection::open, Ok) {

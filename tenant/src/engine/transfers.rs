@@ -54,9 +54,15 @@ impl<J: Job> Engine<J> {
         what: DiskOperation,
         bytes: u64,
     ) {
+        let writes = matches!(what, DiskOperation::Write(..));
         let request = self.disk_request(Operation::Task(task, step), what);
         let entry = self.tasks.get(task).expect("a task asks");
-        let leaf = self.tenants.get(entry.tenant).expect("a task keeps its tenant").transfers;
+        let tenant = self.tenants.get_mut(entry.tenant).expect("a task keeps its tenant");
+        match writes {
+            true => tenant.usage.io_written_bytes += bytes,
+            false => tenant.usage.io_read_bytes += bytes,
+        }
+        let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
         if matches!(entry.kind, Kind::Client(_)) && !self.doomed {
             let transfer = Transfer { task, bytes, request };
             self.transfers.schedule.push(leaf, Priority::Normal, transfer, self.now);
@@ -89,9 +95,10 @@ impl<J: Job> Engine<J> {
 
     /// Bytes of a commit in the log: they have been written with others'.
     pub(super) fn charge_commit(&mut self, tenant: Key, bytes: u64) {
-        if let Some(tenant) = self.tenants.get(tenant) {
-            let schedule = &mut self.transfers.schedule;
-            schedule.charge_aside(tenant.transfers, Priority::Normal, bytes, self.now);
-        }
+        let Some(tenant) = self.tenants.get_mut(tenant) else { return };
+        tenant.usage.io_written_bytes += bytes;
+        let place = tenant.place.expect("a tenant with tasks has its place");
+        let schedule = &mut self.transfers.schedule;
+        schedule.charge_aside(place.transfers, Priority::Normal, bytes, self.now);
     }
 }

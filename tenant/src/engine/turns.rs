@@ -8,33 +8,13 @@ use storage::io::{Clock, Instant};
 use storage::sometimes;
 
 use super::context::Job;
-use super::life::Tenant;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::budget::Priority;
 use crate::limits;
 use crate::pool::Key;
-use crate::schedule::Share;
-
-/// The share of a database that nobody wrote a budget for.
-const SHARE: Share = Share { weight: limits::WEIGHT, ceiling: None, reservation: None };
 
 impl<J: Job> Engine<J> {
-    /// Places among those who take turns at the processor and at the disk, for a tenant that is being
-    /// opened.
-    pub(super) fn add_leaves(&mut self) -> [Key; 2] {
-        let transfers = &mut self.transfers.schedule;
-        [
-            self.schedule.add(self.schedule.root(), SHARE, self.now),
-            transfers.add(transfers.root(), SHARE, self.now),
-        ]
-    }
-
-    pub(super) fn remove_leaves(&mut self, tenant: &Tenant<J>) {
-        self.schedule.remove(tenant.leaf);
-        self.transfers.schedule.remove(tenant.transfers);
-    }
-
     /// A task can go on.
     pub(super) fn enqueue(&mut self, key: Key) {
         let Some(task) = self.tasks.get(key) else { return };
@@ -46,7 +26,8 @@ impl<J: Job> Engine<J> {
             .is_some_and(|volume| volume.reserved_pages.is_some() || volume.sealing.is_some());
         match task.kind {
             Kind::Client(_) if !commits => {
-                self.schedule.push(tenant.leaf, Priority::Normal, key, self.now);
+                let place = tenant.place.expect("a tenant with tasks has its place");
+                self.schedule.push(place.turns, Priority::Normal, key, self.now);
             }
             _ => self.system.push_back(key),
         }
@@ -64,7 +45,9 @@ impl<J: Job> Engine<J> {
             if let Some(key) = first {
                 spent_ns += self.run_system(key, clock);
             } else if let Some(turn) = self.schedule.next(self.now) {
+                let tenant = self.tasks.get(turn.work).map(|task| task.tenant);
                 let cost_ns = self.run_task(turn.work, clock);
+                self.note_processor_time(tenant, cost_ns);
                 self.schedule.charge(&turn, cost_ns, clock.now());
                 spent_ns += cost_ns;
             } else if let Some(key) = self.system.pop_front() {
@@ -78,12 +61,19 @@ impl<J: Job> Engine<J> {
     fn run_system(&mut self, key: Key, clock: &dyn Clock) -> u64 {
         let tenant = self.tasks.get(key).map(|task| task.tenant);
         let cost_ns = self.run_task(key, clock);
+        self.note_processor_time(tenant, cost_ns);
         // A checkpoint is its tenant's work, though it does not wait for its tenant's turn.
-        let leaf = tenant.and_then(|tenant| self.tenants.get(tenant)).map(|tenant| tenant.leaf);
-        if let Some(leaf) = leaf {
-            self.schedule.charge_aside(leaf, Priority::Normal, cost_ns, clock.now());
+        let place = tenant.and_then(|tenant| self.tenants.get(tenant)?.place);
+        if let Some(place) = place {
+            self.schedule.charge_aside(place.turns, Priority::Normal, cost_ns, clock.now());
         }
         cost_ns
+    }
+
+    fn note_processor_time(&mut self, tenant: Option<Key>, cost_ns: u64) {
+        if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
+            tenant.usage.cpu_ns += cost_ns;
+        }
     }
 
     /// When a task can run: now, later, or when something happens.

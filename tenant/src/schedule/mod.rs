@@ -245,6 +245,32 @@ impl<T> Scheduler<T> {
         self.release(key, now);
     }
 
+    /// Put a node, with what is below it, under another parent.
+    ///
+    /// # Panics
+    /// If the parent has work of its own.
+    pub fn set_parent(&mut self, key: Key, parent: Key) {
+        let over = self.node(parent);
+        assert!(over.classes.iter().all(|class| class.work.is_empty()));
+        over.children += 1;
+        let (old, quantum) = (self.node(key).parent, self.quantum_of(key));
+        self.node(old).children -= 1;
+        for index in 0..CLASSES {
+            if std::mem::take(&mut self.node(key).classes[index].queued) {
+                let over = &mut self.node(old).classes[index];
+                over.ring.retain(|&child| child != key);
+                over.ring_quanta -= quantum;
+            }
+            self.node(key).classes[index].waiting = None;
+        }
+        self.node(key).parent = parent;
+        for index in 0..CLASSES {
+            if self.node(key).classes[index].has_work() {
+                self.activate(key, index);
+            }
+        }
+    }
+
     /// Take a node out that has neither children nor work.
     ///
     /// # Panics

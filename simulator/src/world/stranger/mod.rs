@@ -597,6 +597,7 @@ fn judge(options: &Options, expected: Expected, response: &Response) -> Result<(
         "DATABASE_NOT_FOUND"
             | "TOO_MANY_REQUESTS"
             | "UNAVAILABLE"
+            | "MEMORY_FULL"
             | "DATABASE_UNAVAILABLE"
             | "LOG_FULL"
     ) || damaged;

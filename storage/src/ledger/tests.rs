@@ -70,6 +70,26 @@ fn a_charge_must_fit_into_every_node_above() {
 }
 
 #[test]
+fn a_database_moves_with_what_it_holds() {
+    let groups = [100, 50].map(|limit| open_node(Level::Group, limit, None));
+    let id = open(u64::MAX, Some(groups[0]));
+    assert!(charge(id, Kind::Session, 80));
+    set_parent(id, Some(groups[1]));
+    assert_eq!(groups.map(memory_held), [0, 80]);
+    assert_eq!(groups.map(databases_below), [0, 1]);
+    assert_eq!(groups.map(memory_bound), [100, 80]);
+    assert_closed();
+    assert!(!charge(id, Kind::Session, 1));
+    credit(id, Kind::Session, 31);
+    assert!(charge(id, Kind::Session, 1));
+    set_parent(id, None);
+    assert_closed();
+    groups.into_iter().for_each(close);
+    credit(id, Kind::Session, 50);
+    close(id);
+}
+
+#[test]
 fn a_limit_below_what_is_held_refuses_until_it_fits() {
     let id = open(100, None);
     assert!(charge(id, Kind::Session, 80));

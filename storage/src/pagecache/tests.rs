@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::cache::{Link, PLACES_MIN};
 use super::*;
-use crate::allocator::{Failing, fail_allocations};
-use crate::ledger::Level;
+use crate::allocator::{self, Failing, fail_allocations};
+use crate::ledger::{self, Kind, Level};
 
 const PAGE_BYTES: usize = 512;
 const EXTRA_BYTES: usize = 40;

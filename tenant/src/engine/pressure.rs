@@ -1,0 +1,63 @@
+//! Memory pressure: databases hold nearly as much as they may together.
+//!
+//! What nobody uses goes first, in SIEVE order (Zhang and others, "SIEVE is simpler than LRU", NSDI
+//! 2024): a hand goes round over the open tenants; one that was used since it last came by loses its
+//! mark, one that was not loses its cached pages at once, and is closed if it holds little else. When
+//! nothing is left to take, new requests are refused before anything breaks; what runs goes on.
+
+use storage::ledger::{self, AccountId};
+use storage::sometimes;
+use storage::{TenantId, pagecache};
+
+use super::context::Job;
+use super::{Engine, Phase};
+use crate::limits;
+
+/// Parts of a hundred.
+fn part(bytes: u64, percent: u64) -> u64 {
+    bytes / 100 * percent
+}
+
+impl<J: Job> Engine<J> {
+    /// Bytes that databases may hold together before idle ones give something back.
+    fn pressure_bytes(&self) -> u64 {
+        part(self.options.memory_bytes, limits::MEMORY_PRESSURE_PERCENT)
+    }
+
+    /// Whether new requests are refused because of it.
+    pub(super) fn is_overloaded(&self) -> bool {
+        let held = ledger::memory_held(AccountId::MACHINE);
+        held > part(self.options.memory_bytes, limits::MEMORY_OVERLOAD_PERCENT)
+    }
+
+    /// Take back what is not used while databases hold too much together.
+    pub(super) fn relieve_pressure(&mut self) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let mut closing = 0;
+        for _ in 0..limits::TENANTS_PER_SWEEP.min(2 * self.tenants.len()) {
+            let held = ledger::memory_held(AccountId::MACHINE);
+            if held <= self.pressure_bytes() || closing >= limits::CHECKPOINTS_MAX {
+                return;
+            }
+            let Some(key) = self.tenants.next_from(self.evict_hand) else { return };
+            self.evict_hand = key.index + 1;
+            let tenant = self.tenants.get_mut(key).expect("found just now");
+            closing += usize::from(tenant.is_closing());
+            let Some(volume) = &tenant.volume else { continue };
+            if tenant.is_closing() || !tenant.is_unused() || tenant.id == TenantId::CATALOGUE {
+                continue;
+            }
+            let account = volume.account();
+            if std::mem::take(&mut tenant.visited) {
+                continue;
+            }
+            if pagecache::shed(account, u64::MAX) == 0 {
+                sometimes!("an idle tenant is closed for its memory");
+                closing += 1;
+                self.begin_closing(key);
+            }
+        }
+    }
+}
