@@ -11,6 +11,8 @@ mod full_disk;
 mod manners;
 #[path = "process/mod.rs"]
 mod process;
+#[path = "process/receipts.rs"]
+mod receipts;
 #[path = "process/slow_reader.rs"]
 mod slow_reader;
 #[path = "process/streams.rs"]

@@ -132,6 +132,8 @@ pub(crate) struct Meter {
     /// SQLite is inside a step of the run, and not compiling.
     stepping: Cell<bool>,
     running: Cell<bool>,
+    /// A connection is being opened.
+    opening: Cell<bool>,
     /// The run's own transaction may still begin, so that what was read before it does not count:
     /// another try of a busy one, or the schema.
     beginning: Cell<bool>,
@@ -187,6 +189,18 @@ impl Meter {
         };
         self.add(cost);
         cost
+    }
+
+    /// A connection is being opened, or no more.
+    pub fn set_opening(&self, opening: bool) {
+        self.opening.set(opening);
+    }
+
+    /// What is fetched from a page cache that is being made now counts as read: the one of a new
+    /// connection, or of a table that lives as long as its statement. SQLite opens the database of
+    /// temporary tables when it compiles.
+    pub fn is_cache_counted(&self) -> bool {
+        self.opening.get() || self.stepping.get()
     }
 
     /// SQLite enters or leaves a step. Gives what was before.

@@ -144,7 +144,7 @@ unsafe extern "C" fn fetch(
     let Some(page) = cache.fetch(cache, key, create) else {
         return ptr::null_mut();
     };
-    if create != 0 {
+    if create != 0 && cache.counted {
         fiber::count_page_fetch();
     }
     page.handle()

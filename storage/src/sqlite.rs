@@ -275,6 +275,7 @@ impl Connection {
             | ffi::SQLITE_OPEN_EXRESCODE
             | ffi::SQLITE_OPEN_PRIVATECACHE;
         let mut db = ptr::null_mut();
+        let _ = fiber::with_meter(|meter| meter.set_opening(true));
         // SAFETY: constant names, and a place for the handle.
         let code = unsafe {
             ffi::sqlite3_open_v2(
@@ -284,6 +285,7 @@ impl Connection {
                 vfs::VFS_NAME.as_ptr(),
             )
         };
+        let _ = fiber::with_meter(|meter| meter.set_opening(false));
         if db.is_null() {
             return Err(SqliteError::of(ffi::SQLITE_NOMEM));
         }

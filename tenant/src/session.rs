@@ -141,6 +141,8 @@ impl PooledConnection {
             Ok(())
         })();
         compiled.statement.reset(&self.connection);
+        // A client may run the same text next.
+        let _ = (compiled.statement.take_steps(), compiled.statement.take_scan_steps());
         self.give_compiled(compiled);
         result
     }
@@ -243,6 +245,8 @@ impl PooledConnection {
     /// After a run: its cost, and what it means for this connection and others.
     fn end_run(&mut self, compiled: &mut Compiled) -> Cost {
         let mut steps = compiled.statement.take_steps();
+        // Where the run failed, nobody has asked for it.
+        let _ = compiled.statement.take_scan_steps();
         if self.has_inner | self.connection.take_inner() {
             let (count, inner_steps) = self.take_inner_steps(Some(&compiled.statement));
             self.has_inner = count > 0;

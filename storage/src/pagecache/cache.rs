@@ -17,7 +17,9 @@ use std::ptr::{self, NonNull};
 use rusqlite::ffi;
 
 use crate::allocator;
+use crate::fiber;
 use crate::ledger::{self, AccountId, Counted, Kind};
+use crate::meter::Meter;
 
 /// Bytes behind the page and at the end of a block; SQLite's own cache says that a damaged page is
 /// read no further.
@@ -82,6 +84,10 @@ pub(super) struct Cache {
     pub(super) account: AccountId,
     pub(super) page_bytes: usize,
     pub(super) extra_bytes: usize,
+    /// Its fetches count as reads: the cache of the tenant's database, or of a table that a statement
+    /// makes for itself. Not that of the database of temporary tables: whether it is open depends on
+    /// what else its connection did, and `BEGIN IMMEDIATE` looks at every open one.
+    pub(super) counted: bool,
     /// Pages come and go; else they are the only copy, of a database in memory.
     pub(super) purgeable: bool,
     pub(super) pages_max: Cell<usize>,
@@ -159,6 +165,7 @@ impl Cache {
             account,
             page_bytes,
             extra_bytes: extra_bytes.next_multiple_of(8),
+            counted: fiber::with_meter(Meter::is_cache_counted).unwrap_or(true),
             purgeable,
             pages_max: Cell::new(0),
             pages: Cell::new(0),
