@@ -113,7 +113,7 @@ fn plan(method: Method, name: &str, body: &[u8]) -> Result<ControlCall, Problem>
     let name = TenantName::new(name)?.as_str().to_owned();
     match method {
         Method::Get => Ok(ControlCall::Plan(name)),
-        Method::Put => Ok(ControlCall::PutPlan(Box::new(budgets::plan(&name, body)?))),
+        Method::Put => Ok(ControlCall::PutPlan(budgets::plan(&name, body)?)),
         Method::Delete => Ok(ControlCall::DropPlan(name)),
         _ => Err(Problem::wrong_method("GET, HEAD, PUT, DELETE")),
     }

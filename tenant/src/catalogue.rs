@@ -117,7 +117,7 @@ pub enum Call {
     /// Drop by name.
     Drop(String),
     /// A new plan, or a plan's new budget.
-    PutPlan(Box<Plan>),
+    PutPlan(Plan),
     /// A plan.
     FindPlan(Box<str>),
     /// All plans, in order of their names.

@@ -27,7 +27,7 @@ fn full_answers() -> u64 {
 impl Session {
     /// Before a statement: let its connection know the storage budget.
     pub(crate) fn limit_room(&mut self) -> Result<FullBefore, StatementError> {
-        let pages = self.storage_bytes / PAGE_BYTES as u64;
+        let pages = self.limits.storage_bytes / PAGE_BYTES as u64;
         let pages = u32::try_from(pages).unwrap_or(limits::PAGES_MAX).clamp(1, limits::PAGES_MAX);
         if self.pooled.pages_max != pages {
             let connection = self.pooled.connection();
@@ -62,7 +62,7 @@ impl Session {
         let message = format!(
             "SQLite error: database is full: it would pass its storage budget of {} bytes \
              (storage_bytes; {used} in use); reads, deletes and drops go on{rolled_back}",
-            self.storage_bytes
+            self.limits.storage_bytes
         );
         StatementError::new(error.code, message)
     }

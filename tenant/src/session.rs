@@ -325,10 +325,8 @@ pub struct Session {
     pub(crate) timed_out: bool,
     /// The ticket promised to a cursor's client.
     pub(crate) promised: Option<crate::statement::Ticket>,
-    /// The database's storage budget, in bytes, when the present request began.
-    pub(crate) storage_bytes: u64,
-    /// How long the present request may run, in nanoseconds.
-    request_ns: u64,
+    /// What held for the database when the present request began.
+    pub(crate) limits: Limits,
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Ceiling,
@@ -341,8 +339,7 @@ impl Session {
             stored: BTreeMap::new(),
             timed_out: false,
             promised: None,
-            storage_bytes: limits.storage_bytes,
-            request_ns: limits.request_ns,
+            limits: *limits,
             cost: Cost::default(),
             ceiling: Ceiling::NONE,
         }
@@ -350,7 +347,7 @@ impl Session {
 
     /// The session, for a request under these limits.
     pub(crate) fn under(self, limits: &Limits) -> Session {
-        Session { storage_bytes: limits.storage_bytes, request_ns: limits.request_ns, ..self }
+        Session { limits: *limits, ..self }
     }
 
     /// Run a compiled statement to its end and reset it; whatever comes of it, it is paid for.
@@ -405,7 +402,7 @@ impl Session {
                 rolled_back,
                 in_transaction: !session.pooled.connection.is_autocommit(),
                 cost: fiber::exceeded(),
-                request_ns: session.request_ns,
+                request_ns: session.limits.request_ns,
             };
             statement_error(error, circumstances)
         };

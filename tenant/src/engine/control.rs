@@ -30,7 +30,7 @@ pub enum ControlCall {
     /// Show what a database has used, and holds now.
     Usage(String),
     /// A new plan, or another budget for one that is there.
-    PutPlan(Box<Plan>),
+    PutPlan(Plan),
     /// Show one plan.
     Plan(String),
     /// Show all plans.
