@@ -1,10 +1,10 @@
 //! Closed books: every byte that storage holds for somebody is booked on exactly one account.
 //!
 //! Owns the accounts of one loop (one thread): what each holds now, by kind, and its limits.
-//! Accounts form a tree: the machine, organisations, groups, databases; named accounts of the system
-//! stand beside it, each with a limit of its own. Only leaves are charged; a node above holds the sum of what is below it, and
-//! a charge must fit into the leaf and into every node above, or it is booked nowhere.
-//! Leaves to others what a budget should be, and what to do when one is used up.
+//! Accounts form a tree: the machine, organisations, groups, databases. Named accounts of the system
+//! stand beside it, each with a limit of its own. Only leaves are charged; a node above holds the sum of
+//! what is below it, and a charge must fit into the leaf and into every node above, or it is booked
+//! nowhere. Leaves to others what a budget should be, and what to do when one is used up.
 //!
 //! **Own cache first.** Where memory does not fit, unpinned pages go before a charge is refused:
 //! the account's own, then, if a group's or an organisation's budget is what is used up, those of
@@ -13,7 +13,7 @@
 //! those pages is refused at once, and leaves them.
 //!
 //! Invariants: a node holds the memory of its children, and of each kind all leaves together hold
-//! what the machine does. A node holds no more memory than its limit, or than it held when the limit
+//! what [`total`] says. A node holds no more memory than its limit, or than it held when the limit
 //! was lowered below that. An account is closed only when everything on it is zero. What storage's own
 //! allocators count, each where it asks the system for memory, is what is booked ([`unbooked`]).
 
@@ -219,7 +219,7 @@ pub fn set_memory_limit(id: AccountId, bytes: u64) {
     });
 }
 
-/// Set how many bytes all databases may hold together.
+/// Set how many bytes of memory all databases may hold together.
 pub fn set_machine_limit(bytes: u64) {
     set_memory_limit(AccountId::MACHINE, bytes);
 }
@@ -281,7 +281,7 @@ pub fn last_refusal(id: AccountId) -> Option<Refused> {
     look(id, |account| account.last_refusal)
 }
 
-/// What everybody holds, by kind.
+/// What everybody holds, databases and the system's accounts, by kind.
 #[must_use]
 pub fn total() -> [u64; KINDS] {
     LEDGER.with_borrow(|ledger| ledger.total)
@@ -308,7 +308,7 @@ pub fn imbalance() -> Option<String> {
         let open = |index: &u32| ledger.accounts[*index as usize].open;
         let mut nodes = (0..ledger.accounts.len() as u32).filter(open);
         nodes.find_map(|index| ledger.wrong(index)).or_else(|| {
-            let kinds = KIND_NAMES.iter().zip(ledger.held(0).into_iter().zip(ledger.total));
+            let kinds = KIND_NAMES.iter().zip(ledger.all().into_iter().zip(ledger.total));
             let mut wrong = kinds.filter(|(_, (sum, total))| sum != total);
             wrong.next().map(|(name, (sum, total))| {
                 format!("books of {name} do not close: accounts hold {sum}, all together {total}")

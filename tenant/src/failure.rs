@@ -1,6 +1,6 @@
 //! From SQLite's result codes to the words that libSQL clients expect.
 
-use storage::ledger::{Kind, Refused};
+use storage::ledger::{Kind, Level, Refused};
 use storage::meter::{Exceeded, PART_NAMES};
 use storage::sometimes;
 use storage::sqlite::{SqliteError, codes};
@@ -122,6 +122,11 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
             );
         }
         codes::SQLITE_NOMEM => match circumstances.refused.filter(|r| r.kind != Kind::Temporary) {
+            // How much neighbours hold is not a tenant's to know.
+            Some(refused) if refused.level == Level::Machine => {
+                "SQLite error: out of memory: the server's memory for databases is used up; try again"
+                    .to_owned()
+            }
             Some(refused) => {
                 sometimes!("a statement exceeds its tenant's memory");
                 let (level, limit, held) = (refused.level.name(), refused.limit, refused.held);

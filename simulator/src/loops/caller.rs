@@ -11,6 +11,7 @@ use storage::io::Clock;
 use tenant::Failure;
 
 use super::Fault;
+use super::budgets::Kept;
 use crate::client::Response;
 use crate::disk::CrashMode;
 use crate::io::{OperationClass, PlannedFault};
@@ -94,6 +95,8 @@ pub struct Caller {
     crash: Option<(u64, CrashMode)>,
     /// A fault that stays may cost a tenant.
     may_fence: bool,
+    /// What was said about budgets and acknowledged.
+    pub(super) kept: Vec<Kept>,
 }
 
 type Step<T = ()> = Result<T, Stop>;
@@ -115,6 +118,7 @@ impl Caller {
             fault: None,
             crash: None,
             may_fence: false,
+            kept: Vec::new(),
         }
     }
 
@@ -198,7 +202,7 @@ impl Caller {
     // ---- the process ----
 
     /// The process has ended: what has no answer gets none.
-    fn on_stop(&mut self, stop: Stop) -> Stop {
+    pub(super) fn on_stop(&mut self, stop: Stop) -> Stop {
         if let Stop::Ended(end) = &stop {
             if let Err(violation) = self.judge_end(end) {
                 return violation.into();

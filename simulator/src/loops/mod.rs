@@ -13,8 +13,10 @@
 //! tenant may be fenced only by a fault that stays. Outside of the model: two faults at a time
 //! (`world`'s swarm), damage on the disk.
 //!
-//! - `scripts`: what is done. `caller`: who does it, and judges. This file: the loops.
+//! - `scripts`: what is done. `caller`: who does it, and judges. `budgets`: what he says about those.
+//!   This file: the loops.
 
+mod budgets;
 mod caller;
 mod scripts;
 
@@ -280,6 +282,7 @@ fn after(caller: &mut Caller) -> Result<(), Stop> {
         must(caller.write(tenant, 2, 20)?)?;
         must(caller.read(tenant)?)?;
     }
+    caller.judge_budgets()?;
     caller.stop()?;
     Ok(caller.judge_files()?)
 }

@@ -3,6 +3,8 @@
 //! A script does not look at how an answer came out, unless its next step needs it: whatever a fault
 //! makes of a request, the model knows, and the script goes on as a client would.
 
+use serde_json::json;
+
 use super::caller::{Caller, Heard};
 use crate::disk::CrashMode;
 use crate::machine::{Door, Stop};
@@ -56,6 +58,7 @@ pub const SCRIPTS: &[Script] = &[
     Script { name: "stop-start", prepare: two_tenants, run: stop_start },
     Script { name: "nonsense", prepare: one_tenant, run: nonsense },
     Script { name: "admin", prepare: two_tenants, run: admin },
+    Script { name: "budgets", prepare: two_tenants, run: budgets },
 ];
 
 fn nothing(_: &mut Caller) -> Step {
@@ -358,5 +361,20 @@ fn admin(caller: &mut Caller) -> Step {
     caller.admin(AdminCall::Drop(1))?;
     caller.admin(AdminCall::Metrics)?;
     caller.admin(AdminCall::List)?;
+    Ok(())
+}
+
+/// A tree of budgets, a tenant that moves in it while it is open, and one whose use is written when
+/// it closes without a checkpoint.
+fn budgets(caller: &mut Caller) -> Step {
+    caller.plant_budgets()?;
+    caller.write(0, 4, 20)?;
+    let out = json!({ "group": null, "budget": null });
+    let shows = json!({ "group": null, "plan": "free", "budget": {} });
+    caller.put_budget("/v1/namespaces/tenant-0/budget", &out, shows)?;
+    caller.write(0, 4, 20)?;
+    caller.read(1)?;
+    caller.pass(75 * SECOND_NS)?;
+    caller.plant_budgets()?;
     Ok(())
 }

@@ -57,7 +57,7 @@ pub const KIND_NAMES: [&str; KINDS] = [
 /// Whose budget a node of the tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The root: everything that this loop holds.
+    /// The root: all databases of this loop.
     Machine,
     /// A named account of the system.
     System,

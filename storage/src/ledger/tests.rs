@@ -36,7 +36,8 @@ fn a_charge_must_fit_into_every_node_above() {
     let first = open(200, Some(group));
     let second = open(200, Some(group));
     let other = open(u64::MAX, Some(organisation));
-    assert_eq!(open_accounts(), 3);
+    let outside = open(u64::MAX, None);
+    assert_eq!(open_accounts(), 4);
     for (id, bytes, by) in [
         (first, 201, Some((Level::Database, 200, 0))),
         (first, 200, None),
@@ -44,8 +45,9 @@ fn a_charge_must_fit_into_every_node_above() {
         (second, 100, None),
         (other, 201, Some((Level::Organisation, 500, 300))),
         (other, 200, None),
-        (AccountId::LOG, 501, Some((Level::Machine, 1000, 500))),
-        (AccountId::LOG, 500, None),
+        (outside, 501, Some((Level::Machine, 1000, 500))),
+        (outside, 500, None),
+        (AccountId::LOG, 70, None),
     ] {
         assert_eq!(charge(id, Kind::Session, bytes), by.is_none(), "{id:?} {bytes}");
         if let Some((level, limit, held)) = by {
@@ -57,12 +59,14 @@ fn a_charge_must_fit_into_every_node_above() {
         assert_closed();
     }
     assert_eq!(memory_held(organisation), 500);
-    assert_eq!(total()[Kind::Session as usize], 1000);
-    for (id, bytes) in [(first, 200), (second, 100), (other, 200), (AccountId::LOG, 500)] {
+    assert_eq!(memory_held(AccountId::MACHINE), 1000);
+    assert_eq!(total()[Kind::Session as usize], 1070);
+    let left = [(first, 200), (second, 100), (other, 200), (outside, 500), (AccountId::LOG, 70)];
+    for (id, bytes) in left {
         credit(id, Kind::Session, bytes);
         assert_closed();
     }
-    for id in [first, second, other, group, organisation] {
+    for id in [first, second, other, outside, group, organisation] {
         close(id);
     }
     assert_eq!((open_accounts(), memory_held(AccountId::MACHINE)), (0, 0));

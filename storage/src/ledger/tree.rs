@@ -278,6 +278,15 @@ impl Ledger {
         sums
     }
 
+    /// What is held by the tree and by the system's accounts, by kind.
+    pub(super) fn all(&self) -> [u64; KINDS] {
+        let mut sums = [0; KINDS];
+        for (root, _) in AccountId::NAMED {
+            sums.iter_mut().zip(self.held(root.0)).for_each(|(sum, held)| *sum += held);
+        }
+        sums
+    }
+
     /// What is wrong with one node: its sums, or its limit.
     pub(super) fn wrong(&self, index: u32) -> Option<String> {
         let account = &self.accounts[index as usize];

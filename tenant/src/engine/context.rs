@@ -18,6 +18,7 @@ pub trait Job: 'static {
 }
 
 /// What a fiber asks its engine.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Ask {
     /// A connection for a new stream.
     Open,
@@ -36,6 +37,7 @@ pub enum Ask {
 }
 
 /// What the engine answers.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
