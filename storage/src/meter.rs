@@ -154,14 +154,14 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// A statement of a client begins to run, in a request whose earlier statements cost `before`.
-    pub fn start_run(&self, before: Cost, ceiling: Ceiling) {
+    pub fn start_run(&self, before: Cost, ceiling: Option<Ceiling>) {
         assert!(!self.running.replace(true), "one statement runs on a fiber at a time");
         self.has_begun.set(false);
         self.start_again();
         self.result_bytes.set(0);
         self.committed.set(Cost::default());
         self.before.set(before);
-        self.ceiling.set((ceiling != Ceiling::NONE).then_some(ceiling));
+        self.ceiling.set(ceiling);
         self.exceeded.set(None);
     }
 
@@ -333,7 +333,7 @@ mod tests {
             (1 << 31, (3 << 32) + (1 << 31) - 48, (3 << 32) + (1 << 31)),
         ] {
             let meter = Meter::default();
-            meter.start_run(Cost::default(), Ceiling::NONE);
+            meter.start_run(Cost::default(), None);
             assert!(!meter.on_progress(seen));
             assert_eq!(meter.end_run(counted).vm_steps, steps, "{counted} {seen}");
             assert_eq!(meter.take_total().vm_steps, steps);
@@ -344,7 +344,7 @@ mod tests {
     fn only_what_the_last_try_reads_counts() {
         let meter = Meter::default();
         meter.count_page();
-        meter.start_run(Cost::default(), Ceiling::NONE);
+        meter.start_run(Cost::default(), None);
         let read = |pages| {
             meter.set_stepping(true);
             (0..pages).for_each(|_| meter.count_page());
