@@ -148,7 +148,7 @@ pub(crate) struct Meter {
     before: Cell<Cost>,
     ceiling: Cell<Option<Ceiling>>,
     exceeded: Cell<Option<Exceeded>>,
-    /// Everything since the last [`Meter::take_total`].
+    /// What the runs that ended since the last [`Meter::take_total`] cost.
     total: Cell<Cost>,
 }
 
@@ -187,7 +187,9 @@ impl Meter {
             result_bytes: self.result_bytes.get(),
             ..Cost::default()
         };
-        self.add(cost);
+        let mut total = self.total.get();
+        total += cost;
+        self.total.set(total);
         cost
     }
 
@@ -240,15 +242,13 @@ impl Meter {
         self.result_bytes.set(self.result_bytes.get() + bytes);
     }
 
-    /// A transaction of so many pages is in the log.
+    /// A transaction of so many pages is in the log. One of the server's own, without a run, is on
+    /// nobody's receipt.
     pub fn on_commit(&self, pages: u32) {
-        let cost = Cost::of_commit(pages);
         if self.running.get() {
             let mut committed = self.committed.get();
-            committed += cost;
+            committed += Cost::of_commit(pages);
             self.committed.set(committed);
-        } else {
-            self.add(cost);
         }
     }
 
@@ -282,15 +282,9 @@ impl Meter {
         self.exceeded.get()
     }
 
-    /// Everything since the last call.
+    /// What the runs that ended since the last call cost.
     pub fn take_total(&self) -> Cost {
         self.total.take()
-    }
-
-    fn add(&self, cost: Cost) {
-        let mut total = self.total.get();
-        total += cost;
-        self.total.set(total);
     }
 }
 

@@ -400,6 +400,7 @@ impl<J: Job> Engine<J> {
                 interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
             };
             let (step, taken) = task.fiber.resume(loan, input);
+            tenant.usage.cost += task.fiber.take_cost();
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;
