@@ -78,6 +78,9 @@ pub const CONNECTION_BYTES_MAX: usize = 2
         + RESPONSE_BYTES_MAX
         + BATCH_ERROR_BYTES_MAX
         + OUTPUT_FLUSH_BYTES);
+/// Bytes of requests and responses of all connections together; then bodies and requests are refused
+/// until some are answered. Twenty-five of the largest requests, with as large answers.
+pub const BUFFERS_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Empty buffers kept for the next requests: 64 KiB each at most.
 pub const SPARE_BUFFERS_MAX: usize = 256;
 /// Time for a request's whole head, from its first byte.

@@ -120,6 +120,7 @@ pub const MARKS: &[Mark] = &[
     mark("a baton of another tenant or process is refused", 100),
     mark("a baton comes after its stream expired", 100),
     mark("a baton is used twice", 100),
+    mark("a request is refused because buffers are used up", 10000),
     mark("a request's head comes in pieces", 100),
     mark("a request comes before the answer to the one before", 100),
     mark("a part of an answer comes too late for its client", 10000),
