@@ -383,13 +383,13 @@ impl Server {
         if connection.admin {
             return self.on_admin_request(io, key);
         }
-        let routed = route(&connection.reader.head());
-        let limit = connection.reader.head().max_cost();
-        let limited = routed.and_then(|routed| {
-            let ceiling = limit.map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
-            Ok((routed.endpoint, routed.tenant, ceiling))
+        let head = connection.reader.head();
+        let limited = route(&head).and_then(|routed| {
+            let ceiling = head.max_cost().map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
+            let priority = head.priority().map(cost::parse_priority).transpose()?;
+            Ok((routed.endpoint, routed.tenant, ceiling, priority))
         });
-        let (endpoint, tenant, ceiling) = match limited {
+        let (endpoint, tenant, ceiling, priority) = match limited {
             Ok(limited) => limited,
             Err(problem) => {
                 connection.reader.finish();
@@ -413,7 +413,8 @@ impl Server {
         let spare = self.spare.pop().unwrap_or_default();
         let out = self.spare.pop().unwrap_or_default();
         let request = connection.reader.take(spare);
-        let work = Work { kind, request, ceiling, batons: self.batons.clone(), out };
+        let batons = self.batons.clone();
+        let work = Work { kind, request, ceiling, priority, batons, out };
         self.engine.submit(request_id(key), name.as_str(), work);
         self.watch(io, key);
     }
