@@ -33,6 +33,8 @@ pub struct Exchange {
     pub flushing: bool,
     /// Content type of a streamed response.
     pub content_type: &'static str,
+    /// When the request for the engine was complete.
+    pub began: Instant,
     /// The database that SQL is for; a refusal names it.
     pub tenant: Option<TenantName>,
 }
@@ -48,6 +50,7 @@ impl Exchange {
             streamed: false,
             flushing: false,
             content_type: "application/json",
+            began: Instant(0),
             tenant: None,
         }
     }
@@ -62,6 +65,7 @@ impl Exchange {
             streamed: false,
             flushing: false,
             content_type: "application/json",
+            began: Instant(0),
             tenant: None,
         }
     }

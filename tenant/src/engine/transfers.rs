@@ -58,8 +58,14 @@ impl<J: Job> Engine<J> {
         let entry = self.tasks.get(task).expect("a task asks");
         let tenant = self.tenants.get_mut(entry.tenant).expect("a task keeps its tenant");
         match writes {
-            true => tenant.usage.io_written_bytes += bytes,
-            false => tenant.usage.io_read_bytes += bytes,
+            true => {
+                tenant.usage.io_written_bytes += bytes;
+                self.counters.io_written_bytes += bytes;
+            }
+            false => {
+                tenant.usage.io_read_bytes += bytes;
+                self.counters.io_read_bytes += bytes;
+            }
         }
         let priority = entry.priority;
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
@@ -98,6 +104,7 @@ impl<J: Job> Engine<J> {
         let Some(task) = self.tasks.get(task) else { return };
         let Some(tenant) = self.tenants.get_mut(tenant) else { return };
         tenant.usage.io_written_bytes += bytes;
+        self.counters.io_written_bytes += bytes;
         let place = tenant.place.expect("a tenant with tasks has its place");
         let schedule = &mut self.transfers.schedule;
         schedule.charge_aside(place.transfers, task.priority, bytes, self.now);

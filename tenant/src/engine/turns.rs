@@ -71,6 +71,7 @@ impl<J: Job> Engine<J> {
     }
 
     fn note_processor_time(&mut self, tenant: Option<Key>, cost_ns: u64) {
+        self.counters.cpu_ns += cost_ns;
         if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
             tenant.usage.cpu_ns += cost_ns;
         }
