@@ -34,6 +34,8 @@ pub struct Exchange {
     pub flushing: bool,
     /// Content type of a streamed response.
     pub content_type: &'static str,
+    /// When the request for the engine was complete.
+    pub began: Instant,
     /// The database that SQL is for; a refusal names it.
     pub tenant: Option<TenantName>,
 }
@@ -49,6 +51,7 @@ impl Exchange {
             streamed: false,
             flushing: false,
             content_type: "application/json",
+            began: Instant(0),
             tenant: None,
         }
     }
@@ -63,6 +66,7 @@ impl Exchange {
             streamed: false,
             flushing: false,
             content_type: "application/json",
+            began: Instant(0),
             tenant: None,
         }
     }
@@ -126,7 +130,10 @@ impl Connection {
         let account = AccountId::CONNECTIONS;
         if held > booked {
             let fits = ledger::charge(account, Kind::Request, held - booked);
-            assert!(fits, "the account of connections has no limit: what is refused is refused before");
+            assert!(
+                fits,
+                "the account of connections has no limit: what is refused is refused before"
+            );
         } else {
             ledger::credit(account, Kind::Request, booked - held);
         }

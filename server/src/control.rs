@@ -15,6 +15,7 @@
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
 //! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
+//! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
 //! GET    /health, /version, /metrics
 //! ```
 //!
@@ -25,13 +26,13 @@
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
 //! - `budgets`: bodies and answers about budgets, plans and use.
+//! - `top`: which open tenants use most.
 
 mod budgets;
+pub mod top;
 
 use serde_json::{Value, json};
-use tenant::{
-    ControlCall, ControlReply, Counters, DatabaseRow, Missing, NodePath, Refusal, RowState,
-};
+use tenant::{ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState};
 
 use crate::http::{Head, Method, TenantName};
 use crate::problem::Problem;
@@ -51,6 +52,8 @@ pub enum AdminRequest {
     Version,
     /// `GET /metrics`.
     Metrics,
+    /// `GET /v1/top`.
+    Top(top::Top),
 }
 
 /// Route a request on the admin address. The body is needed only to be judged.
@@ -70,7 +73,10 @@ pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
         ["metrics"] => return only(get, "GET, HEAD", AdminRequest::Metrics),
         ["v1", "namespaces"] if get => list(head.query().unwrap_or("")),
         ["v1", "plans"] if get => Ok(ControlCall::Plans),
-        ["v1", "namespaces" | "plans"] => Err(Problem::wrong_method("GET, HEAD")),
+        ["v1", "top"] if get => {
+            return top::asked(head.query().unwrap_or("")).map(AdminRequest::Top);
+        }
+        ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
         ["v1", "namespaces", name, rest @ ..] => namespace(method, name, rest, body),
         ["v1", "plans", name] => plan(method, name, body),
         ["v1", "organisations", organisation] => {
@@ -284,72 +290,4 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
         | ControlCall::Usage(name) => Some(name),
         _ => None,
     }
-}
-
-/// Numbers for `/metrics`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gauges {
-    /// Counters of the engine.
-    pub counters: Counters,
-    /// Connections open now.
-    pub connections: usize,
-    /// Requests received since the start.
-    pub requests: u64,
-    /// Databases open now.
-    pub open_tenants: usize,
-    /// Streams parked now.
-    pub parked_streams: usize,
-    /// Bytes of the commit log in use.
-    pub log_used_bytes: u64,
-    /// Bytes of the commit log.
-    pub log_capacity_bytes: u64,
-}
-
-/// Prometheus text.
-#[must_use]
-pub fn metrics(gauges: &Gauges) -> Vec<u8> {
-    let Gauges { counters, .. } = gauges;
-    let mut text = String::new();
-    let mut line = |kind: &str, name: &str, help: &str, value: u64| {
-        text.push_str(&format!(
-            "# HELP myriad_{name} {help}\n# TYPE myriad_{name} {kind}\nmyriad_{name} {value}\n"
-        ));
-    };
-    line("counter", "requests_total", "HTTP requests received.", gauges.requests);
-    line("gauge", "connections", "Connections open now.", gauges.connections as u64);
-    line("gauge", "open_tenants", "Databases open now.", gauges.open_tenants as u64);
-    line("gauge", "parked_streams", "Streams parked now.", gauges.parked_streams as u64);
-    line("gauge", "log_used_bytes", "Commit log in use.", gauges.log_used_bytes);
-    line("gauge", "log_capacity_bytes", "Commit log.", gauges.log_capacity_bytes);
-    line("counter", "jobs_total", "Jobs started on fibers.", counters.jobs);
-    line("counter", "commits_total", "Transactions committed.", counters.commits);
-    line("counter", "checkpoints_total", "Checkpoints completed.", counters.checkpoints);
-    line(
-        "counter",
-        "checkpoint_failures_total",
-        "Checkpoints failed.",
-        counters.checkpoint_failures,
-    );
-    line("counter", "tenant_opens_total", "Databases opened.", counters.opens);
-    line("counter", "tenant_closes_total", "Databases closed.", counters.closes);
-    line("counter", "tenant_fences_total", "Databases fenced.", counters.fences);
-    line("counter", "fiber_resumes_total", "Fibers resumed.", counters.resumes);
-    line("counter", "vm_steps_total", "SQLite VM steps.", counters.vm_steps);
-    line(
-        "counter",
-        "transactions_timed_out_total",
-        "Idle transactions that lost the writer lock.",
-        counters.transactions_timed_out,
-    );
-    line("counter", "gated_total", "Replies that waited for the log.", counters.gated);
-    line(
-        "counter",
-        "late_turns_total",
-        "Turns that came later than the scheduler promises: any is a bug.",
-        counters.late_turns,
-    );
-    for (kind, bytes) in storage::ledger::KIND_NAMES.iter().zip(storage::ledger::total()) {
-        text.push_str(&format!("myriad_ledger_bytes{{kind=\"{kind}\"}} {bytes}\n"));
-    }
-    text.into_bytes()
 }

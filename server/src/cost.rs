@@ -1,9 +1,11 @@
-//! Costs on the wire: the receipt that every answer carries, and the limit that a request may set.
+//! Costs on the wire: the receipt that every answer carries, the limit that a request may set, and how
+//! urgent it is.
 //!
 //! ```text
 //! x-myriad-cost: ru=0.001234; vm_steps=14; pages_read=3; pages_written=0; log_bytes=0; result_bytes=40
 //! x-myriad-max-cost: 0.5
 //! x-myriad-max-cost: vm_steps=100000; result_bytes=1000000
+//! x-myriad-priority: background
 //! ```
 //!
 //! The receipt depends on the database's state, the SQL and its parameters only (`storage::meter`). A
@@ -11,9 +13,13 @@
 //!
 //! A limit holds for all statements of its request together. It is looked at each 100 steps of a
 //! statement, before a commit, and before each statement; who is beyond it is stopped there.
+//!
+//! A priority is `background`, `normal` or `interactive`. It rises no higher than the database's own,
+//! which holds where none is said, and decides only whose turn is next: never what is answered.
 
 use std::io::Write as _;
 
+use tenant::budget::Priority;
 use tenant::{Ceiling, Cost, PRICES, RequestUnits, request_units_micro};
 
 use crate::hrana::encode;
@@ -74,6 +80,22 @@ pub fn parse_limit(text: &str) -> Result<Ceiling, Problem> {
     Ok(ceiling)
 }
 
+/// The priority that the header's value asks for.
+///
+/// # Errors
+/// 400 if it is none: work that was to be out of the way would stand in it.
+pub fn parse_priority(text: &str) -> Result<Priority, Problem> {
+    let text = text.trim();
+    let known = Priority::ALL.into_iter().find(|priority| priority.name() == text);
+    known.ok_or_else(|| {
+        Problem::new(
+            400,
+            "PRIORITY_INVALID",
+            "x-myriad-priority is one of background, normal and interactive",
+        )
+    })
+}
+
 fn number(digits: &str) -> Option<u64> {
     let is_number = (1..=DIGITS_MAX).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -127,6 +149,17 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&body).expect("it is JSON");
         assert_eq!(value["cost"]["log_bytes"], 8264);
         assert_eq!(value["cost"]["ru"].to_string().parse::<f64>(), ru.parse::<f64>());
+    }
+
+    #[test]
+    fn priorities_are_understood_or_refused() {
+        for priority in Priority::ALL {
+            assert_eq!(parse_priority(&format!(" {} ", priority.name())), Ok(priority));
+        }
+        for text in ["", "urgent", "Normal", "normal, background", "1"] {
+            let problem = parse_priority(text).expect_err(text);
+            assert_eq!((problem.status, problem.code), (400, "PRIORITY_INVALID"));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod hrana;
 pub mod http;
 pub mod inspect;
 pub mod limits;
+mod metrics;
 pub mod problem;
 mod server;
 mod work;

@@ -26,11 +26,12 @@ use tenant::{
 
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
-use crate::control::{self, AdminRequest, Gauges};
+use crate::control::{self, AdminRequest};
 use crate::cost;
 use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
 use crate::http::{BodyFraming, Endpoint, Progress, TenantName, Version, chunked, route};
 use crate::limits;
+use crate::metrics::{Gauges, Traffic, metrics};
 use crate::problem::Problem;
 use crate::work::{Work, WorkKind, WorkReply};
 
@@ -79,7 +80,7 @@ pub struct Server {
     stopping: Option<Instant>,
     engine_stopping: bool,
     exit: Option<Exit>,
-    requests: u64,
+    traffic: Traffic,
     /// Receives and sends of closed connections that have not come back.
     orphans: usize,
 }
@@ -140,7 +141,7 @@ impl Server {
             stopping: None,
             engine_stopping: false,
             exit: None,
-            requests: 0,
+            traffic: Traffic::default(),
             orphans: 0,
         }
     }
@@ -250,6 +251,8 @@ impl Server {
             self.advance(io, key);
         }
         self.engine.turn(io);
+        // Fibers have run meanwhile.
+        self.now = io.now();
         while let Some(event) = self.engine.next_event() {
             self.on_event(io, event);
         }
@@ -328,7 +331,7 @@ impl Server {
                 }
                 Ok(Progress::Complete) => {
                     connection.in_body = false;
-                    self.requests += 1;
+                    self.traffic.requests += 1;
                     self.on_request(io, key);
                 }
                 Err(problem) => return self.refuse(io, key, &problem),
@@ -400,13 +403,13 @@ impl Server {
         if connection.admin {
             return self.on_admin_request(io, key);
         }
-        let routed = route(&connection.reader.head());
-        let limit = connection.reader.head().max_cost();
-        let limited = routed.and_then(|routed| {
-            let ceiling = limit.map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
-            Ok((routed.endpoint, routed.tenant, ceiling))
+        let head = connection.reader.head();
+        let limited = route(&head).and_then(|routed| {
+            let ceiling = head.max_cost().map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
+            let priority = head.priority().map(cost::parse_priority).transpose()?;
+            Ok((routed.endpoint, routed.tenant, ceiling, priority))
         });
-        let (endpoint, tenant, ceiling) = match limited {
+        let (endpoint, tenant, ceiling, priority) = match limited {
             Ok(limited) => limited,
             Err(problem) => {
                 connection.reader.finish();
@@ -424,6 +427,7 @@ impl Server {
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
         connection.exchange.tenant = Some(name);
+        connection.exchange.began = self.now;
         if kind == WorkKind::Cursor {
             connection.exchange.content_type = "text/plain";
         }
@@ -437,7 +441,8 @@ impl Server {
         let request = connection.reader.take(spare);
         connection.running_bytes = request.held_bytes() + out.capacity();
         connection.book();
-        let work = Work { kind, request, ceiling, batons: self.batons.clone(), out };
+        let batons = self.batons.clone();
+        let work = Work { kind, request, ceiling, priority, batons, out };
         self.engine.submit(request_id(key), name.as_str(), work);
         self.watch(io, key);
     }
@@ -469,8 +474,13 @@ impl Server {
                 self.answer(io, key, "text/plain", VERSION_TEXT.as_bytes().to_vec());
             }
             Ok(AdminRequest::Metrics) => {
-                let text = control::metrics(&self.gauges());
+                let views = self.engine.tenant_views();
+                let text = metrics(&self.gauges(), &self.traffic, &views);
                 self.answer(io, key, "text/plain; version=0.0.4", text);
+            }
+            Ok(AdminRequest::Top(top)) => {
+                let body = control::top::answer(&top, self.now, &self.engine.tenant_views());
+                self.answer(io, key, "application/json", body);
             }
             Err(problem) => self.answer_problem(io, key, &problem),
         }
@@ -481,11 +491,11 @@ impl Server {
         Gauges {
             counters: self.engine.counters(),
             connections: self.connections.len(),
-            requests: self.requests,
             open_tenants: self.engine.open_tenants(),
             parked_streams: self.engine.parked_streams(),
             log_used_bytes,
             log_capacity_bytes,
+            throttled_ns: self.engine.throttled_ns_total(),
         }
     }
 
@@ -555,6 +565,7 @@ impl Server {
             chunked::frame(&mut part);
         }
         if !exchange.streamed {
+            self.traffic.note_response(200, self.now.since(exchange.began));
             let mut head = ResponseHead::streamed(exchange.content_type, exchange.version);
             exchange.keep_alive &= exchange.version == Version::Http11 && self.stopping.is_none();
             head.keep_alive = exchange.keep_alive;
@@ -578,6 +589,8 @@ impl Server {
                 chunked::frame_last(&mut body);
             }
         } else {
+            let took_ns = self.now.since(connection.exchange.began);
+            self.traffic.note_response(reply.status, took_ns);
             let mut head = ResponseHead::new(reply.status, reply.content_type, body.len());
             connection.exchange.keep_alive &= self.stopping.is_none();
             head.keep_alive = connection.exchange.keep_alive;
@@ -603,6 +616,10 @@ impl Server {
             sometimes!("an answer breaks off after its status");
             // The status has left: only a broken end can say that this is not all.
             return self.close(io, key);
+        }
+        if !connection.admin {
+            let took_ns = self.now.since(connection.exchange.began);
+            self.traffic.note_response(problem.status, took_ns);
         }
         self.answer_problem(io, key, &problem);
     }
@@ -650,6 +667,7 @@ impl Server {
         let Exchange { keep_alive, is_head, .. } = connection.exchange;
         let mut out = self.spare.pop().unwrap_or_default();
         write_problem(&mut out, problem, keep_alive, is_head, cross_origin(connection.admin));
+        self.traffic.note_refusal(problem.code);
         tracing::debug!(status = problem.status, code = problem.code, "{}", problem.log);
         self.respond(io, key, out);
     }

@@ -1,5 +1,6 @@
 //! The jobs that the server gives the engine: one request, from its body to its reply.
 
+use tenant::budget::Priority;
 use tenant::{Ceiling, Job, JobContext};
 
 use crate::baton::BatonKey;
@@ -25,6 +26,8 @@ pub struct Work {
     pub request: Request,
     /// What it may cost.
     pub ceiling: Ceiling,
+    /// How urgent it says that it is.
+    pub priority: Option<Priority>,
     /// Seals batons.
     pub batons: BatonKey,
     /// An empty buffer for the reply.
@@ -46,8 +49,12 @@ impl Job for Work {
         self.request.body().len() as u64
     }
 
+    fn priority(&self) -> Option<Priority> {
+        self.priority
+    }
+
     fn run(self, host: &mut JobContext<'_>) -> WorkReply {
-        let Work { kind, request, ceiling, batons, out } = self;
+        let Work { kind, request, ceiling, batons, out, .. } = self;
         let body = request.body();
         let reply = match kind {
             WorkKind::Pipeline(version) => {

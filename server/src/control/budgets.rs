@@ -290,7 +290,7 @@ pub(super) fn plan_answer(plan: &Plan) -> Value {
     json!({ "name": plan.name, "budget": parts(&plan.budget) })
 }
 
-fn counters(usage: &Usage) -> Value {
+pub(super) fn counters(usage: &Usage) -> Value {
     usage
         .counters()
         .into_iter()

@@ -70,6 +70,7 @@ struct Fields {
     authorization: Option<Span>,
     namespace: Option<Span>,
     max_cost: Option<Span>,
+    priority: Option<Span>,
     content_type: Option<Span>,
     origin: Option<Span>,
     requested_headers: Option<Span>,
@@ -165,6 +166,12 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn max_cost(&self) -> Option<&'a str> {
         self.field(self.parsed.fields.max_cost)
+    }
+
+    /// The one `x-myriad-priority` field.
+    #[must_use]
+    pub fn priority(&self) -> Option<&'a str> {
+        self.field(self.parsed.fields.priority)
     }
 
     /// The body's media type. No endpoint of ours asks for one: the Rust client sends none.
@@ -286,6 +293,7 @@ fn collect<'a>(bytes: &'a [u8], headers: &[httparse::Header<'a>]) -> Result<Foun
             b"authorization" => once(&mut found.fields.authorization, text(bytes, value)?)?,
             b"x-namespace" => once(&mut found.fields.namespace, text(bytes, value)?)?,
             b"x-myriad-max-cost" => once(&mut found.fields.max_cost, text(bytes, value)?)?,
+            b"x-myriad-priority" => once(&mut found.fields.priority, text(bytes, value)?)?,
             b"content-encoding" => {
                 found.encoded |= !value.is_empty() && !value.eq_ignore_ascii_case(b"identity");
             }

@@ -153,7 +153,7 @@ impl<J: Job> Engine<J> {
         let open = self.ids.get(&row.id).and_then(|&key| self.tenants.get(key));
         let unsaved = self.catalogue.used.get(&row.id).copied();
         let total = open.map(|tenant| self.usage_of(tenant)).or(unsaved).unwrap_or(row.usage);
-        UsageView { total, open: open.map(super::views::view), row }
+        UsageView { total, open: open.map(|tenant| self.view(tenant)), row }
     }
 
     /// What a tenant has used, with the delays at its present place.

@@ -2,7 +2,7 @@
 
 use storage::fiber::{self, Handle};
 
-use crate::budget::Limits;
+use crate::budget::{Limits, Priority};
 use crate::session::{PooledConnection, Session};
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
 
@@ -13,6 +13,11 @@ pub trait Job: 'static {
     type Reply: 'static;
     /// Bytes of the request that it comes from.
     fn request_bytes(&self) -> u64;
+    /// What the request says of its own urgency. It cannot rise above its tenant's, which it has
+    /// where it says nothing.
+    fn priority(&self) -> Option<Priority> {
+        None
+    }
     /// Do it. May suspend in every call to `host` and to its streams.
     fn run(self, host: &mut JobContext<'_>) -> Self::Reply;
 }

@@ -641,6 +641,7 @@ impl<J: Job> Engine<J> {
             }
         }
         if let Some(place) = tenant.place.take() {
+            self.counters.throttled_ns += self.throttled_ns(&place);
             self.leave_place(place, &tenant.chain);
         }
         if tenant.dropped {

@@ -205,6 +205,14 @@ pub struct Counters {
     pub transactions_timed_out: u64,
     /// Events that waited in the gate.
     pub gated: u64,
+    /// Processor time of all fibers, measured, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Bytes read from files and the log for tenants.
+    pub io_read_bytes: u64,
+    /// Bytes written to files and the log for tenants.
+    pub io_written_bytes: u64,
+    /// Delays of tenants that have closed since; see [`Engine::throttled_ns_total`].
+    pub throttled_ns: u64,
     /// Turns that came later than the scheduler promises: any is a bug.
     pub late_turns: u64,
 }

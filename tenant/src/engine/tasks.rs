@@ -16,7 +16,7 @@ use storage::volume::{ConnectionId, Volume};
 use super::context::{Ask, Job, JobContext, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
-use crate::budget::{Exceeded, Limits, Part};
+use crate::budget::{Exceeded, Limits, Part, Priority};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -92,6 +92,8 @@ type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
 pub(super) struct Task<J: Job> {
     pub tenant: Key,
     pub kind: Kind,
+    /// Whose turn it is first, at the processor and at the disk.
+    pub priority: Priority,
     fiber: TaskFiber<J>,
     input: Option<Input<Reply>>,
     /// When it started, later by the time that its client took to read.
@@ -107,6 +109,16 @@ pub(super) struct Task<J: Job> {
     /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
     /// instant here and does nothing.
     wait_ends: Instant,
+}
+
+/// The engine's own work has a queue of its own, and counts for its tenant as most requests do.
+fn priority_of<J: Job>(work: &Work<J>) -> Priority {
+    match work {
+        Work::Client(job, limits) => {
+            job.priority().map_or(limits.priority, |asked| asked.min(limits.priority))
+        }
+        _ => Priority::Normal,
+    }
 }
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
@@ -282,10 +294,12 @@ impl<J: Job> Engine<J> {
     /// Start a fiber on the tenant. Fails if the kernel refuses memory for its stack.
     pub(super) fn start_task(&mut self, tenant: Key, kind: Kind, work: Work<J>) -> Option<Key> {
         let stack = self.stacks.take().ok()?;
+        let priority = priority_of(&work);
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
             kind,
+            priority,
             fiber,
             input: Some(Input::Start),
             started: self.now,
@@ -719,7 +733,7 @@ impl<J: Job> Engine<J> {
         match append(volume, log) {
             Appended::All(bytes) => {
                 self.counters.commits += 1;
-                self.charge_commit(tenant_key, bytes);
+                self.charge_commit(key, tenant_key, bytes);
                 Some(Answer::Ready)
             }
             Appended::Bring(frame) => Some(Answer::Bring(frame)),

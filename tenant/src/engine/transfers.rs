@@ -10,7 +10,6 @@ use super::Engine;
 use super::context::Job;
 use super::disk::{DiskOperation, DiskRequest, Operation, Step};
 use super::tasks::Kind;
-use crate::budget::Priority;
 use crate::limits;
 use crate::pool::Key;
 use crate::schedule::Scheduler;
@@ -59,16 +58,23 @@ impl<J: Job> Engine<J> {
         let entry = self.tasks.get(task).expect("a task asks");
         let tenant = self.tenants.get_mut(entry.tenant).expect("a task keeps its tenant");
         match writes {
-            true => tenant.usage.io_written_bytes += bytes,
-            false => tenant.usage.io_read_bytes += bytes,
+            true => {
+                tenant.usage.io_written_bytes += bytes;
+                self.counters.io_written_bytes += bytes;
+            }
+            false => {
+                tenant.usage.io_read_bytes += bytes;
+                self.counters.io_read_bytes += bytes;
+            }
         }
+        let priority = entry.priority;
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
         if matches!(entry.kind, Kind::Client(_)) && !self.doomed {
             let transfer = Transfer { task, bytes, request };
-            self.transfers.schedule.push(leaf, Priority::Normal, transfer, self.now);
+            self.transfers.schedule.push(leaf, priority, transfer, self.now);
             return;
         }
-        self.transfers.schedule.charge_aside(leaf, Priority::Normal, bytes, self.now);
+        self.transfers.schedule.charge_aside(leaf, priority, bytes, self.now);
         self.requests.push_back(request);
     }
 
@@ -94,11 +100,13 @@ impl<J: Job> Engine<J> {
     }
 
     /// Bytes of a commit in the log: they have been written with others'.
-    pub(super) fn charge_commit(&mut self, tenant: Key, bytes: u64) {
+    pub(super) fn charge_commit(&mut self, task: Key, tenant: Key, bytes: u64) {
+        let Some(task) = self.tasks.get(task) else { return };
         let Some(tenant) = self.tenants.get_mut(tenant) else { return };
         tenant.usage.io_written_bytes += bytes;
+        self.counters.io_written_bytes += bytes;
         let place = tenant.place.expect("a tenant with tasks has its place");
         let schedule = &mut self.transfers.schedule;
-        schedule.charge_aside(place.transfers, Priority::Normal, bytes, self.now);
+        schedule.charge_aside(place.transfers, task.priority, bytes, self.now);
     }
 }

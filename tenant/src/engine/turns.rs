@@ -10,7 +10,6 @@ use storage::sometimes;
 use super::context::Job;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Refusal, RequestId};
-use crate::budget::Priority;
 use crate::limits;
 use crate::pool::Key;
 
@@ -27,7 +26,7 @@ impl<J: Job> Engine<J> {
         match task.kind {
             Kind::Client(_) if !commits => {
                 let place = tenant.place.expect("a tenant with tasks has its place");
-                self.schedule.push(place.turns, Priority::Normal, key, self.now);
+                self.schedule.push(place.turns, task.priority, key, self.now);
             }
             _ => self.system.push_back(key),
         }
@@ -59,18 +58,20 @@ impl<J: Job> Engine<J> {
     }
 
     fn run_system(&mut self, key: Key, clock: &dyn Clock) -> u64 {
-        let tenant = self.tasks.get(key).map(|task| task.tenant);
+        let task = self.tasks.get(key).map(|task| (task.tenant, task.priority));
+        let tenant = task.map(|(tenant, _)| tenant);
         let cost_ns = self.run_task(key, clock);
         self.note_processor_time(tenant, cost_ns);
         // A checkpoint is its tenant's work, though it does not wait for its tenant's turn.
         let place = tenant.and_then(|tenant| self.tenants.get(tenant)?.place);
-        if let Some(place) = place {
-            self.schedule.charge_aside(place.turns, Priority::Normal, cost_ns, clock.now());
+        if let (Some(place), Some((_, priority))) = (place, task) {
+            self.schedule.charge_aside(place.turns, priority, cost_ns, clock.now());
         }
         cost_ns
     }
 
     fn note_processor_time(&mut self, tenant: Option<Key>, cost_ns: u64) {
+        self.counters.cpu_ns += cost_ns;
         if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
             tenant.usage.cpu_ns += cost_ns;
         }
