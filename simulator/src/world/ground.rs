@@ -92,6 +92,8 @@ pub struct Ground {
     names: Vec<Name>,
     /// The disk was full for a while.
     pub disk_was_full: bool,
+    /// An operator has given the server less memory than the options say.
+    pub memory_was_cut: bool,
     /// Tenants whose file was changed while nobody ran: they are to be fenced, until dropped.
     pub swapped: BTreeSet<usize>,
     /// When the end of the answer in hand was given to a send.
@@ -120,6 +122,7 @@ impl Ground {
             mix: Mix::new(&mut draws, scenarios, weights, operations, tenants),
             names: vec![Name { exists, ..Name::default() }; tenants],
             disk_was_full: false,
+            memory_was_cut: false,
             swapped: BTreeSet::new(),
             answered_at: None,
             asked: None,
@@ -308,7 +311,7 @@ impl Ground {
             | "RESPONSE_TOO_LARGE"
             | "DATABASE_EXISTS" => true,
             "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
-            "MEMORY_FULL" => options.has_small_memory(),
+            "MEMORY_FULL" => options.has_small_memory() || self.memory_was_cut,
             // A database that many use at once needs more than its budget, however large.
             "SQLITE_NOMEM" => {
                 options.has_small_memory() || refused.message.contains("memory budget of")

@@ -82,6 +82,7 @@ impl World {
         self.operator.memory_bytes = Some(drawn);
         if drawn[0] < before[0] || drawn[1] < before[1] {
             self.io.injected(FaultKind::SmallerBudget, 0);
+            self.ground.memory_was_cut = true;
         }
     }
 
