@@ -134,7 +134,7 @@ impl Report {
             line(&mut text, format_args!("{}", table.text()));
         }
         if self.rows.is_empty() {
-            line(&mut text, format_args!("{}", self.conditions()));
+            line(&mut text, format_args!("{}", self.places()));
             return text;
         }
         let heads = ["mean", "p50", "p90", "p99", "p99.9", "max"]
@@ -230,17 +230,21 @@ impl Report {
         RATIOS.into_iter().filter_map(ratio).collect()
     }
 
-    /// How it was measured, in one sentence or two.
+    /// How the scenarios with rows were measured.
     fn conditions(&self) -> String {
+        format!(
+            "closed loop: each client sends its next request when the answer has arrived; {}",
+            self.places()
+        )
+    }
+
+    /// How long and where, of every scenario.
+    fn places(&self) -> String {
         let cores = match self.cores {
             Some((server, own)) => format!("server on core {server}, load on core {own}"),
             None => "server and load not pinned to cores".to_owned(),
         };
-        let seconds = self.seconds;
-        format!(
-            "closed loop: each client sends its next request when the answer has arrived; \
-             {seconds} s each; {cores}"
-        )
+        format!("{} s each; {cores}", self.seconds)
     }
 }
 
@@ -329,6 +333,31 @@ closed loop: each client sends its next request when the answer has arrived; 0.5
         report.failure = None;
         report.rows.remove(2);
         assert_eq!(report.verdict(), Ok(()));
+    }
+
+    #[test]
+    fn a_table_of_its_own() {
+        let mut report = report();
+        report.rows.clear();
+        let mut table = Table::new("shares", &["second", "µs"]);
+        table.rows.push(vec!["1".to_owned(), "long cell".to_owned()]);
+        let mut tally = Tally::default();
+        table.note_first_error("a", &tally);
+        tally.first_error = Some("HTTP 429: full".to_owned());
+        table.note_first_error("a", &tally);
+        table.note_first_error("a", &tally);
+        report.tables.push(table);
+        let expected = "\
+shares
+second  µs
+1       long cell
+- a was told: HTTP 429: full
+
+0.5 s each; server on core 0, load on core 1
+";
+        assert_eq!(report.table(), expected);
+        let json = &report.json()["tables"][0];
+        assert_eq!(json["rows"], json!([{"second": "1", "µs": "long cell"}]));
     }
 
     #[test]
