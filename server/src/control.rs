@@ -32,9 +32,7 @@ mod budgets;
 pub mod top;
 
 use serde_json::{Value, json};
-use tenant::{
-    ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState,
-};
+use tenant::{ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState};
 
 use crate::http::{Head, Method, TenantName};
 use crate::problem::Problem;

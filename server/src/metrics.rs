@@ -224,8 +224,10 @@ impl Page {
         text: impl Fn(u64) -> String,
     ) {
         let named = views.iter().filter(|view| !view.name.is_empty());
-        let mut ranked: Vec<(u64, &str)> =
-            named.map(|view| (number(view), &*view.name)).filter(|&(number, _)| number > 0).collect();
+        let mut ranked: Vec<(u64, &str)> = named
+            .map(|view| (number(view), &*view.name))
+            .filter(|&(number, _)| number > 0)
+            .collect();
         let order = |a: &(u64, &str), b: &(u64, &str)| b.0.cmp(&a.0).then(a.1.cmp(b.1));
         if ranked.len() > TOP_TENANTS {
             ranked.select_nth_unstable_by(TOP_TENANTS, order);

@@ -171,7 +171,8 @@ mod tests {
         let value: Value = serde_json::from_slice(&text).expect("it is JSON");
         assert_eq!(value["now_ns"], 50);
         let tenants = value["tenants"].as_array().expect("a list").iter();
-        let ids: Vec<u64> = tenants.map(|tenant| tenant["id"].as_u64().expect("a number")).collect();
+        let ids: Vec<u64> =
+            tenants.map(|tenant| tenant["id"].as_u64().expect("a number")).collect();
         assert_eq!(ids, expected, "{query}");
     }
 
