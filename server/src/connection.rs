@@ -2,6 +2,7 @@
 //! does the I/O.
 
 use storage::io::{Instant, SocketId};
+use storage::ledger::{self, AccountId, Kind};
 
 use crate::http::{Head, Method, RequestReader, TenantName, Version};
 
@@ -107,13 +108,36 @@ pub struct Connection {
     pub timer_at: Option<Instant>,
     /// The body has begun: another limit applies to it.
     pub in_body: bool,
+    /// Bytes of the buffers that are with the Io: received into, and being sent.
+    pub lent_bytes: [usize; 2],
+    /// Bytes of its request that the engine has.
+    pub running_bytes: usize,
+    /// Bytes that are booked for it.
+    pub booked_bytes: u64,
 }
 
 impl Connection {
-    /// Bytes held for it now, without what is lent to the Io.
+    /// Bytes held for it now.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.reader.held_bytes() + self.out.capacity() + self.next_out.capacity()
+        let buffers = self.reader.held_bytes() + self.out.capacity() + self.next_out.capacity();
+        buffers + self.lent_bytes.iter().sum::<usize>() + self.running_bytes
+    }
+
+    /// Bring its account up to date with what it holds.
+    pub fn book(&mut self) {
+        let (held, booked) = (self.held_bytes() as u64, self.booked_bytes);
+        let account = AccountId::CONNECTIONS;
+        if held > booked {
+            let fits = ledger::charge(account, Kind::Request, held - booked);
+            assert!(
+                fits,
+                "the account of connections has no limit: what is refused is refused before"
+            );
+        } else {
+            ledger::credit(account, Kind::Request, booked - held);
+        }
+        self.booked_bytes = held;
     }
 
     /// A connection that was just accepted.
@@ -137,6 +161,9 @@ impl Connection {
             deadline,
             timer_at: None,
             in_body: false,
+            lent_bytes: [0; 2],
+            running_bytes: 0,
+            booked_bytes: 0,
         }
     }
 }

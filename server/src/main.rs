@@ -205,6 +205,7 @@ fn options_of<I: Io<Server>>(serve: &Serve, memory: &Division, io: &mut I) -> Se
     let loopback = serve.listen.ip().is_loopback();
     ServerOptions {
         listen: serve.listen,
+        buffers_bytes_max: memory.buffers,
         admin_listen: serve.admin_listen,
         engine: EngineOptions {
             create_on_first_use: serve.create_on_first_use.unwrap_or(loopback),

@@ -25,7 +25,7 @@ pub struct Division {
     pub stacks: u64,
     /// The catalogue's cache, WAL and statements.
     pub catalogue: u64,
-    /// Requests and responses on their way.
+    /// Requests and responses on their way: beyond it new ones are refused.
     pub buffers: u64,
     /// What is left: the databases'.
     pub databases: u64,
@@ -40,7 +40,8 @@ impl Division {
         let log_buffers = 2 * batch_bytes as u64;
         let stacks = (tenant::limits::FIBERS_MAX * STACK_BYTES) as u64;
         let catalogue = tenant::limits::CATALOGUE_MEMORY_BYTES;
-        let buffers = limits::BUFFERS_BYTES;
+        let part = total / limits::BUFFERS_SHARE;
+        let buffers = part.clamp(limits::BUFFERS_BYTES_MIN, limits::BUFFERS_BYTES_MAX);
         let taken = log_buffers + stacks + catalogue + buffers;
         let databases = total.saturating_sub(taken);
         if databases < DATABASES_BYTES_MIN {
@@ -78,7 +79,7 @@ impl Division {
     }
 }
 
-/// Bytes for people; all parts are whole MiB but for what the operator gave.
+/// Bytes for people.
 fn mebibytes(bytes: u64) -> String {
     if bytes.is_multiple_of(MIB) {
         return format!("{} MiB", bytes / MIB);

@@ -17,6 +17,7 @@ use std::path::Path;
 use storage::io::{
     Accepted, Clock, Done, Instant, Io, ListenerId, Opened, Received, Sent, Token, Transferred,
 };
+use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
 use tenant::{
     Ceiling, ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge,
@@ -43,6 +44,8 @@ pub struct ServerOptions {
     pub admin_listen: SocketAddr,
     /// The engine's.
     pub engine: EngineOptions,
+    /// Bytes of requests and responses of all connections together.
+    pub buffers_bytes_max: u64,
     /// Seals batons; random per process.
     pub baton_key: [u8; 32],
 }
@@ -74,6 +77,7 @@ pub struct Server {
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, ControlCall>,
     batons: BatonKey,
+    buffers_bytes_max: u64,
     spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
     stopping: Option<Instant>,
@@ -135,6 +139,7 @@ impl Server {
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
             batons: BatonKey::new(options.baton_key),
+            buffers_bytes_max: options.buffers_bytes_max,
             spare: Vec::new(),
             scratch: Vec::new(),
             stopping: None,
@@ -218,6 +223,8 @@ impl Server {
 
     /// End a doomed world: see [`Engine::doom`].
     pub fn doom(self, clock: &dyn Clock) {
+        let booked = ledger::held(AccountId::CONNECTIONS)[Kind::Request as usize];
+        ledger::credit(AccountId::CONNECTIONS, Kind::Request, booked);
         self.engine.doom(clock);
     }
 
@@ -292,6 +299,13 @@ impl Server {
 
     /// Look at a connection to which something happened.
     fn advance<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        self.look_at(io, key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.book();
+        }
+    }
+
+    fn look_at<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         self.flush(io, key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         match connection.phase {
@@ -351,8 +365,15 @@ impl Server {
         if connection.receiving || connection.ended {
             return;
         }
+        let growth_bytes = connection.reader.growth_bytes() as u64;
+        if connection.in_body && !has_room_for(growth_bytes, self.buffers_bytes_max) {
+            sometimes!("a request is refused because buffers are used up");
+            return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
+        }
         connection.receiving = true;
         let buffer = connection.reader.lend_buffer();
+        connection.lent_bytes[0] = buffer.capacity();
+        connection.book();
         io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
     }
 
@@ -416,7 +437,14 @@ impl Server {
         }
         let spare = self.spare.pop().unwrap_or_default();
         let out = self.spare.pop().unwrap_or_default();
+        if !has_room_for(0, self.buffers_bytes_max) {
+            sometimes!("a request is refused because buffers are used up");
+            connection.reader.finish();
+            return self.answer_problem(io, key, &buffers_full());
+        }
         let request = connection.reader.take(spare);
+        connection.running_bytes = request.held_bytes() + out.capacity();
+        connection.book();
         let batons = self.batons.clone();
         let work = Work { kind, request, ceiling, priority, batons, out };
         self.engine.submit(request_id(key), name.as_str(), work);
@@ -557,6 +585,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else {
             return self.recycle(work.reply.body);
         };
+        connection.running_bytes = 0;
         let reply = work.reply;
         let mut body = reply.body;
         if connection.exchange.streamed {
@@ -580,6 +609,7 @@ impl Server {
         let key = key_of(request);
         let call = self.calls.remove(&request);
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.running_bytes = 0;
         let tenant = connection.exchange.tenant.as_ref();
         let name = match &call {
             Some(call) => control::subject(call).unwrap_or_default(),
@@ -691,7 +721,9 @@ impl Server {
         if connection.out_sent < connection.out.len() {
             connection.sending = true;
             let bytes = std::mem::take(&mut connection.out);
+            connection.lent_bytes[1] = bytes.capacity();
             let offset = connection.out_sent;
+            connection.book();
             io.send(token_of(key), connection.socket, bytes, offset, on_sent::<I>);
             return;
         }
@@ -750,7 +782,16 @@ impl Server {
         }
         connection.receiving = true;
         let buffer = Vec::with_capacity(limits::RECEIVE_BYTES);
+        connection.lent_bytes[0] = buffer.capacity();
+        connection.book();
         io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
+    }
+
+    /// A buffer of a closed connection has come back from the Io.
+    fn on_orphan(&mut self, buffer: Vec<u8>) {
+        self.orphans -= 1;
+        ledger::credit(AccountId::CONNECTIONS, Kind::Request, buffer.capacity() as u64);
+        self.recycle(buffer);
     }
 
     fn recycle(&mut self, mut buffer: Vec<u8>) {
@@ -766,6 +807,10 @@ impl Server {
     fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let Some(connection) = self.connections.remove(key) else { return };
         io.close_socket(connection.socket);
+        // What the Io has still is booked until it comes back.
+        let lent_bytes: usize = connection.lent_bytes.iter().sum();
+        let given_bytes = connection.booked_bytes - lent_bytes as u64;
+        ledger::credit(AccountId::CONNECTIONS, Kind::Request, given_bytes);
         self.orphans += usize::from(connection.receiving) + usize::from(connection.sending);
         self.calls.remove(&request_id(key));
         if connection.phase == Phase::Running {
@@ -841,6 +886,20 @@ impl Server {
     }
 }
 
+/// Whether buffers of connections may grow by so much, all together.
+fn has_room_for(bytes: u64, bytes_max: u64) -> bool {
+    ledger::memory_held(AccountId::CONNECTIONS) + bytes <= bytes_max
+}
+
+fn buffers_full() -> Problem {
+    Problem::new(
+        503,
+        "BUFFERS_FULL",
+        "the server's memory for requests and responses is used up; try again",
+    )
+    .retry_after(1)
+}
+
 const VERSION_TEXT: &str = concat!("myriad ", env!("CARGO_PKG_VERSION"), "\n");
 
 fn cross_origin(admin: bool) -> CrossOrigin<'static> {
@@ -874,10 +933,10 @@ fn on_accepted<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, acc
 fn on_received<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, received: Received) {
     let key = key_of_token(token);
     let Some(connection) = server.connections.get_mut(key) else {
-        server.orphans -= 1;
-        return server.recycle(received.buffer);
+        return server.on_orphan(received.buffer);
     };
     connection.receiving = false;
+    connection.lent_bytes[0] = 0;
     match (connection.phase, received.result) {
         (Phase::Draining, Ok(bytes)) => {
             connection.ended |= bytes == 0;
@@ -902,10 +961,10 @@ fn on_received<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, rec
 fn on_sent<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, sent: Sent) {
     let key = key_of_token(token);
     let Some(connection) = server.connections.get_mut(key) else {
-        server.orphans -= 1;
-        return server.recycle(sent.buffer);
+        return server.on_orphan(sent.buffer);
     };
     connection.sending = false;
+    connection.lent_bytes[1] = 0;
     connection.out = sent.buffer;
     match sent.result {
         Ok(bytes) => {

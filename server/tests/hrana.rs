@@ -45,7 +45,7 @@ fn shown(engine: &mut Engine, reply: &Reply) -> String {
 }
 
 /// A receipt of the engine of these tests: each statement takes seven steps.
-const RECEIPT: &str = r#","cost":{"ru":0.000070,"vm_steps":7,"pages_read":0,"pages_written":0,"log_bytes":0,"result_bytes":0}"#;
+const RECEIPT: &str = r#","cost":{"ru":0.000140,"vm_steps":7,"pages_read":0,"pages_written":0,"log_bytes":0,"result_bytes":0}"#;
 
 fn without_costs(text: String) -> String {
     text.replace(RECEIPT, "")

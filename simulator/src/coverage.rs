@@ -120,6 +120,7 @@ pub const MARKS: &[Mark] = &[
     mark("a baton of another tenant or process is refused", 100),
     mark("a baton comes after its stream expired", 100),
     mark("a baton is used twice", 100),
+    mark("a request is refused because buffers are used up", 10000),
     mark("a request's head comes in pieces", 100),
     mark("a request comes before the answer to the one before", 100),
     mark("a part of an answer comes too late for its client", 10000),
@@ -135,6 +136,16 @@ pub const MARKS: &[Mark] = &[
     mark("a client ends its side while its request runs", 100),
     mark("a connection is reset", 100),
     mark("an answer leaves in pieces", 100),
+    // ---- budgets ----
+    mark("a commit would cost more than its request may", 10000),
+    mark("a compiled statement does not compile any more", 10000),
+    mark("a connection forgets what a new one would not know", 10000),
+    mark("a database is as large as it may be", 10000),
+    mark("a request is larger than its tenant's budget", 10000),
+    mark("a request is refused because the machine's memory is used up", 10000),
+    mark("a statement does not begin because of its request's cost", 10000),
+    mark("a statement is stopped because of its request's cost", 10000),
+    mark("cached pages go because memory is wanted", 10000),
 ];
 
 /// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.

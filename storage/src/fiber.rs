@@ -313,7 +313,7 @@ pub(crate) fn on_commit(pages: u32) {
 ///
 /// # Panics
 /// If no fiber runs, or the run before was not ended.
-pub fn start_run(before: Cost, ceiling: Ceiling) {
+pub fn start_run(before: Cost, ceiling: Option<Ceiling>) {
     context().meter().start_run(before, ceiling);
 }
 

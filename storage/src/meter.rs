@@ -148,20 +148,20 @@ pub(crate) struct Meter {
     before: Cell<Cost>,
     ceiling: Cell<Option<Ceiling>>,
     exceeded: Cell<Option<Exceeded>>,
-    /// Everything since the last [`Meter::take_total`].
+    /// What the runs that ended since the last [`Meter::take_total`] cost.
     total: Cell<Cost>,
 }
 
 impl Meter {
     /// A statement of a client begins to run, in a request whose earlier statements cost `before`.
-    pub fn start_run(&self, before: Cost, ceiling: Ceiling) {
+    pub fn start_run(&self, before: Cost, ceiling: Option<Ceiling>) {
         assert!(!self.running.replace(true), "one statement runs on a fiber at a time");
         self.has_begun.set(false);
         self.start_again();
         self.result_bytes.set(0);
         self.committed.set(Cost::default());
         self.before.set(before);
-        self.ceiling.set((ceiling != Ceiling::NONE).then_some(ceiling));
+        self.ceiling.set(ceiling);
         self.exceeded.set(None);
     }
 
@@ -187,7 +187,9 @@ impl Meter {
             result_bytes: self.result_bytes.get(),
             ..Cost::default()
         };
-        self.add(cost);
+        let mut total = self.total.get();
+        total += cost;
+        self.total.set(total);
         cost
     }
 
@@ -240,15 +242,13 @@ impl Meter {
         self.result_bytes.set(self.result_bytes.get() + bytes);
     }
 
-    /// A transaction of so many pages is in the log.
+    /// A transaction of so many pages is in the log. One of the server's own, without a run, is on
+    /// nobody's receipt.
     pub fn on_commit(&self, pages: u32) {
-        let cost = Cost::of_commit(pages);
         if self.running.get() {
             let mut committed = self.committed.get();
-            committed += cost;
+            committed += Cost::of_commit(pages);
             self.committed.set(committed);
-        } else {
-            self.add(cost);
         }
     }
 
@@ -282,15 +282,9 @@ impl Meter {
         self.exceeded.get()
     }
 
-    /// Everything since the last call.
+    /// What the runs that ended since the last call cost.
     pub fn take_total(&self) -> Cost {
         self.total.take()
-    }
-
-    fn add(&self, cost: Cost) {
-        let mut total = self.total.get();
-        total += cost;
-        self.total.set(total);
     }
 }
 
@@ -333,7 +327,7 @@ mod tests {
             (1 << 31, (3 << 32) + (1 << 31) - 48, (3 << 32) + (1 << 31)),
         ] {
             let meter = Meter::default();
-            meter.start_run(Cost::default(), Ceiling::NONE);
+            meter.start_run(Cost::default(), None);
             assert!(!meter.on_progress(seen));
             assert_eq!(meter.end_run(counted).vm_steps, steps, "{counted} {seen}");
             assert_eq!(meter.take_total().vm_steps, steps);
@@ -344,7 +338,7 @@ mod tests {
     fn only_what_the_last_try_reads_counts() {
         let meter = Meter::default();
         meter.count_page();
-        meter.start_run(Cost::default(), Ceiling::NONE);
+        meter.start_run(Cost::default(), None);
         let read = |pages| {
             meter.set_stepping(true);
             (0..pages).for_each(|_| meter.count_page());

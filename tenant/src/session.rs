@@ -329,7 +329,7 @@ pub struct Session {
     pub(crate) limits: Limits,
     /// What the present request has cost, and what it may.
     cost: Cost,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
 }
 
 impl Session {
@@ -341,7 +341,7 @@ impl Session {
             promised: None,
             limits: *limits,
             cost: Cost::default(),
-            ceiling: Ceiling::NONE,
+            ceiling: None,
         }
     }
 
@@ -360,12 +360,13 @@ impl Session {
     ) -> Result<Executed, StatementError> {
         // Who is beyond the ceiling may still end the transaction.
         if !compiled.learnt.rolls_back
-            && let Some(exceeded) = self.ceiling.exceeded(&self.cost)
+            && let Some(exceeded) =
+                self.ceiling.as_ref().and_then(|ceiling| ceiling.exceeded(&self.cost))
         {
             return Err(cost_refused(&exceeded));
         }
-        let ceiling = if compiled.learnt.rolls_back { Ceiling::NONE } else { self.ceiling };
-        fiber::start_run(self.cost, ceiling);
+        let ceiling = self.ceiling.as_deref().filter(|_| !compiled.learnt.rolls_back);
+        fiber::start_run(self.cost, ceiling.copied());
         let mut failed_at_once = false;
         let mut result = self.run(compiled, arguments, want_rows, sink, &mut failed_at_once);
         // A statement that was stopped ends here, and may commit here.
@@ -474,7 +475,7 @@ impl Session {
 impl SqlStream for Session {
     fn begin_request(&mut self, ceiling: Ceiling) {
         self.cost = Cost::default();
-        self.ceiling = ceiling;
+        self.ceiling = (ceiling != Ceiling::NONE).then(|| Box::new(ceiling));
     }
 
     fn request_cost(&self) -> Cost {

@@ -11,7 +11,7 @@
 //! as errors, at all times, and are in neither rate nor latencies.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
@@ -24,7 +24,7 @@ use super::request::{Choice, Target, Template};
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// No reply on any connection for so long: the server hangs, and so would we.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often the loop looks up from its sockets when nothing happens.
 const TICK: Duration = Duration::from_millis(200);
@@ -141,33 +141,26 @@ struct Load<'a> {
 }
 
 /// One keep-alive connection with at most one request under way.
-struct Connection {
-    stream: Option<TcpStream>,
+pub(super) struct Connection {
+    pub(super) stream: Option<TcpStream>,
     /// The template's bytes, patched for the request under way.
-    request: Vec<u8>,
-    written_bytes: usize,
-    received: Vec<u8>,
-    received_bytes: usize,
-    sent_at: Instant,
-    awaits_reply: bool,
+    pub(super) request: Vec<u8>,
+    pub(super) written_bytes: usize,
+    pub(super) received: Vec<u8>,
+    pub(super) received_bytes: usize,
+    pub(super) sent_at: Instant,
+    pub(super) awaits_reply: bool,
 }
 
 impl<'a> Load<'a> {
     fn open(phase: Phase<'a>) -> Result<Self, String> {
         assert!(phase.connections > 0);
         let now = Instant::now();
-        let connection = || Connection {
-            stream: None,
-            request: phase.template.bytes().to_vec(),
-            written_bytes: 0,
-            received: vec![0; RECEIVE_BYTES],
-            received_bytes: 0,
-            sent_at: now,
-            awaits_reply: false,
-        };
         let mut load = Self {
             phase,
-            connections: (0..phase.connections).map(|_| connection()).collect(),
+            connections: (0..phase.connections)
+                .map(|_| Connection::new(phase.template, now))
+                .collect(),
             ready_set: ReadySet::new().map_err(|error| format!("epoll: {error}"))?,
             body: Vec::new(),
             outcome: Outcome::default(),
@@ -318,23 +311,10 @@ impl<'a> Load<'a> {
 
     fn connect(&mut self, key: usize) -> Result<(), String> {
         let address = self.phase.target.address;
-        let open = || -> io::Result<TcpStream> {
-            let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        };
-        let stream = open()
-            .and_then(|stream| self.ready_set.add(&stream, key).map(|()| stream))
-            .map_err(|error| {
-                let label = self.phase.label;
-                format!("{label}: cannot connect to {address} (connection {key}): {error}")
-            })?;
-        let connection = &mut self.connections[key];
-        connection.stream = Some(stream);
-        connection.written_bytes = connection.request.len();
-        connection.received_bytes = 0;
-        Ok(())
+        self.connections[key].open(address, &mut self.ready_set, key).map_err(|error| {
+            let label = self.phase.label;
+            format!("{label}: cannot connect to {address} (connection {key}): {error}")
+        })
     }
 
     fn set_writes(&mut self, key: usize, writes: bool) -> Result<(), String> {
@@ -362,8 +342,38 @@ impl<'a> Load<'a> {
 }
 
 impl Connection {
+    /// Of a template, not connected yet.
+    pub(super) fn new(template: &Template, now: Instant) -> Self {
+        Self {
+            stream: None,
+            request: template.bytes().to_vec(),
+            written_bytes: 0,
+            received: vec![0; RECEIVE_BYTES],
+            received_bytes: 0,
+            sent_at: now,
+            awaits_reply: false,
+        }
+    }
+
+    /// Opens it for `key` of `ready_set`; nothing is to be written then.
+    pub(super) fn open(
+        &mut self,
+        address: SocketAddr,
+        ready_set: &mut ReadySet,
+        key: usize,
+    ) -> io::Result<()> {
+        let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        ready_set.add(&stream, key)?;
+        self.stream = Some(stream);
+        self.written_bytes = self.request.len();
+        self.received_bytes = 0;
+        Ok(())
+    }
+
     /// Writes what the socket takes; true when the request is sent.
-    fn write(&mut self) -> io::Result<bool> {
+    pub(super) fn write(&mut self) -> io::Result<bool> {
         let mut stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         while self.written_bytes < self.request.len() {
             match stream.write(&self.request[self.written_bytes..]) {
@@ -378,7 +388,7 @@ impl Connection {
     }
 
     /// Reads once: a reply usually comes whole, and a socket that has more is reported again.
-    fn read(&mut self) -> io::Result<()> {
+    pub(super) fn read(&mut self) -> io::Result<()> {
         if self.received_bytes == self.received.len() {
             // `reply::parse` refuses what does not end within its bound.
             assert!(self.received.len() <= reply::REPLY_BYTES_MAX);
@@ -396,19 +406,19 @@ impl Connection {
 }
 
 /// Nothing to read yet, or a signal came in between: the socket is reported again.
-fn is_later(error: &io::Error) -> bool {
+pub(super) fn is_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// The server did what was asked: Hrana replies 200 to SQL that failed, and says so inside.
-fn is_good(reply: Reply, body: &[u8], contains: &str) -> bool {
+pub(super) fn is_good(reply: Reply, body: &[u8], contains: &str) -> bool {
     reply.status == 200
         && find(body, br#""type":"error""#).is_none()
         && find(body, contains.as_bytes()).is_some()
 }
 
 /// The beginning of a failed reply, on one line.
-fn failure_text(reply: Reply, body: &[u8]) -> String {
+pub(super) fn failure_text(reply: Reply, body: &[u8]) -> String {
     let excerpt = String::from_utf8_lossy(&body[..body.len().min(EXCERPT_BYTES)]);
     let dots = if body.len() > EXCERPT_BYTES { "…" } else { "" };
     format!(

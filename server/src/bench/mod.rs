@@ -10,10 +10,12 @@
 //!
 //! - `scenario.rs` what is measured: preparing databases, requests, restarts.
 //! - `load.rs` the closed loop; `readiness.rs`, `request.rs` and `reply.rs` under it.
+//! - `crowd.rs` several kinds of clients at once; `scenario/neighbours.rs` what they do to each other.
 //! - `histogram.rs`, `report.rs`, `progress.rs` what comes out.
 //! - `spawned.rs`, `cores.rs` the server's process; `plain.rs` the baseline without a server.
 
 mod cores;
+mod crowd;
 mod histogram;
 mod load;
 mod plain;
@@ -67,7 +69,7 @@ pub struct Options {
     #[arg(env = "MYRIAD_BENCH_ADMIN_AUTHORIZATION", hide_env_values = true)]
     pub admin_authorization: Option<String>,
 
-    /// What to measure, separated by commas; all but select-many if not given
+    /// What to measure, separated by commas; all that is possible but select-many and the last three if not given
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     pub scenario: Vec<Scenario>,
 
@@ -126,6 +128,12 @@ pub enum Scenario {
     Cold,
     /// Create databases through the admin API
     Create,
+    /// Not by default: ten quiet databases alone, beside each of four attackers, and beside all
+    Neighbours,
+    /// Not by default: shares of processor time by weight, and a reservation under 100 attackers
+    Shares,
+    /// Not by default: the process's peak memory beside the ledger's, under attacks, with --tenants
+    Memory,
 }
 
 /// The order of a run without `--scenario`.
@@ -175,7 +183,7 @@ pub fn run(options: Options) -> Result<(), String> {
     let report = scenario::measure(&options, program)?;
     let text = if options.json {
         format!("{:#}\n", report.json())
-    } else if report.rows.is_empty() {
+    } else if report.rows.is_empty() && report.tables.is_empty() {
         String::new()
     } else {
         report.table()

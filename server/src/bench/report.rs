@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use super::crowd::Tally;
 use super::load::Outcome;
 
 /// The ratios that say what the server adds to, or takes from, what is under it: requests per
@@ -32,10 +33,73 @@ pub struct Row {
     pub outcome: Outcome,
 }
 
+/// A table of one scenario's own.
+pub struct Table {
+    /// What it shows.
+    pub title: &'static str,
+    /// One a column.
+    pub heads: Vec<&'static str>,
+    /// Cells, as many as heads.
+    pub rows: Vec<Vec<String>>,
+    /// Sentences under it.
+    pub notes: Vec<String>,
+}
+
+impl Table {
+    /// Without rows.
+    #[must_use]
+    pub fn new(title: &'static str, heads: &[&'static str]) -> Self {
+        Self { title, heads: heads.to_vec(), rows: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Says once what the first request of `who` that was refused or failed was told.
+    pub fn note_first_error(&mut self, who: &str, tally: &Tally) {
+        let told = |error: &String| format!("{who} was told: {error}");
+        let Some(note) = tally.first_error.as_ref().map(told) else { return };
+        let prefix = &note[..note.find(": ").expect("it was just put there")];
+        if !self.notes.iter().any(|known| known.starts_with(prefix)) {
+            self.notes.push(note);
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.title);
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.heads[column].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
+        let mut put = |cells: &mut dyn Iterator<Item = &str>| {
+            let padded: Vec<String> =
+                cells.zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+            line(&mut text, format_args!("{}", padded.join("  ").trim_end()));
+        };
+        put(&mut self.heads.iter().copied());
+        for row in &self.rows {
+            put(&mut row.iter().map(String::as_str));
+        }
+        for note in &self.notes {
+            line(&mut text, format_args!("- {note}"));
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let row = |row: &Vec<String>| -> Value {
+            let cells = self.heads.iter().zip(row);
+            cells.map(|(head, cell)| ((*head).to_owned(), json!(cell))).collect()
+        };
+        let rows: Vec<Value> = self.rows.iter().map(row).collect();
+        json!({ "title": self.title, "rows": rows, "notes": self.notes })
+    }
+}
+
 /// All that was measured in one run, and how.
 pub struct Report {
     /// One row per measurement, in the order of running.
     pub rows: Vec<Row>,
+    /// Of the scenarios that have one of their own, in the same order.
+    pub tables: Vec<Table>,
     /// Seconds measured in each scenario that runs for a time.
     pub seconds: f64,
     /// The server's core and the load generator's, if each had its own.
@@ -66,6 +130,13 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = String::new();
+        for table in &self.tables {
+            line(&mut text, format_args!("{}", table.text()));
+        }
+        if self.rows.is_empty() {
+            line(&mut text, format_args!("{}", self.conditions()));
+            return text;
+        }
         let heads = ["mean", "p50", "p90", "p99", "p99.9", "max"]
             .map(|head| format!("{head:>10}"))
             .concat();
@@ -140,6 +211,7 @@ impl Report {
             "seconds": self.seconds,
             "server_core": self.cores.map(|cores| cores.0),
             "client_core": self.cores.map(|cores| cores.1),
+            "tables": self.tables.iter().map(Table::json).collect::<Vec<_>>(),
             "scenarios": rows.collect::<Vec<_>>(),
             "ratios": serde_json::Map::from_iter(ratios),
             "failure": self.failure,
@@ -186,7 +258,7 @@ fn latencies(outcome: &Outcome) -> [(&'static str, u64); 6] {
 }
 
 /// Three digits and a unit.
-fn duration_text(ns: u64) -> String {
+pub(super) fn duration_text(ns: u64) -> String {
     let (value, unit) = match ns {
         0 => return "-".to_owned(),
         1..1_000 => return format!("{ns} ns"),
@@ -226,7 +298,7 @@ mod tests {
             row("insert-one", &[2_000, 3_000_000], 2),
             row("cold", &[], 0),
         ];
-        Report { rows, seconds: 0.5, cores: Some((0, 1)), failure: None }
+        Report { rows, tables: Vec::new(), seconds: 0.5, cores: Some((0, 1)), failure: None }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! that nothing from another run is met. On a server that is not ours they are removed afterwards
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
+mod neighbours;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,13 +13,16 @@ use std::time::{Duration, Instant, SystemTime};
 use super::cores::{self, Cores, allow_descriptors};
 use super::load::{self, Outcome, Phase, Until};
 use super::progress::Progress;
-use super::report::{Report, Row};
+use super::report::{Report, Row, Table};
 use super::request::{Choice, Order, ROW_FIRST, TENANT_HOLE, Target, Template, VALUE_HOLE};
 use super::spawned::{Launch, Server, Workspace};
 use super::{Interface, Options, Scenario, plain};
 
 /// Rows in each database that is read.
 const ROWS: u32 = 1_000;
+
+/// Connections that the scenarios about neighbours open at most, whatever the options say.
+const CONNECTIONS_OTHER: u64 = 500;
 
 /// Rows in each database that is read cold: a few pages, as thousands of them are filled first.
 const ROWS_COLD: u32 = 100;
@@ -49,7 +54,7 @@ pub fn measure(options: &Options, program: PathBuf) -> Result<Report, String> {
     allow_descriptors(if scenarios.contains(&Scenario::Fsync) {
         connections.max(files)
     } else {
-        connections
+        connections.max(CONNECTIONS_OTHER)
     })?;
     for scenario in &scenarios {
         check_possible(*scenario, options)?;
@@ -58,7 +63,13 @@ pub fn measure(options: &Options, program: PathBuf) -> Result<Report, String> {
     let measured = scenarios.into_iter().try_for_each(|scenario| bench.run(scenario));
     bench.progress.clear();
     let cores = bench.cores.as_ref().map(|cores| cores.numbers);
-    Ok(Report { rows: bench.rows, seconds: options.seconds, cores, failure: measured.err() })
+    Ok(Report {
+        rows: bench.rows,
+        tables: bench.tables,
+        seconds: options.seconds,
+        cores,
+        failure: measured.err(),
+    })
 }
 
 /// Refuses before any work what a running server cannot be asked.
@@ -66,6 +77,9 @@ fn check_possible(scenario: Scenario, options: &Options) -> Result<(), String> {
     match scenario {
         Scenario::Cold if options.url.is_some() => {
             Err("cold restarts the server, so it cannot be measured with --url".to_owned())
+        }
+        Scenario::Neighbours | Scenario::Shares | Scenario::Memory if options.url.is_some() => {
+            Err("neighbours, shares and memory start a server, without --url".to_owned())
         }
         Scenario::Create if options.url.is_some() && options.admin_url.is_none() => {
             Err("create needs the admin API: give --admin-url".to_owned())
@@ -87,6 +101,7 @@ struct Bench<'a> {
     run_name: String,
     progress: Progress,
     rows: Vec<Row>,
+    tables: Vec<Table>,
 }
 
 impl<'a> Bench<'a> {
@@ -109,6 +124,7 @@ impl<'a> Bench<'a> {
             run_name: format!("{milliseconds:x}"),
             progress: Progress::new(),
             rows: Vec::new(),
+            tables: Vec::new(),
         };
         if spawns || scenarios.contains(&Scenario::Fsync) {
             let parent = options.data.as_deref().unwrap_or(Path::new("."));
@@ -132,6 +148,9 @@ impl<'a> Bench<'a> {
         let fixed = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         arguments.extend(fixed.map(OsString::from));
         arguments.push("--create-on-first-use".into());
+        if self.options.scenario.contains(&Scenario::Memory) {
+            arguments.extend(["--memory", neighbours::MEMORY].map(OsString::from));
+        }
         if let Some(interface) = self.options.io {
             let name = match interface {
                 Interface::Uring => "uring",
@@ -161,6 +180,9 @@ impl<'a> Bench<'a> {
             Scenario::Fsync => self.fsync(),
             Scenario::Cold => self.cold(tenants),
             Scenario::Create => self.create(),
+            Scenario::Neighbours => self.neighbours(),
+            Scenario::Shares => self.shares(),
+            Scenario::Memory => self.memory(),
         }
     }
 
@@ -352,6 +374,12 @@ impl Watch {
     }
 
     fn end(self, server: Option<&Server>, mut outcome: Outcome) -> Outcome {
+        outcome.core_wait_share = self.share(server);
+        outcome
+    }
+
+    /// The larger of both shares of the time since the start.
+    fn share(self, server: Option<&Server>) -> f64 {
         let elapsed = self.started.elapsed().as_secs_f64();
         let share = |before: Option<Duration>, after: Option<Duration>| {
             let waited = after.zip(before).map(|(after, before)| after.saturating_sub(before));
@@ -359,8 +387,7 @@ impl Watch {
         };
         let own = share(self.own_wait, cores::core_wait("self"));
         let server = share(self.server_wait, server.and_then(Server::core_wait));
-        outcome.core_wait_share = own.max(server);
-        outcome
+        own.max(server)
     }
 }
 

@@ -181,6 +181,16 @@ impl Server {
         cores::core_wait(&self.child.id().to_string())
     }
 
+    /// The most memory that it has had at a time, where the kernel says so (`VmHWM` in
+    /// `/proc/<process>/status`, proc(5)).
+    #[must_use]
+    pub fn peak_resident_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let rest = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+
     fn exited(&mut self) -> Result<Option<ExitStatus>, String> {
         self.child.try_wait().map_err(|error| format!("cannot watch the server: {error}"))
     }

@@ -76,6 +76,12 @@ impl Request {
         &self.buffer[self.head_end..]
     }
 
+    /// Bytes of its buffer.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// The buffer, empty, for the next [`RequestReader::take`].
     #[must_use]
     pub fn into_buffer(mut self) -> Vec<u8> {
@@ -114,6 +120,16 @@ impl RequestReader {
     /// grows with what has arrived, not with what a client announces.
     #[must_use]
     pub fn lend_buffer(&mut self) -> Vec<u8> {
+        let growth_bytes = self.growth_bytes();
+        if growth_bytes > 0 {
+            self.buffer.reserve_exact(growth_bytes);
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Bytes by which the buffer will have to grow before it is lent.
+    #[must_use]
+    pub fn growth_bytes(&self) -> usize {
         let missing_bytes = match self.state {
             State::Body { framing: Framing::Length { body_bytes } } => {
                 (self.head_end + body_bytes).saturating_sub(self.buffer.len())
@@ -121,10 +137,8 @@ impl RequestReader {
             _ => RECEIVE_BYTES,
         };
         let growth_bytes = missing_bytes.min(self.buffer.len().max(RECEIVE_BYTES));
-        if self.buffer.capacity() - self.buffer.len() < growth_bytes.clamp(1, RECEIVE_BYTES) {
-            self.buffer.reserve_exact(growth_bytes.max(1));
-        }
-        std::mem::take(&mut self.buffer)
+        let free_bytes = self.buffer.capacity() - self.buffer.len();
+        if free_bytes < growth_bytes.clamp(1, RECEIVE_BYTES) { growth_bytes.max(1) } else { 0 }
     }
 
     /// The buffer comes back from a receive.

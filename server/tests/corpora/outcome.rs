@@ -37,9 +37,23 @@ pub struct Rows {
 impl PartialEq for Rows {
     fn eq(&self, other: &Rows) -> bool {
         let same = |(one, two): (&String, &String)| same_name(one, two);
-        self.rows == other.rows
+        let same_row = |(one, two): (&Vec<Value>, &Vec<Value>)| self.same_row(one, two);
+        self.rows.len() == other.rows.len()
+            && self.rows.iter().zip(&other.rows).all(same_row)
             && self.names.len() == other.names.len()
             && self.names.iter().zip(&other.names).all(same)
+    }
+}
+
+impl Rows {
+    /// Equal, but for the number in EXPLAIN's `Transaction` that says how often the connection has
+    /// read its schema anew.
+    fn same_row(&self, one: &[Value], two: &[Value]) -> bool {
+        let explained = self.names.first().is_some_and(|name| name == "addr")
+            && self.names.get(5).is_some_and(|name| name == "p4")
+            && one.get(1) == Some(&Value::Text("Transaction".into()));
+        let differ = |index: &usize| one.get(*index) != two.get(*index);
+        one.len() == two.len() && (0..one.len()).filter(differ).all(|index| explained && index == 5)
     }
 }
 

@@ -40,6 +40,18 @@ fn receipts_are_those_of_the_simulator() {
         receipts.push(told.receipt);
     }
     assert_eq!(shared::show(&lines, &receipts), RECEIPTS);
+    // What the control API says is the sum.
+    let usage = server.admin().call("GET", "/v1/namespaces/script/usage", b"");
+    let usage = usage.expect("the control API answers").json();
+    for name in ["vm_steps", "pages_read", "pages_written", "log_bytes", "result_bytes"] {
+        let part = format!("; {name}=");
+        let parts = receipts.iter().map(|receipt| {
+            let (_, rest) = receipt.split_once(&part).expect("a receipt has all parts");
+            let digits = rest.split(';').next().unwrap_or_default();
+            digits.parse::<u64>().expect("a part is a number")
+        });
+        assert_eq!(usage["total"][name], parts.sum::<u64>(), "{name}: {usage}");
+    }
     server.stop();
 }
 

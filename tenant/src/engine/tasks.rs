@@ -24,7 +24,6 @@ use crate::session::{PooledConnection, Session};
 use crate::statement::{Gone, SqlStream, StreamError};
 
 /// What a fiber does.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Work<J> {
     Client(J, Limits),
     Catalogue(Vec<Call>),
@@ -38,7 +37,6 @@ pub(super) enum Work<J> {
 }
 
 /// What a fiber ends with.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
@@ -416,6 +414,7 @@ impl<J: Job> Engine<J> {
                 interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
             };
             let (step, taken) = task.fiber.resume(loan, input);
+            tenant.usage.cost += task.fiber.take_cost();
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;

@@ -1,0 +1,453 @@
+//! What attackers do to quiet neighbours on the same core, and what each gets of it under load.
+//!
+//! - `neighbours`: ten databases with a connection each, a point select every [`PACE`] on each
+//!   (an open loop), first alone, then beside each attacker, then beside all.
+//! - `shares`: what databases of different weight, and one with a reservation, get of processor and
+//!   disk while all want more, by the server's own books (`usage`), second by second.
+//! - `memory`: many databases in use and attacks on memory, under [`MEMORY`].
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Bench, OK, ROWS, VALUE_PREFIX};
+use crate::bench::crowd::{self, Outcome, Pace, Party, Tally};
+use crate::bench::histogram::Histogram;
+use crate::bench::load::{self, Phase, Until};
+use crate::bench::report::{Table, duration_text};
+use crate::bench::request::{Choice, Order, TENANT_HOLE, Template};
+
+use super::Watch;
+
+/// Quiet databases.
+const QUIET: u32 = 10;
+
+/// One select of each quiet database in this time: together 2,000 a second, some tenth of what a core
+/// can do.
+const PACE: Duration = Duration::from_millis(5);
+
+/// How often the books are read.
+const READING: Duration = Duration::from_secs(1);
+
+/// Connections of an attacker, and of each database that competes.
+const CLIENTS: u32 = 4;
+
+/// Sessions that the fourth attacker opens; its budget allows so many.
+const SESSIONS: u32 = 1_000;
+
+/// Attackers of a reservation.
+const ATTACKERS: u32 = 100;
+
+/// What is reserved beside them: a fifth of the core.
+const RESERVED_PER_MILLION: u64 = 200_000;
+
+/// The server's memory in `memory`.
+pub(super) const MEMORY: &str = "1GiB";
+
+/// A second or two of one core.
+const COUNT_LONG: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
+                          LIMIT 5000000) SELECT count(*), max(x) FROM number";
+
+/// A fiftieth of that: 100 who do it are answered within the time of a request.
+const COUNT_SHORT: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
+                           LIMIT 100000) SELECT count(*), max(x) FROM number";
+
+/// 500 strings of a million letters, each made three times: as long as a value may be.
+const STRINGS: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
+                       LIMIT 500) SELECT sum(length(replace(hex(zeroblob(499000 + x)), '00', 'ab'))) \
+                       FROM number";
+
+/// 1,000 rows in one statement.
+const INSERT_MANY: &str = "INSERT INTO bench (value) WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL \
+                           SELECT x + 1 FROM number LIMIT 1000) SELECT 'value-' || x FROM number";
+
+/// Sorts more than a database's memory holds.
+const SORT: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number LIMIT \
+                    200000) SELECT max(y) FROM (SELECT hex(zeroblob(100)) || x AS y FROM number ORDER BY \
+                    y DESC LIMIT 150000)";
+
+/// One long value, piece by piece.
+const CONCATENATE: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number LIMIT \
+                           100000) SELECT length(group_concat(x, '---------')) FROM number";
+
+/// A request without `close`: its session stays.
+const SESSION_BODY: &str = r#"{"requests":[{"type":"execute","stmt":{"sql":"SELECT 1"}}]}"#;
+
+/// Requests of one large pipeline, and bytes of the argument of each.
+const PIPELINE: (usize, usize) = (8, 1_000_000);
+
+impl Bench<'_> {
+    pub(super) fn neighbours(&mut self) -> Result<(), String> {
+        self.prepare("quiet", QUIET, ROWS)?;
+        let counts = self.attacker("counts", COUNT_LONG, CLIENTS)?;
+        let strings = self.attacker("strings", STRINGS, CLIENTS)?;
+        let inserts = self.attacker("inserts", INSERT_MANY, CLIENTS)?;
+        let sessions = self.sessions(CLIENTS)?;
+        let heads = [
+            "beside",
+            "selects/s",
+            "p50",
+            "p99",
+            "p99.9",
+            "max",
+            "p50 ratio",
+            "p99 ratio",
+            "refused",
+            "failed",
+            "core wait",
+            "late turns",
+            "attackers' good (refused) a second",
+        ];
+        let mut table = Table::new("neighbours", &heads);
+        let single = [counts, strings, inserts, sessions];
+        let mut phases: Vec<(&str, Vec<Party>)> = vec![("nobody", Vec::new())];
+        phases.extend(single.iter().map(|party| (party.name, vec![party.clone()])));
+        phases.push(("all of them", single.to_vec()));
+        let mut alone: Option<Histogram> = None;
+        for (beside, attackers) in phases {
+            let mut parties = vec![self.quiet(), self.metrics()];
+            parties.extend(attackers);
+            let (outcome, wait) = self.crowd(beside, &parties)?;
+            let quiet = &outcome.tallies[0];
+            let first = alone.as_ref().unwrap_or(&quiet.latencies);
+            let mut row = vec![beside.to_owned(), format!("{:.0}", outcome.per_second(0))];
+            row.extend(latency_cells(&quiet.latencies, first));
+            row.extend([quiet.refused.to_string(), quiet.failed.to_string(), percent(wait)]);
+            row.push(late_turns(&outcome.tallies[1]));
+            row.push(attacker_text(&parties, &outcome));
+            table.rows.push(row);
+            table.note_first_error("a quiet one", quiet);
+            for (party, tally) in parties.iter().zip(&outcome.tallies).skip(2) {
+                table.note_first_error(party.name, tally);
+            }
+            let latencies = outcome.tallies.into_iter().next().expect("the quiet").latencies;
+            alone.get_or_insert(latencies);
+        }
+        table.notes.push(format!(
+            "open loop: {QUIET} databases, a point select every {PACE:?} each, latency from when it \
+             was meant to leave; attackers in closed loops of {CLIENTS} connections"
+        ));
+        self.tables.push(table);
+        Ok(())
+    }
+
+    pub(super) fn shares(&mut self) -> Result<(), String> {
+        let weights = [
+            ("weight 1", "share-one", 100),
+            ("weight 2", "share-two", 200),
+            ("weight 4", "share-four", 400),
+        ];
+        let mut parties = Vec::new();
+        for (party, name, weight) in weights {
+            let mut competitor = self.attacker(name, COUNT_LONG, CLIENTS)?;
+            competitor.name = party;
+            self.budget(name, &format!(r#"{{"weight":{weight}}}"#))?;
+            parties.push(competitor);
+        }
+        parties.extend(weights.map(|(party, name, _)| self.usage(party, name)));
+        let (outcome, wait) = self.crowd("shares of processor time", &parties)?;
+        let heads = ["second", "weight 1", "weight 2", "weight 4", "deviation", "core used"];
+        let mut table = Table::new("shares of processor time", &heads);
+        let worst = share_rows(&mut table, &outcome.tallies[3..], "cpu_ns", &[1.0, 2.0, 4.0]);
+        table.notes.push(format!("worst deviation from 1:2:4 of any second: {}", percent(worst)));
+        table.notes.push(format!("waiting for a core: {}", percent(wait)));
+        for tally in &outcome.tallies {
+            table.note_first_error("a competitor", tally);
+        }
+        self.tables.push(table);
+        self.reservation()
+    }
+
+    /// One connection with a reservation beside a hundred attackers.
+    fn reservation(&mut self) -> Result<(), String> {
+        let mut reserved = self.attacker("reserved", COUNT_SHORT, 1)?;
+        let budget = format!(r#"{{"cpu_reserved_per_million":{RESERVED_PER_MILLION}}}"#);
+        self.budget("reserved", &budget)?;
+        reserved.name = "with a reservation";
+        self.prepare("attackers", ATTACKERS, 0)?;
+        let template = self.statement("attackers", COUNT_SHORT);
+        let attackers = self.party("attackers", template, ATTACKERS);
+        let usage = self.usage("its use", "reserved");
+        let parties = [reserved, attackers, usage];
+        let (outcome, wait) = self.crowd("a reservation", &parties)?;
+        let mut table = Table::new("a reservation", &["second", "of the core"]);
+        let readings = readings(&outcome.tallies[2], "cpu_ns");
+        let shares: Vec<f64> = readings
+            .windows(2)
+            .map(|pair| (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0) / 1e9)
+            .collect();
+        for (second, share) in shares.iter().enumerate() {
+            table.rows.push(vec![(second + 1).to_string(), percent(*share)]);
+        }
+        let reserved = RESERVED_PER_MILLION as f64 / 1e6;
+        table.notes.push(format!(
+            "{} reserved, one connection in a closed loop, beside {ATTACKERS} attackers; least of \
+             any second: {}; waiting for a core: {}",
+            percent(reserved),
+            percent(shares.iter().copied().fold(f64::INFINITY, f64::min)),
+            percent(wait)
+        ));
+        for tally in &outcome.tallies {
+            table.note_first_error("a competitor", tally);
+        }
+        self.tables.push(table);
+        Ok(())
+    }
+
+    pub(super) fn memory(&mut self) -> Result<(), String> {
+        let tenants = self.options.tenants;
+        let before = self.peak_bytes();
+        self.prepare("memory", tenants, ROWS)?;
+        let prepared = self.peak_bytes();
+        let mut selects = self.party("selects", self.select_template("memory"), 30);
+        selects.choice = Choice { order: Order::Spread, tenants, rows: ROWS };
+        let mut parties = vec![self.metrics(), selects];
+        for (name, sql) in [("sorts", SORT), ("concatenations", CONCATENATE), ("strings", STRINGS)]
+        {
+            self.prepare(name, ATTACKERS, 0)?;
+            let template = self.statement(name, sql);
+            parties.push(self.party(name, template, ATTACKERS));
+        }
+        self.prepare("pipelines", ATTACKERS, 0)?;
+        let template = self.large_pipeline("pipelines");
+        parties.push(self.party("pipelines", template, 30));
+        parties.push(self.sessions(CLIENTS)?);
+        let (outcome, wait) = self.crowd("attacks on memory", &parties)?;
+        let peak = self.peak_bytes();
+        let ledger = outcome.tallies[0].kept.iter().map(|(_, text)| ledger_bytes(text)).max();
+        let mut table = Table::new("memory", &["what", "MiB"]);
+        for (what, bytes) in [
+            ("peak resident, before anything", before),
+            ("peak resident, databases made and filled", prepared),
+            ("peak resident, attacked", peak),
+            ("the ledger's sum, the largest that was read", ledger),
+        ] {
+            let mebibytes = bytes.map_or("-".to_owned(), |bytes| (bytes >> 20).to_string());
+            table.rows.push(vec![what.to_owned(), mebibytes]);
+        }
+        table.notes.push(format!(
+            "serve --memory {MEMORY}, {tenants} databases; good (refused) a second: {}; waiting for \
+             a core: {}",
+            attacker_text(&parties[1..], &outcome),
+            percent(wait)
+        ));
+        for (party, tally) in parties.iter().zip(&outcome.tallies) {
+            table.note_first_error(party.name, tally);
+        }
+        self.tables.push(table);
+        Ok(())
+    }
+
+    // ---- parties ----
+
+    fn party(&self, name: &'static str, template: Template, connections: u32) -> Party {
+        let choice = Choice { order: Order::Sequential, tenants: connections, rows: ROWS };
+        let target = self.target().clone();
+        Party { name, target, template, choice, connections, pace: Pace::Closed, keeps: false }
+    }
+
+    fn quiet(&self) -> Party {
+        let template = self.select_template("quiet");
+        Party { pace: Pace::Every(PACE), ..self.party("quiet", template, QUIET) }
+    }
+
+    /// A database of its own, and who repeats a statement on it.
+    fn attacker(&mut self, name: &'static str, sql: &str, clients: u32) -> Result<Party, String> {
+        self.prepare(name, 1, 0)?;
+        let mut party = self.party(name, self.statement(name, sql), clients);
+        party.choice.tenants = 1;
+        Ok(party)
+    }
+
+    /// Who opens sessions and leaves them open.
+    fn sessions(&mut self, clients: u32) -> Result<Party, String> {
+        let name = "sessions";
+        self.prepare(name, 1, 0)?;
+        self.budget(name, &format!(r#"{{"streams":{SESSIONS}}}"#))?;
+        let path = format!("/db/{}-{TENANT_HOLE}/v2/pipeline", self.base_name(name));
+        let template = Template::new(self.target(), "POST", &path, SESSION_BODY, OK);
+        let mut party = self.party(name, template, clients);
+        party.choice.tenants = 1;
+        Ok(party)
+    }
+
+    fn statement(&self, name: &str, sql: &str) -> Template {
+        Template::pipeline(self.target(), &self.base_name(name), &[(sql, None)], OK)
+    }
+
+    fn large_pipeline(&self, name: &str) -> Template {
+        let (requests, bytes) = PIPELINE;
+        let argument =
+            format!(r#"{{"type":"text","value":"{VALUE_PREFIX}{}"}}"#, "x".repeat(bytes));
+        let statements = vec![("SELECT length(?)", Some(argument.as_str())); requests];
+        Template::pipeline(self.target(), &self.base_name(name), &statements, OK)
+    }
+
+    /// Who reads an admin path once a second.
+    fn reader(&self, name: &'static str, path: &str) -> Party {
+        let target = self.admin.clone().expect("the server is ours");
+        let template = Template::new(&target, "GET", path, "", "");
+        Party { target, pace: Pace::Every(READING), keeps: true, ..self.party(name, template, 1) }
+    }
+
+    fn metrics(&self) -> Party {
+        self.reader("metrics", "/metrics")
+    }
+
+    fn usage(&self, name: &'static str, database: &str) -> Party {
+        let path = format!("/v1/namespaces/{}-00000000/usage", self.base_name(database));
+        self.reader(name, &path)
+    }
+
+    /// Gives the first database of `name` a budget.
+    fn budget(&mut self, name: &str, budget: &str) -> Result<(), String> {
+        let admin = self.admin.clone().expect("the server is ours");
+        let path = format!("/v1/namespaces/{}-00000000/budget", self.base_name(name));
+        let body = format!(r#"{{"budget":{budget}}}"#);
+        let template = Template::new(&admin, "PUT", &path, &body, "");
+        let choice = Choice { order: Order::Sequential, tenants: 1, rows: 1 };
+        let label = format!("{name}: giving a budget");
+        let phase = Phase {
+            label: &label,
+            target: &admin,
+            template: &template,
+            choice,
+            connections: 1,
+            until: Until::Requests(1),
+        };
+        let outcome = load::run(phase, &mut self.progress)?;
+        super::all_good(&label, &outcome)
+    }
+
+    /// Runs the parties, and says what share of the time a core was waited for.
+    fn crowd(&mut self, label: &str, parties: &[Party]) -> Result<(Outcome, f64), String> {
+        let watch = Watch::start(self.server.as_ref());
+        let times = (self.options.warm_up(), self.options.measured());
+        let server = self.server.as_ref();
+        match crowd::run(label, parties, times, &mut self.progress) {
+            Ok(outcome) => Ok((outcome, watch.share(server))),
+            Err(error) => Err(server.map_or(error.clone(), |server| server.failure(&error))),
+        }
+    }
+
+    /// The most memory that the server's process has had.
+    fn peak_bytes(&self) -> Option<u64> {
+        self.server.as_ref().and_then(crate::bench::spawned::Server::peak_resident_bytes)
+    }
+}
+
+// ---- numbers as texts ----
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// p50, p99, p99.9 and the largest, and the first two against those of `first`.
+fn latency_cells(latencies: &Histogram, first: &Histogram) -> Vec<String> {
+    let times = [500, 990, 999].map(|per_mille| latencies.quantile(per_mille));
+    let mut cells: Vec<String> = times.map(duration_text).into();
+    cells.push(duration_text(latencies.max()));
+    for per_mille in [500, 990] {
+        let (now, then) = (latencies.quantile(per_mille), first.quantile(per_mille));
+        cells.push(format!("{:.2}", now as f64 / then.max(1) as f64));
+    }
+    cells
+}
+
+fn attacker_text(parties: &[Party], outcome: &Outcome) -> String {
+    let own =
+        parties.iter().zip(outcome.tallies.iter().skip(outcome.tallies.len() - parties.len()));
+    let seconds = outcome.elapsed.as_secs_f64();
+    let texts: Vec<String> = own
+        .filter(|(party, _)| !party.keeps && party.pace == Pace::Closed)
+        .map(|(party, tally)| {
+            let (good, bad) = (tally.latencies.count(), tally.refused + tally.failed);
+            let (good, bad) = (good as f64 / seconds, bad as f64 / seconds);
+            format!("{} {good:.1} ({bad:.1})", party.name)
+        })
+        .collect();
+    texts.join(", ")
+}
+
+/// The value of a line `name value` of the last metrics read.
+fn late_turns(metrics: &Tally) -> String {
+    let Some((_, text)) = metrics.kept.last() else { return "-".to_owned() };
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().find_map(|line| line.strip_prefix("myriad_late_turns_total "));
+    line.unwrap_or("-").to_owned()
+}
+
+/// The sum over all kinds.
+fn ledger_bytes(metrics: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(metrics);
+    let lines = text.lines().filter(|line| line.starts_with("myriad_ledger_bytes{"));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+/// Seconds since the start, and a counter then.
+fn readings(tally: &Tally, counter: &str) -> Vec<(f64, f64)> {
+    let reading = |(at, body): &(Duration, Vec<u8>)| {
+        let json: Value = serde_json::from_slice(body).ok()?;
+        Some((at.as_secs_f64(), json["total"][counter].as_u64().unwrap_or(0) as f64))
+    };
+    tally.kept.iter().filter_map(reading).collect()
+}
+
+/// A row for each second: the shares of those who compete, by `counter`. The largest deviation of
+/// a share from what its weight says, as a part of that, is returned.
+fn share_rows(table: &mut Table, tallies: &[Tally], counter: &str, weights: &[f64]) -> f64 {
+    assert_eq!(tallies.len(), weights.len());
+    let all: Vec<Vec<(f64, f64)>> = tallies.iter().map(|tally| readings(tally, counter)).collect();
+    let seconds = all.iter().map(Vec::len).min().unwrap_or(0);
+    let sum: f64 = weights.iter().sum();
+    let mut worst: f64 = 0.0;
+    for second in 1..seconds {
+        // By the time between its own two readings, for the three are not read at once.
+        let rate = |reads: &Vec<(f64, f64)>| {
+            let (from, to) = (reads[second - 1], reads[second]);
+            (to.1 - from.1) / (to.0 - from.0)
+        };
+        let rates: Vec<f64> = all.iter().map(rate).collect();
+        let total: f64 = rates.iter().sum();
+        let deviation = rates.iter().zip(weights).map(|(rate, weight)| {
+            let due = weight / sum;
+            ((rate / total - due) / due).abs()
+        });
+        let deviation = deviation.fold(0.0, f64::max);
+        worst = worst.max(deviation);
+        let mut row = vec![second.to_string()];
+        row.extend(rates.iter().map(|rate| format!("{:.4}", rate / total * sum)));
+        row.extend([percent(deviation), percent(total / 1e9)]);
+        table.rows.push(row);
+    }
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_by_second() {
+        let tally = |rate: u64| {
+            let body = |second: u64| format!(r#"{{"total":{{"cpu_ns":{}}}}}"#, rate * second);
+            let kept = (0..3).map(|n| (Duration::from_secs(n), body(n).into_bytes())).collect();
+            Tally { kept, ..Tally::default() }
+        };
+        let mut table = Table::new("", &[]);
+        let tallies = [tally(100_000_000), tally(200_000_000), tally(400_000_000)];
+        assert!(share_rows(&mut table, &tallies, "cpu_ns", &[1.0, 2.0, 4.0]) < 1e-9);
+        assert_eq!(table.rows[1], ["2", "1.0000", "2.0000", "4.0000", "0.0 %", "70.0 %"]);
+        let worst = share_rows(&mut table, &tallies, "cpu_ns", &[1.0, 1.0, 1.0]);
+        assert!((worst - 5.0 / 7.0).abs() < 1e-9, "{worst}");
+    }
+
+    #[test]
+    fn metrics_are_read() {
+        let text = b"# x\nmyriad_late_turns_total 3\nmyriad_ledger_bytes{kind=\"a\"} 5\n\
+                     myriad_ledger_bytes{kind=\"b\"} 6\n";
+        assert_eq!(ledger_bytes(text), 11);
+        let kept = vec![(Duration::ZERO, text.to_vec())];
+        assert_eq!(late_turns(&Tally { kept, ..Tally::default() }), "3");
+    }
+}
