@@ -9,9 +9,11 @@ pub mod hrana;
 pub mod http;
 pub mod inspect;
 pub mod limits;
+pub mod memory;
 mod metrics;
 pub mod problem;
 mod server;
+pub mod top;
 mod work;
 
 pub use server::{Exit, Server, ServerOptions};

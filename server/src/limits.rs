@@ -78,9 +78,13 @@ pub const CONNECTION_BYTES_MAX: usize = 2
         + RESPONSE_BYTES_MAX
         + BATCH_ERROR_BYTES_MAX
         + OUTPUT_FLUSH_BYTES);
-/// Bytes of requests and responses of all connections together; then bodies and requests are refused
-/// until some are answered. Twenty-five of the largest requests, with as large answers.
+/// Bytes of requests and responses of all connections together, at most; then bodies and requests are
+/// refused until some are answered. Twenty-five of the largest requests, with as large answers.
 pub const BUFFERS_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// The least that they may be given: the largest request and answer fit.
+pub const BUFFERS_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Their part of `--memory` between these two: one in so many bytes.
+pub const BUFFERS_SHARE: u64 = 8;
 /// Empty buffers kept for the next requests: 64 KiB each at most.
 pub const SPARE_BUFFERS_MAX: usize = 256;
 /// Time for a request's whole head, from its first byte.
@@ -100,6 +104,8 @@ pub const ACCEPT_RETRY_NS: u64 = 100_000_000;
 /// Time for running requests to end when the server stops.
 pub const STOP_GRACE_NS: u64 = 10_000_000_000;
 
+const _: () = assert!(CONNECTION_BYTES_MAX as u64 <= BUFFERS_BYTES_MIN);
+const _: () = assert!(BUFFERS_BYTES_MIN <= BUFFERS_BYTES_MAX);
 const _: () = assert!(RECEIVE_BYTES <= RECEIVE_BYTES_KEPT);
 const _: () = assert!(HEAD_BYTES_MAX <= RECEIVE_BYTES_KEPT);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);

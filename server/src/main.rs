@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
+use server::memory::Division;
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, ListenerId, PollIo, uring_available};
 use storage::log::LogOptions;
@@ -49,6 +50,8 @@ enum Command {
     /// Measure: point selects, inserts, creates and cold starts, beside an empty reply and plain
     /// SQLite. Without options it starts a server of its own.
     Bench(server::bench::Options),
+    /// Show which databases use most: processor, disk, memory, and what their budgets hold back.
+    Top(server::top::Options),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -84,8 +87,8 @@ struct Serve {
     /// How to talk to the kernel: `uring`, `poll`, or `auto` for io_uring where it is allowed.
     #[arg(long, env = "MYRIAD_IO", default_value = "auto")]
     io: IoChoice,
-    /// Memory that databases may hold together, in bytes or with KiB, MiB, GiB; idle ones are
-    /// closed beyond it.
+    /// Memory of the process, in bytes or with KiB, MiB, GiB: log, stacks, catalogue and buffers
+    /// take theirs, and databases may hold the rest together; idle ones are closed beyond it.
     #[arg(long, env = "MYRIAD_MEMORY", default_value = "1GiB", value_parser = parse_bytes)]
     memory: u64,
     /// Create a database when a request first names it. By default only on loopback addresses.
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Serve(serve) => return run_serve(&serve),
         Command::Bench(options) => server::bench::run(options),
+        Command::Top(options) => server::top::run(&options),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };
@@ -149,6 +153,10 @@ fn fail(code: u8, text: &str) -> ExitCode {
 }
 
 fn run_serve(serve: &Serve) -> ExitCode {
+    let memory = match Division::of(serve.memory, LogOptions::default().batch_bytes_max) {
+        Ok(memory) => memory,
+        Err(text) => return fail(exit_code::START, &text),
+    };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&stop)) {
@@ -169,26 +177,26 @@ fn run_serve(serve: &Serve) -> ExitCode {
         IoChoice::Auto | IoChoice::Uring => uring_available().err(),
     };
     match (serve.io, refused) {
-        (IoChoice::Poll, _) => serve_on(serve, &stop, PollIo::open(&serve.data)),
+        (IoChoice::Poll, _) => serve_on(serve, &memory, &stop, PollIo::open(&serve.data)),
         (IoChoice::Uring, Some(reason)) => {
             let text = format!("io_uring is not available: {reason}; use --io auto or poll");
             fail(exit_code::START, &text)
         }
         (_, Some(reason)) => {
             eprintln!("myriad: io_uring is not available ({reason}); using poll instead");
-            serve_on(serve, &stop, PollIo::open(&serve.data))
+            serve_on(serve, &memory, &stop, PollIo::open(&serve.data))
         }
         #[cfg(target_os = "linux")]
         (_, None) => {
             let io = storage::io::UringIo::open(&serve.data);
-            serve_on(serve, &stop, io)
+            serve_on(serve, &memory, &stop, io)
         }
         #[cfg(not(target_os = "linux"))]
-        (_, None) => serve_on(serve, &stop, PollIo::open(&serve.data)),
+        (_, None) => serve_on(serve, &memory, &stop, PollIo::open(&serve.data)),
     }
 }
 
-fn options_of<I: Io<Server>>(serve: &Serve, io: &mut I) -> ServerOptions {
+fn options_of<I: Io<Server>>(serve: &Serve, memory: &Division, io: &mut I) -> ServerOptions {
     let (mut seed, mut baton_key) = ([0; 32], [0; 32]);
     io.fill(&mut seed);
     io.fill(&mut baton_key);
@@ -197,10 +205,11 @@ fn options_of<I: Io<Server>>(serve: &Serve, io: &mut I) -> ServerOptions {
     let loopback = serve.listen.ip().is_loopback();
     ServerOptions {
         listen: serve.listen,
+        buffers_bytes_max: memory.buffers,
         admin_listen: serve.admin_listen,
         engine: EngineOptions {
             create_on_first_use: serve.create_on_first_use.unwrap_or(loopback),
-            memory_bytes: serve.memory,
+            memory_bytes: memory.databases,
             tenant_memory_bytes: storage::limits::TENANT_MEMORY_BYTES,
             log: LogOptions { segment_count, ..LogOptions::default() },
             seed,
@@ -209,7 +218,12 @@ fn options_of<I: Io<Server>>(serve: &Serve, io: &mut I) -> ServerOptions {
     }
 }
 
-fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result<I>) -> ExitCode {
+fn serve_on<I: Io<Server>>(
+    serve: &Serve,
+    memory: &Division,
+    stop: &AtomicBool,
+    io: std::io::Result<I>,
+) -> ExitCode {
     let data = serve.data.display();
     let mut io = match io {
         Ok(io) => io,
@@ -218,7 +232,7 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
             return fail(exit_code::START, &text);
         }
     };
-    let options = options_of(serve, &mut io);
+    let options = options_of(serve, memory, &mut io);
     let creates = options.engine.create_on_first_use;
     let mut server = match start(&mut io, &options) {
         Ok(server) => server,
@@ -229,6 +243,7 @@ fn serve_on<I: Io<Server>>(serve: &Serve, stop: &AtomicBool, io: std::io::Result
             return fail(exit_code::START, &text);
         }
     };
+    eprintln!("{}", memory.table());
     let exit = run(&mut server, &mut io, stop, &serve.data, creates);
     let left = server.engine().counters().left_to_log;
     drop(io);

@@ -44,6 +44,8 @@ pub struct ServerOptions {
     pub admin_listen: SocketAddr,
     /// The engine's.
     pub engine: EngineOptions,
+    /// Bytes of requests and responses of all connections together.
+    pub buffers_bytes_max: u64,
     /// Seals batons; random per process.
     pub baton_key: [u8; 32],
 }
@@ -75,6 +77,7 @@ pub struct Server {
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, ControlCall>,
     batons: BatonKey,
+    buffers_bytes_max: u64,
     spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
     stopping: Option<Instant>,
@@ -136,6 +139,7 @@ impl Server {
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
             batons: BatonKey::new(options.baton_key),
+            buffers_bytes_max: options.buffers_bytes_max,
             spare: Vec::new(),
             scratch: Vec::new(),
             stopping: None,
@@ -362,7 +366,7 @@ impl Server {
             return;
         }
         let growth_bytes = connection.reader.growth_bytes() as u64;
-        if connection.in_body && !has_room_for(growth_bytes) {
+        if connection.in_body && !has_room_for(growth_bytes, self.buffers_bytes_max) {
             sometimes!("a request is refused because buffers are used up");
             return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
         }
@@ -433,7 +437,7 @@ impl Server {
         }
         let spare = self.spare.pop().unwrap_or_default();
         let out = self.spare.pop().unwrap_or_default();
-        if !has_room_for(0) {
+        if !has_room_for(0, self.buffers_bytes_max) {
             sometimes!("a request is refused because buffers are used up");
             connection.reader.finish();
             return self.answer_problem(io, key, &buffers_full());
@@ -883,8 +887,8 @@ impl Server {
 }
 
 /// Whether buffers of connections may grow by so much, all together.
-fn has_room_for(bytes: u64) -> bool {
-    ledger::memory_held(AccountId::CONNECTIONS) + bytes <= limits::BUFFERS_BYTES_MAX
+fn has_room_for(bytes: u64, bytes_max: u64) -> bool {
+    ledger::memory_held(AccountId::CONNECTIONS) + bytes <= bytes_max
 }
 
 fn buffers_full() -> Problem {

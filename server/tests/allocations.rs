@@ -23,6 +23,7 @@ fn options() -> ServerOptions {
     ServerOptions {
         listen: loopback,
         admin_listen: loopback,
+        buffers_bytes_max: server::limits::BUFFERS_BYTES_MAX,
         engine: EngineOptions {
             create_on_first_use: true,
             memory_bytes: 1 << 28,

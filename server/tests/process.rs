@@ -1,5 +1,5 @@
 //! The real binary on the real kernel: its manners, budgets, damaged files, a full disk, streams in time,
-//! and readers that do not read. Each subject has its file below `process`.
+//! readers that do not read, and what an operator sees. Each subject has its file below `process`.
 
 #[path = "process/budgets.rs"]
 mod budgets;
@@ -17,3 +17,5 @@ mod receipts;
 mod slow_reader;
 #[path = "process/streams.rs"]
 mod streams;
+#[path = "process/visibility.rs"]
+mod visibility;

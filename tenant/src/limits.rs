@@ -127,7 +127,10 @@ pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
 
-/// Fibers at a time: 64 MiB of stacks if all were used to the end.
+/// Memory that the catalogue may hold: its cache, its WAL, its statements.
+pub const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Fibers at a time: 256 MiB of stacks if all were used to the end.
 pub const FIBERS_MAX: usize = 1024;
 
 /// Checkpoints at a time: their syncs share journal commits of the file system.

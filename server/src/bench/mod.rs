@@ -21,9 +21,9 @@ mod load;
 mod plain;
 mod progress;
 mod readiness;
-mod reply;
+pub(crate) mod reply;
 mod report;
-mod request;
+pub(crate) mod request;
 mod scenario;
 mod spawned;
 

@@ -45,7 +45,7 @@ impl Target {
     /// The URL is of another form, or its host has no address.
     pub fn resolve(url: &str, authorization: Option<&str>) -> Result<Self, String> {
         let Some(rest) = url.strip_prefix("http://") else {
-            return Err(format!("{url}: bench speaks plain HTTP only, so give http://host:port"));
+            return Err(format!("{url}: only plain HTTP is spoken here: give http://host:port"));
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(|letter: char| letter == '/' || !letter.is_ascii_graphic()) {
@@ -226,7 +226,7 @@ mod tests {
         );
         check(
             "https://127.0.0.1",
-            "https://127.0.0.1: bench speaks plain HTTP only, so give http://host:port",
+            "https://127.0.0.1: only plain HTTP is spoken here: give http://host:port",
         );
         assert!(Target::resolve("http://127.0.0.1:1", Some("a\r\nb: c")).is_err());
     }

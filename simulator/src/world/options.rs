@@ -199,6 +199,7 @@ impl Options {
         ServerOptions {
             listen: LISTEN.parse().expect("an address"),
             admin_listen: ADMIN.parse().expect("an address"),
+            buffers_bytes_max: server::limits::BUFFERS_BYTES_MAX,
             engine: EngineOptions {
                 create_on_first_use: self.create_on_first_use,
                 memory_bytes: self.memory_bytes[0],

@@ -13,7 +13,7 @@ use storage::TenantId;
 
 use super::context::Job;
 use super::control::Asker;
-use super::life::{CATALOGUE_MEMORY_BYTES, Tenant};
+use super::life::Tenant;
 use super::views::TenantView;
 use super::{Engine, Phase, Timer};
 use crate::budget::{Level, Limits, Machine, Resolved, Usage};
@@ -69,7 +69,7 @@ impl<J: Job> Engine<J> {
     /// What holds for the database of this row, and for its group and organisation.
     pub(super) fn limits_of(&self, row: &DatabaseRow) -> (Limits, Vec<Node>) {
         if row.id == TenantId::CATALOGUE {
-            return (Limits::of_machine(CATALOGUE_MEMORY_BYTES), Vec::new());
+            return (Limits::of_machine(limits::CATALOGUE_MEMORY_BYTES), Vec::new());
         }
         let machine = self.machine();
         let node = |(index, node): (usize, &NodeRow)| Node {

@@ -26,9 +26,6 @@ use crate::limits;
 use crate::pool::Key;
 use crate::session::PooledConnection;
 
-/// Memory that the catalogue may hold: its cache, its WAL, its statements.
-pub(super) const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
-
 /// A tenant that is not cold.
 pub(super) struct Tenant<J> {
     pub name: Box<str>,
@@ -94,7 +91,7 @@ impl<J> Tenant<J> {
             id: TenantId(u64::MAX),
             row: None,
             volume: None,
-            limits: Limits::of_machine(CATALOGUE_MEMORY_BYTES),
+            limits: Limits::of_machine(limits::CATALOGUE_MEMORY_BYTES),
             chain: Vec::new(),
             usage: Usage::default(),
             waiting: VecDeque::new(),
