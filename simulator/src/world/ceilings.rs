@@ -122,10 +122,14 @@ impl Ceiling {
     /// Take what a turn took; tells what is wrong with that.
     fn take(&mut self, taken: Taken, slice: u64, now: Instant) -> Option<String> {
         let shadow = self.0.as_mut()?;
-        shadow.fill(now);
-        let before = shadow.level;
+        let mut full = *shadow;
+        full.fill(now);
+        let before = full.level;
         let took = i128::from(taken.held_back) * SECOND_NS;
-        shadow.level -= took + i128::from(taken.aside) * SECOND_NS;
+        // What came aside may have come since the last turn, and been filled up again.
+        shadow.level -= i128::from(taken.aside) * SECOND_NS;
+        shadow.fill(now);
+        shadow.level -= took;
         let late = before <= 0 || before - took < -i128::from(slice) * SECOND_NS;
         (taken.held_back > 0 && late).then(|| {
             let there = before.div_euclid(SECOND_NS);
