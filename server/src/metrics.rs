@@ -251,7 +251,7 @@ mod tests {
     use storage::TenantId;
     use storage::io::Instant;
     use tenant::TenantState;
-    use tenant::budget::Usage;
+    use tenant::budget::{Limits, Usage};
 
     use super::*;
 
@@ -264,7 +264,11 @@ mod tests {
             usage: Usage { cpu_ns: 1_500_000_000 * number, ..Usage::default() },
             requests: 0,
             writers_waiting: 0,
+            client_requests: 0,
             streams: 0,
+            limits: Limits::of_machine(0),
+            chain: Vec::new(),
+            served: tenant::Served::default(),
             last_used: Instant(0),
         }
     }

@@ -74,6 +74,8 @@ pub enum Stream {
     Eviction,
     /// What people do to the server from outside.
     Operator,
+    /// Budgets: whether there are any, who changes which, and when.
+    Budgets,
 }
 
 /// An inclusive range of whole numbers.

@@ -20,8 +20,8 @@ pub use catalogue::{
 };
 pub use engine::{
     BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, TenantState,
-    TenantView, UsageView,
+    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
+    TenantState, TenantView, UsageView,
 };
 pub use failure::RequestUnits;
 pub use limits::{PRICES, request_units_micro};

@@ -144,7 +144,7 @@ fn tenant(view: &TenantView) -> Value {
 #[cfg(test)]
 mod tests {
     use storage::TenantId;
-    use tenant::budget::Usage;
+    use tenant::budget::{Limits, Usage};
 
     use super::*;
 
@@ -157,7 +157,11 @@ mod tests {
             usage: Usage { cpu_ns: number, throttled_ns: 7, ..Usage::default() },
             requests: 0,
             writers_waiting: 0,
+            client_requests: 0,
             streams: 0,
+            limits: Limits::of_machine(0),
+            chain: Vec::new(),
+            served: tenant::Served::default(),
             last_used: Instant(number),
         }
     }

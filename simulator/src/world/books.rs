@@ -9,20 +9,27 @@
 //!   each that a tenant holds is on its account.
 //! - IO-3: operations in flight are those of its books.
 //! - FAIR-2: no turn came later than the scheduler promises.
-//! - BOUND: what can grow stays within its limit (`Server::bounds`).
+//! - FAIR-4: ceilings hold (`ceilings`).
+//! - BOUND: what can grow stays within its limit (`Server::bounds`); what a budget bounds, where there
+//!   are any, as `ceilings` says.
 //! - MEM-6: with all clients gone there are no streams, tasks, queues, connections; only the catalogue
 //!   is open, and the log keeps nothing for anybody else.
 
 use server::limits::{ADMIN_CONNECTIONS_KEPT, CONNECTION_BYTES_MAX, CONNECTIONS_MAX};
 use storage::io::{Clock, Io};
 use storage::ledger;
+use tenant::Gauge;
 
+use super::ceilings::Ceilings;
 use super::model::Violation;
 use super::{EVENTS_MAX, World};
 
 /// Open tenants up to which the books are looked at after every turn; beyond, every 64 turns, so
 /// that a look stays a small part of a turn.
 const TENANTS_PER_LOOK: usize = 48;
+
+/// What a budget bounds, and may be beyond it since that was lowered.
+const JUDGED_BY_CEILINGS: [&str; 2] = ["tenant_streams", "tenant_requests_waiting"];
 
 /// Turns between two looks at the books of a server with more tenants.
 const TURNS_PER_BOOK: u64 = 64;
@@ -44,6 +51,8 @@ impl World {
         let server = self.server.as_ref().expect("a server runs");
         let engine = server.engine();
         if engine.open_tenants() > TENANTS_PER_LOOK && !self.turns.is_multiple_of(TURNS_PER_BOOK) {
+            // What is served in between is not known.
+            self.ceilings = Ceilings::default();
             return Ok(());
         }
         if let Some(text) = ledger::imbalance() {
@@ -77,7 +86,11 @@ impl World {
             let text = "a turn came later than the scheduler promises".to_owned();
             return Err(Violation::new("FAIR-2", text));
         }
-        match server.bounds().into_iter().find(|gauge| gauge.used > gauge.limit) {
+        let budgets = self.ground.options.budgets > 0;
+        let judged = |gauge: &Gauge| !(budgets && JUDGED_BY_CEILINGS.contains(&gauge.name));
+        let passed = |gauge: &Gauge| gauge.used > gauge.limit && judged(gauge);
+        match server.bounds().into_iter().find(passed) {
+            None if budgets => self.ceilings.judge(&engine.tenant_views(), self.turn_at),
             None => Ok(()),
             Some(gauge) => {
                 let text = format!("{}: {} of {}", gauge.name, gauge.used, gauge.limit);

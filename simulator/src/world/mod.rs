@@ -12,6 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `landlord`: who gives budgets. `ceilings`: what must not be passed then.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -19,11 +20,13 @@
 //! Oracles read without faults and draw nothing.
 
 mod books;
+mod ceilings;
 pub(crate) mod client;
 mod ends;
 pub(crate) mod files;
 pub(crate) mod ground;
 pub(crate) mod journal;
+mod landlord;
 mod mix;
 pub(crate) mod model;
 pub(crate) mod names;
@@ -50,7 +53,7 @@ use std::rc::Rc;
 use server::Server;
 use storage::TenantId;
 use storage::allocator::{self, Failing};
-use storage::io::{Clock, Entropy, Io};
+use storage::io::{Clock, Entropy, Instant, Io};
 
 use crate::disk::Damage;
 use crate::draws::{Span, Stream};
@@ -60,9 +63,11 @@ use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
+use ceilings::Ceilings;
 use client::Client;
 use ends::Ambush;
 use ground::Ground;
+use landlord::Landlord;
 use operator::Operator;
 use stranger::Strangers;
 use workload::Task;
@@ -104,6 +109,10 @@ struct World {
     clients: Vec<Client>,
     routes: BTreeMap<ClientSocket, usize>,
     strangers: Strangers,
+    landlord: Landlord,
+    ceilings: Ceilings,
+    /// When the turn in hand began.
+    turn_at: Instant,
     ground: Ground,
     totals: Totals,
     /// Drawn ends that are still to come.
@@ -182,8 +191,12 @@ impl World {
             .collect();
         let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
+        let landlord = Landlord::new(&mut io, &options);
         World {
+            turn_at: io.now(),
             io,
+            landlord,
+            ceilings: Ceilings::default(),
             operator,
             ambush: None,
             server: None,
@@ -211,6 +224,7 @@ impl World {
         }
         self.calm_down();
         self.strangers.leave(&mut self.io);
+        self.take_budgets_back()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -235,6 +249,7 @@ impl World {
             Violation::new("START", format!("cannot listen on {address}: {error}"))
         })?);
         self.vm_steps = 0;
+        self.ceilings = Ceilings::default();
         self.plan_end();
         Ok(())
     }
@@ -257,6 +272,7 @@ impl World {
         }
         self.spring_ambush();
         self.let_operator_act()?;
+        self.turn_at = self.io.now();
         let server = self.server.as_mut().expect("a server runs");
         server.turn(&mut self.io);
         self.count_failed_allocations();
@@ -386,6 +402,10 @@ impl Host for World {
 
     fn attend(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
+            let Ground { grants, options, .. } = &mut self.ground;
+            if self.landlord.heed(&mut self.io, grants, options, wake)? {
+                continue;
+            }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
                 continue;
             }

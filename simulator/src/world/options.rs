@@ -100,6 +100,8 @@ pub struct Options {
     pub canary_requests: u64,
     /// Hostile and clumsy clients.
     pub strangers: usize,
+    /// Changes of budgets while it runs; 0 is a world without any.
+    pub budgets: u64,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -162,6 +164,7 @@ impl Options {
             },
             canary_requests: 0,
             strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
+            budgets: draw_budgets(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -275,6 +278,14 @@ fn draw_weights(draws: &mut Draws) -> Weights {
     weights
 }
 
+/// In one world of three; from a stream of its own, so that the others are what they were.
+fn draw_budgets(seed: u64) -> u64 {
+    let mut draws = Draws::new(seed);
+    let there = draws.below(Stream::Budgets, 10, 3) == 0;
+    let changes = draws.logarithmic(Stream::Budgets, 11, Span::new(5, 120));
+    if there { changes } else { 0 }
+}
+
 /// Where the server listens for SQL.
 pub const LISTEN: &str = "10.0.0.1:8080";
 /// Where it listens for the control API.
@@ -306,6 +317,7 @@ impl Settings for Options {
             ("batch_bytes_max", &mut self.log.batch_bytes_max),
             ("canary_requests", &mut self.canary_requests),
             ("strangers", &mut self.strangers),
+            ("budgets", &mut self.budgets),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

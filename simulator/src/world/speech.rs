@@ -254,7 +254,13 @@ pub fn cursor(tenant: usize, batch: &Value) -> Vec<u8> {
 
 /// A call of the control API.
 pub fn admin(method: &str, path: &str) -> Vec<u8> {
-    request(method, path, "sim", &[], b"")
+    admin_with(method, path, None)
+}
+
+/// A call of the control API with a body.
+pub fn admin_with(method: &str, path: &str, body: Option<&Value>) -> Vec<u8> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    request(method, path, "sim", &[], body.as_bytes())
 }
 
 // ---- answers ----

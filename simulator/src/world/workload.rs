@@ -12,6 +12,7 @@ use super::Sim;
 use super::client::{AdminCall, Client, Pending, Purpose};
 use super::ground::Ground;
 use super::journal::{ACCOUNTS, Change, Shape, Transfer};
+use super::landlord;
 use super::mix::{Kind, Moment, draw_kind};
 use super::model::{TransactionId, tenant_name};
 use super::session::Work;
@@ -513,7 +514,13 @@ impl Client {
     fn admin(&self, sim: &mut Sim, ground: &mut Ground, call: AdminCall) -> Request {
         let path = |tenant| format!("/v1/namespaces/{}", tenant_name(tenant));
         let (tenant, bytes) = match call {
-            AdminCall::Create(t) => (t, speech::admin("POST", &format!("{}/create", path(t)))),
+            AdminCall::Create(t) => {
+                let path = format!("{}/create", path(t));
+                let drawn = ground.options.budgets > 0 && self.script.is_none();
+                let body = drawn.then(|| landlord::creation(sim.draws_mut(), 3));
+                body.iter().for_each(|body| ground.grants.note(t, body));
+                (t, speech::admin_with("POST", &path, body.as_ref()))
+            }
             AdminCall::Drop(t) => (t, speech::admin("DELETE", &path(t))),
             AdminCall::Show(t) => (t, speech::admin("GET", &path(t))),
             AdminCall::List => (0, speech::admin("GET", "/v1/namespaces?limit=1000")),

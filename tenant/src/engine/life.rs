@@ -18,7 +18,7 @@ use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::places::Place;
 use super::tasks::{Checkpointed, Kind, Work};
-use super::views::TenantState;
+use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::budget::{Exceeded, Limits, Part, Usage};
 use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
@@ -38,6 +38,8 @@ pub(super) struct Tenant<J> {
     pub chain: Vec<Node>,
     /// What it has used since it was created.
     pub usage: Usage,
+    /// What it was served since it was opened, for oracles.
+    pub served: Served,
     /// Requests that wait for the volume to open.
     waiting: VecDeque<(RequestId, J)>,
     /// Requests that wait for a fiber.
@@ -94,6 +96,7 @@ impl<J> Tenant<J> {
             limits: Limits::of_machine(limits::CATALOGUE_MEMORY_BYTES),
             chain: Vec::new(),
             usage: Usage::default(),
+            served: Served::default(),
             waiting: VecDeque::new(),
             queue: VecDeque::new(),
             queued: false,
@@ -128,6 +131,11 @@ impl<J> Tenant<J> {
     /// Requests that wait for the volume to open.
     pub fn waiting_requests(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Requests of its clients: those that wait for the volume or a fiber, and those that run.
+    pub fn client_requests(&self) -> usize {
+        self.waiting.len() + self.queue.len() + self.fibers
     }
 
     /// Where it is in its life.

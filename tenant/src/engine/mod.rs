@@ -56,7 +56,7 @@ pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use gauges::Gauge;
-pub use views::{TenantState, TenantView};
+pub use views::{Served, TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;

@@ -74,6 +74,7 @@ impl<J: Job> Engine<J> {
             self.transfers.schedule.push(leaf, priority, transfer, self.now);
             return;
         }
+        tenant.served.aside_bytes += bytes;
         self.transfers.schedule.charge_aside(leaf, priority, bytes, self.now);
         self.requests.push_back(request);
     }
@@ -87,6 +88,9 @@ impl<J: Job> Engine<J> {
             if let Some(task) = self.tasks.get_mut(task) {
                 task.transfer_bytes = bytes;
                 self.transfers.bytes_in_flight += bytes;
+                if let Some(tenant) = self.tenants.get_mut(task.tenant) {
+                    tenant.served.transfer_bytes += bytes;
+                }
             }
             self.requests.push_back(request);
         }
@@ -105,6 +109,7 @@ impl<J: Job> Engine<J> {
         let Some(tenant) = self.tenants.get_mut(tenant) else { return };
         tenant.usage.io_written_bytes += bytes;
         self.counters.io_written_bytes += bytes;
+        tenant.served.aside_bytes += bytes;
         let place = tenant.place.expect("a tenant with tasks has its place");
         let schedule = &mut self.transfers.schedule;
         schedule.charge_aside(place.transfers, task.priority, bytes, self.now);

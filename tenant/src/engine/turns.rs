@@ -47,6 +47,10 @@ impl<J: Job> Engine<J> {
                 let tenant = self.tasks.get(turn.work).map(|task| task.tenant);
                 let cost_ns = self.run_task(turn.work, clock);
                 self.note_processor_time(tenant, cost_ns);
+                if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
+                    tenant.served.turns_ns += cost_ns;
+                    tenant.served.reserved_ns += if turn.reserved { cost_ns } else { 0 };
+                }
                 self.schedule.charge(&turn, cost_ns, clock.now());
                 spent_ns += cost_ns;
             } else if let Some(key) = self.system.pop_front() {
@@ -63,7 +67,11 @@ impl<J: Job> Engine<J> {
         let cost_ns = self.run_task(key, clock);
         self.note_processor_time(tenant, cost_ns);
         // A checkpoint is its tenant's work, though it does not wait for its tenant's turn.
-        let place = tenant.and_then(|tenant| self.tenants.get(tenant)?.place);
+        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant));
+        let place = tenant.and_then(|tenant| {
+            tenant.served.aside_ns += cost_ns;
+            tenant.place
+        });
         if let (Some(place), Some((_, priority))) = (place, task) {
             self.schedule.charge_aside(place.turns, priority, cost_ns, clock.now());
         }

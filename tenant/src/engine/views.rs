@@ -6,9 +6,10 @@ use storage::ledger;
 use storage::volume::Volume;
 
 use super::Engine;
+use super::budgets::Node;
 use super::context::Job;
 use super::life::Tenant;
-use crate::budget::Usage;
+use crate::budget::{Limits, Usage};
 
 /// Where a tenant is in its life; one that is not listed is cold, or not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,22 @@ pub enum TenantState {
     Dropped,
 }
 
+/// What a tenant was served since it was opened, counted apart from the schedulers. `aside`: what no
+/// ceiling holds back, because others wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Nanoseconds of its turns.
+    pub turns_ns: u64,
+    /// Those of them that went first because of a reservation.
+    pub reserved_ns: u64,
+    /// Nanoseconds aside of its turns.
+    pub aside_ns: u64,
+    /// Bytes of its reads and writes.
+    pub transfer_bytes: u64,
+    /// Bytes aside of those.
+    pub aside_bytes: u64,
+}
+
 /// One open tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantView {
@@ -46,8 +63,16 @@ pub struct TenantView {
     pub requests: usize,
     /// Fibers that wait for its writer lock.
     pub writers_waiting: usize,
+    /// Requests of its clients that wait or run.
+    pub client_requests: usize,
     /// Streams in use or parked.
     pub streams: usize,
+    /// What holds for it.
+    pub limits: Limits,
+    /// Its group and that one's organisation, if it has a place below them.
+    pub chain: Vec<Node>,
+    /// What it was served.
+    pub served: Served,
     /// When a request last came or ended.
     pub last_used: Instant,
 }
@@ -87,7 +112,11 @@ impl<J: Job> Engine<J> {
             usage: self.usage_of(tenant),
             requests: tenant.tasks + tenant.waiting_requests(),
             writers_waiting: tenant.writers.len(),
+            client_requests: tenant.client_requests(),
             streams: tenant.streams,
+            limits: tenant.limits,
+            chain: if tenant.place.is_some() { tenant.chain.clone() } else { Vec::new() },
+            served: tenant.served,
             last_used: tenant.last_used,
         }
     }

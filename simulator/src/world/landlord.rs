@@ -1,0 +1,470 @@
+//! The landlord: plans, organisations, groups and budgets, made and changed while everything runs.
+//!
+//! Fault model. In one world of three (`budgets` changes, none in the others) somebody works the admin
+//! address with one connection, 10 ms to 20 s between two requests: plans, organisations and groups
+//! get drawn budgets, databases get budgets and plans and move between groups, also to less than they
+//! use. Databases of these worlds are created with budgets, too. All of it is drawn from a stream of
+//! its own: the other worlds keep their course.
+//!
+//! What a budget explains is excused, only for a database that had such a part since it was first
+//! named, by itself or by a plan, group or organisation while it stood below one (`Granted`). When the
+//! faults end, all budgets are taken back, each answered with 200 or 404 within a bounded time, so
+//! that every database can take a write again (LIVE-1).
+//!
+//! Outside: nodes and plans are not removed while the world lasts.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use storage::io::{Clock, Instant};
+
+use super::model::{Violation, tenant_name};
+use super::options::{ADMIN, Options};
+use super::{Sim, World};
+use crate::client::{Response, ResponseReader, request};
+use crate::draws::{Draws, Span, Stream};
+use crate::network::{ClientSocket, Wake};
+
+/// The landlord's number in timers; strangers and clients are below.
+const ID: u64 = 1 << 21;
+
+const TIMER_BITS: u32 = 32;
+
+/// Time between two requests.
+const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
+
+/// Time after which a request without an answer is given up, and the connection with it.
+const PATIENCE_NS: u64 = 60_000_000_000;
+
+/// Time between two tries to take a budget back.
+const RETRY_NS: u64 = 1_000_000_000;
+
+/// Simulated time for each budget that is taken back.
+const TAKE_BACK_NS_MAX: u64 = 120_000_000_000;
+
+/// Bytes that it takes at a time.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+const PLANS: [&str; 2] = ["free", "pro"];
+const ORGANISATIONS: [&str; 2] = ["acme", "umbrella"];
+const GROUPS: [&str; 2] = ["web", "batch"];
+
+/// Parts that may make a statement slow.
+const SLOW: [&str; 6] = [
+    "cpu_per_million",
+    "io_bytes_per_second",
+    "io_burst_bytes",
+    "weight",
+    "priority",
+    "request_ns",
+];
+
+/// Parts of budgets that a database had once.
+#[derive(Clone, Debug, Default)]
+pub struct Granted {
+    own: BTreeSet<String>,
+    /// It stood in a group, or had a plan.
+    shares: bool,
+}
+
+impl Granted {
+    /// Whether one of these parts was said of it, `shared` by plans and nodes included.
+    fn has(&self, shared: &BTreeSet<String>, parts: &[&str]) -> bool {
+        let said =
+            |part: &&str| self.own.contains(*part) || (self.shares && shared.contains(*part));
+        parts.iter().any(|part| said(&part))
+    }
+}
+
+/// What all databases were given, by their number.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    of: std::collections::BTreeMap<usize, Granted>,
+    shared: BTreeSet<String>,
+}
+
+impl Grants {
+    /// Note the body of a request about a database.
+    pub fn note(&mut self, tenant: usize, body: &Value) {
+        let granted = self.of.entry(tenant).or_default();
+        granted.own.extend(names(&body["budget"]));
+        granted.shares |= body["group"].is_string() || body["plan"].is_string();
+    }
+
+    /// Whether a budget explains this refusal.
+    #[must_use]
+    pub fn excuse(&self, tenant: usize, code: &str) -> bool {
+        let Some(granted) = self.of.get(&tenant) else { return false };
+        let parts: &[&str] = match code {
+            "SQLITE_FULL" => &["storage_bytes"],
+            "SQLITE_NOMEM" | "MEMORY_FULL" => &["memory_bytes"],
+            "SQLITE_INTERRUPT" => &SLOW,
+            _ => return false,
+        };
+        granted.has(&self.shared, parts)
+    }
+
+    /// Databases that were given anything.
+    fn tenants(&self) -> impl Iterator<Item = usize> {
+        self.of.keys().copied()
+    }
+}
+
+fn names(budget: &Value) -> Vec<String> {
+    budget.as_object().map(|parts| parts.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// The body with which a database is created.
+pub fn creation(draws: &mut Draws, entity: u64) -> Value {
+    if draws.below(Stream::Budgets, entity, 2) == 0 {
+        return json!({});
+    }
+    json!({ "budget": budget(draws, entity) })
+}
+
+/// A budget of some parts.
+fn budget(draws: &mut Draws, entity: u64) -> Value {
+    const PARTS: [(&str, u64, u64); 11] = [
+        ("memory_bytes", 1 << 20, 32 << 20),
+        ("storage_bytes", 64 << 10, 64 << 20),
+        ("cpu_per_million", 1_000, 900_000),
+        ("cpu_burst_ns", 1_000_000, 50_000_000),
+        ("cpu_reserved_per_million", 1_000, 300_000),
+        ("io_bytes_per_second", 64 << 10, 8 << 20),
+        ("io_burst_bytes", 8 << 10, 1 << 20),
+        ("weight", 1, 1_000),
+        ("requests", 1, 64),
+        ("streams", 1, 16),
+        ("request_ns", 100_000_000, 30_000_000_000),
+    ];
+    let mut parts = Map::new();
+    for (name, low, high) in PARTS {
+        let number = draws.logarithmic(Stream::Budgets, entity, Span::new(low, high));
+        if draws.below(Stream::Budgets, entity, 3) == 0 {
+            parts.insert(name.to_owned(), number.into());
+        }
+    }
+    let priority = draws.index(Stream::Budgets, entity, 9);
+    if let Some(priority) = ["background", "normal", "interactive"].get(priority) {
+        parts.insert("priority".to_owned(), (*priority).into());
+    }
+    Value::Object(parts)
+}
+
+/// A request of the landlord's.
+#[derive(Clone, Debug)]
+struct Order {
+    path: String,
+    body: Value,
+}
+
+struct Link {
+    socket: ClientSocket,
+    connected: bool,
+    outbox: Vec<u8>,
+    reader: ResponseReader,
+}
+
+/// See the head of the file.
+pub(super) struct Landlord {
+    /// Changes that are still to come.
+    left: u64,
+    tenants: u64,
+    timer: u32,
+    link: Option<Link>,
+    /// What was asked and not answered.
+    pending: Option<Order>,
+    /// What is still to be taken back, the next at the end; first of all once the faults end.
+    taking_back: Option<Vec<Order>>,
+    /// Nodes and plans that there are.
+    made: BTreeSet<String>,
+    /// Requests that were answered with 200.
+    done: u64,
+}
+
+impl Landlord {
+    /// The landlord of a world.
+    pub fn new(sim: &mut Sim, options: &Options) -> Landlord {
+        let mut landlord = Landlord {
+            left: options.budgets,
+            tenants: options.tenants as u64,
+            timer: 0,
+            link: None,
+            pending: None,
+            taking_back: None,
+            made: BTreeSet::new(),
+            done: 0,
+        };
+        if landlord.left > 0 {
+            landlord.pause(sim);
+        }
+        landlord
+    }
+
+    fn pause(&mut self, sim: &mut Sim) {
+        let pause = match &self.taking_back {
+            None => sim.draws_mut().logarithmic(Stream::Budgets, 0, PAUSE_NS),
+            Some(_) => RETRY_NS / 100,
+        };
+        self.set_timer(sim, pause);
+    }
+
+    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
+        self.timer = self.timer.wrapping_add(1);
+        let at: Instant = sim.now().after(pause_ns);
+        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
+    }
+
+    /// Take a wake that is the landlord's.
+    ///
+    /// # Errors
+    /// If the server answered what it must not.
+    pub fn heed(
+        &mut self,
+        sim: &mut Sim,
+        grants: &mut Grants,
+        options: &Options,
+        wake: Wake,
+    ) -> Result<bool, Violation> {
+        let socket = match wake {
+            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
+            Wake::Timer(tag) => {
+                if tag as u32 == self.timer {
+                    self.act(sim, grants);
+                }
+                return Ok(true);
+            }
+            Wake::Connected(socket)
+            | Wake::Refused(socket)
+            | Wake::Readable(socket)
+            | Wake::Writable(socket) => socket,
+        };
+        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
+            return Ok(false);
+        };
+        match wake {
+            Wake::Refused(_) => self.lose(sim),
+            Wake::Connected(_) => link.connected = true,
+            _ => {}
+        }
+        self.push(sim);
+        self.pull(sim, options)?;
+        Ok(true)
+    }
+
+    /// The time for the next request has come, or that for the answer is over.
+    fn act(&mut self, sim: &mut Sim, grants: &mut Grants) {
+        if self.pending.is_some() {
+            self.lose(sim);
+            return;
+        }
+        let order = match &mut self.taking_back {
+            Some(orders) => orders.last().cloned(),
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim, grants))
+            }
+        };
+        let Some(order) = order else {
+            self.hang_up(sim);
+            return;
+        };
+        sim.trace_mut().remark(|| format!("the landlord asks {} {}", order.path, order.body));
+        let bytes = request("PUT", &order.path, "sim", &[], order.body.to_string().as_bytes());
+        if self.link.is_none() {
+            let socket = sim.client_connect(ADMIN.parse().expect("an address"));
+            let reader = ResponseReader::default();
+            self.link = Some(Link { socket, connected: false, outbox: Vec::new(), reader });
+        }
+        let link = self.link.as_mut().expect("made just now");
+        link.outbox.extend_from_slice(&bytes);
+        link.reader.expect(false);
+        self.pending = Some(order);
+        self.set_timer(sim, PATIENCE_NS);
+        self.push(sim);
+    }
+
+    fn draw(&mut self, sim: &mut Sim, grants: &mut Grants) -> Order {
+        let draws = sim.draws_mut();
+        let mut pick = |bound: usize| draws.index(Stream::Budgets, 1, bound);
+        let (what, organisation, group) = (pick(10), pick(2), pick(2));
+        let (plan, plan_given) = (PLANS[pick(2)], pick(3));
+        let tenant = pick(self.tenants as usize);
+        let (moves, leaves) = (pick(2) == 0, pick(4) == 0);
+        let own = budget(draws, 2);
+        let organisation_path = format!("/v1/organisations/{}", ORGANISATIONS[organisation]);
+        let group_path = format!("{organisation_path}/groups/{}", GROUPS[group]);
+        let plan_path = |name: &str| format!("/v1/plans/{name}");
+        let has_plan = self.made.contains(&plan_path(plan)) && plan_given == 0;
+        let said = json!({ "plan": has_plan.then_some(plan), "budget": own });
+        let shared = names(&own);
+        let path = match what {
+            0 => plan_path(plan),
+            1 => organisation_path,
+            2 | 3 if self.made.contains(&organisation_path) => group_path,
+            2 | 3 => organisation_path,
+            _ => {
+                let mut body = said;
+                if moves {
+                    let name = format!("{}/{}", ORGANISATIONS[organisation], GROUPS[group]);
+                    let there = self.made.contains(&group_path) && !leaves;
+                    body["group"] = if there { name.into() } else { Value::Null };
+                }
+                grants.note(tenant, &body);
+                let path = format!("/v1/namespaces/{}/budget", tenant_name(tenant));
+                return Order { path, body };
+            }
+        };
+        grants.shared.extend(shared);
+        Order { body: if what == 0 { own } else { said }, path }
+    }
+
+    fn push(&mut self, sim: &mut Sim) {
+        let Some(link) = &mut self.link else { return };
+        while link.connected && !link.outbox.is_empty() {
+            match sim.client_send(link.socket, &link.outbox) {
+                Ok(count) => drop(link.outbox.drain(..count)),
+                // Full for now, or broken: receiving tells which.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
+        while let Some(link) = &mut self.link {
+            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
+                Ok(bytes) if bytes.is_empty() => true,
+                Ok(bytes) => {
+                    link.reader.push(&bytes);
+                    false
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => true,
+            };
+            let response = link.reader.next_response();
+            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
+            if let Some(response) = response {
+                self.hear(sim, options, &response)?;
+                if response.closes {
+                    self.hang_up(sim);
+                }
+            }
+            if ended {
+                self.lose(sim);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone, and the answer with it.
+    fn lose(&mut self, sim: &mut Sim) {
+        self.hang_up(sim);
+        if self.pending.take().is_some() {
+            self.set_timer(sim, RETRY_NS);
+        }
+    }
+
+    fn hang_up(&mut self, sim: &mut Sim) {
+        if let Some(link) = self.link.take() {
+            sim.client_close(link.socket);
+        }
+    }
+
+    fn hear(
+        &mut self,
+        sim: &mut Sim,
+        options: &Options,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        let Some(order) = self.pending.take() else {
+            return Err(Violation::new("HTTP-1", "the landlord hears what he did not ask for"));
+        };
+        let status = response.status;
+        sim.trace_mut().remark(|| format!("the landlord hears {status} to {}", order.path));
+        let text = String::from_utf8_lossy(&response.body);
+        let excused = match status {
+            200 => {
+                self.done += 1;
+                self.made.insert(order.path.clone());
+                true
+            }
+            // Databases come and go; a node may be known to have been made, and lost by a crash.
+            404 => true,
+            429 | 503 | 507 => true,
+            500 => {
+                options.has_disk_errors()
+                    || options.has_full_disk()
+                    || options.has_small_memory()
+                    || options.is_out_of_memory(&text)
+            }
+            _ => false,
+        };
+        if !excused {
+            let text = format!("PUT {} {}: {status} {text}", order.path, order.body);
+            return Err(Violation::new("ERR-1", text));
+        }
+        if let Some(orders) = &mut self.taking_back
+            && orders.last().is_some_and(|last| last.path == order.path)
+            && matches!(status, 200 | 404)
+        {
+            orders.pop();
+        }
+        self.pause(sim);
+        Ok(())
+    }
+
+    /// From now on, take everything back: twice, for what is still under way meanwhile.
+    fn begin_to_take_back(&mut self, sim: &mut Sim, grants: &Grants) {
+        let mut orders = Vec::new();
+        for _ in 0..2 {
+            for plan in PLANS {
+                orders.push(Order { path: format!("/v1/plans/{plan}"), body: json!({}) });
+            }
+            for organisation in ORGANISATIONS {
+                let path = format!("/v1/organisations/{organisation}");
+                let body = json!({ "plan": null, "budget": {} });
+                for group in GROUPS {
+                    let path = format!("{path}/groups/{group}");
+                    orders.push(Order { path, body: body.clone() });
+                }
+                orders.push(Order { path, body });
+            }
+            for tenant in grants.tenants() {
+                let path = format!("/v1/namespaces/{}/budget", tenant_name(tenant));
+                let body = json!({ "group": null, "plan": null, "budget": null });
+                orders.push(Order { path, body });
+            }
+        }
+        // What was asked before is not heard any more.
+        self.pending = None;
+        self.hang_up(sim);
+        self.taking_back = Some(orders);
+        self.pause(sim);
+    }
+
+    fn has_taken_all_back(&self) -> bool {
+        self.taking_back.as_ref().is_some_and(Vec::is_empty) && self.link.is_none()
+    }
+}
+
+impl World {
+    /// The faults have ended: budgets end, too.
+    pub(super) fn take_budgets_back(&mut self) -> Result<(), Violation> {
+        if self.ground.options.budgets == 0 {
+            return Ok(());
+        }
+        self.landlord.begin_to_take_back(&mut self.io, &self.ground.grants);
+        let count = self.landlord.taking_back.as_ref().map_or(0, Vec::len) as u64;
+        let (begun, limit) = (self.io.now(), (count + 1) * TAKE_BACK_NS_MAX);
+        while !self.landlord.has_taken_all_back() {
+            self.tick()?;
+            if self.io.now().since(begun) > limit {
+                let left = self.landlord.taking_back.as_ref().and_then(|left| left.last());
+                let text = format!("without faults, a budget is not taken back: {left:?}");
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        Ok(())
+    }
+}
