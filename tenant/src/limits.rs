@@ -96,10 +96,10 @@ pub const REQUEST_NS_MIN: u64 = 10_000_000;
 pub const TENANT_IDLE_NS: u64 = 60 * SECOND_NS;
 
 /// VM steps of a turn: about 0.1 ms of simple steps.
-pub const QUANTUM_STEPS: u64 = 10_000;
+pub const QUANTUM_STEPS: u64 = 5_000;
 
 /// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
-pub const QUANTUM_NS: u64 = 100_000;
+pub const QUANTUM_NS: u64 = 50_000;
 
 /// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
 /// still during a turn, as in a simulation, this is all that it costs.
@@ -109,7 +109,7 @@ pub const STEP_NS: u64 = 10;
 pub const RESUME_NS: u64 = 1_000;
 
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
-pub const TURN_NS: u64 = 500_000;
+pub const TURN_NS: u64 = 100_000;
 
 /// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
 pub const IO_QUANTUM_BYTES: u64 = 64_000;
