@@ -72,7 +72,7 @@ impl Granted {
     fn has(&self, shared: &BTreeSet<String>, parts: &[&str]) -> bool {
         let said =
             |part: &&str| self.own.contains(*part) || (self.shares && shared.contains(*part));
-        parts.iter().any(|part| said(part))
+        parts.iter().any(said)
     }
 }
 
