@@ -38,6 +38,11 @@ const FOUND: &[(Profile, u64, &str)] = &[
     (Profile::Swarm, 38, "one lost write of both superblocks made the log unreadable"),
     (Profile::Swarm, 59, "the checkpoint of a tenant being fenced wrote commits that no log held"),
     (Profile::Swarm, 1_306_010_894, "a stop on a full disk never ended"),
+    (
+        Profile::Swarm,
+        71_099,
+        "reading back took pages of the log, under the same stamp, for those of a lost sync",
+    ),
     (Profile::Swarm, 295, "a commit was reported as interrupted by a late look at the clock"),
 ];
 

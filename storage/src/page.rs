@@ -21,17 +21,19 @@ pub const TAIL_BYTES: usize = 24;
 /// Bytes of a page that SQLite uses.
 pub const USABLE_BYTES: usize = PAGE_BYTES - TAIL_BYTES;
 const CHECKED_BYTES: usize = USABLE_BYTES + 8;
+/// Bytes of the check in a page's tail.
+pub const CHECK_BYTES: usize = PAGE_BYTES - CHECKED_BYTES;
 
 const _: () = assert!(PAGE_BYTES == crate::io::BLOCK_BYTES, "a page is a unit of direct I/O");
 const _: () = assert!(USABLE_BYTES >= 480, "SQLite's minimum of usable bytes");
 
-fn check(tenant: TenantId, page_number: u32, page: &[u8]) -> [u8; 16] {
+fn check(tenant: TenantId, page_number: u32, page: &[u8]) -> [u8; CHECK_BYTES] {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&tenant.0.to_le_bytes());
     key[8..12].copy_from_slice(&page_number.to_le_bytes());
     key[12..].copy_from_slice(b"myriad page tail v1\0");
     let hash = blake3::keyed_hash(&key, &page[..CHECKED_BYTES]);
-    hash.as_bytes()[..16].try_into().expect("16 of 32 bytes")
+    hash.as_bytes()[..CHECK_BYTES].try_into().expect("16 of 32 bytes")
 }
 
 /// Set the tail of a page that is about to be written to the tenant's file.
@@ -52,6 +54,16 @@ pub fn verify_tail(tenant: TenantId, page_number: u32, page: &[u8]) -> Option<u6
     }
     let stamp = page[USABLE_BYTES..CHECKED_BYTES].try_into().expect("8 bytes");
     Some(u64::from_le_bytes(stamp))
+}
+
+/// The check in a page's tail: equal for equal pages of one place only.
+///
+/// # Panics
+/// If these are not the bytes of a page.
+#[must_use]
+pub fn tail_check(page: &[u8]) -> [u8; CHECK_BYTES] {
+    assert!(page.len() == PAGE_BYTES);
+    page[CHECKED_BYTES..].try_into().expect("the rest of a page")
 }
 
 /// Pages of the database as its page 1 says (file format, section 1.3.7).

@@ -17,7 +17,7 @@
 //! Invariants: `logged_frame <= frames.len()`; a transaction id is given once, in order, without
 //! gaps; `redo_from` is set while any commit is not in the file for good.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
@@ -122,8 +122,9 @@ struct Overlay {
 pub struct Checkpoint {
     /// Transaction id in the tail of every page that it writes.
     pub stamp: u64,
-    /// Pages written since the last sync of the file.
-    pub written: Vec<u32>,
+    /// Pages written since the last sync of the file, with the checks in their tails: their stamp does
+    /// not tell them from what the same checkpoint brought from the log before.
+    pub written: BTreeMap<u32, [u8; page::CHECK_BYTES]>,
     /// Consecutive pages not written yet, tails set.
     pub run: Option<(u32, Buffer, usize)>,
     /// The file was cut since its last sync.

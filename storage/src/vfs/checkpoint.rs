@@ -1,6 +1,7 @@
 //! Checkpoints, the part below SQLite's own: pages written to the main file in runs, synced, read
 //! back, and SQLite's word for it taken back where that failed.
 
+use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::io::ErrorKind;
 use std::mem;
@@ -65,12 +66,14 @@ pub(super) fn flush_run() -> Code {
     };
     let file = file.ok_or(ffi::SQLITE_IOERR_WRITE)?;
     buffer.set_len(pages * PAGE_BYTES);
+    let checks: Vec<_> =
+        (first..).zip(buffer.chunks_exact(PAGE_BYTES).map(page::tail_check)).collect();
     write_file(file, u64::from(first - 1) * PAGE_BYTES as u64, buffer)?;
     with_volume(|volume| {
         let last = first + u32::try_from(pages).expect("a run is short") - 1;
         volume.main.pages = volume.main.pages.max(last);
         if let Some(checkpoint) = &mut volume.checkpoint {
-            checkpoint.written.extend(first..=last);
+            checkpoint.written.extend(checks);
         }
     });
     Ok(())
@@ -100,9 +103,7 @@ pub(super) fn sync_main() -> Code {
     flush_run()?;
     let state = with_volume(|volume| {
         let checkpoint = volume.checkpoint.as_mut()?;
-        let mut written = mem::take(&mut checkpoint.written);
-        written.sort_unstable();
-        written.dedup();
+        let written = mem::take(&mut checkpoint.written);
         let cut = mem::take(&mut checkpoint.cut);
         Some((volume.main.handle?, checkpoint.stamp, written, cut))
     });
@@ -119,9 +120,9 @@ pub(super) fn sync_main() -> Code {
         }
     }
     if let Some(direct) = open_direct()? {
-        read_back(direct, &written, stamp)?;
+        read_back(direct, &written)?;
     }
-    with_volume(|volume| volume.on_main_synced(stamp, written.first() == Some(&1)));
+    with_volume(|volume| volume.on_main_synced(stamp, written.contains_key(&1)));
     Ok(())
 }
 
@@ -131,18 +132,19 @@ pub fn checkpoint_failure() -> Option<i32> {
     with_volume(|volume| volume.checkpoint.as_ref().and_then(|checkpoint| checkpoint.failed))
 }
 
-pub(super) fn read_back(direct: FileId, written: &[u32], stamp: u64) -> Code {
-    let mut index = 0;
-    while index < written.len() {
-        let first = written[index];
-        let length = written[index..]
-            .iter()
-            .enumerate()
+type Written = BTreeMap<u32, [u8; page::CHECK_BYTES]>;
+
+fn read_back(direct: FileId, written: &Written) -> Code {
+    let mut next = written.keys().next().copied();
+    while let Some(first) = next {
+        let run = written
+            .range(first..)
+            .zip(first..)
             .take(limits::CHECKPOINT_RUN_PAGES)
-            .take_while(|&(offset, &number)| number as usize == first as usize + offset)
-            .count();
-        read_back_run(direct, first, length, stamp)?;
-        index += length;
+            .take_while(|&((&number, _), expected)| number == expected);
+        let checks: Vec<_> = run.map(|((_, check), _)| *check).collect();
+        read_back_run(direct, first, &checks)?;
+        next = written.range(first + checks.len() as u32..).next().map(|(number, _)| *number);
     }
     Ok(())
 }
@@ -162,7 +164,8 @@ pub(super) fn open_direct() -> Result<Option<FileId>, c_int> {
     }
 }
 
-pub(super) fn read_back_run(direct: FileId, first: u32, pages: usize, stamp: u64) -> Code {
+fn read_back_run(direct: FileId, first: u32, checks: &[[u8; page::CHECK_BYTES]]) -> Code {
+    let pages = checks.len();
     let mut buffer = Buffer::zeroed(pages * PAGE_BYTES);
     buffer.set_len(pages * PAGE_BYTES);
     let offset = u64::from(first - 1) * PAGE_BYTES as u64;
@@ -170,8 +173,10 @@ pub(super) fn read_back_run(direct: FileId, first: u32, pages: usize, stamp: u64
         return Err(ffi::SQLITE_IOERR_READ);
     };
     with_volume(|volume| {
-        for (number, page_bytes) in (first..).zip(buffer[..moved].chunks_exact(PAGE_BYTES)) {
-            if page::verify_tail(volume.tenant(), number, page_bytes) != Some(stamp) {
+        let read = buffer[..moved].chunks_exact(PAGE_BYTES).zip(checks);
+        for (number, (page_bytes, check)) in (first..).zip(read) {
+            let whole = page::verify_tail(volume.tenant(), number, page_bytes).is_some();
+            if !whole || page::tail_check(page_bytes) != *check {
                 sometimes!("reading back finds a page that was not written");
                 return Err(ffi::SQLITE_IOERR_WRITE);
             }
@@ -190,7 +195,7 @@ pub fn begin_checkpoint() -> Result<(), i32> {
         assert!(volume.checkpoint.is_none());
         volume.checkpoint = Some(Checkpoint {
             stamp: volume.last_txid(),
-            written: Vec::new(),
+            written: BTreeMap::new(),
             run: None,
             cut: false,
             failed: None,
@@ -265,7 +270,7 @@ pub(super) fn truncate_main(pages: u32) -> Code {
             with_volume(|volume| {
                 volume.main.pages = pages;
                 if let Some(checkpoint) = &mut volume.checkpoint {
-                    checkpoint.written.retain(|&number| number <= pages);
+                    checkpoint.written.retain(|&number, _| number <= pages);
                     checkpoint.cut = true;
                 }
             });
