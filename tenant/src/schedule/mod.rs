@@ -410,11 +410,12 @@ impl<T> Scheduler<T> {
 
     fn next_reserved(&mut self) -> Option<Turn<T>> {
         while let Some(leaf) = self.reserved.pop_front() {
-            let node = self.node(leaf);
-            node.reserved = false;
-            if node.throttled.is_some() {
+            self.node(leaf).reserved = false;
+            // Its turn comes with its group's, and then it may go first again.
+            if self.delayed_until(leaf).is_some() {
                 continue;
             }
+            let node = self.node(leaf);
             let found = (0..CLASSES).rev().find(|&index| !node.classes[index].work.is_empty());
             let Some(index) = found else { continue };
             let work = node.classes[index].work.pop_front().expect("looked at just now");

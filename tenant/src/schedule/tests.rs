@@ -155,6 +155,21 @@ fn a_reservation_holds_under_a_hundred_attackers() {
 }
 
 #[test]
+fn a_reservation_does_not_pass_its_groups_ceiling() {
+    let mut rig = Rig::new(1_000);
+    let root = rig.scheduler.root();
+    let ceiling = Some(Rate { per_second: 100_000_000, burst: 1_000_000 });
+    let group = rig.scheduler.add(root, Share { weight: 100, ceiling, ..UNIT }, Instant(0));
+    let reservation = Some(Rate { per_second: 500_000_000, burst: 1_000_000 });
+    let ours = rig.leaf(group, Share { weight: 100, reservation, ..UNIT });
+    let other = rig.leaf(root, Share { weight: 100, ..UNIT });
+    rig.busy(ours, Priority::Normal);
+    rig.busy(other, Priority::Normal);
+    rig.serve(5_000_000_000, 50_000);
+    assert_near(rig.got[ours] as f64, 0.5e9, 0.03);
+}
+
+#[test]
 fn a_higher_priority_goes_first_and_the_lower_ones_do_not_starve() {
     let mut rig = Rig::new(1_000);
     let root = rig.scheduler.root();
