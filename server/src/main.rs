@@ -243,8 +243,11 @@ fn serve_on<I: Io<Server>>(
             return fail(exit_code::START, &text);
         }
     };
-    eprintln!("{}", memory.table());
-    let exit = run(&mut server, &mut io, stop, &serve.data, creates);
+    let announce = |server: &Server| {
+        eprintln!("{}", memory.table());
+        announce(server, &serve.data, creates);
+    };
+    let exit = run(&mut server, &mut io, stop, announce);
     let left = server.engine().counters().left_to_log;
     drop(io);
     // After a failure fibers may be suspended inside SQLite, and connections open: they end with
@@ -308,18 +311,18 @@ fn run<I: Io<Server>>(
     server: &mut Server,
     io: &mut I,
     stop: &AtomicBool,
-    data: &Path,
-    creates: bool,
+    announce: impl FnOnce(&Server),
 ) -> Exit {
-    let mut announced = false;
+    let mut announce = Some(announce);
     loop {
         server.turn(io);
         if let Some(exit) = server.exit() {
             return exit.clone();
         }
-        if server.is_ready() && !announced {
-            announced = true;
-            announce(server, data, creates);
+        if server.is_ready()
+            && let Some(announce) = announce.take()
+        {
+            announce(server);
         }
         if stop.load(Ordering::Relaxed) {
             server.stop();
