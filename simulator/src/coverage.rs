@@ -63,6 +63,7 @@ pub const MARKS: &[Mark] = &[
     mark("a checkpoint cuts the file", 10000),
     mark("a WAL spills to a file", 100),
     mark("a temporary object spills to a file", 100),
+    mark("a read of a tenant's file fails", 300),
     mark("a tenant's file is missing", 10000),
     mark("a tenant's file was cut", 10000),
     mark("a tenant's file is an old copy", 10000),

@@ -318,7 +318,9 @@ impl Ground {
             "MEMORY_FULL" => options.has_small_memory() || self.memory_was_cut,
             // A database that many use at once needs more than its budget, however large.
             "SQLITE_NOMEM" => {
-                options.has_small_memory() || refused.message.contains("memory budget of")
+                options.has_small_memory()
+                    || self.memory_was_cut
+                    || refused.message.contains("memory budget of")
             }
             "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
             "DATABASE_NOT_FOUND" => {

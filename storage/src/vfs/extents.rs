@@ -19,6 +19,9 @@ pub(super) fn with_extent<R>(role: Role, body: impl FnOnce(&mut Extent) -> R) ->
 }
 
 /// Read `out.len()` bytes; `false` if the end came first (the rest is zeros).
+/// Tries to read a file: errors that pass by themselves last up to three.
+pub(super) const READ_TRIES: u32 = 4;
+
 pub(super) fn read_extent(role: Role, offset: u64, out: &mut [u8]) -> Result<bool, c_int> {
     let size = with_extent(role, |extent| extent.size());
     let there = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
@@ -53,16 +56,18 @@ pub(super) fn read_extent(role: Role, offset: u64, out: &mut [u8]) -> Result<boo
     Ok(rest.is_empty())
 }
 
+/// Read what is there of a file. A read that fails has lost nothing, and may work the next time.
 pub(super) fn read_file(file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, c_int> {
-    let mut buffer = Buffer::zeroed(out.len());
-    buffer.set_len(out.len());
-    match suspend(Wait::Read { file, offset, buffer }) {
-        Answer::Moved(buffer, moved) => {
+    for _ in 0..READ_TRIES {
+        let mut buffer = Buffer::zeroed(out.len());
+        buffer.set_len(out.len());
+        if let Answer::Moved(buffer, moved) = suspend(Wait::Read { file, offset, buffer }) {
             out[..moved].copy_from_slice(&buffer[..moved]);
-            Ok(moved)
+            return Ok(moved);
         }
-        _ => Err(ffi::SQLITE_IOERR_READ),
+        sometimes!("a read of a tenant's file fails");
     }
+    Err(ffi::SQLITE_IOERR_READ)
 }
 
 pub(super) fn write_file(file: FileId, offset: u64, buffer: Buffer) -> Code {

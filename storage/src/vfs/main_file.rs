@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use rusqlite::ffi;
 
 use super::Code;
-use super::extents::read_file;
+use super::extents::{READ_TRIES, read_file};
 use crate::fiber::{Answer, Wait, suspend, with_volume};
 use crate::io::FileId;
 use crate::log::PageLocation;
@@ -115,14 +115,16 @@ fn read_page_from_log(
     page_number: u32,
     out: &mut [u8; PAGE_BYTES],
 ) -> Code {
-    for _ in 0..READS_MAX {
+    let (mut bad, mut failed) = (0, 0);
+    while bad < READS_MAX {
         match suspend(Wait::ReadLog(location)) {
             Answer::Moved(buffer, moved) if moved == PAGE_BYTES => {
                 out.copy_from_slice(&buffer);
                 return Ok(());
             }
-            Answer::Moved(..) => {}
-            _ => return Err(ffi::SQLITE_IOERR_READ),
+            Answer::Moved(..) => bad += 1,
+            _ if failed + 1 == READ_TRIES => return Err(ffi::SQLITE_IOERR_READ),
+            _ => failed += 1,
         }
     }
     sometimes!("a page that is read from the log is damaged");
