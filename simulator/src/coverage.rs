@@ -104,6 +104,7 @@ pub const MARKS: &[Mark] = &[
     mark("a stream goes to the request that waits for it", 10000),
     mark("a stream expires", 100),
     mark("a stream ends inside a transaction", 100),
+    mark("a transaction ends only with its connection", 10000),
     mark("an idle transaction loses the writer lock", 100),
     mark("a checkpoint that failed is written again", 100),
     mark("a checkpoint fails twice", 100),

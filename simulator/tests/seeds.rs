@@ -44,6 +44,11 @@ const FOUND: &[(Profile, u64, &str)] = &[
         "reading back took pages of the log, under the same stamp, for those of a lost sync",
     ),
     (Profile::Swarm, 3_318_064_868, "one read error of a spilled page fenced a healthy database"),
+    (
+        Profile::Swarm,
+        1148,
+        "a checkpoint without memory kept a transaction open: no later one could begin",
+    ),
     (Profile::Swarm, 295, "a commit was reported as interrupted by a late look at the clock"),
 ];
 

@@ -103,6 +103,19 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    /// A stream in use is no more: who waits for it, under a promised ticket, waits in vain.
+    fn end_stream(&mut self, tenant: Key, promised: Option<Ticket>) {
+        if let Some(ticket) = promised
+            && let Some(Stream { state: State::Busy(Some(task)), .. }) =
+                self.streams.remove(&ticket)
+        {
+            self.wake(task, Input::Host(Reply::Stream(Err(StreamError::Unknown))));
+        }
+        let tenant = self.tenants.get_mut(tenant).expect("a task keeps its tenant");
+        tenant.streams -= 1;
+        tenant.active -= 1;
+    }
+
     /// A stream has ended. Gives the connection back if the tenant has no use for it.
     pub(super) fn close_stream(
         &mut self,
@@ -110,16 +123,9 @@ impl<J: Job> Engine<J> {
         pooled: PooledConnection,
         promised: Option<Ticket>,
     ) -> Option<PooledConnection> {
-        if let Some(ticket) = promised
-            && let Some(Stream { state: State::Busy(Some(task)), .. }) =
-                self.streams.remove(&ticket)
-        {
-            self.wake(task, Input::Host(Reply::Stream(Err(StreamError::Unknown))));
-        }
+        self.end_stream(tenant_key, promised);
         let ending = self.doomed || self.is_stopping();
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
-        tenant.streams -= 1;
-        tenant.active -= 1;
         if let Some(volume) = &mut tenant.volume {
             volume.unreserve_writer(pooled.id());
         }
@@ -232,7 +238,12 @@ impl<J: Job> Engine<J> {
         assert!(started.is_some(), "no memory for the stack that rolls a transaction back");
     }
 
-    pub(super) fn rolled_back(&mut self, tenant: Key, ticket: Ticket, mut session: Session) {
+    /// `session` is `None` if its transaction could end only with its connection.
+    pub(super) fn rolled_back(&mut self, tenant: Key, ticket: Ticket, session: Option<Session>) {
+        let Some(mut session) = session else {
+            sometimes!("a transaction ends only with its connection");
+            return self.end_stream(tenant, Some(ticket));
+        };
         session.timed_out = true;
         session.promised = Some(ticket);
         self.park_stream(tenant, session);

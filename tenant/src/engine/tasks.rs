@@ -41,7 +41,7 @@ pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
     Checkpoint(Result<Checkpointed, i32>, Option<PooledConnection>),
-    RolledBack(Session),
+    RolledBack(Option<Session>),
     Closed(Vec<PooledConnection>),
 }
 
@@ -131,7 +131,8 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
-            Ended::RolledBack(session)
+            // Without memory even that fails; closing the connection needs none.
+            Ended::RolledBack(session.is_autocommit().then_some(session))
         }
         Work::Discard(connections) => {
             drop(connections);
@@ -215,7 +216,8 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         let text = format!("{what} (SQLite result {code})");
         with_volume(|volume| volume.set_damage(text));
     }
-    Ended::Checkpoint(result, Some(pooled))
+    // A transaction that could not be rolled back for lack of memory ends with its connection.
+    Ended::Checkpoint(result, pooled.is_clean().then_some(pooled))
 }
 
 fn is_storage_error(code: i32) -> bool {
