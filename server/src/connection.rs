@@ -129,13 +129,13 @@ impl Connection {
         let (held, booked) = (self.held_bytes() as u64, self.booked_bytes);
         let account = AccountId::CONNECTIONS;
         if held > booked {
-            let fits = ledger::charge(account, Kind::Request, held - booked);
+            let fits = ledger::charge(account, Kind::Buffer, held - booked);
             assert!(
                 fits,
                 "the account of connections has no limit: what is refused is refused before"
             );
         } else {
-            ledger::credit(account, Kind::Request, booked - held);
+            ledger::credit(account, Kind::Buffer, booked - held);
         }
         self.booked_bytes = held;
     }

@@ -248,29 +248,14 @@ fn seconds(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use storage::TenantId;
-    use storage::io::Instant;
-    use tenant::TenantState;
-    use tenant::budget::{Limits, Usage};
+    use tenant::budget::Usage;
 
     use super::*;
+    use crate::control::top::tests::view_of;
 
     fn view(number: u64) -> TenantView {
-        TenantView {
-            id: TenantId(number),
-            name: format!("shop-{number}").into(),
-            state: TenantState::Idle,
-            held: [number; ledger::KINDS],
-            usage: Usage { cpu_ns: 1_500_000_000 * number, ..Usage::default() },
-            requests: 0,
-            writers_waiting: 0,
-            client_requests: 0,
-            streams: 0,
-            limits: Limits::of_machine(0),
-            chain: Vec::new(),
-            served: tenant::Served::default(),
-            last_used: Instant(0),
-        }
+        let usage = Usage { cpu_ns: 1_500_000_000 * number, ..Usage::default() };
+        view_of(number, number, usage)
     }
 
     fn page(traffic: &Traffic, views: &[TenantView]) -> String {

@@ -223,8 +223,8 @@ impl Server {
 
     /// End a doomed world: see [`Engine::doom`].
     pub fn doom(self, clock: &dyn Clock) {
-        let booked = ledger::held(AccountId::CONNECTIONS)[Kind::Request as usize];
-        ledger::credit(AccountId::CONNECTIONS, Kind::Request, booked);
+        let booked = ledger::held(AccountId::CONNECTIONS)[Kind::Buffer as usize];
+        ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, booked);
         self.engine.doom(clock);
     }
 
@@ -790,7 +790,7 @@ impl Server {
     /// A buffer of a closed connection has come back from the Io.
     fn on_orphan(&mut self, buffer: Vec<u8>) {
         self.orphans -= 1;
-        ledger::credit(AccountId::CONNECTIONS, Kind::Request, buffer.capacity() as u64);
+        ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, buffer.capacity() as u64);
         self.recycle(buffer);
     }
 
@@ -810,7 +810,7 @@ impl Server {
         // What the Io has still is booked until it comes back.
         let lent_bytes: usize = connection.lent_bytes.iter().sum();
         let given_bytes = connection.booked_bytes - lent_bytes as u64;
-        ledger::credit(AccountId::CONNECTIONS, Kind::Request, given_bytes);
+        ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, given_bytes);
         self.orphans += usize::from(connection.receiving) + usize::from(connection.sending);
         self.calls.remove(&request_id(key));
         if connection.phase == Phase::Running {

@@ -23,7 +23,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::io::{Buffer, Clock, FileId, Instant, WallTime};
-use crate::ledger::AccountId;
+use crate::ledger::{self, AccountId, Kind};
 use crate::log::PageLocation;
 use crate::meter::{Ceiling, Cost, Exceeded, Meter};
 use crate::volume::{ConnectionId, Volume};
@@ -486,10 +486,10 @@ impl<Y: 'static, A: 'static, R: 'static> Drop for Fiber<Y, A, R> {
 pub struct Stack(DefaultStack);
 
 /// Stacks that are not in use, up to a bound; more than that are given back to the kernel.
+/// All are booked on [`AccountId::STACKS`], as if they were resident from end to end.
 #[derive(Default)]
 pub struct StackPool {
     free: Vec<Stack>,
-    made: usize,
     taken: usize,
 }
 
@@ -505,8 +505,10 @@ impl StackPool {
         let stack = match self.free.pop() {
             Some(stack) => stack,
             None => {
-                self.made += 1;
-                Stack(DefaultStack::new(STACK_BYTES)?)
+                let stack = Stack(DefaultStack::new(STACK_BYTES)?);
+                let fits = ledger::charge(AccountId::STACKS, Kind::Stack, STACK_BYTES as u64);
+                assert!(fits, "the number of stacks is bounded, not their account");
+                stack
             }
         };
         self.taken += 1;
@@ -519,6 +521,8 @@ impl StackPool {
         self.taken -= 1;
         if self.free.len() < StackPool::FREE_MAX {
             self.free.push(stack);
+        } else {
+            ledger::credit(AccountId::STACKS, Kind::Stack, STACK_BYTES as u64);
         }
     }
 
@@ -526,5 +530,12 @@ impl StackPool {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken
+    }
+}
+
+impl Drop for StackPool {
+    fn drop(&mut self) {
+        let bytes = self.free.len() * STACK_BYTES;
+        ledger::credit(AccountId::STACKS, Kind::Stack, bytes as u64);
     }
 }

@@ -680,12 +680,6 @@ impl Volume {
         }
     }
 
-    /// Transactions that the log still has to keep.
-    #[must_use]
-    pub fn commits_pending(&self) -> usize {
-        self.commits.len()
-    }
-
     /// Frames of the WAL that are sealed.
     #[must_use]
     pub fn logged_frame(&self) -> u32 {

@@ -142,19 +142,20 @@ fn tenant(view: &TenantView) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use storage::TenantId;
     use tenant::budget::{Limits, Usage};
 
     use super::*;
 
-    fn view(number: u64, state: TenantState) -> TenantView {
+    /// An open database of which nothing is known but its number and what it has used.
+    pub(crate) fn view_of(number: u64, held: u64, usage: Usage) -> TenantView {
         TenantView {
             id: TenantId(number),
             name: format!("shop-{number}").into(),
-            state,
-            held: [100 - number; storage::ledger::KINDS],
-            usage: Usage { cpu_ns: number, throttled_ns: 7, ..Usage::default() },
+            state: TenantState::Idle,
+            held: [held; storage::ledger::KINDS],
+            usage,
             requests: 0,
             writers_waiting: 0,
             client_requests: 0,
@@ -164,6 +165,11 @@ mod tests {
             served: tenant::Served::default(),
             last_used: Instant(number),
         }
+    }
+
+    fn view(number: u64, state: TenantState) -> TenantView {
+        let usage = Usage { cpu_ns: number, throttled_ns: 7, ..Usage::default() };
+        TenantView { state, ..view_of(number, 100 - number, usage) }
     }
 
     fn check(query: &str, expected: &[u64]) {

@@ -50,9 +50,7 @@ fn run_execute<H: JobHost>(
     let mut stream = stream::open(host, &Requests::Statement(&statement), ceiling)?;
     output.push("{\"result\":");
     let executed = statement::execute(&mut stream, &statement, &mut String::new(), output);
-    output.push("}");
-    *cost = stream.request_cost();
-    host.close(stream);
+    end(host, stream, output, cost);
     executed.map_err(|error| Problem {
         message: Cow::Owned(error.message),
         ..Problem::new(400, error.code, "a statement failed")
@@ -71,8 +69,13 @@ fn run_batch<H: JobHost>(
     output.push("{\"result\":");
     let ran = batch::run(host, &mut stream, &steps, &mut String::new(), output);
     assert!(ran.is_ok());
+    end(host, stream, output, cost);
+    Ok(())
+}
+
+/// The result is written: the call's stream is no more, and what it cost is known.
+fn end<H: JobHost>(host: &mut H, stream: H::Stream, output: &mut Output, cost: &mut Cost) {
     output.push("}");
     *cost = stream.request_cost();
     host.close(stream);
-    Ok(())
 }

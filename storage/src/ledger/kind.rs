@@ -13,30 +13,26 @@ pub enum Kind {
     WalIndex = 3,
     /// Temporary objects of SQLite (sorts, statement journals), the part in memory.
     Scratch = 4,
-    /// What sessions keep beside SQLite's heap.
-    Session = 5,
-    /// Bodies of requests.
-    Request = 6,
-    /// Responses that were not sent yet.
-    Response = 7,
+    /// Requests and responses of connections.
+    Buffer = 5,
     /// Stacks of fibers.
-    Stack = 8,
+    Stack = 6,
     /// Unnamed temporary files: WAL spill and scratch spill. From here on nothing is memory.
-    Temporary = 9,
+    Temporary = 7,
     /// The database's file, as far as it is known.
-    File = 10,
+    File = 8,
     /// Open files: a count.
-    Descriptor = 11,
+    Descriptor = 9,
 }
 
 /// Number of [`Kind`]s.
-pub const KINDS: usize = 12;
+pub const KINDS: usize = 10;
 
 /// Number of [`Kind`]s that are memory: the first ones.
 pub const MEMORY_KINDS: usize = Kind::Temporary as usize;
 
 /// Kinds that storage's own allocators hold: the first ones. Others are booked by who holds them.
-pub(super) const STORAGE_KINDS: usize = Kind::Session as usize;
+pub(super) const STORAGE_KINDS: usize = Kind::Buffer as usize;
 
 /// Names of the kinds in order, as metrics and reports print them.
 pub const KIND_NAMES: [&str; KINDS] = [
@@ -45,9 +41,7 @@ pub const KIND_NAMES: [&str; KINDS] = [
     "wal",
     "wal_index",
     "scratch",
-    "session",
-    "request",
-    "response",
+    "buffer",
     "stack",
     "temporary",
     "file",
@@ -125,22 +119,19 @@ impl AccountId {
     pub const MACHINE: AccountId = AccountId(0);
     /// What runs on behalf of nobody: SQLite's own process-wide allocations.
     pub const SYSTEM: AccountId = AccountId(1);
-    /// Buffers of connections that belong to no tenant yet.
+    /// Buffers of connections.
     pub const CONNECTIONS: AccountId = AccountId(2);
-    /// The commit log's batches.
-    pub const LOG: AccountId = AccountId(3);
-    /// Stacks of fibers that no tenant uses.
-    pub const STACKS: AccountId = AccountId(4);
+    /// Stacks of fibers: their number is bounded, and whose runs on one now changes all the time.
+    pub const STACKS: AccountId = AccountId(3);
     /// A root of its own: the catalogue's account stands below it, so that it has its part of memory
     /// whatever databases hold.
-    pub const CATALOGUE: AccountId = AccountId(5);
+    pub const CATALOGUE: AccountId = AccountId(4);
 
     /// The machine and the system's accounts, with the names that metrics print.
-    pub const NAMED: [(AccountId, &'static str); 6] = [
+    pub const NAMED: [(AccountId, &'static str); 5] = [
         (AccountId::MACHINE, "machine"),
         (AccountId::SYSTEM, "system"),
         (AccountId::CONNECTIONS, "connections"),
-        (AccountId::LOG, "log"),
         (AccountId::STACKS, "stacks"),
         (AccountId::CATALOGUE, "catalogue"),
     ];

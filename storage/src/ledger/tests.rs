@@ -6,18 +6,18 @@ use super::*;
 fn limit_counts_all_memory_kinds_but_not_files() {
     let id = open(100, None);
     // Nothing of this is storage's own memory, so that the count of that stays what is booked.
-    assert!(charge(id, Kind::Session, 60));
-    assert!(charge(id, Kind::Request, 40));
-    assert!(!charge(id, Kind::Response, 1));
+    assert!(charge(id, Kind::Buffer, 60));
+    assert!(charge(id, Kind::Stack, 40));
+    assert!(!charge(id, Kind::Buffer, 1));
     assert!(charge(id, Kind::Temporary, 1000));
     assert!(charge(id, Kind::File, 1 << 50));
     assert!(charge(id, Kind::Descriptor, 3));
     assert_eq!((refused(id), memory_held(id)), (1, 100));
-    assert_eq!(held(id), [0, 0, 0, 0, 0, 60, 40, 0, 0, 1000, 1 << 50, 3]);
+    assert_eq!(held(id), [0, 0, 0, 0, 0, 60, 40, 1000, 1 << 50, 3]);
     assert_closed();
     for (kind, bytes) in [
-        (Kind::Session, 60),
-        (Kind::Request, 40),
+        (Kind::Buffer, 60),
+        (Kind::Stack, 40),
         (Kind::Temporary, 1000),
         (Kind::File, 1 << 50),
         (Kind::Descriptor, 3),
@@ -47,11 +47,11 @@ fn a_charge_must_fit_into_every_node_above() {
         (other, 200, None),
         (outside, 501, Some((Level::Machine, 1000, 500))),
         (outside, 500, None),
-        (AccountId::LOG, 70, None),
+        (AccountId::STACKS, 70, None),
     ] {
-        assert_eq!(charge(id, Kind::Session, bytes), by.is_none(), "{id:?} {bytes}");
+        assert_eq!(charge(id, Kind::Buffer, bytes), by.is_none(), "{id:?} {bytes}");
         if let Some((level, limit, held)) = by {
-            let kind = Kind::Session;
+            let kind = Kind::Buffer;
             let refused = last_refusal(id).expect("just refused");
             assert_eq!(refused, Refused { level, kind, limit, held, wanted: bytes });
             assert_eq!(refused.missing(), 1);
@@ -60,10 +60,10 @@ fn a_charge_must_fit_into_every_node_above() {
     }
     assert_eq!(memory_held(organisation), 500);
     assert_eq!(memory_held(AccountId::MACHINE), 1000);
-    assert_eq!(total()[Kind::Session as usize], 1070);
-    let left = [(first, 200), (second, 100), (other, 200), (outside, 500), (AccountId::LOG, 70)];
+    assert_eq!(total()[Kind::Buffer as usize], 1070);
+    let left = [(first, 200), (second, 100), (other, 200), (outside, 500), (AccountId::STACKS, 70)];
     for (id, bytes) in left {
-        credit(id, Kind::Session, bytes);
+        credit(id, Kind::Buffer, bytes);
         assert_closed();
     }
     for id in [first, second, other, outside, group, organisation] {
@@ -77,37 +77,37 @@ fn a_charge_must_fit_into_every_node_above() {
 fn a_database_moves_with_what_it_holds() {
     let groups = [100, 50].map(|limit| open_node(Level::Group, limit, None));
     let id = open(u64::MAX, Some(groups[0]));
-    assert!(charge(id, Kind::Session, 80));
+    assert!(charge(id, Kind::Buffer, 80));
     set_parent(id, Some(groups[1]));
     assert_eq!(groups.map(memory_held), [0, 80]);
     assert_eq!(groups.map(databases_below), [0, 1]);
     assert_eq!(groups.map(memory_bound), [100, 80]);
     assert_closed();
-    assert!(!charge(id, Kind::Session, 1));
-    credit(id, Kind::Session, 31);
-    assert!(charge(id, Kind::Session, 1));
+    assert!(!charge(id, Kind::Buffer, 1));
+    credit(id, Kind::Buffer, 31);
+    assert!(charge(id, Kind::Buffer, 1));
     set_parent(id, None);
     assert_closed();
     groups.into_iter().for_each(close);
-    credit(id, Kind::Session, 50);
+    credit(id, Kind::Buffer, 50);
     close(id);
 }
 
 #[test]
 fn a_limit_below_what_is_held_refuses_until_it_fits() {
     let id = open(100, None);
-    assert!(charge(id, Kind::Session, 80));
+    assert!(charge(id, Kind::Buffer, 80));
     set_memory_limit(id, 50);
     assert_eq!((memory_limit(id), memory_bound(id)), (50, 80));
     assert_closed();
-    assert!(!charge(id, Kind::Session, 1));
-    credit(id, Kind::Session, 40);
-    assert!(!charge(id, Kind::Session, 11));
+    assert!(!charge(id, Kind::Buffer, 1));
+    credit(id, Kind::Buffer, 40);
+    assert!(!charge(id, Kind::Buffer, 11));
     assert_eq!(last_refusal(id).expect("just refused").missing(), 1);
-    assert!(charge(id, Kind::Session, 10));
+    assert!(charge(id, Kind::Buffer, 10));
     set_memory_limit(id, 60);
     assert_eq!(memory_bound(id), 60);
-    credit(id, Kind::Session, 50);
+    credit(id, Kind::Buffer, 50);
     close(id);
 }
 
@@ -150,7 +150,7 @@ fn named_accounts_have_their_names() {
 #[should_panic(expected = "holding")]
 fn closing_an_account_that_holds_bytes_is_a_bug() {
     let id = open(100, None);
-    assert!(charge(id, Kind::Session, 1));
+    assert!(charge(id, Kind::Buffer, 1));
     close(id);
 }
 

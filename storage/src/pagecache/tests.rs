@@ -261,7 +261,7 @@ fn own_pages_go_before_a_charge_is_refused() {
     let page_bytes = first.layout().size() as u64;
     let held = ledger::memory_held(account);
     ledger::set_memory_limit(account, held);
-    assert!(ledger::charge(account, Kind::Session, page_bytes + 1));
+    assert!(ledger::charge(account, Kind::Buffer, page_bytes + 1));
     assert!(!first.holds(2) && !first.holds(3), "two pages went, those unpinned first");
     assert!(first.holds(1) && first.holds(4) && second.holds(1));
     assert_eq!(ledger::refused(account), 0);
@@ -269,18 +269,18 @@ fn own_pages_go_before_a_charge_is_refused() {
     let left = unpinned_bytes(account);
     assert_eq!(left, 5 * page_bytes);
     let free = held - ledger::memory_held(account);
-    assert!(!ledger::charge(account, Kind::Session, left + free + 1));
+    assert!(!ledger::charge(account, Kind::Buffer, left + free + 1));
     assert_eq!((unpinned_bytes(account), ledger::refused(account)), (left, 1));
     let refused = ledger::last_refusal(account).expect("just refused");
     assert_eq!((refused.missing(), refused.level), (1, Level::Database));
-    assert!(ledger::charge(account, Kind::Session, left + free));
+    assert!(ledger::charge(account, Kind::Buffer, left + free));
     assert_eq!((first.pages.get(), second.pages.get()), (1, 0));
     // A page that is fetched when nothing is left is refused, and then there is one to use again.
     assert!(second.get(9, 2).is_none());
     first.release(pinned, false);
     assert!(second.get(9, 2).is_some());
     assert!(!first.holds(1));
-    ledger::credit(account, Kind::Session, page_bytes + 1 + left + free);
+    ledger::credit(account, Kind::Buffer, page_bytes + 1 + left + free);
     first.destroy();
     second.destroy();
     ledger::close(account);
@@ -316,29 +316,29 @@ fn a_group_takes_from_its_databases_and_from_nobody_else() {
     let page_bytes = other.layout().size() as u64;
     ledger::set_memory_limit(group, ledger::memory_held(group));
     // Its own ten pages first, then others' of the group.
-    assert!(ledger::charge(ids[1], Kind::Session, 12 * page_bytes));
+    assert!(ledger::charge(ids[1], Kind::Buffer, 12 * page_bytes));
     let left = caches.map(|cache| cache.pages.get());
     assert!(left[1] == 0 && left[0] + left[2] <= 18, "{left:?}");
     let free = ledger::memory_limit(group) - ledger::memory_held(group);
     let most = free + (left[0] + left[2]) as u64 * page_bytes;
-    assert!(!ledger::charge(ids[1], Kind::Session, most + page_bytes * 8));
+    assert!(!ledger::charge(ids[1], Kind::Buffer, most + page_bytes * 8));
     assert_eq!(caches.map(|cache| cache.pages.get()), left, "nothing goes for nothing");
     assert_eq!(ledger::last_refusal(ids[1]).map(|refused| refused.level), Some(Level::Group));
-    assert!(ledger::charge(ids[1], Kind::Session, most));
+    assert!(ledger::charge(ids[1], Kind::Buffer, most));
     assert_eq!(caches.map(|cache| cache.pages.get()), [0; 3]);
     assert_eq!(other.pages.get(), 10);
     ledger::set_memory_limit(group, u64::MAX);
     // Nor does the machine take pages from others for a charge.
     ledger::set_machine_limit(ledger::memory_held(AccountId::MACHINE));
-    assert!(!ledger::charge(ids[0], Kind::Session, 1));
+    assert!(!ledger::charge(ids[0], Kind::Buffer, 1));
     assert_eq!(ledger::last_refusal(ids[0]).map(|refused| refused.level), Some(Level::Machine));
     assert_eq!(other.pages.get(), 10);
     assert_eq!(shed(stranger, 1), page_bytes);
-    assert!(ledger::charge(ids[0], Kind::Session, page_bytes));
+    assert!(ledger::charge(ids[0], Kind::Buffer, page_bytes));
     ledger::set_machine_limit(u64::MAX);
     ledger::assert_closed();
-    ledger::credit(ids[0], Kind::Session, page_bytes);
-    ledger::credit(ids[1], Kind::Session, 12 * page_bytes + most);
+    ledger::credit(ids[0], Kind::Buffer, page_bytes);
+    ledger::credit(ids[1], Kind::Buffer, 12 * page_bytes + most);
     caches.into_iter().chain([other]).for_each(CacheRef::destroy);
     ids.into_iter().chain([stranger, group]).for_each(ledger::close);
     ledger::assert_closed();

@@ -10,7 +10,7 @@ use storage::volume::Volume;
 
 use super::context::Job;
 use super::disk::{DiskOperation, Operation, Step};
-use super::{Engine, Phase};
+use super::Engine;
 use crate::limits;
 
 /// Something that can grow, and its limit.
@@ -151,12 +151,6 @@ impl<J: Job> Engine<J> {
             + self.events.len()
             + self.system.len()
             + self.schedule.waiting()
-    }
-
-    /// It reads its log still: clients are not served, and a crash comes inside of recovery.
-    #[must_use]
-    pub fn is_starting(&self) -> bool {
-        self.phase == Phase::Starting
     }
 
     /// A checkpoint has ended in its file, and the catalogue does not know it durably yet.
