@@ -180,6 +180,11 @@ impl Server {
         &self.engine
     }
 
+    /// From now on databases may hold so much memory together: see [`Engine::limit_memory`].
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.engine.limit_memory(bytes);
+    }
+
     /// Everything countable that a limit bounds, the engine's included.
     #[must_use]
     pub fn bounds(&self) -> Vec<Gauge> {
@@ -494,6 +499,7 @@ impl Server {
         let (log_used_bytes, log_capacity_bytes) = self.engine.log_bytes();
         Gauges {
             counters: self.engine.counters(),
+            memory_bytes: self.engine.memory_bytes(),
             connections: self.connections.len(),
             open_tenants: self.engine.open_tenants(),
             parked_streams: self.engine.parked_streams(),

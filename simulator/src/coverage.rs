@@ -88,6 +88,8 @@ pub const MARKS: &[Mark] = &[
     mark("a checkpoint because of a large WAL", 100),
     mark("a checkpoint because the tenant closes", 100),
     mark("an idle tenant is closed for its memory", 100),
+    mark("a busy tenant loses its cached pages", 10000),
+    mark("connections wait for a fiber to be closed", 10000),
     mark("a tenant is fenced", 300),
     mark("a tenant is dropped while it is open", 100),
     mark("a dropped tenant's file cannot be removed", 1000),
