@@ -90,6 +90,7 @@ pub const MARKS: &[Mark] = &[
     mark("an idle tenant is closed for its memory", 100),
     mark("a busy tenant loses its cached pages", 10000),
     mark("connections wait for a fiber to be closed", 10000),
+    mark("an idle connection gives its buffer back", 10000),
     mark("a tenant is fenced", 300),
     mark("a tenant is dropped while it is open", 100),
     mark("a dropped tenant's file cannot be removed", 1000),
