@@ -177,12 +177,17 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
 #[must_use]
 pub fn response_refused() -> StatementError {
     sometimes!("a response exceeds its tenant's memory");
+    memory_refused("the response", "; ask for fewer rows, or read them by a cursor")
+}
+
+/// What is told of bytes that are not SQLite's, and that its database's memory has no room for.
+pub(crate) fn memory_refused(what: &str, advice: &str) -> StatementError {
     let refused = storage::ledger::last_refusal(storage::fiber::account());
     let message = match refused {
         // How much neighbours hold is not a tenant's to know.
         Some(refused) if refused.level != Level::Machine => format!(
-            "out of memory: the response needs {} bytes more than the {}'s memory budget of {} bytes \
-             (memory_bytes; {} in use); ask for fewer rows, or read them by a cursor",
+            "out of memory: {what} needs {} bytes more than the {}'s memory budget of {} bytes \
+             (memory_bytes; {} in use){advice}",
             refused.missing(),
             refused.level.name(),
             refused.limit,

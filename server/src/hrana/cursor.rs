@@ -22,8 +22,8 @@ use tenant::{Ceiling, Column, Executed, JobHost, Row, RowSink, SqlStream, Statem
 
 use super::condition::StepOutcome;
 use super::decode::{self, Step};
-use super::stream::{self, Requests};
 use super::encode::RowRefused;
+use super::stream::{self, Requests};
 use super::{Reply, batch, encode, output, statement};
 use crate::baton::BatonKey;
 use crate::cost;

@@ -16,7 +16,7 @@ const SENT_BYTES: usize = 9_800_000;
 /// Clients that send nearly all of a request and then wait: together more than the bound.
 const CLIENTS: usize = 16;
 /// Bytes that they send at a time.
-const PIECE: [u8; 64 << 10] = [b' '; 64 << 10];
+static PIECE: [u8; 64 << 10] = [b' '; 64 << 10];
 
 /// Send most of a large request; false if it was answered before that.
 fn send_most(client: &mut Client) -> bool {
@@ -100,7 +100,7 @@ fn a_response_counts_against_its_databases_memory() {
     let mut small = server.database("small");
     let sql = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 2000) \
                SELECT hex(zeroblob(500)) FROM c";
-    let Err(Trouble::Statement { code, message }) = small.run(&[sql]) else {
+    let Err(Trouble::Sql { code, message }) = small.run(&[sql]) else {
         panic!("two megabytes do not fit into one")
     };
     assert_eq!(code, "SQLITE_NOMEM", "{message}");
@@ -114,7 +114,7 @@ fn a_response_counts_against_its_databases_memory() {
     assert_eq!(answer.text().matches("\"row\":[").count(), 2000);
     // Nothing stays booked.
     let usage = server.admin().call("GET", "/v1/namespaces/small/usage", b"").expect("answered");
-    assert_eq!(usage.json()["held"]["buffer"], json!(0), "{}", usage.text());
+    assert_eq!(usage.json()["now"]["held_bytes"]["buffer"], json!(0), "{}", usage.text());
     assert_eq!(server.metric("unbooked_bytes"), 0);
     server.stop();
 }

@@ -37,12 +37,18 @@ impl Booking {
         true
     }
 
+    /// Give back what is more than so many bytes.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let given = self.bytes.saturating_sub(bytes);
+        if given > 0 {
+            credit(self.holder(), Kind::Buffer, given);
+            self.bytes -= given;
+        }
+    }
+
     /// Give everything back.
     pub fn clear(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes > 0 {
-            credit(self.holder(), Kind::Buffer, bytes);
-        }
+        self.shrink_to(0);
     }
 
     fn holder(&self) -> AccountId {

@@ -161,6 +161,9 @@ fn a_booking_gives_back_what_it_holds_wherever_that_is() {
     assert!(booking.grow_to(60) && booking.grow_to(50));
     assert!(!booking.grow_to(101));
     assert_eq!((booking.bytes(), memory_held(id), refused(id)), (60, 60, 1));
+    booking.shrink_to(70);
+    booking.shrink_to(20);
+    assert_eq!((booking.bytes(), memory_held(id)), (20, 20));
     booking.clear();
     assert_eq!(memory_held(id), 0);
     assert!(booking.grow_to(70));
