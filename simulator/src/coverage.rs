@@ -144,6 +144,7 @@ pub const MARKS: &[Mark] = &[
     mark("a connection forgets what a new one would not know", 10000),
     mark("a database is as large as it may be", 10000),
     mark("a request is larger than its tenant's budget", 10000),
+    mark("a place is taken again with what was left in its buckets", 10000),
     mark("a request is refused because the machine's memory is used up", 10000),
     mark("a statement does not begin because of its request's cost", 10000),
     mark("a statement is stopped because of its request's cost", 10000),

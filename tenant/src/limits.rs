@@ -101,11 +101,11 @@ pub const QUANTUM_STEPS: u64 = 5_000;
 /// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
 pub const QUANTUM_NS: u64 = 50_000;
 
-/// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
-/// still during a turn, as in a simulation, this is all that it costs.
+/// Nanoseconds that a VM step counts where the clock stands still during a turn, as in a simulation:
+/// simple ones take about as long. Where it moves, what it says counts.
 pub const STEP_NS: u64 = 10;
 
-/// Nanoseconds that a resumed fiber counts at least.
+/// Nanoseconds that a resumed fiber counts beside its steps where the clock stands still.
 pub const RESUME_NS: u64 = 1_000;
 
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
@@ -119,6 +119,10 @@ pub const IO_UNLIMITED: u64 = 1 << 50;
 
 /// Nanoseconds of reserved processor time that may be saved up: a request of several turns.
 pub const RESERVATION_BURST_NS: u64 = 50_000_000;
+
+/// Closed databases, groups and organisations of which is known what they had left of their ceilings:
+/// some 4 MB if all are kept.
+pub const REMAINS_MAX: usize = 8192;
 
 /// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.

@@ -260,7 +260,7 @@ impl<J: Job> Engine<J> {
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
         row.usage = unsaved.unwrap_or(row.usage);
-        let place = self.take_place(&limits, &chain);
+        let place = self.take_place(row.id, &limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
@@ -647,7 +647,7 @@ impl<J: Job> Engine<J> {
         }
         if let Some(place) = tenant.place.take() {
             self.counters.throttled_ns += self.throttled_ns(&place);
-            self.leave_place(place, &tenant.chain);
+            self.leave_place(&tenant, &place);
         }
         if tenant.dropped {
             self.remove_dropped(tenant.id, file);

@@ -7,6 +7,7 @@
 //! - `tasks`: running fibers: what they wait for, what they ask.
 //! - `turns`: whose turn it is, and who gets a fiber.
 //! - `places`: where tenants, groups and organisations stand in ledger and schedulers.
+//! - `remains`: what was left in the buckets of those that have closed.
 //! - `pressure`: what goes when memory is short.
 //! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
@@ -29,6 +30,7 @@ mod gauges;
 mod life;
 mod places;
 mod pressure;
+mod remains;
 mod startup;
 mod streams;
 mod tasks;

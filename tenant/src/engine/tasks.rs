@@ -381,12 +381,14 @@ impl<J: Job> Engine<J> {
     }
 
     /// Resume the task until it waits or ends, or its quantum is used up. What it cost, in nanoseconds
-    /// of the processor: what the clock says, or what its steps are worth where that is more.
+    /// of the processor: what the clock says, or what its steps are worth where the clock stands still.
     pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> u64 {
         let started = clock.now();
         let steps = self.run_quantum(key, clock, started);
-        let counted_ns = limits::RESUME_NS + steps * limits::STEP_NS;
-        clock.now().since(started).max(counted_ns)
+        match clock.now().since(started) {
+            0 => limits::RESUME_NS + steps * limits::STEP_NS,
+            measured_ns => measured_ns,
+        }
     }
 
     /// The VM steps that it took.
