@@ -21,6 +21,13 @@ pub const STREAMS: usize = 128;
 /// is looked at when the tenant closes.
 pub const STREAMS_MAX: usize = 1024;
 
+/// Clients' connections to one tenant, those at rest included, unless its budget says otherwise: each
+/// has one request at a time, so as many as [`REQUESTS`].
+pub const CONNECTIONS: usize = 1024;
+
+/// Clients' connections that a budget may give one tenant: the server has somewhat more in all.
+pub const CONNECTIONS_MAX: usize = 8192;
+
 /// Idle connections that a tenant keeps for its next requests.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
 
@@ -128,6 +135,9 @@ pub const REMAINS_MAX: usize = 8192;
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
 pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
 
+/// How often is looked for requests whose time is over while their budgets delay them.
+pub const OVERDUE_LOOK_NS: u64 = SECOND_NS;
+
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
 
@@ -217,7 +227,8 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
 }
 
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
-const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
+const _: () =
+    assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX && CONNECTIONS <= CONNECTIONS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
 const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));

@@ -383,6 +383,23 @@ impl<T> Scheduler<T> {
         self.begin_wait(leaf, index);
     }
 
+    /// Take the first piece of a leaf's work back for which that holds.
+    pub fn take(&mut self, leaf: Key, now: Instant, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let node = self.node(leaf);
+        let found = node.classes.iter_mut().find_map(|class| {
+            let index = class.work.iter().position(&is_it)?;
+            let work = class.work.remove(index);
+            if class.work.is_empty() {
+                class.waiting = None;
+            }
+            work
+        });
+        if found.is_some() && node.work_is_empty() {
+            self.end_delay(leaf, now);
+        }
+        found
+    }
+
     /// Put a node with work into its parent's ring, and so on upwards.
     fn activate(&mut self, mut key: Key, index: usize) {
         while key != self.root {
