@@ -587,7 +587,9 @@ impl<J: Job> Engine<J> {
     /// either: they run on and end.
     pub(super) fn hasten_ended(&mut self) {
         let stopping = self.is_stopping();
-        for key in self.tasks.keys() {
+        let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
+        let tasks = if delays { self.tasks.keys() } else { Vec::new() };
+        for key in tasks {
             let Some(task) = self.tasks.get(key) else { continue };
             let Some(tenant) = self.tenants.get(task.tenant) else { continue };
             let ended =

@@ -819,6 +819,12 @@ impl<T> Scheduler<T> {
         latest
     }
 
+    /// A ceiling delays somebody, or would.
+    #[must_use]
+    pub fn has_delays(&self) -> bool {
+        !self.throttled.is_empty()
+    }
+
     /// Pieces of work that wait. Costs O(nodes).
     #[must_use]
     pub fn waiting(&self) -> usize {
