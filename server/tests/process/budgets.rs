@@ -297,7 +297,7 @@ fn a_body_that_is_too_large_is_refused_before_it_has_arrived() {
 }
 
 #[test]
-fn a_ceiling_of_i_o_delays_commits_and_is_kept_by_a_database_that_reopens() {
+fn a_ceiling_of_i_o_delays_commits() {
     let data = folder();
     let server = Launch::on(data.path()).start();
     let budget = json!({"io_bytes_per_second": "64KiB", "io_burst_bytes": "64KiB"});
