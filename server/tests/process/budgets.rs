@@ -302,7 +302,7 @@ fn a_ceiling_of_i_o_delays_commits() {
     let server = Launch::on(data.path()).start();
     let budget = json!({"io_bytes_per_second": "64KiB", "io_burst_bytes": "64KiB"});
     create(&server, "d", &json!({"budget": budget}));
-    let database = server.database("d");
+    let mut database = server.database("d");
     let fill = "INSERT INTO t VALUES (zeroblob(60000))";
     database.rows(&["CREATE TABLE t(a)"]);
     let begun = std::time::Instant::now();
