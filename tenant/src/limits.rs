@@ -146,6 +146,9 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// left for what comes in the meantime.
 pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
 
+/// Share of it in percent that idle ones give back where somebody needed more than was free.
+pub const MEMORY_WANTED_PERCENT: u64 = 12;
+
 /// Share of it above which new requests are refused.
 pub const MEMORY_OVERLOAD_PERCENT: u64 = 97;
 
