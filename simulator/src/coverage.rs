@@ -116,6 +116,7 @@ pub const MARKS: &[Mark] = &[
     mark("a wait for log space ends in vain", 300),
     mark("a tenant is left to the log", 1000),
     mark("a tenant has too many streams", 10000),
+    mark("a stream does not fit into its tenant's memory", 10000),
     mark("a request waits for a connection in use", 100),
     // ---- connections and streams ----
     mark("a baton is not even one of ours in shape", 10000),

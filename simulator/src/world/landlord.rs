@@ -99,7 +99,7 @@ impl Grants {
         let Some(granted) = self.of.get(&tenant) else { return false };
         let parts: &[&str] = match code {
             "SQLITE_FULL" => &["storage_bytes"],
-            "SQLITE_NOMEM" | "MEMORY_FULL" => &["memory_bytes"],
+            "SQLITE_NOMEM" | "MEMORY_FULL" | "BUDGET_EXCEEDED" => &["memory_bytes"],
             "SQLITE_INTERRUPT" => &SLOW,
             _ => return false,
         };

@@ -8,9 +8,9 @@ use storage::ledger;
 use storage::log::Sequence;
 use storage::volume::Volume;
 
+use super::Engine;
 use super::context::Job;
 use super::disk::{DiskOperation, Operation, Step};
-use super::Engine;
 use crate::limits;
 
 /// Something that can grow, and its limit.
