@@ -21,6 +21,13 @@ pub const STREAMS: usize = 128;
 /// is looked at when the tenant closes.
 pub const STREAMS_MAX: usize = 1024;
 
+/// Clients' connections to one tenant, those at rest included, unless its budget says otherwise: each
+/// has one request at a time, so as many as [`REQUESTS`].
+pub const CONNECTIONS: usize = 1024;
+
+/// Clients' connections that a budget may give one tenant: the server has somewhat more in all.
+pub const CONNECTIONS_MAX: usize = 8192;
+
 /// Idle connections that a tenant keeps for its next requests.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
 
@@ -101,11 +108,11 @@ pub const QUANTUM_STEPS: u64 = 5_000;
 /// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
 pub const QUANTUM_NS: u64 = 50_000;
 
-/// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
-/// still during a turn, as in a simulation, this is all that it costs.
+/// Nanoseconds that a VM step counts where the clock stands still during a turn, as in a simulation:
+/// simple ones take about as long. Where it moves, what it says counts.
 pub const STEP_NS: u64 = 10;
 
-/// Nanoseconds that a resumed fiber counts at least.
+/// Nanoseconds that a resumed fiber counts beside its steps where the clock stands still.
 pub const RESUME_NS: u64 = 1_000;
 
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
@@ -120,9 +127,16 @@ pub const IO_UNLIMITED: u64 = 1 << 50;
 /// Nanoseconds of reserved processor time that may be saved up: a request of several turns.
 pub const RESERVATION_BURST_NS: u64 = 50_000_000;
 
+/// Closed databases, groups and organisations of which is known what they had left of their ceilings:
+/// some 4 MB if all are kept.
+pub const REMAINS_MAX: usize = 8192;
+
 /// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
 pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
+
+/// How often is looked for requests whose time is over while their budgets delay them.
+pub const OVERDUE_LOOK_NS: u64 = SECOND_NS;
 
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
@@ -216,7 +230,8 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
 }
 
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
-const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
+const _: () =
+    assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX && CONNECTIONS <= CONNECTIONS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
 const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
