@@ -168,6 +168,9 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// left for what comes in the meantime.
 pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
 
+/// Share of it in percent that idle ones give back where somebody needed more than was free.
+pub const MEMORY_WANTED_PERCENT: u64 = 12;
+
 /// Share of it that databases may use up which hold much: what is left is for those who need little,
 /// so that they are answered while others are refused.
 pub const MEMORY_LARGE_PERCENT: u64 = 94;

@@ -16,7 +16,7 @@ const SENT_BYTES: usize = 9_800_000;
 /// Clients that send nearly all of a request and then wait: together more than the bound.
 const CLIENTS: usize = 16;
 /// Bytes that they send at a time.
-const PIECE: [u8; 64 << 10] = [b' '; 64 << 10];
+static PIECE: [u8; 64 << 10] = [b' '; 64 << 10];
 
 /// Send most of a large request; false if it was answered before that.
 fn send_most(client: &mut Client) -> bool {

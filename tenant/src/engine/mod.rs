@@ -267,6 +267,8 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
+    /// Charges that the machine's limit had refused when idle tenants last gave something back.
+    refusals_heeded: u64,
     /// A timer will try again what the disk refused the log: a write, or its next segment.
     disk_retry: bool,
     /// Times that the disk refused the log since the stop began.
@@ -325,6 +327,7 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
+            refusals_heeded: storage::ledger::refused(storage::ledger::AccountId::MACHINE),
             disk_retry: false,
             stop_retries: 0,
             checkpoints_running: 0,
