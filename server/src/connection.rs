@@ -78,6 +78,8 @@ pub struct Connection {
     pub socket: SocketId,
     /// It came in on the admin address.
     pub admin: bool,
+    /// The database that its last request was for: it counts as a connection to that.
+    pub database: Option<TenantName>,
     /// Its requests.
     pub reader: RequestReader,
     /// What it is doing.
@@ -160,6 +162,7 @@ impl Connection {
         Connection {
             socket,
             admin,
+            database: None,
             reader: RequestReader::new(buffer),
             phase: Phase::Reading,
             exchange: Exchange::unknown(),

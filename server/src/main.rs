@@ -52,6 +52,8 @@ enum Command {
     Bench(server::bench::Options),
     /// Show which databases use most: processor, disk, memory, and what their budgets hold back.
     Top(server::top::Options),
+    /// Make plans, organisations and groups what a JSON file says.
+    Apply(server::apply::Options),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -139,6 +141,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => return run_serve(&serve),
         Command::Bench(options) => server::bench::run(options),
         Command::Top(options) => server::top::run(&options),
+        Command::Apply(options) => server::apply::run(&options),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };

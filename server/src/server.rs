@@ -19,6 +19,7 @@ use storage::io::{
 };
 use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
+use tenant::budget::Part;
 use tenant::{
     Ceiling, ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge,
     Key, Pool, Refusal, RequestId,
@@ -73,6 +74,8 @@ pub struct Server {
     accepting: [bool; 2],
     accept_after: Instant,
     connections: Pool<Connection>,
+    /// How many count for each database.
+    by_database: BTreeMap<TenantName, u64>,
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, ControlCall>,
@@ -135,6 +138,7 @@ impl Server {
             accepting: [false; 2],
             accept_after: Instant(0),
             connections: Pool::default(),
+            by_database: BTreeMap::new(),
             touched: VecDeque::new(),
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -379,6 +383,12 @@ impl Server {
         if connection.receiving || connection.ended {
             return;
         }
+        if connection.in_body
+            && let Some(problem) = self.body_problem(key)
+        {
+            return self.refuse(io, key, &problem);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
         let free_bytes = free_bytes(self.buffers_bytes_max);
         let held_bytes = connection.reader.held_bytes() as u64;
         let growth_bytes = connection.reader.growth_bytes() as u64;
@@ -393,6 +403,20 @@ impl Server {
         connection.lent_bytes[0] = buffer.capacity();
         connection.book();
         io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
+    }
+
+    /// More of a body is to come: why its database's budget does not allow it, if that is open.
+    fn body_problem(&self, key: Key) -> Option<Problem> {
+        let connection = self.connections.get(key).filter(|connection| !connection.admin)?;
+        let head = connection.reader.head();
+        let bytes = match head.framing() {
+            BodyFraming::Length(bytes) => bytes,
+            BodyFraming::Chunked => connection.reader.body_bytes() as u64,
+        };
+        let name = route(&head).ok()?.tenant?;
+        let exceeded = self.engine.refuses_bytes(name.as_str(), bytes)?;
+        sometimes!("a request is refused before its body has arrived");
+        Some(Problem { close: true, ..Problem::exceeded(&exceeded) })
     }
 
     /// The head is there: refuse early what would only send a body in vain.
@@ -412,6 +436,10 @@ impl Server {
             // Refused when the reader goes on, before anything was invited.
             return Ok(());
         }
+        if let Some(problem) = self.body_problem(key) {
+            return Err(problem);
+        }
+        let connection = self.connections.get_mut(key).expect("looked at just now");
         connection.out.extend_from_slice(CONTINUE);
         self.flush(io, key);
         Ok(())
@@ -449,6 +477,7 @@ impl Server {
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
         connection.exchange.tenant = Some(name);
+        let moves = connection.database != Some(name);
         connection.exchange.began = self.now;
         if kind == WorkKind::Cursor {
             connection.exchange.content_type = "text/plain";
@@ -465,9 +494,35 @@ impl Server {
         connection.running_bytes = connection.request_bytes + out.capacity();
         connection.book();
         let batons = self.batons.clone();
-        let work = Work { kind, request, ceiling, priority, batons, out };
+        let connections = if moves { Some(self.count_for(key, name)) } else { None };
+        let work = Work { kind, request, ceiling, priority, connections, batons, out };
         self.engine.submit(request_id(key), name.as_str(), work);
         self.watch(io, key);
+    }
+
+    /// From now on a connection counts for this database: how many do.
+    fn count_for(&mut self, key: Key, name: TenantName) -> u64 {
+        self.uncount(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.database = Some(name);
+        }
+        let count = self.by_database.entry(name).or_default();
+        *count += 1;
+        *count
+    }
+
+    fn uncount(&mut self, key: Key) {
+        let database = self.connections.get_mut(key).and_then(|other| other.database.take());
+        self.forget_one_of(database);
+    }
+
+    fn forget_one_of(&mut self, database: Option<TenantName>) {
+        let Some(name) = database else { return };
+        let count = self.by_database.get_mut(&name).expect("its connection was counted");
+        *count -= 1;
+        if *count == 0 {
+            self.by_database.remove(&name);
+        }
     }
 
     /// While a request runs: notice a peer that resets, unless the next request is here already.
@@ -641,6 +696,10 @@ impl Server {
             None => tenant.map_or("", TenantName::as_str),
         };
         let problem = control::problem(refusal, name);
+        if matches!(refusal, Refusal::Exceeded(exceeded) if exceeded.part == Part::Connections) {
+            self.uncount(key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.exchange.streamed {
             sometimes!("an answer breaks off after its status");
             // The status has left: only a broken end can say that this is not all.
@@ -835,6 +894,7 @@ impl Server {
     fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         io.close_socket(connection.socket);
+        self.forget_one_of(connection.database);
         // What is being sent outlives the connection, and may outlive its fiber.
         connection.release_tenant();
         connection.book();

@@ -28,6 +28,8 @@ pub struct Work {
     pub ceiling: Ceiling,
     /// How urgent it says that it is.
     pub priority: Option<Priority>,
+    /// Connections to its database, if this one is new among them.
+    pub connections: Option<u64>,
     /// Seals batons.
     pub batons: BatonKey,
     /// An empty buffer for the reply.
@@ -47,6 +49,10 @@ impl Job for Work {
 
     fn request_bytes(&self) -> u64 {
         self.request.body().len() as u64
+    }
+
+    fn connections(&self) -> Option<u64> {
+        self.connections
     }
 
     fn priority(&self) -> Option<Priority> {

@@ -282,7 +282,7 @@ pub fn held(id: AccountId) -> [u64; KINDS] {
     LEDGER.with_borrow(|ledger| ledger.held(id.0))
 }
 
-/// How many charges a limit refused.
+/// How many charges of an account a limit refused; of a node, those that its own limit refused.
 #[must_use]
 pub fn refused(id: AccountId) -> u64 {
     look(id, |account| account.refused)
@@ -310,6 +310,17 @@ pub fn open_accounts() -> usize {
 #[must_use]
 pub fn databases_below(id: AccountId) -> usize {
     look(id, |account| account.databases as usize)
+}
+
+/// Number of open nodes of groups and organisations.
+#[must_use]
+pub fn open_branches() -> usize {
+    LEDGER.with_borrow(|ledger| {
+        let branch = |account: &&Account| {
+            account.open && matches!(account.level, Level::Group | Level::Organisation)
+        };
+        ledger.accounts.iter().filter(branch).count()
+    })
 }
 
 // ---- checking ----

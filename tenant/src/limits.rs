@@ -21,6 +21,13 @@ pub const STREAMS: usize = 128;
 /// is looked at when the tenant closes.
 pub const STREAMS_MAX: usize = 1024;
 
+/// Clients' connections to one tenant, those at rest included, unless its budget says otherwise: each
+/// has one request at a time, so as many as [`REQUESTS`].
+pub const CONNECTIONS: usize = 1024;
+
+/// Clients' connections that a budget may give one tenant: the server has somewhat more in all.
+pub const CONNECTIONS_MAX: usize = 8192;
+
 /// Idle connections that a tenant keeps for its next requests.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
 
@@ -101,18 +108,19 @@ pub const QUANTUM_STEPS: u64 = 5_000;
 /// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
 pub const QUANTUM_NS: u64 = 50_000;
 
-/// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
-/// still during a turn, as in a simulation, this is all that it costs.
+/// Nanoseconds that a VM step counts where the clock stands still during a turn, as in a simulation:
+/// simple ones take about as long. Where it moves, what it says counts.
 pub const STEP_NS: u64 = 10;
 
-/// Nanoseconds that a resumed fiber counts at least.
+/// Nanoseconds that a resumed fiber counts beside its steps where the clock stands still.
 pub const RESUME_NS: u64 = 1_000;
 
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
 pub const TURN_NS: u64 = 100_000;
 
-/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
-pub const IO_QUANTUM_BYTES: u64 = 64_000;
+/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some four pages. With sixteen the
+/// shares of a second at 16 MiB a second were off by a turn, 3 % of the smallest.
+pub const IO_QUANTUM_BYTES: u64 = 16_000;
 
 /// A rate or burst of bytes from which on it is none: more than any disk does.
 pub const IO_UNLIMITED: u64 = 1 << 50;
@@ -120,9 +128,16 @@ pub const IO_UNLIMITED: u64 = 1 << 50;
 /// Nanoseconds of reserved processor time that may be saved up: a request of several turns.
 pub const RESERVATION_BURST_NS: u64 = 50_000_000;
 
+/// Closed databases, groups and organisations of which is known what they had left of their ceilings:
+/// some 4 MB if all are kept.
+pub const REMAINS_MAX: usize = 8192;
+
 /// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
 pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
+
+/// How often is looked for requests whose time is over while their budgets delay them.
+pub const OVERDUE_LOOK_NS: u64 = SECOND_NS;
 
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
@@ -152,6 +167,9 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// Share of the databases' memory in percent above which idle ones give something back: an eighth is
 /// left for what comes in the meantime.
 pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
+
+/// Share of it in percent that idle ones give back where somebody needed more than was free.
+pub const MEMORY_WANTED_PERCENT: u64 = 12;
 
 /// Share of it that databases may use up which hold much: what is left is for those who need little,
 /// so that they are answered while others are refused.
@@ -226,7 +244,8 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
 const _: () = assert!(MEMORY_PRESSURE_PERCENT < MEMORY_LARGE_PERCENT);
 const _: () = assert!(MEMORY_LARGE_PERCENT < MEMORY_OVERLOAD_PERCENT);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
-const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
+const _: () =
+    assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX && CONNECTIONS <= CONNECTIONS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
 const _: () = assert!(FIBERS_CLIENTS_MAX < FIBERS_CLOSING_MAX && FIBERS_CLOSING_MAX < FIBERS_MAX);

@@ -175,6 +175,12 @@ impl RequestReader {
         self.buffer.capacity()
     }
 
+    /// Bytes of the body that have arrived.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body_end - self.head_end
+    }
+
     /// Limit this request's body; between `Progress::Head` and the next [`RequestReader::advance`].
     ///
     /// # Panics

@@ -274,6 +274,9 @@ impl Ledger {
             (node, limit, account.memory.saturating_sub(evictable))
         };
         let level = self.accounts[node as usize].level;
+        if node != id.0 {
+            self.accounts[node as usize].refused += 1;
+        }
         let account = &mut self.accounts[id.0 as usize];
         account.refused += 1;
         account.last_refusal = Some(Refused { level, kind, limit, held, wanted });

@@ -13,6 +13,10 @@ pub trait Job: 'static {
     type Reply: 'static;
     /// Bytes of the request that it comes from.
     fn request_bytes(&self) -> u64;
+    /// Clients' connections to its tenant, if the one that it came by is new among them.
+    fn connections(&self) -> Option<u64> {
+        None
+    }
     /// What the request says of its own urgency. It cannot rise above its tenant's, which it has
     /// where it says nothing.
     fn priority(&self) -> Option<Priority> {
@@ -86,13 +90,13 @@ impl JobHost for JobContext<'_> {
         if let Some(pooled) = connection? {
             return Ok(Session::new(pooled, &self.limits));
         }
-        match PooledConnection::open() {
-            Ok(pooled) => Ok(Session::new(pooled, &self.limits)),
-            Err(_) => {
+        PooledConnection::open_stream().map_or_else(
+            |error| {
                 self.handle.ask(Ask::OpenFailed);
-                Err(StreamError::Unavailable)
-            }
-        }
+                Err(error)
+            },
+            |pooled| Ok(Session::new(pooled, &self.limits)),
+        )
     }
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {

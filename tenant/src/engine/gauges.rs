@@ -127,7 +127,7 @@ impl<J: Job> Engine<J> {
     pub fn operations_in_flight(&self) -> usize {
         let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
         let waiting = self.requests.iter().filter(|request| !closes(&request.operation)).count();
-        self.operations.len() - waiting - self.transfers.schedule.waiting()
+        self.operations.len() - waiting - self.transfers.operations_waiting()
     }
 
     /// The newest batch of the log that is durable, as the engine sees it.

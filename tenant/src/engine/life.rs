@@ -156,19 +156,38 @@ impl<J> Tenant<J> {
         self.dropped || self.fenced.is_some()
     }
 
-    /// Why the budget does not allow one more request of so many bytes.
-    fn exceeds(&self, request_bytes: u64) -> Option<Exceeded> {
-        let requests = (self.waiting.len() + self.queue.len() + self.fibers) as u64;
-        let Limits { requests: requests_limit, request_bytes: bytes_limit, .. } = self.limits;
-        if requests >= requests_limit {
-            sometimes!("a tenant has too many requests");
-            let (part, limit) = (Part::Requests, requests_limit);
-            return Some(Exceeded { part, limit, used: requests, wanted: 1 });
+    /// Why the budget does not allow this request.
+    fn exceeds(&self, job: &J) -> Option<Exceeded>
+    where
+        J: Job,
+    {
+        let limit = self.limits.connections;
+        if let Some(connections) = job.connections()
+            && connections > limit
+        {
+            sometimes!("a tenant has too many connections");
+            let (part, used) = (Part::Connections, connections - 1);
+            return Some(Exceeded { part, limit, used, wanted: 1 });
         }
-        (request_bytes > bytes_limit).then(|| {
+        self.has_no_room().or_else(|| self.is_too_long(job.request_bytes()))
+    }
+
+    /// Why the budget does not allow one more request.
+    fn has_no_room(&self) -> Option<Exceeded> {
+        let requests = (self.waiting.len() + self.queue.len() + self.fibers) as u64;
+        let limit = self.limits.requests;
+        (requests >= limit).then(|| {
+            sometimes!("a tenant has too many requests");
+            Exceeded { part: Part::Requests, limit, used: requests, wanted: 1 }
+        })
+    }
+
+    /// Why the budget does not allow a request of so many bytes.
+    pub fn is_too_long(&self, request_bytes: u64) -> Option<Exceeded> {
+        let limit = self.limits.request_bytes;
+        (request_bytes > limit).then(|| {
             sometimes!("a request is larger than its tenant's budget");
-            let (part, limit) = (Part::RequestBytes, bytes_limit);
-            Exceeded { part, limit, used: 0, wanted: request_bytes }
+            Exceeded { part: Part::RequestBytes, limit, used: 0, wanted: request_bytes }
         })
     }
 
@@ -205,7 +224,7 @@ impl<J: Job> Engine<J> {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
         }
-        if let Some(exceeded) = tenant.exceeds(job.request_bytes()) {
+        if let Some(exceeded) = tenant.exceeds(&job) {
             return self.emit(Event::Refused(request, Refusal::Exceeded(exceeded)));
         }
         if tenant.closing && !tenant.ending {
@@ -260,7 +279,7 @@ impl<J: Job> Engine<J> {
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
         row.usage = unsaved.unwrap_or(row.usage);
-        let place = self.take_place(&limits, &chain);
+        let place = self.take_place(row.id, &limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
@@ -641,7 +660,7 @@ impl<J: Job> Engine<J> {
         }
         if let Some(place) = tenant.place.take() {
             self.counters.throttled_ns += self.throttled_ns(&place);
-            self.leave_place(place, &tenant.chain);
+            self.leave_place(&tenant, &place);
         }
         if tenant.dropped {
             self.remove_dropped(tenant.id, file);

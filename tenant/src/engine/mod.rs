@@ -7,6 +7,7 @@
 //! - `tasks`: running fibers: what they wait for, what they ask.
 //! - `turns`: whose turn it is, and who gets a fiber.
 //! - `places`: where tenants, groups and organisations stand in ledger and schedulers.
+//! - `remains`: what was left in the buckets of those that have closed.
 //! - `pressure`: what goes when memory is short.
 //! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
@@ -29,6 +30,7 @@ mod gauges;
 mod life;
 mod places;
 mod pressure;
+mod remains;
 mod startup;
 mod streams;
 mod tasks;
@@ -156,6 +158,7 @@ enum Timer {
     CatalogueRetry,
     CatalogueHeld,
     UsageDue,
+    Overdue,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -264,11 +267,15 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
+    /// Charges that the machine's limit had refused when idle tenants last gave something back.
+    refusals_heeded: u64,
     /// A timer will try again what the disk refused the log: a write, or its next segment.
     disk_retry: bool,
     /// Times that the disk refused the log since the stop began.
     stop_retries: u32,
     checkpoints_running: usize,
+    /// A timer will look for tasks that have ended and wait for their budgets.
+    tasks_watched: bool,
     doomed: bool,
     counters: Counters,
 }
@@ -320,9 +327,11 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
+            refusals_heeded: storage::ledger::refused(storage::ledger::AccountId::MACHINE),
             disk_retry: false,
             stop_retries: 0,
             checkpoints_running: 0,
+            tasks_watched: false,
             doomed: false,
             counters: Counters::default(),
         }
@@ -341,6 +350,14 @@ impl<J: Job> Engine<J> {
         }
         let key = self.tenant_by_name(name);
         self.submit_to(key, request, job);
+    }
+
+    /// Why the budget of the database of this name does not allow a request of so many bytes, as far as
+    /// that is known: one that is not open is judged when it is.
+    #[must_use]
+    pub fn refuses_bytes(&self, name: &str, request_bytes: u64) -> Option<Exceeded> {
+        let tenant = self.tenants.get(*self.names.get(name)?)?;
+        tenant.place.and_then(|_| tenant.is_too_long(request_bytes))
     }
 
     /// The task that works for `request`. The list is in order; it keeps its memory, as a map would
@@ -590,6 +607,7 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueRetry => self.retry_catalogue(),
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
+                Timer::Overdue => self.hasten_ended(),
             }
         }
     }

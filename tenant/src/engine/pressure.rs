@@ -2,10 +2,12 @@
 //!
 //! What nobody uses goes first, in SIEVE order (Zhang and others, "SIEVE is simpler than LRU", NSDI
 //! 2024): a hand goes round over the open tenants; one that was used since it last came by loses its
-//! mark, one that was not loses its cached pages at once, and is closed if it holds little else. When
-//! nothing is left to take, new requests are refused before anything breaks; what runs goes on. Those
-//! who hold much are refused first: the last of the memory is kept for databases that are small
-//! ([`SMALL_MEMORY_BYTES`]), for their requests here and for what they allocate in the ledger.
+//! mark, one that was not loses its cached pages at once, and is closed if it holds little else. So it
+//! is, too, where little is held and yet somebody was refused memory for want of it: whoever needs
+//! more than is free gets it from idle ones when it tries again. When nothing is left to take, new
+//! requests are refused before anything breaks; what runs goes on. Those who hold much are refused
+//! first: the last of the memory is kept for databases that are small ([`SMALL_MEMORY_BYTES`]), for
+//! their requests here and for what they allocate in the ledger.
 
 use storage::ledger::{self, AccountId};
 use storage::limits::SMALL_MEMORY_BYTES;
@@ -62,10 +64,17 @@ impl<J: Job> Engine<J> {
         if self.phase != Phase::Serving {
             return;
         }
+        let refused = ledger::refused(AccountId::MACHINE);
+        let wanted = std::mem::replace(&mut self.refusals_heeded, refused) != refused;
+        let mut enough = self.pressure_bytes();
+        if wanted {
+            let more = part(self.options.memory_bytes, limits::MEMORY_WANTED_PERCENT);
+            enough = enough.min(ledger::memory_held(AccountId::MACHINE).saturating_sub(more));
+        }
         let mut closing = 0;
         for _ in 0..limits::TENANTS_PER_SWEEP.min(2 * self.tenants.len()) {
             let held = ledger::memory_held(AccountId::MACHINE);
-            if held <= self.pressure_bytes() || closing >= limits::CHECKPOINTS_MAX {
+            if held <= enough || closing >= limits::CHECKPOINTS_MAX {
                 return;
             }
             let Some(key) = self.tenants.next_from(self.evict_hand) else { return };

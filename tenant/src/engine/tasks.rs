@@ -37,6 +37,7 @@ pub(super) enum Work<J> {
 }
 
 /// What a fiber ends with.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
@@ -80,6 +81,11 @@ enum WaitsFor {
 }
 
 impl<J: Job> Task<J> {
+    /// Its request has run for longer than it may.
+    fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
+        now.since(self.started) > limits.request_ns
+    }
+
     /// What it is to be resumed with.
     pub fn input(&self) -> Option<&Input<Reply>> {
         self.input.as_ref()
@@ -104,6 +110,8 @@ pub(super) struct Task<J: Job> {
     waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
+    /// Bytes of its commit that were charged before.
+    pub commit_charged_bytes: u64,
     /// It waits for log space for so many pages.
     log_pages: Option<u32>,
     /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
@@ -309,6 +317,7 @@ impl<J: Job> Engine<J> {
             cancelled: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
+            commit_charged_bytes: 0,
             log_pages: None,
             wait_ends: Instant(0),
         });
@@ -322,6 +331,9 @@ impl<J: Job> Engine<J> {
             self.counters.jobs += 1;
         }
         self.enqueue(key);
+        if !self.tasks_watched {
+            self.watch_tasks();
+        }
         Some(key)
     }
 
@@ -381,12 +393,14 @@ impl<J: Job> Engine<J> {
     }
 
     /// Resume the task until it waits or ends, or its quantum is used up. What it cost, in nanoseconds
-    /// of the processor: what the clock says, or what its steps are worth where that is more.
+    /// of the processor: what the clock says, or what its steps are worth where the clock stands still.
     pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> u64 {
         let started = clock.now();
         let steps = self.run_quantum(key, clock, started);
-        let counted_ns = limits::RESUME_NS + steps * limits::STEP_NS;
-        clock.now().since(started).max(counted_ns)
+        match clock.now().since(started) {
+            0 => limits::RESUME_NS + steps * limits::STEP_NS,
+            measured_ns => measured_ns,
+        }
     }
 
     /// The VM steps that it took.
@@ -401,7 +415,7 @@ impl<J: Job> Engine<J> {
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
             let client = matches!(task.kind, Kind::Client(_));
-            let overdue = client && self.now.since(task.started) > tenant.limits.request_ns;
+            let overdue = client && task.is_overdue(&tenant.limits, self.now);
             if overdue {
                 sometimes!("a request takes too long");
             }
@@ -506,7 +520,7 @@ impl<J: Job> Engine<J> {
                 None
             }
             Wait::Writer(connection) => self.wait_for_writer(key, tenant_key, connection),
-            Wait::LogSpace { pages } => self.wait_for_log_space(key, pages),
+            Wait::LogSpace { pages } => self.ask_commit(key, pages),
             Wait::Seal => self.seal(key, tenant_key),
             Wait::Durable => self.wait_until_durable(key, tenant_key),
         }
@@ -567,6 +581,44 @@ impl<J: Job> Engine<J> {
     pub(super) fn writer_wait_over(&mut self, key: Key) {
         if self.wait_is_over(key) {
             self.writer_timed_out(key);
+        }
+    }
+
+    /// Requests whose time is over, or that nobody waits for any more, do not wait for their budgets
+    /// either: they run on and end.
+    pub(super) fn hasten_ended(&mut self) {
+        let stopping = self.is_stopping();
+        let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
+        let tasks = if delays { self.tasks.keys() } else { Vec::new() };
+        for key in tasks {
+            let Some(task) = self.tasks.get(key) else { continue };
+            let Some(tenant) = self.tenants.get(task.tenant) else { continue };
+            let ended =
+                task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
+            if !matches!(task.kind, Kind::Client(_)) || !(ended || stopping) {
+                continue;
+            }
+            let Some(place) = tenant.place else { continue };
+            if self.schedule.delayed_until(place.turns).is_some()
+                && self.schedule.take(place.turns, self.now, |&task| task == key).is_some()
+            {
+                sometimes!(
+                    "a request that has ended does not wait for its budget of processor time"
+                );
+                self.system.push_back(key);
+            }
+            if self.transfers.schedule.delayed_until(place.transfers).is_some() {
+                self.hasten_transfer(key);
+            }
+        }
+        self.watch_tasks();
+    }
+
+    /// Look again in a while, as long as there are tasks.
+    fn watch_tasks(&mut self) {
+        self.tasks_watched = !self.tasks.is_empty();
+        if self.tasks_watched {
+            self.set_timer(limits::OVERDUE_LOOK_NS, Timer::Overdue);
         }
     }
 
@@ -640,7 +692,7 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
+    pub(super) fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
         let class = self.log_class(key);
         self.count_owed();
         let bytes = self.log.as_ref()?.transaction_bytes(pages);

@@ -49,7 +49,8 @@ impl<J: Job> Engine<J> {
                 self.note_processor_time(tenant, cost_ns);
                 if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
                     tenant.served.turns_ns += cost_ns;
-                    tenant.served.reserved_ns += if turn.reserved { cost_ns } else { 0 };
+                    let own = turn.reserved == Some(turn.leaf);
+                    tenant.served.reserved_ns += if own { cost_ns } else { 0 };
                 }
                 self.schedule.charge(&turn, cost_ns, clock.now());
                 spent_ns += cost_ns;
