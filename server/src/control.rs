@@ -31,6 +31,9 @@
 mod budgets;
 pub mod top;
 
+#[cfg(test)]
+pub(crate) use budgets::plan as plan_of;
+
 use serde_json::{Value, json};
 use tenant::{ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState};
 

@@ -118,8 +118,9 @@ pub const RESUME_NS: u64 = 1_000;
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
 pub const TURN_NS: u64 = 100_000;
 
-/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
-pub const IO_QUANTUM_BYTES: u64 = 64_000;
+/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some four pages. With sixteen the
+/// shares of a second at 16 MiB a second were off by a turn, 3 % of the smallest.
+pub const IO_QUANTUM_BYTES: u64 = 16_000;
 
 /// A rate or burst of bytes from which on it is none: more than any disk does.
 pub const IO_UNLIMITED: u64 = 1 << 50;
@@ -147,6 +148,13 @@ pub const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// Fibers at a time: 256 MiB of stacks if all were used to the end.
 pub const FIBERS_MAX: usize = 1024;
 
+/// Of them, requests of clients may have so many.
+pub const FIBERS_CLIENTS_MAX: usize = FIBERS_MAX - 128;
+
+/// Closing connections and idle transactions begins only while fewer run: what is left is enough for
+/// checkpoints and the catalogue, which nothing may keep waiting.
+pub const FIBERS_CLOSING_MAX: usize = FIBERS_MAX - 2 * CHECKPOINTS_MAX;
+
 /// Checkpoints at a time: their syncs share journal commits of the file system.
 pub const CHECKPOINTS_MAX: usize = 16;
 
@@ -163,8 +171,12 @@ pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
 /// Share of it in percent that idle ones give back where somebody needed more than was free.
 pub const MEMORY_WANTED_PERCENT: u64 = 12;
 
-/// Share of it above which new requests are refused.
-pub const MEMORY_OVERLOAD_PERCENT: u64 = 97;
+/// Share of it that databases may use up which hold much: what is left is for those who need little,
+/// so that they are answered while others are refused.
+pub const MEMORY_LARGE_PERCENT: u64 = 94;
+
+/// Share of it above which all new requests are refused.
+pub const MEMORY_OVERLOAD_PERCENT: u64 = 99;
 
 /// Tenants that a turn looks at when memory is short.
 pub const TENANTS_PER_SWEEP: usize = 256;
@@ -229,11 +241,14 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
     storage::meter::price(cost, &PRICES)
 }
 
+const _: () = assert!(MEMORY_PRESSURE_PERCENT < MEMORY_LARGE_PERCENT);
+const _: () = assert!(MEMORY_LARGE_PERCENT < MEMORY_OVERLOAD_PERCENT);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () =
     assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX && CONNECTIONS <= CONNECTIONS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
+const _: () = assert!(FIBERS_CLIENTS_MAX < FIBERS_CLOSING_MAX && FIBERS_CLOSING_MAX < FIBERS_MAX);
 const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
 const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));

@@ -236,7 +236,8 @@ impl Glutton {
     /// The pause is over, or the time for the answers of a visit.
     fn act(&mut self, sim: &mut Sim) -> Result<(), Violation> {
         let now = sim.awake();
-        if let Some(late) = self.links.iter().find(|link| now.since(link.asked_at) > ANSWER_NS_MAX) {
+        if let Some(late) = self.links.iter().find(|link| now.since(link.asked_at) > ANSWER_NS_MAX)
+        {
             let text = format!("a glutton waits in vain: {:?} on {}", late.kind, late.database);
             return Err(Violation::new("LIVE-1", text));
         }
@@ -385,12 +386,7 @@ impl Link {
         }
     }
 
-    fn hear(
-        &self,
-        sim: &mut Sim,
-        options: &Options,
-        response: &Response,
-    ) -> Result<(), Violation> {
+    fn hear(&self, sim: &mut Sim, options: &Options, response: &Response) -> Result<(), Violation> {
         let status = response.status;
         let text = String::from_utf8_lossy(&response.body);
         sim.trace_mut().remark(|| {

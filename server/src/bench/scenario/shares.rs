@@ -33,12 +33,16 @@ const RESERVED_PER_MILLION: u64 = 200_000;
 const COUNT_SHORT: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
                            LIMIT 100000) SELECT count(*), max(x) FROM number";
 
-/// What the three may read and write together in a second, and save up.
-const DISK_RATE: (&str, &str) = ("64MiB", "256KiB");
+/// What the three may read and write together in a second, and save up: little enough that all of them
+/// always have requests that wait, also when the server had to wait for its core for some milliseconds.
+const DISK_RATE: (&str, &str) = ("16MiB", "64KiB");
+
+/// Connections of each of them: a page is read at a time on each.
+const DISK_CLIENTS: u32 = 16;
 
 /// What each of them may keep in memory, and its rows, of which one fills a page: four times as much.
-const DISK_MEMORY: &str = "4MiB";
-const DISK_ROWS: u32 = 4_000;
+const DISK_MEMORY: &str = "8MiB";
+const DISK_ROWS: u32 = 8_000;
 
 /// Reads 100 pages, somewhere.
 const READ: &str =
@@ -141,7 +145,7 @@ impl Bench<'_> {
             let statements = [(sql, Some(argument.as_str()))];
             let template =
                 Template::pipeline(self.target(), &self.base_name(name), &statements, OK);
-            let mut competitor = self.party(party, template, CLIENTS);
+            let mut competitor = self.party(party, template, DISK_CLIENTS);
             competitor.choice = Choice { order: Order::Spread, tenants: 1, rows: DISK_ROWS };
             parties.push(competitor);
         }
