@@ -81,6 +81,11 @@ enum WaitsFor {
 }
 
 impl<J: Job> Task<J> {
+    /// When its present wait is over, if that has an end.
+    pub fn wait_ends(&self) -> Instant {
+        self.wait_ends
+    }
+
     /// Its request has run for longer than it may.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
         now.since(self.started) > limits.request_ns
@@ -585,7 +590,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// Requests whose time is over, or that nobody waits for any more, do not wait for their budgets
-    /// either: they run on and end.
+    /// either: they run on and end. Nor do checkpoints that have become urgent.
     pub(super) fn hasten_ended(&mut self) {
         let stopping = self.is_stopping();
         let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
@@ -595,7 +600,12 @@ impl<J: Job> Engine<J> {
             let Some(tenant) = self.tenants.get(task.tenant) else { continue };
             let ended =
                 task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
-            if !matches!(task.kind, Kind::Client(_)) || !(ended || stopping) {
+            let hastens = match task.kind {
+                Kind::Client(_) => ended || stopping,
+                Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
+                _ => false,
+            };
+            if !hastens {
                 continue;
             }
             let Some(place) = tenant.place else { continue };
@@ -631,6 +641,7 @@ impl<J: Job> Engine<J> {
         for key in self.tasks.keys() {
             if self.is_checkpoint(key) {
                 self.writer_timed_out(key);
+                self.hasten_transfer(key);
             }
         }
     }
@@ -927,6 +938,16 @@ impl<J: Job> Engine<J> {
             _ => unreachable!("a task ends as what it began"),
         }
         self.after_task(tenant_key);
+    }
+
+    /// Somebody waits for room in the log.
+    pub(super) fn has_log_waiters(&self) -> bool {
+        !self.log_waiters.is_empty() || self.catalogue.held_since.is_some()
+    }
+
+    /// Requests are carried out.
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
     }
 
     /// Whether the engine is past its serving life.
