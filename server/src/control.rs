@@ -31,6 +31,9 @@
 mod budgets;
 pub mod top;
 
+#[cfg(test)]
+pub(crate) use budgets::plan as plan_of;
+
 use serde_json::{Value, json};
 use tenant::{ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState};
 
@@ -247,12 +250,7 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "the server is starting or stopping, or the database is being closed; try again",
         )
         .retry_after(1),
-        Refusal::Overloaded => Problem::new(
-            503,
-            "MEMORY_FULL",
-            "the server's memory for databases is used up; try again",
-        )
-        .retry_after(1),
+        Refusal::Overloaded => Problem::memory_full(),
         Refusal::LogFull => Problem::new(
             503,
             "LOG_FULL",

@@ -1,7 +1,9 @@
 //! HTTP, Hrana and the control API over tenants.
 
+pub mod apply;
 pub mod baton;
 pub mod bench;
+mod caller;
 mod connection;
 pub mod control;
 pub mod cost;

@@ -85,8 +85,8 @@ pub const BUFFERS_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub const BUFFERS_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Their part of `--memory` between these two: one in so many bytes.
 pub const BUFFERS_SHARE: u64 = 8;
-/// Empty buffers kept for the next requests: 64 KiB each at most.
-pub const SPARE_BUFFERS_MAX: usize = 256;
+/// Empty buffers kept for the next requests: 64 KiB each at most, so 8 MiB that are nobody's.
+pub const SPARE_BUFFERS_MAX: usize = 128;
 /// Time for a request's whole head, from its first byte.
 pub const HEAD_NS: u64 = 10_000_000_000;
 /// Time for a request's whole body.

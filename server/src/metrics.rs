@@ -72,6 +72,8 @@ impl Traffic {
 pub struct Gauges {
     /// Counters of the engine.
     pub counters: Counters,
+    /// Bytes that databases may hold together now.
+    pub memory_bytes: u64,
     /// Connections open now.
     pub connections: usize,
     /// Databases open now.
@@ -145,6 +147,7 @@ impl Page {
 
     fn engine(&mut self, gauges: &Gauges) {
         let Gauges { counters, .. } = gauges;
+        self.gauge("memory_limit_bytes", "Databases may hold together now.", gauges.memory_bytes);
         self.gauge("open_tenants", "Databases open now.", gauges.open_tenants as u64);
         self.gauge("parked_streams", "Streams parked now.", gauges.parked_streams as u64);
         self.gauge("log_used_bytes", "Commit log in use.", gauges.log_used_bytes);

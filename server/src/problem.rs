@@ -54,6 +54,14 @@ impl Problem {
         }
     }
 
+    /// All databases together have used up the machine's memory. How much neighbours hold is not a
+    /// tenant's to know.
+    #[must_use]
+    pub fn memory_full() -> Problem {
+        let text = "the server's memory for databases is used up; try again";
+        Problem::new(503, "MEMORY_FULL", text).retry_after(1)
+    }
+
     /// A budget does not allow it. Trying again helps where others' work has to end first; not where
     /// the request itself is too large.
     #[must_use]

@@ -184,6 +184,11 @@ impl Server {
         &self.engine
     }
 
+    /// From now on databases may hold so much memory together: see [`Engine::limit_memory`].
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.engine.limit_memory(bytes);
+    }
+
     /// Everything countable that a limit bounds, the engine's included.
     #[must_use]
     pub fn bounds(&self) -> Vec<Gauge> {
@@ -356,6 +361,10 @@ impl Server {
         let idle_deadline = self.now.after(limits::KEEP_ALIVE_NS);
         let head_deadline = self.now.after(limits::HEAD_NS).min(connection.deadline);
         if connection.reader.is_idle() {
+            if free_bytes(self.buffers_bytes_max) < self.buffers_bytes_max / 2 {
+                sometimes!("an idle connection gives its buffer back");
+                connection.reader.shrink_idle();
+            }
             self.set_deadline(key, idle_deadline);
         } else if !connection.in_body {
             sometimes!("a request's head comes in pieces");
@@ -375,8 +384,12 @@ impl Server {
             return self.refuse(io, key, &problem);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
+        let free_bytes = free_bytes(self.buffers_bytes_max);
+        let held_bytes = connection.reader.held_bytes() as u64;
         let growth_bytes = connection.reader.growth_bytes() as u64;
-        if connection.in_body && !has_room_for(growth_bytes, self.buffers_bytes_max) {
+        // As long as none has more than is left for all others, something is left for small ones,
+        // however many large ones there are (Choudhury and Hahne, as for fibers).
+        if held_bytes > 0 && growth_bytes > 0 && held_bytes + growth_bytes > free_bytes {
             sometimes!("a request is refused because buffers are used up");
             return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
         }
@@ -466,7 +479,7 @@ impl Server {
         }
         let spare = self.spare.pop().unwrap_or_default();
         let out = self.spare.pop().unwrap_or_default();
-        if !has_room_for(0, self.buffers_bytes_max) {
+        if free_bytes(self.buffers_bytes_max) == 0 {
             sometimes!("a request is refused because buffers are used up");
             connection.reader.finish();
             return self.answer_problem(io, key, &buffers_full());
@@ -549,6 +562,7 @@ impl Server {
         let (log_used_bytes, log_capacity_bytes) = self.engine.log_bytes();
         Gauges {
             counters: self.engine.counters(),
+            memory_bytes: self.engine.memory_bytes(),
             connections: self.connections.len(),
             open_tenants: self.engine.open_tenants(),
             parked_streams: self.engine.parked_streams(),
@@ -946,9 +960,9 @@ impl Server {
     }
 }
 
-/// Whether buffers of connections may grow by so much, all together.
-fn has_room_for(bytes: u64, bytes_max: u64) -> bool {
-    ledger::memory_held(AccountId::CONNECTIONS) + bytes <= bytes_max
+/// Bytes by which buffers of connections may grow, all together.
+fn free_bytes(bytes_max: u64) -> u64 {
+    bytes_max.saturating_sub(ledger::memory_held(AccountId::CONNECTIONS))
 }
 
 fn buffers_full() -> Problem {

@@ -88,6 +88,9 @@ pub const MARKS: &[Mark] = &[
     mark("a checkpoint because of a large WAL", 100),
     mark("a checkpoint because the tenant closes", 100),
     mark("an idle tenant is closed for its memory", 100),
+    mark("a busy tenant loses its cached pages", 10000),
+    mark("connections wait for a fiber to be closed", 10000),
+    mark("an idle connection gives its buffer back", 10000),
     mark("a tenant is fenced", 300),
     mark("a tenant is dropped while it is open", 100),
     mark("a dropped tenant's file cannot be removed", 1000),
@@ -116,6 +119,7 @@ pub const MARKS: &[Mark] = &[
     mark("a wait for log space ends in vain", 300),
     mark("a tenant is left to the log", 1000),
     mark("a tenant has too many streams", 10000),
+    mark("a stream does not fit into its tenant's memory", 10000),
     mark("a request waits for a connection in use", 100),
     // ---- connections and streams ----
     mark("a baton is not even one of ours in shape", 10000),

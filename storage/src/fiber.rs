@@ -391,6 +391,18 @@ pub(crate) fn on_call() {
     }
 }
 
+/// Long work within one step of SQLite's virtual machine: as [`on_call`]; `true` interrupts the
+/// statement.
+pub(crate) fn on_stretch() -> bool {
+    on_call();
+    is_interrupted()
+}
+
+/// Whether the running fiber's statement is to be interrupted.
+pub(crate) fn is_interrupted() -> bool {
+    context_opt().is_some_and(|context| context.interrupt)
+}
+
 impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
     /// A fiber that will run `body` on `stack` when it is first resumed.
     pub fn new<F>(stack: Stack, body: F) -> Fiber<Y, A, R>

@@ -130,7 +130,8 @@ fn make_room(id: AccountId, bytes: u64) -> bool {
     let (node, missing, cached) = LEDGER.with_borrow(|ledger| {
         let node = ledger.full_node(id.0, bytes).expect("it did not fit just now");
         let account = &ledger.accounts[node as usize];
-        let missing = account.memory.saturating_add(bytes) - account.memory_limit;
+        let limit = ledger.limit_for(node, id.0, bytes);
+        let missing = account.memory.saturating_add(bytes) - limit;
         (node, missing, account.cached)
     });
     let own = pagecache::unpinned_bytes(id);
@@ -219,8 +220,13 @@ pub fn set_memory_limit(id: AccountId, bytes: u64) {
     });
 }
 
-/// Set how many bytes of memory all databases may hold together.
-pub fn set_machine_limit(bytes: u64) {
+/// Set how many bytes of memory all databases may hold together, and how many of these only those
+/// of them may have that are small ([`crate::limits::SMALL_MEMORY_BYTES`]): so a few that hold much
+/// do not keep out the many that need little.
+pub fn set_machine_limit(bytes: u64, kept_for_small: u64) {
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.accounts[AccountId::MACHINE.0 as usize].kept_for_small = kept_for_small;
+    });
     set_memory_limit(AccountId::MACHINE, bytes);
 }
 
@@ -269,7 +275,7 @@ pub fn held(id: AccountId) -> [u64; KINDS] {
     LEDGER.with_borrow(|ledger| ledger.held(id.0))
 }
 
-/// How many charges a limit refused.
+/// How many charges of an account a limit refused; of a node, those that its own limit refused.
 #[must_use]
 pub fn refused(id: AccountId) -> u64 {
     look(id, |account| account.refused)
@@ -297,6 +303,17 @@ pub fn open_accounts() -> usize {
 #[must_use]
 pub fn databases_below(id: AccountId) -> usize {
     look(id, |account| account.databases as usize)
+}
+
+/// Number of open nodes of groups and organisations.
+#[must_use]
+pub fn open_branches() -> usize {
+    LEDGER.with_borrow(|ledger| {
+        let branch = |account: &&Account| {
+            account.open && matches!(account.level, Level::Group | Level::Organisation)
+        };
+        ledger.accounts.iter().filter(branch).count()
+    })
 }
 
 // ---- checking ----

@@ -7,6 +7,7 @@ pub mod allocator;
 pub mod counting;
 pub mod extent;
 pub mod fiber;
+mod functions;
 mod identity;
 pub mod io;
 pub mod ledger;

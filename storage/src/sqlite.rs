@@ -18,6 +18,7 @@ use std::{ptr, slice};
 use rusqlite::ffi;
 
 use crate::fiber::{self, Answer, Wait, suspend, with_volume};
+use crate::functions;
 use crate::meter::Meter;
 use crate::vfs;
 use crate::volume::ConnectionId;
@@ -183,6 +184,8 @@ pub fn initialise() {
         configure();
         // SAFETY: called once, after configuration.
         assert!(unsafe { ffi::sqlite3_initialize() } == ffi::SQLITE_OK);
+        // SAFETY: before any connection is there to call it.
+        unsafe { myriad_stretch = Some(on_stretch) };
         vfs::register();
         assert_build();
     });
@@ -202,6 +205,15 @@ fn configure() {
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, no, no) == ok);
         assert!(ffi::sqlite3_config(ffi::SQLITE_CONFIG_URI, no) == ok);
     }
+}
+
+unsafe extern "C" {
+    /// See sqlite/myriad_hooks.h.
+    static mut myriad_stretch: Option<unsafe extern "C" fn() -> c_int>;
+}
+
+unsafe extern "C" fn on_stretch() -> c_int {
+    c_int::from(fiber::on_stretch())
 }
 
 fn assert_build() {
@@ -325,27 +337,9 @@ impl Connection {
             let code = unsafe { ffi::sqlite3_db_config(self.db, switch, value as c_int, out) };
             self.check(code)?;
         }
-        let utf8 = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS;
-        for (name, arguments, function) in [
-            (c"random", 0, random_integer as SqlFunction),
-            (c"randomblob", 1, random_blob as SqlFunction),
-        ] {
-            // SAFETY: a scalar function without state.
-            let code = unsafe {
-                ffi::sqlite3_create_function_v2(
-                    self.db,
-                    name.as_ptr(),
-                    arguments,
-                    utf8,
-                    ptr::null_mut(),
-                    Some(function),
-                    None,
-                    None,
-                    None,
-                )
-            };
-            self.check(code)?;
-        }
+        // SAFETY: an open connection.
+        let code = unsafe { functions::register(self.db) };
+        self.check(code)?;
         self.run(c"PRAGMA cell_size_check=ON")
     }
 
@@ -735,6 +729,10 @@ impl Statement {
         match code {
             ffi::SQLITE_ROW => Ok(true),
             ffi::SQLITE_DONE => Ok(false),
+            // How a function of FTS5 is left, see sqlite/myriad_hooks.h.
+            ffi::SQLITE_RANGE if fiber::is_interrupted() => {
+                Err(SqliteError::of(ffi::SQLITE_INTERRUPT))
+            }
             code => Err(self.error(code)),
         }
     }
@@ -926,49 +924,5 @@ fn note(watch: &Watch, code: c_int, first: Option<&str>) {
             watch.learn(|learnt| learnt.statistics = true);
         }
         _ => {}
-    }
-}
-
-type SqlFunction =
-    unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
-
-unsafe extern "C" fn random_integer(
-    context: *mut ffi::sqlite3_context,
-    _: c_int,
-    _: *mut *mut ffi::sqlite3_value,
-) {
-    let mut bytes = [0; 8];
-    with_volume(|volume| volume.random(&mut bytes));
-    // SAFETY: SQLite's context for the length of this call.
-    unsafe { ffi::sqlite3_result_int64(context, i64::from_le_bytes(bytes)) };
-}
-
-unsafe extern "C" fn random_blob(
-    context: *mut ffi::sqlite3_context,
-    _: c_int,
-    arguments: *mut *mut ffi::sqlite3_value,
-) {
-    // SAFETY: one argument, as registered.
-    let wanted = unsafe { ffi::sqlite3_value_int64(*arguments) }.max(1);
-    // SAFETY: the connection of this call; -1 asks for the limit.
-    let limit = unsafe {
-        let db = ffi::sqlite3_context_db_handle(context);
-        ffi::sqlite3_limit(db, ffi::SQLITE_LIMIT_LENGTH, -1)
-    };
-    if wanted > i64::from(limit) {
-        // SAFETY: SQLite's context for the length of this call.
-        unsafe { ffi::sqlite3_result_error_toobig(context) };
-        return;
-    }
-    // SAFETY: allocated from the tenant's account, and handed over with its own free function.
-    unsafe {
-        let memory = ffi::sqlite3_malloc64(wanted as u64);
-        if memory.is_null() {
-            ffi::sqlite3_result_error_nomem(context);
-            return;
-        }
-        let bytes = slice::from_raw_parts_mut(memory.cast::<u8>(), wanted as usize);
-        with_volume(|volume| volume.random(bytes));
-        ffi::sqlite3_result_blob(context, memory, wanted as c_int, Some(ffi::sqlite3_free));
     }
 }

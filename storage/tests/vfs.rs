@@ -31,6 +31,9 @@ struct World {
     next: u32,
     sealed: u64,
     log_is_full: bool,
+    /// Turns given up, and the one after which the statement is interrupted.
+    turns: u64,
+    last_turn: Option<u64>,
     stacks: StackPool,
 }
 
@@ -44,7 +47,11 @@ impl World {
     fn answer(&mut self, volume: &mut Volume, wait: Wait) -> Answer {
         match wait {
             Wait::LogSpace { .. } if self.log_is_full => Answer::Full,
-            Wait::Turn | Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable => Answer::Ready,
+            Wait::Turn => {
+                self.turns += 1;
+                Answer::Ready
+            }
+            Wait::Sync(_) | Wait::LogSpace { .. } | Wait::Durable => Answer::Ready,
             Wait::Writer(_) => Answer::TimedOut,
             Wait::OpenTemporary => Answer::Opened(self.file().1, 0),
             Wait::OpenMain { .. } => {
@@ -107,8 +114,8 @@ impl World {
         let mut input = Input::Start;
         loop {
             let slice_ends = Instant(u64::MAX);
-            let loan =
-                Loan { volume, clock: &Still, quantum_steps: 10_000, slice_ends, interrupt: false };
+            let interrupt = self.last_turn.is_some_and(|last| self.turns >= last);
+            let loan = Loan { volume, clock: &Still, quantum_steps: 10_000, slice_ends, interrupt };
             match fiber.resume(loan, input).0 {
                 Step::Waits(wait) => input = Input::Answer(self.answer(volume, wait)),
                 Step::Asks(()) => input = Input::Host(()),
@@ -456,4 +463,44 @@ fn temporary_files_stay_within_the_accounts_limit() {
     });
     assert!(!volume.close().is_empty());
     ledger::assert_closed();
+}
+
+/// Turns that one step of this statement gives up, after what makes ready for it; then the same, with
+/// the statement interrupted at the third turn.
+fn turns_of(prepare: &'static str, sql: &'static str) -> u64 {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    world.run(&mut volume, move || run(&mut Connection::open().expect("opens"), prepare));
+    let step = move || {
+        let mut connection = Connection::open().expect("opens");
+        let (statement, _) = connection.prepare(sql, false).expect(sql);
+        let result = statement.expect("a statement").step(&connection);
+        result.map(|_| ()).map_err(|error| error.primary())
+    };
+    world.turns = 0;
+    assert_eq!(world.run(&mut volume, step), Ok(()), "{sql}");
+    let turns = world.turns;
+    (world.turns, world.last_turn) = (0, Some(3));
+    assert_eq!(world.run(&mut volume, step), Err(sqlite::SQLITE_INTERRUPT), "{sql}");
+    assert!(world.turns < 5, "interrupted at the third turn, ended at {}", world.turns);
+    turns
+}
+
+#[test]
+fn long_functions_give_up_their_turn_and_can_be_interrupted() {
+    let cases = [
+        "SELECT sum(length(replace(hex(zeroblob(500000 - x)), '0', 'a'))) FROM t",
+        "SELECT sum(instr(hex(zeroblob(500000 - x)), hex(zeroblob(200000 + x)) || 'b')) FROM t",
+        "SELECT sum(length(trim(hex(zeroblob(20000 - x)), 'abcdefghijklmnopqrstuvwxyz0'))) FROM t",
+        "SELECT sum(b LIKE '%0%1') FROM (SELECT hex(zeroblob(20000 - x)) AS b FROM t) AS t, t AS u",
+        "SELECT snippet(f, 0, '', '', '', 60) FROM f('a')",
+    ];
+    let prepare = "CREATE TABLE t (x); WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n \
+                   LIMIT 40) INSERT INTO t SELECT x FROM n; CREATE VIRTUAL TABLE f USING fts5(a); INSERT \
+                   INTO f SELECT replace(hex(zeroblob(6000)), '00', 'a ')";
+    for sql in cases {
+        let turns = turns_of(prepare, sql);
+        println!("{turns} turns: {sql}");
+        assert!(turns > 5, "{turns} turns: {sql}");
+    }
 }

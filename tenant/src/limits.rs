@@ -152,6 +152,13 @@ pub const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// Fibers at a time: 256 MiB of stacks if all were used to the end.
 pub const FIBERS_MAX: usize = 1024;
 
+/// Of them, requests of clients may have so many.
+pub const FIBERS_CLIENTS_MAX: usize = FIBERS_MAX - 128;
+
+/// Closing connections and idle transactions begins only while fewer run: what is left is enough for
+/// checkpoints and the catalogue, which nothing may keep waiting.
+pub const FIBERS_CLOSING_MAX: usize = FIBERS_MAX - 2 * CHECKPOINTS_MAX;
+
 /// Checkpoints at a time: their syncs share journal commits of the file system.
 pub const CHECKPOINTS_MAX: usize = 16;
 
@@ -165,8 +172,15 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// left for what comes in the meantime.
 pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
 
-/// Share of it above which new requests are refused.
-pub const MEMORY_OVERLOAD_PERCENT: u64 = 97;
+/// Share of it in percent that idle ones give back where somebody needed more than was free.
+pub const MEMORY_WANTED_PERCENT: u64 = 12;
+
+/// Share of it that databases may use up which hold much: what is left is for those who need little,
+/// so that they are answered while others are refused.
+pub const MEMORY_LARGE_PERCENT: u64 = 94;
+
+/// Share of it above which all new requests are refused.
+pub const MEMORY_OVERLOAD_PERCENT: u64 = 99;
 
 /// Tenants that a turn looks at when memory is short.
 pub const TENANTS_PER_SWEEP: usize = 256;
@@ -232,11 +246,14 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
     storage::meter::price(cost, &PRICES)
 }
 
+const _: () = assert!(MEMORY_PRESSURE_PERCENT < MEMORY_LARGE_PERCENT);
+const _: () = assert!(MEMORY_LARGE_PERCENT < MEMORY_OVERLOAD_PERCENT);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
 const _: () =
     assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX && CONNECTIONS <= CONNECTIONS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
+const _: () = assert!(FIBERS_CLIENTS_MAX < FIBERS_CLOSING_MAX && FIBERS_CLOSING_MAX < FIBERS_MAX);
 const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
 const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));

@@ -20,17 +20,17 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use storage::fiber::{self, with_volume};
-use storage::ledger;
+use storage::ledger::{self, Level};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
-use crate::budget::Limits;
+use crate::budget::{Exceeded, Limits, Part};
 use crate::failure::{Circumstances, cost_refused, statement_error};
 use crate::limits;
 use crate::policy;
 use crate::statement::{
     Argument, Arguments, Ceiling, Column, Cost, Description, Executed, Row, RowSink, SqlStream,
-    StatementError,
+    StatementError, StreamError,
 };
 
 /// A compiled statement and what was learnt when it was compiled.
@@ -83,6 +83,29 @@ impl PooledConnection {
             has_inner: false,
             changes_statistics: false,
             temporary: Temporary::Untouched,
+        })
+    }
+
+    /// As [`open`](Self::open), for a client's stream.
+    ///
+    /// # Errors
+    /// What a client is told: whose memory does not suffice, or that it cannot be opened.
+    pub(crate) fn open_stream() -> Result<PooledConnection, StreamError> {
+        let refused_before = ledger::refused(fiber::account());
+        PooledConnection::open().map_err(|error| match refused_now(refused_before) {
+            Some(refused) if error.primary() == codes::SQLITE_NOMEM => {
+                sometimes!("a stream does not fit into its tenant's memory");
+                match refused.level {
+                    Level::Machine => StreamError::MemoryFull,
+                    _ => StreamError::Exceeded(Exceeded {
+                        part: Part::MemoryBytes,
+                        limit: refused.limit,
+                        used: refused.held,
+                        wanted: refused.wanted,
+                    }),
+                }
+            }
+            _ => StreamError::Unavailable,
         })
     }
 

@@ -175,6 +175,8 @@ pub enum StreamError {
     Unknown,
     /// A budget does not allow it.
     Exceeded(Exceeded),
+    /// All databases together have used up the machine's memory.
+    MemoryFull,
     /// The database cannot be opened, or is being dropped, or the server is stopping.
     Unavailable,
 }
@@ -190,7 +192,7 @@ pub trait JobHost {
     /// A fresh stream on this job's tenant.
     ///
     /// # Errors
-    /// [`StreamError::Exceeded`], [`StreamError::Unavailable`].
+    /// [`StreamError::Exceeded`], [`StreamError::MemoryFull`], [`StreamError::Unavailable`].
     fn open_stream(&mut self) -> Result<Self::Stream, StreamError>;
     /// The stream parked under `ticket` on this job's tenant; waits if it is still running under
     /// a ticket promised by `promise`.

@@ -134,6 +134,7 @@ pub(super) fn unknown_sql_id(sql_id: i32) -> String {
 pub(super) fn refusal(error: StreamError) -> Problem {
     match error {
         StreamError::Exceeded(exceeded) => Problem::exceeded(&exceeded),
+        StreamError::MemoryFull => Problem::memory_full(),
         StreamError::Unavailable => {
             Problem::new(503, "DATABASE_UNAVAILABLE", "the database cannot be opened at the moment")
                 .retry_after(1)

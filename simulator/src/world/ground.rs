@@ -315,7 +315,7 @@ impl Ground {
             | "RESPONSE_TOO_LARGE"
             | "DATABASE_EXISTS" => true,
             "SQLITE_FULL" | "LOG_FULL" => full || options.has_small_log(),
-            "MEMORY_FULL" => options.has_small_memory() || self.memory_was_cut,
+            "MEMORY_FULL" | "BUDGET_EXCEEDED" => options.has_small_memory() || self.memory_was_cut,
             // A database that many use at once needs more than its budget, however large.
             "SQLITE_NOMEM" => {
                 options.has_small_memory()

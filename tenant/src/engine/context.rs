@@ -90,13 +90,13 @@ impl JobHost for JobContext<'_> {
         if let Some(pooled) = connection? {
             return Ok(Session::new(pooled, &self.limits));
         }
-        match PooledConnection::open() {
-            Ok(pooled) => Ok(Session::new(pooled, &self.limits)),
-            Err(_) => {
+        PooledConnection::open_stream().map_or_else(
+            |error| {
                 self.handle.ask(Ask::OpenFailed);
-                Err(StreamError::Unavailable)
-            }
-        }
+                Err(error)
+            },
+            |pooled| Ok(Session::new(pooled, &self.limits)),
+        )
     }
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {

@@ -62,7 +62,8 @@ impl<J: Job> Engine<J> {
         let (log_used, log_capacity) = self.log_bytes();
         let reserved = self.log.as_ref().map_or(0, |log| log.reserved_bytes());
         vec![
-            Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_MAX),
+            Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_CLIENTS_MAX),
+            Gauge::new("fibers", self.stacks.taken(), limits::FIBERS_MAX),
             streams,
             requests,
             Gauge::new("tenant_connections_idle", idle, limits::IDLE_CONNECTIONS_MAX),

@@ -520,7 +520,7 @@ impl<J: Job> Engine<J> {
         tenant.idle.extend(connections);
         if tenant.idle.len() > limits::IDLE_CONNECTIONS_MAX && !self.doomed {
             let excess = tenant.idle.split_off(limits::IDLE_CONNECTIONS_MAX);
-            self.start_discarding(key, excess);
+            self.start_aside(key, Work::Discard(excess));
         }
     }
 
@@ -574,7 +574,7 @@ impl<J: Job> Engine<J> {
 
     /// Close an account's connections in a doomed world.
     pub(super) fn discard_doomed(&mut self, key: Key, connections: Vec<PooledConnection>) {
-        self.start_discarding(key, connections);
+        self.start_aside(key, Work::Discard(connections));
     }
 
     /// Close all volumes of a doomed world.
@@ -627,15 +627,9 @@ impl<J: Job> Engine<J> {
         if !tenant.idle.is_empty() {
             let idle = std::mem::take(&mut tenant.idle);
             tenant.ending = true;
-            return self.start_discarding(key, idle);
+            return self.start_aside(key, Work::Discard(idle));
         }
         self.close_volume(key);
-    }
-
-    /// Close idle connections for good, on a fiber.
-    fn start_discarding(&mut self, key: Key, connections: Vec<PooledConnection>) {
-        let started = self.start_task(key, Kind::Close, Work::Discard(connections));
-        assert!(started.is_some(), "no memory for the stack that closes a connection");
     }
 
     fn close_volume(&mut self, key: Key) {
@@ -798,7 +792,7 @@ impl<J: Job> Engine<J> {
                 continue;
             }
             others += 1;
-            if self.stacks.taken() >= limits::FIBERS_MAX {
+            if self.stacks.taken() >= limits::FIBERS_CLIENTS_MAX {
                 continue;
             }
             let Some(tenant) = self.tenants.get_mut(key) else { continue };

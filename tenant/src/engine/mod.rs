@@ -223,6 +223,8 @@ pub struct Counters {
 /// See the head of the file.
 pub struct Engine<J: Job> {
     options: EngineOptions,
+    /// Bytes of memory that databases may hold together now.
+    memory_bytes: u64,
     now: Instant,
     phase: Phase,
     startup: Option<Startup>,
@@ -243,6 +245,8 @@ pub struct Engine<J: Job> {
     schedule: Scheduler<Key>,
     /// The engine's own, and those that others wait for.
     system: VecDeque<Key>,
+    /// Connections to close that wait for a fiber, and whose they are.
+    aside: VecDeque<(Key, tasks::Work<J>)>,
     /// The next turn is the system's, if it wants one.
     system_next: bool,
     /// Tenants whose requests wait for a fiber, in order.
@@ -263,6 +267,8 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
+    /// Charges that the machine's limit had refused when idle tenants last gave something back.
+    refusals_heeded: u64,
     /// A timer will try again what the disk refused the log: a write, or its next segment.
     disk_retry: bool,
     /// Times that the disk refused the log since the stop began.
@@ -279,9 +285,11 @@ impl<J: Job> Engine<J> {
     #[must_use]
     pub fn new(options: EngineOptions) -> Engine<J> {
         storage::sqlite::initialise();
-        storage::ledger::set_machine_limit(options.memory_bytes);
+        let memory_bytes = options.memory_bytes;
+        storage::ledger::set_machine_limit(memory_bytes, pressure::kept_for_small(memory_bytes));
         let startup = Some(Startup::new(options.log));
         Engine {
+            memory_bytes,
             options,
             now: Instant(0),
             phase: Phase::Starting,
@@ -301,6 +309,7 @@ impl<J: Job> Engine<J> {
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
             system: VecDeque::new(),
+            aside: VecDeque::new(),
             system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
@@ -318,6 +327,7 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
+            refusals_heeded: storage::ledger::refused(storage::ledger::AccountId::MACHINE),
             disk_retry: false,
             stop_retries: 0,
             checkpoints_running: 0,
@@ -333,7 +343,7 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
         }
-        if self.is_overloaded() {
+        if self.is_overloaded(name) {
             sometimes!("a request is refused because the machine's memory is used up");
             self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
@@ -378,8 +388,10 @@ impl<J: Job> Engine<J> {
         self.fire_timers();
         self.pump_startup();
         self.pump_catalogue();
+        self.pump_aside();
         self.pump_admission();
         self.run_tasks(clock);
+        self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();
         self.relieve_pressure();
@@ -578,7 +590,7 @@ impl<J: Job> Engine<J> {
     fn fire_timers(&mut self) {
         while let Some(&(at, timer)) = self.timers.first() {
             // Many timers end in a fiber that closes something: the rest in a later turn.
-            if at > self.now || self.stacks.taken() >= 2 * limits::FIBERS_MAX {
+            if at > self.now || self.stacks.taken() >= limits::FIBERS_CLOSING_MAX {
                 break;
             }
             self.timers.pop_first();

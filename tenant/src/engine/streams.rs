@@ -168,7 +168,7 @@ impl<J: Job> Engine<J> {
             sometimes!("a stream ends inside a transaction");
         }
         let Session { pooled, .. } = *session;
-        self.start_closing(key, vec![pooled]);
+        self.start_aside(key, Work::Close(vec![pooled]));
         if let Some(tenant) = self.tenants.get_mut(key) {
             tenant.streams -= 1;
         }
@@ -185,11 +185,6 @@ impl<J: Job> Engine<J> {
             State::Busy(_) => None,
         });
         parked.collect()
-    }
-
-    fn start_closing(&mut self, tenant: Key, connections: Vec<PooledConnection>) {
-        let started = self.start_task(tenant, Kind::Close, Work::Close(connections));
-        assert!(started.is_some(), "no memory for the stack that closes a connection");
     }
 
     /// Close every parked stream of the tenant.

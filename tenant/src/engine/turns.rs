@@ -112,7 +112,28 @@ impl<J: Job> Engine<J> {
     /// some are always left for the next one (Choudhury and Hahne, "Dynamic queue length thresholds for
     /// shared-memory packet switches", 1998).
     fn free_fibers(&self) -> usize {
-        limits::FIBERS_MAX.saturating_sub(self.stacks.taken())
+        limits::FIBERS_CLIENTS_MAX.saturating_sub(self.stacks.taken())
+    }
+
+    /// Close connections of a tenant on a fiber, now or when fewer run.
+    pub(super) fn start_aside(&mut self, key: Key, work: Work<J>) {
+        if self.stacks.taken() >= limits::FIBERS_CLOSING_MAX && !self.doomed {
+            sometimes!("connections wait for a fiber to be closed");
+            // Whoever waits for its tasks to end waits for this one too.
+            self.tenants.get_mut(key).expect("it has connections").tasks += 1;
+            return self.aside.push_back((key, work));
+        }
+        let started = self.start_task(key, Kind::Close, work);
+        assert!(started.is_some(), "no memory for the stack that closes a connection");
+    }
+
+    /// Begin what waits to be closed.
+    pub(super) fn pump_aside(&mut self) {
+        while self.stacks.taken() < limits::FIBERS_CLOSING_MAX || self.doomed {
+            let Some((key, work)) = self.aside.pop_front() else { return };
+            self.tenants.get_mut(key).expect("a task keeps its tenant").tasks -= 1;
+            self.start_aside(key, work);
+        }
     }
 
     fn start_client(&mut self, key: Key, request: RequestId, job: J) {

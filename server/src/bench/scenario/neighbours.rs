@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use storage::ledger::{KIND_NAMES, MEMORY_KINDS};
+
 use super::{Bench, OK, ROWS, VALUE_PREFIX};
 use crate::bench::crowd::{self, Outcome, Pace, Party, Tally};
 use crate::bench::histogram::Histogram;
@@ -331,8 +333,10 @@ fn ledger(metrics: &[u8]) -> Vec<(String, u64)> {
     text.lines().filter_map(kind).collect()
 }
 
+/// Bytes of memory: files and counts stand beside them.
 fn sum(kinds: &[(String, u64)]) -> u64 {
-    kinds.iter().map(|(_, bytes)| bytes).sum()
+    let is_memory = |kind: &str| KIND_NAMES[..MEMORY_KINDS].contains(&kind);
+    kinds.iter().filter(|(kind, _)| is_memory(kind)).map(|(_, bytes)| bytes).sum()
 }
 
 #[cfg(test)]
@@ -341,9 +345,10 @@ mod tests {
 
     #[test]
     fn metrics_are_read() {
-        let text = b"# x\nmyriad_late_turns_total 3\nmyriad_ledger_bytes{kind=\"a\"} 5\n\
-                     myriad_ledger_bytes{kind=\"b\"} 6\n";
-        assert_eq!(ledger(text), [("a".to_owned(), 5), ("b".to_owned(), 6)]);
+        let text = b"# x\nmyriad_late_turns_total 3\nmyriad_ledger_bytes{kind=\"heap\"} 5\n\
+                     myriad_ledger_bytes{kind=\"stack\"} 6\nmyriad_ledger_bytes{kind=\"file\"} 7\n";
+        let kinds = [("heap", 5), ("stack", 6), ("file", 7)];
+        assert_eq!(ledger(text), kinds.map(|(kind, bytes)| (kind.to_owned(), bytes)));
         assert_eq!(sum(&ledger(text)), 11);
         let kept = vec![(Duration::ZERO, text.to_vec())];
         assert_eq!(late_turns(&Tally { kept, ..Tally::default() }), "3");

@@ -598,6 +598,7 @@ fn judge(options: &Options, expected: Expected, response: &Response) -> Result<(
             | "TOO_MANY_REQUESTS"
             | "UNAVAILABLE"
             | "MEMORY_FULL"
+            | "BUDGET_EXCEEDED"
             | "DATABASE_UNAVAILABLE"
             | "LOG_FULL"
     ) || damaged;

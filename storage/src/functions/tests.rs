@@ -1,0 +1,164 @@
+//! Our functions beside SQLite's, on drawn and on long arguments.
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use super::*;
+use crate::sqlite;
+
+fn plain() -> Connection {
+    sqlite::initialise();
+    Connection::open_in_memory().expect("memory")
+}
+
+fn ours() -> Connection {
+    let connection = plain();
+    // SAFETY: an open connection.
+    assert_eq!(unsafe { register(connection.handle()) }, ffi::SQLITE_OK);
+    connection
+}
+
+/// The result and its type, or the error's text.
+fn run(connection: &Connection, sql: &str, arguments: &[Value]) -> Result<Value, String> {
+    let mut statement = connection.prepare_cached(sql).map_err(|error| error.to_string())?;
+    let parameters = rusqlite::params_from_iter(arguments.iter());
+    statement.query_row(parameters, |row| row.get(0)).map_err(|error| error.to_string())
+}
+
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Few letters, so that they repeat; some of several bytes, some halves of such, some NUL.
+fn drawn(state: &mut u64) -> Value {
+    const PIECES: [&[u8]; 12] = [
+        b"a",
+        b"b",
+        b"ab",
+        b" ",
+        b"A",
+        "ä".as_bytes(),
+        "€".as_bytes(),
+        b"\xc3",
+        b"\xa4",
+        b"\x82",
+        b"\0",
+        b"7",
+    ];
+    let draw = splitmix(state);
+    let kinds = if draw.is_multiple_of(5) { PIECES.len() } else { 7 };
+    let pieces = (draw >> 8) % [2, 4, 20, 60][(draw >> 16) as usize % 4];
+    let bytes: Vec<u8> =
+        (0..pieces).flat_map(|_| PIECES[splitmix(state) as usize % kinds].to_vec()).collect();
+    match (draw >> 24) % 12 {
+        0 => Value::Null,
+        1 => Value::Integer((draw >> 40) as i64 % 200),
+        2 => Value::Real((draw >> 40) as f64 / 8.0),
+        3 | 4 => Value::Blob(bytes),
+        _ => Value::Text(String::from_utf8(bytes).unwrap_or_else(|_| "aäb".into())),
+    }
+}
+
+const CALLS: [(&str, usize); 12] = [
+    ("SELECT instr(?1, ?2)", 2),
+    ("SELECT replace(?1, ?2, ?3)", 3),
+    ("SELECT trim(?1)", 1),
+    ("SELECT ltrim(?1)", 1),
+    ("SELECT rtrim(?1)", 1),
+    ("SELECT trim(?1, ?2)", 2),
+    ("SELECT ltrim(?1, ?2)", 2),
+    ("SELECT rtrim(?1, ?2)", 2),
+    ("SELECT hex(?1)", 1),
+    ("SELECT upper(?1)", 1),
+    ("SELECT lower(?1)", 1),
+    // What is no UTF-8 reaches a function as text like this, and leaves it as bytes.
+    ("SELECT CAST(replace(CAST(?1 AS TEXT), CAST(?2 AS TEXT), CAST(?3 AS TEXT)) AS BLOB)", 3),
+];
+
+/// As `CALLS`, with texts that are no UTF-8.
+const CALLS_OF_BYTES: [&str; 5] = [
+    "SELECT instr(CAST(?1 AS TEXT), CAST(?2 AS TEXT))",
+    "SELECT hex(trim(CAST(?1 AS TEXT), CAST(?2 AS TEXT)))",
+    "SELECT hex(ltrim(CAST(?1 AS TEXT), CAST(?2 AS TEXT)))",
+    "SELECT hex(rtrim(CAST(?1 AS TEXT), CAST(?2 AS TEXT)))",
+    "SELECT hex(upper(CAST(?1 AS TEXT)))",
+];
+
+#[test]
+fn results_are_those_of_sqlite() {
+    let (ours, plain) = (ours(), plain());
+    let mut state = 1;
+    for _ in 0..20_000 {
+        let arguments = [drawn(&mut state), drawn(&mut state), drawn(&mut state)];
+        for (sql, count) in CALLS {
+            let results =
+                [&ours, &plain].map(|connection| run(connection, sql, &arguments[..count]));
+            assert_eq!(results[0], results[1], "{sql} {arguments:?}");
+        }
+        for sql in CALLS_OF_BYTES {
+            let count = sql.matches('?').count();
+            let results =
+                [&ours, &plain].map(|connection| run(connection, sql, &arguments[..count]));
+            assert_eq!(results[0], results[1], "{sql} {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn an_argument_keeps_its_type() {
+    for connection in [ours(), plain()] {
+        let sql = "SELECT typeof(x) FROM (SELECT CAST('abc' AS BLOB) AS x) WHERE instr(x, 'b') = 2";
+        assert_eq!(run(&connection, sql, &[]), Ok(Value::Text("blob".into())));
+    }
+}
+
+#[test]
+fn lengths_end_where_those_of_sqlite_do() {
+    let (ours, plain) = (ours(), plain());
+    for connection in [&ours, &plain] {
+        // SAFETY: an open connection.
+        unsafe { ffi::sqlite3_limit(connection.handle(), ffi::SQLITE_LIMIT_LENGTH, 100) };
+    }
+    let mut refused = 0;
+    for length in [48, 49, 50, 51, 98, 99, 100] {
+        let text = Value::Text("a".repeat(length));
+        for (replacement, pattern) in
+            [("b", "a"), ("bb", "a"), ("", "aa"), ("bbb", "aa"), ("b", "x")]
+        {
+            let arguments =
+                [text.clone(), Value::Text(pattern.into()), Value::Text(replacement.into())];
+            for (sql, count) in CALLS {
+                let results =
+                    [&ours, &plain].map(|connection| run(connection, sql, &arguments[..count]));
+                assert_eq!(results[0], results[1], "{sql} {arguments:?}");
+                refused += u32::from(results[0].is_err());
+            }
+        }
+    }
+    assert!(refused > 20, "{refused} results were too long");
+}
+
+/// Patterns of each way to search, at each place of the windows in which it is done.
+#[test]
+fn long_texts_are_searched_whole() {
+    let ours = ours();
+    for length in [1, 8, 9, 100, STRETCH_BYTES, STRETCH_BYTES + 1, 3 * STRETCH_BYTES] {
+        let needle = format!("{}b", "a".repeat(length - 1));
+        for before in [0, 1, STRETCH_BYTES - 1, STRETCH_BYTES, STRETCH_BYTES + 1, 100_000] {
+            let text = format!("{}{needle}{needle}c", "-".repeat(before));
+            let values = [Value::Text(text), Value::Text(needle.clone()), Value::Text("€".into())];
+            let place = run(&ours, "SELECT instr(?1, ?2)", &values[..2]);
+            assert_eq!(place, Ok(Value::Integer(before as i64 + 1)), "{length} {before}");
+            let replaced = run(&ours, "SELECT replace(?1, ?2, ?3)", &values);
+            let expected = format!("{}€€c", "-".repeat(before));
+            assert_eq!(replaced, Ok(Value::Text(expected)), "{length} {before}");
+        }
+        let absent = Value::Text("a".repeat(200_000));
+        let place = run(&ours, "SELECT instr(?1, ?2)", &[absent, Value::Text(needle)]);
+        assert_eq!(place, Ok(Value::Integer(0)), "{length}");
+    }
+}
