@@ -2,7 +2,7 @@
 
 use storage::fiber::{self, Handle};
 
-use crate::budget::{Limits, Priority};
+use crate::budget::{Priority, RequestLimits};
 use crate::session::{PooledConnection, Session};
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
 
@@ -67,14 +67,14 @@ pub struct JobContext<'a> {
     handle: &'a Handle<'a, Ask, Reply>,
     tenant_id: u64,
     /// What held for the tenant when the job began.
-    limits: Limits,
+    limits: RequestLimits,
 }
 
 impl<'a> JobContext<'a> {
     pub(super) fn new(
         handle: &'a Handle<'a, Ask, Reply>,
         tenant_id: u64,
-        limits: Limits,
+        limits: RequestLimits,
     ) -> JobContext<'a> {
         JobContext { handle, tenant_id, limits }
     }
