@@ -21,8 +21,8 @@ use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
 use tenant::budget::Part;
 use tenant::{
-    Ceiling, ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge,
-    Key, Pool, Refusal, RequestId,
+    ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool,
+    Refusal, RequestId,
 };
 
 use crate::baton::BatonKey;
@@ -455,7 +455,7 @@ impl Server {
         }
         let head = connection.reader.head();
         let limited = route(&head).and_then(|routed| {
-            let ceiling = head.max_cost().map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
+            let ceiling = head.max_cost().map(cost::parse_limit).transpose()?.map(Box::new);
             let priority = head.priority().map(cost::parse_priority).transpose()?;
             Ok((routed.endpoint, routed.tenant, ceiling, priority))
         });

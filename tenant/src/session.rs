@@ -24,7 +24,7 @@ use storage::ledger::{self, Booking, Level};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
-use crate::budget::{Exceeded, Limits, Part};
+use crate::budget::{Exceeded, Part, RequestLimits};
 use crate::failure::{Circumstances, cost_refused, memory_refused, statement_error};
 use crate::limits;
 use crate::policy;
@@ -351,14 +351,14 @@ pub struct Session {
     /// The ticket promised to a cursor's client.
     pub(crate) promised: Option<crate::statement::Ticket>,
     /// What held for the database when the present request began.
-    pub(crate) limits: Limits,
+    pub(crate) limits: RequestLimits,
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Option<Box<Ceiling>>,
 }
 
 impl Session {
-    pub(crate) fn new(pooled: PooledConnection, limits: &Limits) -> Session {
+    pub(crate) fn new(pooled: PooledConnection, limits: &RequestLimits) -> Session {
         Session {
             pooled,
             stored: BTreeMap::new(),
@@ -372,7 +372,7 @@ impl Session {
     }
 
     /// The session, for a request under these limits.
-    pub(crate) fn under(self, limits: &Limits) -> Session {
+    pub(crate) fn under(self, limits: &RequestLimits) -> Session {
         Session { limits: *limits, ..self }
     }
 
@@ -503,9 +503,9 @@ impl Session {
 }
 
 impl SqlStream for Session {
-    fn begin_request(&mut self, ceiling: Ceiling) {
+    fn begin_request(&mut self, ceiling: Option<Box<Ceiling>>) {
         self.cost = Cost::default();
-        self.ceiling = (ceiling != Ceiling::NONE).then(|| Box::new(ceiling));
+        self.ceiling = ceiling;
     }
 
     fn request_cost(&self) -> Cost {

@@ -41,7 +41,7 @@ pub fn run_cursor<H: JobHost>(
     host: &mut H,
     body: &[u8],
     batons: &BatonKey,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     out: Vec<u8>,
 ) -> Reply {
     assert!(out.is_empty());

@@ -31,7 +31,7 @@ pub fn run_pipeline<H: JobHost>(
     version: ProtocolVersion,
     body: &[u8],
     batons: &BatonKey,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     out: Vec<u8>,
 ) -> Reply {
     let body = match decode::pipeline(body, version) {
