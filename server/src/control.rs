@@ -201,6 +201,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         ) => budgets::node_answer(path, &node.0),
         // Clients of sqld read JSON from every answer.
         (_, ControlReply::Node(_) | ControlReply::Done) => json!({}),
+        (_, ControlReply::Keys(_) | ControlReply::Signing(_)) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -244,6 +245,19 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "there are as many plans as there may be",
             format!("there are {} plans, the limit", tenant::limits::PLANS_MAX),
         ),
+        Refusal::TooManyKeys => Problem::detailed(
+            409,
+            "TOO_MANY_KEYS",
+            "a scope has as many keys as it may have",
+            format!("it has {} keys, the limit", tenant::limits::KEYS_MAX),
+        ),
+        Refusal::Protected => Problem::new(
+            409,
+            "DELETE_PROTECTED",
+            "it is protected against being deleted: change its setting delete_protection first",
+        ),
+        Refusal::Unauthorised => Problem::unauthorised(),
+        Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(
             503,
             "UNAVAILABLE",
@@ -273,6 +287,7 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }
 }
 

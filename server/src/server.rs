@@ -19,6 +19,7 @@ use storage::io::{
 };
 use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
+use tenant::access::Access;
 use tenant::budget::Part;
 use tenant::{
     ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool,
@@ -544,7 +545,7 @@ impl Server {
         match routed {
             Ok(AdminRequest::Call(call)) => {
                 self.calls.insert(request_id(key), call.clone());
-                self.engine.control(request_id(key), call);
+                self.engine.control(request_id(key), Access::MACHINE, call);
                 self.watch(io, key);
             }
             Ok(AdminRequest::Health) => self.answer(io, key, "text/plain", Vec::new()),

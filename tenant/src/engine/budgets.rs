@@ -113,7 +113,14 @@ impl<J: Job> Engine<J> {
             (Call::DropPlan(name), Outcome::Done) => {
                 self.catalogue.plans.remove(name);
             }
-            (Call::PutNode(..), Outcome::Node(path)) => {
+            (Call::Set(..), Outcome::Row(row)) => self.change_rows(|other| {
+                let concerned = other.id == row.id;
+                if concerned {
+                    other.set_settings(row.settings().clone());
+                }
+                concerned
+            }),
+            (Call::PutNode(..) | Call::SetNode(..), Outcome::Node(path)) => {
                 let Some(changed) = path.first() else { return };
                 self.change_rows(|row| {
                     let node = row.path.iter_mut().find(|node| node.id == changed.id);

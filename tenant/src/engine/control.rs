@@ -10,10 +10,15 @@ use super::budgets::{BudgetView, UsageView};
 use super::context::Job;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
+use crate::access::{Access, Denial, Scope};
 use crate::budget::{Budget, Usage};
-use crate::catalogue::{Call, Change, DatabaseRow, NodePath, NodeRow, Outcome, Plan, Said};
+use crate::catalogue::{
+    Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
+    Secret, Signing,
+};
 use crate::limits;
 use crate::pool::Key;
+use crate::settings::SettingsChange;
 
 /// A call for nobody that failed waits this long.
 const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
@@ -43,6 +48,26 @@ pub enum ControlCall {
     Node(NodePath),
     /// Remove an organisation without groups, or a group without databases.
     DropNode(NodePath),
+    /// Change a database's settings; answered with its row.
+    Set(String, SettingsChange),
+    /// Change the settings of an organisation or group.
+    SetNode(NodePath, SettingsChange),
+    /// A new key. Its maker has its secret; the catalogue is given a hash of it.
+    CreateKey(Box<NewKey>),
+    /// Up to `limit` keys with ids after `after`, in order: of one scope, or all.
+    Keys {
+        /// Whose, if not all.
+        scope: Option<KeyScope>,
+        /// Ids behind this one.
+        after: u64,
+        /// At most so many, and never more than [`limits::LIST_PAGE_MAX`].
+        limit: usize,
+    },
+    /// Revoke the key with this public part: what runs with it ends at once.
+    RevokeKey(Box<str>),
+    /// What is needed to sign a token for a database, organisation or group; answered by
+    /// [`ControlReply::Signing`]. The secret becomes the server's own if there is none yet.
+    Sign(KeyScope, Secret),
     /// Drop a database.
     Drop(String),
     /// Show one database.
@@ -73,6 +98,10 @@ pub enum ControlReply {
     Plans(Vec<Plan>),
     /// An organisation or group, and what holds for it as a whole.
     Node(Box<(NodeRow, crate::budget::Resolved)>),
+    /// Keys: one, unless a list was asked for.
+    Keys(Vec<KeyRow>),
+    /// What a token is for, and what signs it.
+    Signing(Box<Signing>),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -113,6 +142,10 @@ pub(super) struct Catalogue {
     pub(super) plans: BTreeMap<Box<str>, Budget>,
     /// What closed databases have used, not yet in their rows.
     pub(super) used: BTreeMap<TenantId, Usage>,
+    /// What signs the server's own tokens, once there is one.
+    pub(super) signing: Option<Secret>,
+    /// At the start there was a key that may everything.
+    pub(super) has_admin: bool,
 }
 
 /// Until its row is durable, only this keeps a damaged tenant from being opened, and what the log
@@ -182,8 +215,21 @@ impl Catalogue {
 }
 
 impl<J: Job> Engine<J> {
-    /// Carry out a control call.
-    pub fn control(&mut self, request: RequestId, call: ControlCall) {
+    /// What signs the server's own tokens, once there is one.
+    #[must_use]
+    pub fn signing(&self) -> Option<Secret> {
+        self.catalogue.signing
+    }
+
+    /// Whether there was a key that may everything when the server started.
+    #[must_use]
+    pub fn has_admin_key(&self) -> bool {
+        self.catalogue.has_admin
+    }
+
+    /// Carry out a control call for somebody with these rights, whose role the caller has compared with
+    /// what the call takes: here its scope is, with what the call is about.
+    pub fn control(&mut self, request: RequestId, access: Access, call: ControlCall) {
         if self.phase != Phase::Serving {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
@@ -208,6 +254,19 @@ impl<J: Job> Engine<J> {
             ControlCall::PutNode(path, said) => (Form::Row, Call::PutNode(path, said)),
             ControlCall::Node(path) => (Form::Row, Call::FindNode(path)),
             ControlCall::DropNode(path) => (Form::Row, Call::DropNode(path)),
+            ControlCall::Set(name, change) => (Form::Row, Call::Set(name, change)),
+            ControlCall::SetNode(path, change) => (Form::Row, Call::SetNode(path, change)),
+            ControlCall::CreateKey(key) => (Form::Row, Call::CreateKey(key)),
+            ControlCall::Keys { scope, after, limit } => {
+                let limit = limit.min(limits::LIST_PAGE_MAX);
+                (Form::Row, Call::Keys { scope, after, limit })
+            }
+            ControlCall::RevokeKey(public) => (Form::Row, Call::RevokeKey(public)),
+            ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
+        };
+        let call = match access.scope {
+            Scope::Machine => call,
+            _ => Call::Guarded(access, Box::new(call)),
         };
         self.call_catalogue(Asker::Control(request, form), call);
     }
@@ -302,10 +361,14 @@ impl<J: Job> Engine<J> {
     }
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
+        let call = call.into_inner();
         if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
             self.on_dropped(name, row);
         }
         self.budgets_changed(&call, &outcome);
+        if let Outcome::Signing(signing) = &outcome {
+            self.catalogue.signing = Some(signing.secret);
+        }
         match asker {
             Asker::Startup => self.startup_rows(outcome),
             Asker::Control(request, form) => {
@@ -341,12 +404,18 @@ impl<J: Job> Engine<J> {
             Outcome::Rows(rows) => ControlReply::Databases(rows),
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),
+            Outcome::Keys(keys) => ControlReply::Keys(keys),
+            Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
+            Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Protected => return Err(Refusal::Protected),
+            Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
+            Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),
             Outcome::Failed(text) => return Err(Refusal::Failed(text)),
             Outcome::Full => return Err(Refusal::LogFull),
         })

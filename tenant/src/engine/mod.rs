@@ -104,6 +104,14 @@ pub enum Refusal {
     InUse(u64),
     /// There are as many plans as there may be.
     TooManyPlans,
+    /// The scope has as many keys as it may have.
+    TooManyKeys,
+    /// It is protected against being deleted.
+    Protected,
+    /// Who asked has no rights there; whether it exists is not said.
+    Unauthorised,
+    /// Who asked has rights there, and not this one.
+    Forbidden,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
     /// Databases hold as much memory as they may together.
