@@ -1,5 +1,6 @@
 //! HTTP, Hrana and the control API over tenants.
 
+pub mod auth;
 pub mod baton;
 pub mod bench;
 mod connection;
