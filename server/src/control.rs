@@ -15,6 +15,11 @@
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
 //! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
+//! POST   /v1/namespaces/{name}/tokens?expiration=&authorization=   200 {"jwt":…}
+//! POST   /v1/namespaces/{name}/tokens/rotate              200 {}; older tokens are refused
+//! POST   /v1/keys                       K                 200 the key, once
+//! GET    /v1/keys?scope=&limit=&after=                    200 {"keys":[…],"next":id|null}
+//! DELETE /v1/keys/{public}                                200 the key, revoked
 //! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
 //! GET    /health, /version, /metrics
 //! ```
@@ -26,16 +31,21 @@
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
 //! - `budgets`: bodies and answers about budgets, plans and use.
+//! - `keys`: keys and tokens.
 //! - `top`: which open tenants use most.
 
 mod budgets;
+pub mod keys;
 pub mod top;
 
 #[cfg(test)]
 pub(crate) use budgets::plan as plan_of;
 
 use serde_json::{Value, json};
-use tenant::{ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState};
+use tenant::settings::SettingsChange;
+use tenant::{
+    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
+};
 
 use crate::http::{Head, Method, TenantName};
 use crate::problem::Problem;
@@ -49,6 +59,10 @@ const LIST_PAGE: usize = 100;
 pub enum AdminRequest {
     /// A call for the catalogue.
     Call(ControlCall),
+    /// A new key, of which the server makes the secret.
+    CreateKey(keys::Wanted),
+    /// A token for a database.
+    Token(keys::TokenWanted),
     /// `GET /health`.
     Health,
     /// `GET /version`.
@@ -57,6 +71,14 @@ pub enum AdminRequest {
     Metrics,
     /// `GET /v1/top`.
     Top(top::Top),
+}
+
+/// Whether a request on the admin address is for anybody: whether the server lives, and which it is.
+#[must_use]
+pub fn is_open(head: &Head<'_>) -> bool {
+    let mut segments = head.path().split('/').filter(|part| !part.is_empty());
+    let first = segments.next();
+    matches!(first, Some("health" | "version")) && segments.next().is_none()
 }
 
 /// Route a request on the admin address. The body is needed only to be judged.
@@ -78,6 +100,11 @@ pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
         ["v1", "plans"] if get => Ok(ControlCall::Plans),
         ["v1", "top"] if get => {
             return top::asked(head.query().unwrap_or("")).map(AdminRequest::Top);
+        }
+        ["v1", "keys"] => return keys::route(method, head.query().unwrap_or(""), body),
+        ["v1", "keys", public] => keys::revoke(method, public),
+        ["v1", "namespaces", name, "tokens"] => {
+            return keys::token(method, name, head.query().unwrap_or(""));
         }
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
         ["v1", "namespaces", name, rest @ ..] => namespace(method, name, rest, body),
@@ -111,6 +138,11 @@ fn namespace(
         (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
         (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
         (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        (["tokens", "rotate"], Method::Post) => {
+            let rotate = SettingsChange { rotate_tokens: true, ..SettingsChange::default() };
+            Ok(ControlCall::Set(name, rotate))
+        }
+        (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
         (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
@@ -187,6 +219,13 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             let namespaces: Vec<Value> = rows.iter().map(database).collect();
             json!({ "namespaces": namespaces, "next": next.flatten() })
         }
+        (ControlCall::Set(_, change), ControlReply::Databases(_)) if change.rotate_tokens => {
+            json!({})
+        }
+        (ControlCall::Keys { limit, .. }, ControlReply::Keys(rows)) => {
+            keys::list_answer(rows, *limit)
+        }
+        (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
         (ControlCall::Plans, ControlReply::Plans(plans)) => {
             let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
@@ -200,8 +239,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             ControlReply::Node(node),
         ) => budgets::node_answer(path, &node.0),
         // Clients of sqld read JSON from every answer.
-        (_, ControlReply::Node(_) | ControlReply::Done) => json!({}),
-        (_, ControlReply::Keys(_) | ControlReply::Signing(_)) => json!({}),
+        (_, ControlReply::Node(_) | ControlReply::Done | ControlReply::Signing(_)) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -300,7 +338,14 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
         | ControlCall::Drop(name)
         | ControlCall::Show(name)
         | ControlCall::Budget(name)
+        | ControlCall::Set(name, _)
         | ControlCall::Usage(name) => Some(name),
+        ControlCall::Sign(KeyScope::Database(name), _) => Some(name),
+        ControlCall::CreateKey(key) => match &key.scope {
+            KeyScope::Database(name) => Some(name),
+            _ => None,
+        },
+        ControlCall::Keys { scope: Some(KeyScope::Database(name)), .. } => Some(name),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP, Hrana and the control API over tenants.
 
 pub mod apply;
+pub mod auth;
 pub mod baton;
 pub mod bench;
 mod caller;

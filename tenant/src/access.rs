@@ -103,6 +103,61 @@ pub struct Access {
     pub key: Option<KeyId>,
 }
 
+/// What something that is asked takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// This role at least.
+    pub role: Role,
+    /// Everything as its scope: it shows or changes what is everybody's.
+    pub machine: bool,
+}
+
+/// A key that somebody has shown, to be compared with the catalogue's row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyProof {
+    /// What of it may be seen.
+    pub public: [u8; 16],
+    /// Of all of it.
+    pub hash: [u8; 32],
+    /// When it was shown, in seconds since 1970.
+    pub now_s: u64,
+}
+
+impl std::fmt::Debug for KeyProof {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("KeyProof(..)")
+    }
+}
+
+/// What a request comes with.
+#[derive(Clone, Copy, Debug)]
+pub enum Credential {
+    /// Rights that were found good.
+    Access(Access),
+    /// A key.
+    Key(KeyProof),
+    /// A token that a key of the database itself may have signed: its job knows how to ask.
+    Foreign,
+}
+
+/// What a request asks with, once its key is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claim {
+    /// These rights.
+    Access(Access),
+    /// Those that a key of the database gives its token.
+    Foreign,
+}
+
+/// Rights that a database's own key gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Proven {
+    /// The rights.
+    pub access: Access,
+    /// For so long.
+    pub good_for_ns: u64,
+}
+
 /// Why a request is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
@@ -121,6 +176,25 @@ impl Access {
         issued_s: None,
         key: None,
     };
+
+    /// Whether the role suffices, and the scope where everything is needed.
+    ///
+    /// # Errors
+    /// [`Denial::Forbidden`].
+    pub fn meets(&self, needs: Needs) -> Result<(), Denial> {
+        let everywhere = !needs.machine || self.scope == Scope::Machine;
+        if self.role >= needs.role && everywhere { Ok(()) } else { Err(Denial::Forbidden) }
+    }
+
+    /// Whether it may know that there is no database of this name.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        match self.scope {
+            Scope::Machine => true,
+            Scope::Name(own) => own.is(name),
+            Scope::Node(_) | Scope::Database(_) => false,
+        }
+    }
 
     /// Whether the scope covers the database of this row.
     #[must_use]
@@ -147,12 +221,7 @@ impl Access {
     /// a name that says so.
     #[must_use]
     pub fn may_make(&self, name: &str) -> bool {
-        let covers = match self.scope {
-            Scope::Machine => true,
-            Scope::Name(own) => own.is(name),
-            Scope::Node(_) | Scope::Database(_) => false,
-        };
-        covers && self.role >= Role::Write
+        self.knows(name) && self.role >= Role::Write
     }
 
     /// Whether the database of this row may be told of at all.

@@ -147,6 +147,9 @@ impl<J: Job> Engine<J> {
     /// Give an open tenant the limits that follow from its row now. What it holds beyond them stays;
     /// it gets no more until it fits.
     fn renew_limits(&mut self, key: Key) {
+        // Its own keys may be others now.
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        tenant.proven.clear();
         let Some(row) = self.tenants.get(key).and_then(|tenant| tenant.row.as_ref()) else {
             return;
         };

@@ -8,9 +8,10 @@ use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
 use super::context::Job;
+use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
-use crate::access::{Access, Denial, Scope};
+use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
 use crate::catalogue::{
     Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
@@ -68,6 +69,8 @@ pub enum ControlCall {
     /// What is needed to sign a token for a database, organisation or group; answered by
     /// [`ControlReply::Signing`]. The secret becomes the server's own if there is none yet.
     Sign(KeyScope, Secret),
+    /// Nothing: whether it would be allowed.
+    Permit,
     /// Drop a database.
     Drop(String),
     /// Show one database.
@@ -119,6 +122,8 @@ pub(super) enum Asker {
     Control(RequestId, Form),
     /// The tenant that is being opened.
     Opening(Key),
+    /// Requests that wait for a key with this public part.
+    Key([u8; 16]),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -227,14 +232,50 @@ impl<J: Job> Engine<J> {
         self.catalogue.has_admin
     }
 
-    /// Carry out a control call for somebody with these rights, whose role the caller has compared with
-    /// what the call takes: here its scope is, with what the call is about.
-    pub fn control(&mut self, request: RequestId, access: Access, call: ControlCall) {
+    /// Carry out a control call that takes these rights, for somebody who comes with this. The scope is
+    /// compared with what the call is about where that is looked up.
+    pub fn control(
+        &mut self,
+        request: RequestId,
+        credential: Credential,
+        needs: Needs,
+        call: ControlCall,
+    ) {
+        match credential {
+            Credential::Access(access) => self.control_as(request, access, needs, call),
+            Credential::Foreign => self.refuse_denied(request, Denial::Unauthorised),
+            Credential::Key(_) if self.phase != Phase::Serving => {
+                self.emit(Event::Refused(request, Refusal::Unavailable));
+            }
+            Credential::Key(proof) => {
+                let waiting = Waiting::Call(request, needs, call);
+                if let Some((access, Waiting::Call(_, _, call))) =
+                    self.access_of_key(proof, waiting)
+                {
+                    self.control_as(request, access, needs, call);
+                }
+            }
+        }
+    }
+
+    pub(super) fn control_as(
+        &mut self,
+        request: RequestId,
+        access: Access,
+        needs: Needs,
+        call: ControlCall,
+    ) {
+        if let Err(denial) = access.meets(needs) {
+            return self.refuse_denied(request, denial);
+        }
         if self.phase != Phase::Serving {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
         }
         let (form, call) = match call {
+            ControlCall::Permit => {
+                return self.emit(Event::Control(request, ControlReply::Done));
+            }
             ControlCall::Create(name, change) => {
                 (Form::Row, Call::Create { name, exists_ok: false, change })
             }
@@ -366,6 +407,7 @@ impl<J: Job> Engine<J> {
             self.on_dropped(name, row);
         }
         self.budgets_changed(&call, &outcome);
+        self.keys_changed(&call, &outcome);
         if let Outcome::Signing(signing) = &outcome {
             self.catalogue.signing = Some(signing.secret);
         }
@@ -379,6 +421,7 @@ impl<J: Job> Engine<J> {
                 self.emit_gated(self.catalogue_key, event);
             }
             Asker::Opening(key) => self.on_found(key, outcome),
+            Asker::Key(public) => self.on_key_found(public, outcome),
             Asker::Checkpoint(key, txid, stamp) => match outcome {
                 Outcome::Done => {
                     if let Call::Checkpointed { usage, .. } = call {
@@ -489,9 +532,10 @@ impl<J: Job> Engine<J> {
         self.call_catalogue(Asker::Nobody, Call::Fence(id, reason));
     }
 
-    /// Ask for the row of a tenant that is being opened.
-    pub(super) fn find_in_catalogue(&mut self, key: Key, name: String) {
-        let call = if self.options.create_on_first_use {
+    /// Ask for the row of a tenant that is being opened, for somebody who may have it made if it is not
+    /// there.
+    pub(super) fn find_in_catalogue(&mut self, key: Key, name: String, make: bool) {
+        let call = if make {
             Call::Create { name, exists_ok: true, change: Change::default() }
         } else {
             Call::Find(name)
