@@ -25,7 +25,7 @@ pub struct Work {
     /// Its bytes.
     pub request: Request,
     /// What it may cost.
-    pub ceiling: Ceiling,
+    pub ceiling: Option<Box<Ceiling>>,
     /// How urgent it says that it is.
     pub priority: Option<Priority>,
     /// Connections to its database, if this one is new among them.

@@ -110,6 +110,27 @@ pub struct Limits {
     pub transaction_idle_ns: u64,
 }
 
+/// What of the limits one request needs on its way: a few words, as they are moved with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// See [`Budget::storage_bytes`].
+    pub storage_bytes: u64,
+    /// See [`Budget::response_bytes`].
+    pub response_bytes: u64,
+    /// See [`Budget::request_ns`].
+    pub request_ns: u64,
+}
+
+impl From<&Limits> for RequestLimits {
+    fn from(limits: &Limits) -> RequestLimits {
+        RequestLimits {
+            storage_bytes: limits.storage_bytes,
+            response_bytes: limits.response_bytes,
+            request_ns: limits.request_ns,
+        }
+    }
+}
+
 impl Priority {
     /// All of them, the least first.
     pub const ALL: [Priority; 3] = [Priority::Background, Priority::Normal, Priority::Interactive];

@@ -136,6 +136,10 @@ pub const REMAINS_MAX: usize = 8192;
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
 pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
 
+/// How long a writer waits before a checkpoint of its database takes no turns at the disk any more:
+/// the checkpoint may have the writer lock.
+pub const CHECKPOINT_PATIENCE_NS: u64 = 5 * SECOND_NS;
+
 /// How often is looked for requests whose time is over while their budgets delay them.
 pub const OVERDUE_LOOK_NS: u64 = SECOND_NS;
 
@@ -221,6 +225,7 @@ pub const CATALOGUE_BATCH: usize = 256;
 pub const LIST_PAGE_MAX: usize = 1000;
 
 const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS_MAX);
+const _: () = assert!(WRITER_WAIT_NS > 2 * CHECKPOINT_PATIENCE_NS);
 const _: () = assert!(TRANSACTION_IDLE_NS_MAX >= TRANSACTION_IDLE_NS);
 /// What the parts of a cost are priced at, in the order of [`storage::meter::PART_NAMES`], in parts of
 /// a million of a request unit: VM step, page read, page written, log byte, result byte.

@@ -2,7 +2,7 @@
 
 use storage::fiber::{self, Handle};
 
-use crate::budget::{Limits, Priority};
+use crate::budget::{Priority, RequestLimits};
 use crate::session::{PooledConnection, Session};
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
 
@@ -27,7 +27,6 @@ pub trait Job: 'static {
 }
 
 /// What a fiber asks its engine.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Ask {
     /// A connection for a new stream.
     Open,
@@ -46,7 +45,6 @@ pub enum Ask {
 }
 
 /// What the engine answers.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
@@ -67,14 +65,14 @@ pub struct JobContext<'a> {
     handle: &'a Handle<'a, Ask, Reply>,
     tenant_id: u64,
     /// What held for the tenant when the job began.
-    limits: Limits,
+    limits: RequestLimits,
 }
 
 impl<'a> JobContext<'a> {
     pub(super) fn new(
         handle: &'a Handle<'a, Ask, Reply>,
         tenant_id: u64,
-        limits: Limits,
+        limits: RequestLimits,
     ) -> JobContext<'a> {
         JobContext { handle, tenant_id, limits }
     }

@@ -16,7 +16,7 @@ use storage::volume::{ConnectionId, Volume};
 use super::context::{Ask, Job, JobContext, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
-use crate::budget::{Exceeded, Limits, Part, Priority};
+use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -25,7 +25,7 @@ use crate::statement::{Gone, SqlStream, StreamError};
 
 /// What a fiber does.
 pub(super) enum Work<J> {
-    Client(J, Limits),
+    Client(J, RequestLimits),
     Catalogue(Vec<Call>),
     Checkpoint(Option<PooledConnection>),
     /// Roll an idle transaction back; the session lives on.
@@ -37,12 +37,11 @@ pub(super) enum Work<J> {
 }
 
 /// What a fiber ends with.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
     Checkpoint(Result<Checkpointed, i32>, Option<PooledConnection>),
-    RolledBack(Option<Session>),
+    RolledBack(Option<Box<Session>>),
     Closed(Vec<PooledConnection>),
 }
 
@@ -81,6 +80,11 @@ enum WaitsFor {
 }
 
 impl<J: Job> Task<J> {
+    /// When its present wait is over, if that has an end.
+    pub fn wait_ends(&self) -> Instant {
+        self.wait_ends
+    }
+
     /// Its request has run for longer than it may.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
         now.since(self.started) > limits.request_ns
@@ -119,16 +123,6 @@ pub(super) struct Task<J: Job> {
     wait_ends: Instant,
 }
 
-/// The engine's own work has a queue of its own, and counts for its tenant as most requests do.
-fn priority_of<J: Job>(work: &Work<J>) -> Priority {
-    match work {
-        Work::Client(job, limits) => {
-            job.priority().map_or(limits.priority, |asked| asked.min(limits.priority))
-        }
-        _ => Priority::Normal,
-    }
-}
-
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
     match work {
         Work::Client(job, limits) => {
@@ -140,7 +134,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
             // Without memory even that fails; closing the connection needs none.
-            Ended::RolledBack(session.is_autocommit().then_some(session))
+            Ended::RolledBack(session.is_autocommit().then(|| Box::new(session)))
         }
         Work::Discard(connections) => {
             drop(connections);
@@ -304,7 +298,14 @@ impl<J: Job> Engine<J> {
     /// Start a fiber on the tenant. Fails if the kernel refuses memory for its stack.
     pub(super) fn start_task(&mut self, tenant: Key, kind: Kind, work: Work<J>) -> Option<Key> {
         let stack = self.stacks.take().ok()?;
-        let priority = priority_of(&work);
+        // The engine's own work has a queue of its own, and counts for its tenant as most requests do.
+        let priority = match &work {
+            Work::Client(job, _) => {
+                let most = self.tenants.get(tenant).map_or(Priority::Normal, |t| t.limits.priority);
+                job.priority().map_or(most, |asked| asked.min(most))
+            }
+            _ => Priority::Normal,
+        };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
@@ -393,13 +394,15 @@ impl<J: Job> Engine<J> {
     }
 
     /// Resume the task until it waits or ends, or its quantum is used up. What it cost, in nanoseconds
-    /// of the processor: what the clock says, or what its steps are worth where the clock stands still.
-    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> u64 {
+    /// of the processor, and when it ended: what the clock says, or what its steps are worth where the
+    /// clock stands still.
+    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> (u64, Instant) {
         let started = clock.now();
         let steps = self.run_quantum(key, clock, started);
-        match clock.now().since(started) {
-            0 => limits::RESUME_NS + steps * limits::STEP_NS,
-            measured_ns => measured_ns,
+        let ended = clock.now();
+        match ended.since(started) {
+            0 => (limits::RESUME_NS + steps * limits::STEP_NS, ended),
+            measured_ns => (measured_ns, ended),
         }
     }
 
@@ -585,7 +588,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// Requests whose time is over, or that nobody waits for any more, do not wait for their budgets
-    /// either: they run on and end.
+    /// either: they run on and end. Nor do checkpoints that have become urgent.
     pub(super) fn hasten_ended(&mut self) {
         let stopping = self.is_stopping();
         let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
@@ -595,7 +598,12 @@ impl<J: Job> Engine<J> {
             let Some(tenant) = self.tenants.get(task.tenant) else { continue };
             let ended =
                 task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
-            if !matches!(task.kind, Kind::Client(_)) || !(ended || stopping) {
+            let hastens = match task.kind {
+                Kind::Client(_) => ended || stopping,
+                Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
+                _ => false,
+            };
+            if !hastens {
                 continue;
             }
             let Some(place) = tenant.place else { continue };
@@ -631,6 +639,7 @@ impl<J: Job> Engine<J> {
         for key in self.tasks.keys() {
             if self.is_checkpoint(key) {
                 self.writer_timed_out(key);
+                self.hasten_transfer(key);
             }
         }
     }
@@ -919,7 +928,7 @@ impl<J: Job> Engine<J> {
                 self.checkpoint_done(tenant_key, result);
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
-                self.rolled_back(tenant_key, ticket, session);
+                self.rolled_back(tenant_key, ticket, session.map(|session| *session));
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);
@@ -927,6 +936,16 @@ impl<J: Job> Engine<J> {
             _ => unreachable!("a task ends as what it began"),
         }
         self.after_task(tenant_key);
+    }
+
+    /// Somebody waits for room in the log.
+    pub(super) fn has_log_waiters(&self) -> bool {
+        !self.log_waiters.is_empty() || self.catalogue.held_since.is_some()
+    }
+
+    /// Requests are carried out.
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
     }
 
     /// Whether the engine is past its serving life.

@@ -2,9 +2,11 @@
 //! a time, and whose request is next is decided as late as that. A commit takes its turn before it
 //! asks for room in the log, unless nobody waits; its bytes share the log's writes with others'.
 //!
-//! What the engine does for itself is not held up here, but a checkpoint's bytes count for its tenant.
-//! Nor is a request held up whose time is over: it ends at once, its bytes charged as well.
+//! A checkpoint takes turns for its tenant too, unless others wait for it: for room in the log, for the
+//! tenant's memory or end, or its writers for long. Nor is a request held up whose time is over. What
+//! goes ahead like that is charged as well, and so are the bytes of the catalogue.
 
+use storage::TenantId;
 use storage::fiber::Answer;
 use storage::io::Instant;
 use storage::sometimes;
@@ -12,7 +14,7 @@ use storage::sometimes;
 use super::Engine;
 use super::context::Job;
 use super::disk::{DiskOperation, DiskRequest, Operation, Step};
-use super::tasks::Kind;
+use super::tasks::{Kind, Task};
 use crate::limits;
 use crate::pool::Key;
 use crate::schedule::Scheduler;
@@ -89,16 +91,38 @@ impl<J: Job> Engine<J> {
                 self.counters.io_read_bytes += bytes;
             }
         }
-        let priority = entry.priority;
+        let (priority, kind, key) = (entry.priority, entry.kind, entry.tenant);
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
-        if matches!(entry.kind, Kind::Client(_)) && !self.doomed {
+        let takes_turns = match kind {
+            Kind::Client(_) => true,
+            Kind::Checkpoint => !self.is_checkpoint_urgent(key),
+            _ => false,
+        };
+        if takes_turns && !self.doomed {
             let transfer = Transfer { task, bytes, act: Act::Operation(request) };
             self.transfers.schedule.push(leaf, priority, transfer, self.now);
             return;
         }
+        let tenant = self.tenants.get_mut(key).expect("a task keeps its tenant");
         tenant.served.aside_bytes += bytes;
         self.transfers.schedule.charge_aside(leaf, priority, bytes, self.now);
         self.requests.push_back(request);
+    }
+
+    /// Others wait for a tenant's checkpoint, or will soon.
+    pub(super) fn is_checkpoint_urgent(&self, key: Key) -> bool {
+        let Some(tenant) = self.tenants.get(key) else { return true };
+        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        let log = self.log.as_ref();
+        let log_fills = log.is_none_or(|log| log.sequence_at_pressure(pressure).is_some())
+            || self.has_log_waiters();
+        let writer_waits = tenant.writers.front().is_some_and(|&(writer, _)| {
+            let until = self.tasks.get(writer).map_or(self.now, Task::wait_ends);
+            let left_ns = until.since(self.now);
+            left_ns < limits::WRITER_WAIT_NS - limits::CHECKPOINT_PATIENCE_NS
+        });
+        let serving = self.is_serving() && tenant.id != TenantId::CATALOGUE;
+        !serving || tenant.is_ended() || tenant.is_closing() || log_fills || writer_waits
     }
 
     /// Hand requests to the disk while it may have more.

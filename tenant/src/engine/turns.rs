@@ -10,6 +10,7 @@ use storage::sometimes;
 use super::context::Job;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Refusal, RequestId};
+use crate::budget::RequestLimits;
 use crate::limits;
 use crate::pool::Key;
 
@@ -45,14 +46,14 @@ impl<J: Job> Engine<J> {
                 spent_ns += self.run_system(key, clock);
             } else if let Some(turn) = self.schedule.next(self.now) {
                 let tenant = self.tasks.get(turn.work).map(|task| task.tenant);
-                let cost_ns = self.run_task(turn.work, clock);
+                let (cost_ns, ended) = self.run_task(turn.work, clock);
                 self.note_processor_time(tenant, cost_ns);
                 if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
                     tenant.served.turns_ns += cost_ns;
                     let own = turn.reserved == Some(turn.leaf);
                     tenant.served.reserved_ns += if own { cost_ns } else { 0 };
                 }
-                self.schedule.charge(&turn, cost_ns, clock.now());
+                self.schedule.charge(&turn, cost_ns, ended);
                 spent_ns += cost_ns;
             } else if let Some(key) = self.system.pop_front() {
                 spent_ns += self.run_system(key, clock);
@@ -65,7 +66,7 @@ impl<J: Job> Engine<J> {
     fn run_system(&mut self, key: Key, clock: &dyn Clock) -> u64 {
         let task = self.tasks.get(key).map(|task| (task.tenant, task.priority));
         let tenant = task.map(|(tenant, _)| tenant);
-        let cost_ns = self.run_task(key, clock);
+        let (cost_ns, ended) = self.run_task(key, clock);
         self.note_processor_time(tenant, cost_ns);
         // A checkpoint is its tenant's work, though it does not wait for its tenant's turn.
         let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant));
@@ -74,7 +75,7 @@ impl<J: Job> Engine<J> {
             tenant.place
         });
         if let (Some(place), Some((_, priority))) = (place, task) {
-            self.schedule.charge_aside(place.turns, priority, cost_ns, clock.now());
+            self.schedule.charge_aside(place.turns, priority, cost_ns, ended);
         }
         cost_ns
     }
@@ -139,7 +140,7 @@ impl<J: Job> Engine<J> {
     fn start_client(&mut self, key: Key, request: RequestId, job: J) {
         let tenant = self.tenants.get_mut(key).expect("the caller has it");
         tenant.usage.requests += 1;
-        let work = Work::Client(job, tenant.limits);
+        let work = Work::Client(job, RequestLimits::from(&tenant.limits));
         if self.start_task(key, Kind::Client(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             self.emit(Event::Refused(request, refusal));
