@@ -154,7 +154,11 @@ impl Page {
         self.gauge("log_capacity_bytes", "Commit log.", gauges.log_capacity_bytes);
         self.head("counter", "cpu_seconds_total", "Processor time of fibers.");
         self.line("cpu_seconds_total", None, &seconds(counters.cpu_ns));
-        self.head("counter", "throttled_seconds_total", "Delays by ceilings, of groups and organisations too.");
+        self.head(
+            "counter",
+            "throttled_seconds_total",
+            "Delays by ceilings, of groups and organisations too.",
+        );
         self.line("throttled_seconds_total", None, &seconds(gauges.throttled_ns));
         let late = "Turns that came later than the scheduler promises: any is a bug.";
         let timed_out = "Idle transactions that lost the writer lock.";

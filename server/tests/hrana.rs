@@ -7,7 +7,7 @@ mod engine;
 use engine::Engine;
 use serde_json::{Value, json};
 use server::hrana::{ProtocolVersion, Reply, V1Call, encode, run_cursor, run_pipeline, run_v1};
-use tenant::{Ceiling, JobHost as _, ValueRef};
+use tenant::{JobHost as _, ValueRef};
 
 fn pipeline(engine: &mut Engine, version: ProtocolVersion, body: &[u8]) -> Reply {
     let batons = engine.batons.clone();

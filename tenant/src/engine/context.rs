@@ -27,7 +27,6 @@ pub trait Job: 'static {
 }
 
 /// What a fiber asks its engine.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Ask {
     /// A connection for a new stream.
     Open,
@@ -46,7 +45,6 @@ pub enum Ask {
 }
 
 /// What the engine answers.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
