@@ -231,7 +231,12 @@ impl Server {
     }
 
     /// End a doomed world: see [`Engine::doom`].
-    pub fn doom(self, clock: &dyn Clock) {
+    pub fn doom(mut self, clock: &dyn Clock) {
+        for key in self.connections.keys() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.release_tenant();
+            }
+        }
         let booked = ledger::held(AccountId::CONNECTIONS)[Kind::Buffer as usize];
         ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, booked);
         self.engine.doom(clock);
@@ -485,7 +490,8 @@ impl Server {
             return self.answer_problem(io, key, &buffers_full());
         }
         let request = connection.reader.take(spare);
-        connection.running_bytes = request.held_bytes() + out.capacity();
+        connection.request_bytes = request.held_bytes();
+        connection.running_bytes = connection.request_bytes + out.capacity();
         connection.book();
         let batons = self.batons.clone();
         let connections = if moves { Some(self.count_for(key, name)) } else { None };
@@ -633,6 +639,8 @@ impl Server {
             self.engine.cancel(request_id(key));
             return self.recycle(part);
         };
+        // Its fiber waits until it has left, and has it booked: the first bytes here, the rest there.
+        connection.tenant_bytes = part.capacity();
         let exchange = &mut connection.exchange;
         if exchange.version == Version::Http11 {
             chunked::frame(&mut part);
@@ -657,6 +665,9 @@ impl Server {
         connection.running_bytes = 0;
         let reply = work.reply;
         let mut body = reply.body;
+        let booked_bytes = usize::try_from(reply.booking.bytes()).unwrap_or(usize::MAX);
+        connection.tenant_bytes = booked_bytes.min(body.capacity());
+        connection.booking = Some(reply.booking);
         if connection.exchange.streamed {
             if connection.exchange.version == Version::Http11 {
                 chunked::frame_last(&mut body);
@@ -814,9 +825,12 @@ impl Server {
     }
 
     /// Everything that was to be sent has left.
-    fn all_sent<I: Io<Server>>(&mut self, io: &mut I, key: Key, buffer: Vec<u8>) {
+    fn all_sent<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut buffer: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.release_tenant();
         if connection.phase == Phase::Running {
+            buffer.shrink_to(limits::RECEIVE_BYTES_KEPT);
+            connection.running_bytes = connection.request_bytes + buffer.capacity();
             self.set_deadline(key, Instant(u64::MAX));
             let connection = self.connections.get_mut(key).expect("looked at just now");
             if std::mem::take(&mut connection.exchange.flushing) {
@@ -878,9 +892,12 @@ impl Server {
     // ---- connections go ----
 
     fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
-        let Some(connection) = self.connections.remove(key) else { return };
+        let Some(mut connection) = self.connections.remove(key) else { return };
         io.close_socket(connection.socket);
         self.forget_one_of(connection.database);
+        // What is being sent outlives the connection, and may outlive its fiber.
+        connection.release_tenant();
+        connection.book();
         // What the Io has still is booked until it comes back.
         let lent_bytes: usize = connection.lent_bytes.iter().sum();
         let given_bytes = connection.booked_bytes - lent_bytes as u64;

@@ -89,6 +89,8 @@ pub const MARKS: &[Mark] = &[
     mark("a checkpoint because the tenant closes", 100),
     mark("an idle tenant is closed for its memory", 100),
     mark("a busy tenant loses its cached pages", 10000),
+    mark("a stored text exceeds its tenant's memory", 10000),
+    mark("a response exceeds its tenant's memory", 10000),
     mark("connections wait for a fiber to be closed", 10000),
     mark("an idle connection gives its buffer back", 10000),
     mark("a tenant is fenced", 300),

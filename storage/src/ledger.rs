@@ -17,6 +17,7 @@
 //! was lowered below that. An account is closed only when everything on it is zero. What storage's own
 //! allocators count, each where it asks the system for memory, is what is booked ([`unbooked`]).
 
+mod booking;
 mod counted;
 mod kind;
 mod tree;
@@ -27,6 +28,7 @@ use crate::pagecache;
 
 use tree::{Account, Ledger, NONE};
 
+pub use booking::Booking;
 pub(crate) use counted::{Counted, count_given, count_taken};
 pub use kind::{AccountId, KIND_NAMES, KINDS, Kind, Level, MEMORY_KINDS, Refused};
 
@@ -80,7 +82,7 @@ pub fn set_parent(id: AccountId, parent: Option<AccountId>) {
     });
 }
 
-/// Close an account.
+/// Close an account. Buffers that a [`Booking`] still holds on it are the connections' from now on.
 ///
 /// # Panics
 /// If it still holds anything, or something below it is open: that is a leak, and a bug.
@@ -88,6 +90,11 @@ pub fn close(id: AccountId) {
     LEDGER.with_borrow_mut(|ledger| {
         let account = &ledger.accounts[id.0 as usize];
         assert!(account.open && id.name().is_none());
+        let buffers = account.held[Kind::Buffer as usize];
+        ledger.credit(id, Kind::Buffer, buffers);
+        assert!(ledger.try_charge(AccountId::CONNECTIONS, Kind::Buffer, buffers));
+        let account = &mut ledger.accounts[id.0 as usize];
+        account.life += 1;
         assert!(account.held == [0; KINDS], "account closed holding {:?}", account.held);
         assert!(account.first_child == NONE, "account closed with others below it");
         assert!(account.memory == 0 && account.cached == 0);

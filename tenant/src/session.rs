@@ -20,12 +20,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use storage::fiber::{self, with_volume};
-use storage::ledger::{self, Level};
+use storage::ledger::{self, Booking, Level};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
 use crate::budget::{Exceeded, Part, RequestLimits};
-use crate::failure::{Circumstances, cost_refused, statement_error};
+use crate::failure::{Circumstances, cost_refused, memory_refused, statement_error};
 use crate::limits;
 use crate::policy;
 use crate::statement::{
@@ -344,6 +344,8 @@ pub struct Session {
     /// `None` only while the connection is being replaced.
     pub(crate) pooled: PooledConnection,
     stored: BTreeMap<i32, Box<str>>,
+    /// Those texts, on the database's account.
+    stored_booking: Booking,
     /// The engine took the writer lock away: told once, with the next statement.
     pub(crate) timed_out: bool,
     /// The ticket promised to a cursor's client.
@@ -360,6 +362,7 @@ impl Session {
         Session {
             pooled,
             stored: BTreeMap::new(),
+            stored_booking: Booking::on(fiber::account()),
             timed_out: false,
             promised: None,
             limits: *limits,
@@ -487,6 +490,10 @@ impl Session {
         })
     }
 
+    fn give_stored(&mut self, sql: &str) {
+        self.stored_booking.shrink_to(self.stored_booking.bytes() - stored_bytes(sql));
+    }
+
     fn check_timed_out(&mut self) -> Result<(), StatementError> {
         if std::mem::take(&mut self.timed_out) {
             return Err(StatementError::new("TRANSACTION_TIMEOUT", "Transaction timed out"));
@@ -581,17 +588,30 @@ impl SqlStream for Session {
             );
             return Err(StatementError::new("SQL_STORE_TOO_MANY", message));
         }
-        self.stored.insert(sql_id, sql.into());
+        if !self.stored_booking.grow_to(self.stored_booking.bytes() + stored_bytes(sql)) {
+            sometimes!("a stored text exceeds its tenant's memory");
+            return Err(memory_refused("the stored SQL text", ""));
+        }
+        if let Some(before) = self.stored.insert(sql_id, sql.into()) {
+            self.give_stored(&before);
+        }
         Ok(())
     }
 
     fn close_sql(&mut self, sql_id: i32) {
-        self.stored.remove(&sql_id);
+        if let Some(sql) = self.stored.remove(&sql_id) {
+            self.give_stored(&sql);
+        }
     }
 
     fn stored_sql(&self, sql_id: i32) -> Option<&str> {
         self.stored.get(&sql_id).map(|sql| &**sql)
     }
+}
+
+/// What a stored text is booked with: itself, and its place in the list.
+fn stored_bytes(sql: &str) -> u64 {
+    sql.len() as u64 + 64
 }
 
 struct NoRows;

@@ -34,7 +34,7 @@ pub fn run_v1<H: JobHost>(
         V1Call::Batch => run_batch(host, body, ceiling, &mut output, &mut cost),
     };
     match ran {
-        Ok(()) => Reply::ok(CONTENT_TYPE, output.bytes, cost),
+        Ok(()) => Reply { booking: output.booking, ..Reply::ok(CONTENT_TYPE, output.bytes, cost) },
         Err(problem) => Reply { cost, ..Reply::refused(&problem, output.bytes) },
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process::{Client, Launch, eventually, folder, problem};
+use crate::process::{Client, Launch, Trouble, create_path, eventually, folder, problem};
 
 /// The least that is taken: 64 MiB for requests and responses.
 const MEMORY: &str = "402MiB";
@@ -86,5 +86,35 @@ fn a_request_is_refused_because_buffers_are_used_up() {
     let response = server.client().post("/db/large/v2/pipeline", &body).expect("answered");
     assert_eq!(response.status, 200);
     assert_eq!(response.text().matches("900000").count(), 10, "{}", response.text());
+    server.stop();
+}
+
+#[test]
+fn a_response_counts_against_its_databases_memory() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let body = json!({"budget": {"memory_bytes": "1MiB"}});
+    let path = create_path("small");
+    let created = server.admin().post(&path, &body).expect("answered");
+    assert_eq!(created.status, 200, "{}", created.text());
+    let mut small = server.database("small");
+    let sql = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 2000) \
+               SELECT hex(zeroblob(500)) FROM c";
+    let Err(Trouble::Sql { code, message }) = small.run(&[sql]) else {
+        panic!("two megabytes do not fit into one")
+    };
+    assert_eq!(code, "SQLITE_NOMEM", "{message}");
+    assert!(message.contains("the database's memory budget of 1048576 bytes"), "{message}");
+    assert!(message.contains("memory_bytes"), "{message}");
+    // What fits does, and a cursor holds no more than a part.
+    let fewer = sql.replace("2000", "300");
+    assert_eq!(small.rows(&[&fewer]).len(), 300);
+    let body = json!({"batch": {"steps": [{"stmt": {"sql": sql}}]}});
+    let answer = server.client().post("/db/small/v3/cursor", &body).expect("answered");
+    assert_eq!(answer.text().matches("\"row\":[").count(), 2000);
+    // Nothing stays booked.
+    let usage = server.admin().call("GET", "/v1/namespaces/small/usage", b"").expect("answered");
+    assert_eq!(usage.json()["now"]["held_bytes"]["buffer"], json!(0), "{}", usage.text());
+    assert_eq!(server.metric("unbooked_bytes"), 0);
     server.stop();
 }

@@ -150,8 +150,33 @@ fn named_accounts_have_their_names() {
 #[should_panic(expected = "holding")]
 fn closing_an_account_that_holds_bytes_is_a_bug() {
     let id = open(100, None);
-    assert!(charge(id, Kind::Buffer, 1));
+    assert!(charge(id, Kind::Stack, 1));
     close(id);
+}
+
+#[test]
+fn a_booking_gives_back_what_it_holds_wherever_that_is() {
+    let id = open(100, None);
+    let mut booking = Booking::on(id);
+    assert!(booking.grow_to(60) && booking.grow_to(50));
+    assert!(!booking.grow_to(101));
+    assert_eq!((booking.bytes(), memory_held(id), refused(id)), (60, 60, 1));
+    booking.shrink_to(70);
+    booking.shrink_to(20);
+    assert_eq!((booking.bytes(), memory_held(id)), (20, 20));
+    booking.clear();
+    assert_eq!(memory_held(id), 0);
+    assert!(booking.grow_to(70));
+    close(id);
+    let next = open(100, None);
+    assert_eq!(next, id, "the number is used again");
+    assert_eq!((memory_held(next), memory_held(AccountId::CONNECTIONS)), (0, 70));
+    assert_closed();
+    drop(booking);
+    assert_eq!(memory_held(AccountId::CONNECTIONS), 0);
+    drop(Booking::on(next));
+    close(next);
+    assert_closed();
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) struct Account {
     pub(super) above_count: u32,
     pub(super) level: Level,
     pub(super) open: bool,
+    /// How many accounts had this number before.
+    pub(super) life: u32,
     /// What a leaf holds, by kind.
     pub(super) held: [u64; KINDS],
     /// Bytes of [`Kind::Cache`] here or below.
@@ -65,6 +67,7 @@ impl Account {
             above_count,
             level,
             open: true,
+            life: 0,
             held: [0; KINDS],
             cached: 0,
             temporary_limit: u64::MAX,
@@ -115,7 +118,8 @@ impl Ledger {
 
     pub(super) fn insert(&mut self, account: Account) -> u32 {
         let index = if let Some(index) = self.free.pop() {
-            self.accounts[index as usize] = account;
+            let life = self.accounts[index as usize].life;
+            self.accounts[index as usize] = Account { life, ..account };
             index
         } else {
             self.accounts.push(account);

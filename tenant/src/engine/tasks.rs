@@ -41,7 +41,7 @@ pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
     Checkpoint(Result<Checkpointed, i32>, Option<PooledConnection>),
-    RolledBack(Option<Session>),
+    RolledBack(Option<Box<Session>>),
     Closed(Vec<PooledConnection>),
 }
 
@@ -134,7 +134,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
             // Without memory even that fails; closing the connection needs none.
-            Ended::RolledBack(session.is_autocommit().then_some(session))
+            Ended::RolledBack(session.is_autocommit().then(|| Box::new(session)))
         }
         Work::Discard(connections) => {
             drop(connections);
@@ -928,7 +928,7 @@ impl<J: Job> Engine<J> {
                 self.checkpoint_done(tenant_key, result);
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
-                self.rolled_back(tenant_key, ticket, session);
+                self.rolled_back(tenant_key, ticket, session.map(|session| *session));
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);

@@ -493,7 +493,10 @@ impl<T> Scheduler<T> {
     fn next_reserved(&mut self, now: Instant) -> Option<Turn<T>> {
         while let Some(key) = self.reserved.pop_front() {
             self.node(key).reserved = false;
-            if let Some(until) = self.delayed_until(key) {
+            // What it had when it was put here may have been spent since.
+            let bucket = self.node(key).reservation.as_mut();
+            let refilled = bucket.and_then(|bucket| bucket.ready_at(now));
+            if let Some(until) = self.delayed_until(key).max(refilled) {
                 self.reserve_at(key, until);
                 continue;
             }
