@@ -173,6 +173,10 @@ impl<J: Job> Engine<J> {
         self.transfers.commits_waiting -= 1;
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.commit_charged_bytes = bytes;
+        // Counted when it is charged: what is filled up until it is written would be lost otherwise.
+        if let Some(tenant) = self.tenants.get_mut(task.tenant) {
+            tenant.served.aside_bytes += bytes;
+        }
         if let Some(answer) = self.wait_for_log_space(key, pages) {
             self.answer(key, answer);
         }
@@ -210,9 +214,9 @@ impl<J: Job> Engine<J> {
         let Some(tenant) = self.tenants.get_mut(tenant) else { return };
         tenant.usage.io_written_bytes += bytes;
         self.counters.io_written_bytes += bytes;
-        tenant.served.aside_bytes += bytes;
         let place = tenant.place.expect("a tenant with tasks has its place");
         let bytes = bytes.saturating_sub(std::mem::take(&mut task.commit_charged_bytes));
+        tenant.served.aside_bytes += bytes;
         let schedule = &mut self.transfers.schedule;
         schedule.charge_aside(place.transfers, task.priority, bytes, self.now);
     }
