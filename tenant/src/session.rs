@@ -415,6 +415,19 @@ impl Session {
     /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
     /// who had more: so what it writes is asked of SQLite too.
     fn permit(&self, compiled: &Compiled) -> Result<(), StatementError> {
+        // A short statement runs to its end without a look at this: rights that were taken away while
+        // the request waited for something are not for the next one.
+        let ends = self.access.key.is_some() || self.access.issued_s.is_some();
+        if ends && fiber::is_interrupted() {
+            sometimes!("a statement does not begin because its request is to end");
+            let (code, message) = (codes::SQLITE_INTERRUPT, "interrupted".to_owned());
+            let request_ns = self.limits.request_ns;
+            let circumstances = Circumstances { request_ns, ..Circumstances::default() };
+            return Err(statement_error(
+                &SqliteError { code, message, offset: None },
+                circumstances,
+            ));
+        }
         let Some(denials) = &self.denials else { return Ok(()) };
         let writes = !compiled.statement.is_readonly();
         if writes && denials.read_only {

@@ -211,16 +211,18 @@ impl Authenticator {
             return Some(Claimed { principal, ..Claimed::OPEN });
         }
         let proof = match self.remembered(digest.as_bytes(), when.now) {
-            Some(proof) => Some(proof),
-            None => self.prove(text, digest.as_bytes(), when),
+            Some(proof) => proof,
+            None => match prove(text, self.own.as_ref(), &self.platform) {
+                Some(proof) => self.remember(digest.as_bytes(), proof, when.now),
+                None => return foreign(text, digest.as_bytes(), place, when),
+            },
         };
         let credential = match proof {
-            Some(Proof::Key(shown)) => {
+            Proof::Key(shown) => {
                 let key::Shown { public, hash } = shown;
                 Credential::Key(KeyProof { public, hash, now_s: when.now_s })
             }
-            Some(Proof::Token(claims)) => Credential::Access(access(&claims, place, when.now_s)?),
-            None => return foreign(text, digest.as_bytes(), place, when),
+            Proof::Token(claims) => Credential::Access(access(&claims, place, when.now_s)?),
         };
         Some(Claimed { credential, principal, foreign: None })
     }
@@ -230,16 +232,8 @@ impl Authenticator {
         (now < *until).then(|| proof.clone())
     }
 
-    fn prove(&mut self, text: &str, digest: &[u8; 32], when: When) -> Option<Proof> {
-        let proof = if jwt::is_token(text) {
-            let own = self.own.as_ref().map(SigningKey::verifying_key);
-            let claims = jwt::verify(text, &own, true)
-                .or_else(|| jwt::verify(text, &self.platform, false))?;
-            claims.is_current(when.now_s).then(|| Proof::Token(Arc::new(claims)))?
-        } else {
-            Proof::Key(key::read(text)?)
-        };
-        let until = when.now.after(limits::PROOF_NS);
+    fn remember(&mut self, digest: &[u8; 32], proof: Proof, now: Instant) -> Proof {
+        let until = now.after(limits::PROOF_NS);
         if self.proofs.insert(*digest, (proof.clone(), until)).is_none() {
             self.order.push_back(*digest);
         }
@@ -250,7 +244,7 @@ impl Authenticator {
             self.proofs.remove(&oldest);
         }
         assert_eq!(self.proofs.len(), self.order.len());
-        Some(proof)
+        proof
     }
 
     /// A token for what the catalogue has found; `lifetime_s` is `None` for one that does not expire. It
@@ -280,6 +274,16 @@ impl Authenticator {
         let own = self.own.as_ref().expect("set above");
         jwt::sign(own, &Issue { scope, role, issued_s, expires_s })
     }
+}
+
+/// What a text is, if its form or signature is good; whether it is current is asked each time.
+fn prove(text: &str, own: Option<&SigningKey>, platform: &[VerifyingKey]) -> Option<Proof> {
+    if !jwt::is_token(text) {
+        return key::read(text).map(Proof::Key);
+    }
+    let own = own.map(SigningKey::verifying_key);
+    let claims = jwt::verify(text, &own, true).or_else(|| jwt::verify(text, platform, false))?;
+    Some(Proof::Token(Arc::new(claims)))
 }
 
 /// What verified claims are worth at a place; `None`: nothing.
