@@ -430,6 +430,22 @@ impl Volume {
         }
     }
 
+    /// Bytes of the database as of its last commit; `None` where only its file knows and nobody has
+    /// looked. 0 before anything was written.
+    #[must_use]
+    pub fn database_bytes(&self) -> Option<u64> {
+        let logged = &self.frames[..self.logged_frame as usize];
+        let committed = logged.iter().rev().find(|frame| frame.database_pages != 0);
+        let pages = match (committed, &self.overlay, self.main.exists) {
+            (Some(frame), ..) => frame.database_pages,
+            (None, Some(_), _) => self.database_pages,
+            (None, None, true) if self.main.pages == 0 => return None,
+            (None, None, true) => self.main.pages,
+            (None, None, false) => 0,
+        };
+        Some(u64::from(pages) * page::PAGE_BYTES as u64)
+    }
+
     /// Recovered pages that no checkpoint has written yet, in order.
     #[must_use]
     pub fn overlay_pages(&self) -> Vec<(u32, PageLocation)> {

@@ -243,6 +243,11 @@ impl Access {
         if self.covers_node(path) && !is_old { Ok(()) } else { Err(Denial::Unauthorised) }
     }
 
+    /// Whether the token is older than a rotation of this organisation or group alone.
+    pub(crate) fn is_older_than(&self, node: &NodeRow) -> bool {
+        self.is_older(std::iter::once(node.settings()))
+    }
+
     fn is_older<'a>(&self, mut settings: impl Iterator<Item = &'a Settings>) -> bool {
         let Some(issued_s) = self.issued_s else { return false };
         settings.any(|settings| issued_s < settings.tokens_after_s)

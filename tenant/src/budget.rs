@@ -358,6 +358,25 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Add another's counters.
+    pub fn add(&mut self, other: &Usage) {
+        let others = other.counters();
+        for ((_, counter), (_, more)) in text::counters(self).into_iter().zip(others) {
+            *counter = counter.saturating_add(more);
+        }
+    }
+
+    /// What was used since `earlier`, which is of the same database.
+    #[must_use]
+    pub fn since(&self, earlier: &Usage) -> Usage {
+        let mut since = *self;
+        let before = earlier.counters();
+        for ((_, counter), (_, less)) in text::counters(&mut since).into_iter().zip(before) {
+            *counter = counter.saturating_sub(less);
+        }
+        since
+    }
+
     /// The counters by name, in the order in which they are written down.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); text::COUNTERS] {

@@ -19,10 +19,11 @@
 //!   plan TEXT,                             -- its plan, if it has one
 //!   budget TEXT,                           -- its own budget, as budget/text.rs writes it
 //!   usage TEXT,                            -- what it has used, as of the last checkpoint or close
-//!   settings TEXT                          -- its settings, as settings.rs writes them
+//!   settings TEXT,                         -- its settings, as settings.rs writes them
+//!   bytes INTEGER                          -- its size, as of the last checkpoint
 //! );
 //! CREATE INDEX unsettled ON databases(state) WHERE state = 1;
-//! CREATE INDEX grouped ON databases(group_id) WHERE group_id IS NOT NULL;
+//! CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 //! CREATE INDEX planned ON databases(plan) WHERE plan IS NOT NULL;
 //! CREATE TABLE plans(name TEXT PRIMARY KEY, budget TEXT NOT NULL) WITHOUT ROWID;
 //! CREATE TABLE nodes(
@@ -60,11 +61,13 @@
 //!
 //! Runs on a fiber of tenant 0, many calls in one transaction, and knows nothing of who asked.
 //!
-//! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups.
+//! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups; `members`:
+//!   their databases together.
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
 mod guard;
 mod keys;
+mod members;
 mod nodes;
 mod rows;
 
@@ -78,7 +81,7 @@ use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
-pub use nodes::{BudgetChange, Change, NodePath};
+pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 
 use rows::{read, run, select};
@@ -122,6 +125,9 @@ PRAGMA user_version = 2;
 ",
     "
 ALTER TABLE databases ADD COLUMN settings TEXT;
+ALTER TABLE databases ADD COLUMN bytes INTEGER;
+DROP INDEX grouped;
+CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN settings TEXT;
 ALTER TABLE nodes ADD COLUMN created_s INTEGER;
 CREATE TABLE keys(
@@ -202,6 +208,30 @@ pub enum Call {
     Sign(KeyScope, Secret),
     /// What a database has used, at its close.
     Used(TenantId, Usage),
+    /// A new organisation or group that says nothing.
+    CreateNode(NodePath),
+    /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
+    Nodes {
+        /// Whose groups; `None` for organisations.
+        of: Option<Box<str>>,
+        /// Names behind this one.
+        after: Box<str>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Up to `limit` databases of an organisation or group, in the order of their groups and names.
+    Members {
+        /// Whose.
+        path: NodePath,
+        /// The group and name that they stand behind.
+        after: (Box<str>, Box<str>),
+        /// At most so many.
+        limit: usize,
+    },
+    /// What all databases of an organisation or group have used, by their rows.
+    Sum(NodePath),
+    /// A call on a database, if that is in this organisation; else there is none of that name.
+    Within(Box<str>, Box<Call>),
     /// Up to `limit` live rows with names after `after`, starting with `prefix`, in order.
     List {
         /// Names behind this one.
@@ -221,6 +251,8 @@ pub enum Call {
         txid: u64,
         /// What the tenant has used until now.
         usage: Usage,
+        /// The database's size.
+        bytes: u64,
     },
     /// The tenant is damaged.
     Fence(TenantId, String),
@@ -231,11 +263,11 @@ pub enum Call {
 }
 
 impl Call {
-    /// The call that is guarded, or the call itself.
+    /// The call that is guarded or bound to an organisation, or the call itself.
     #[must_use]
     pub fn inner(&self) -> &Call {
         match self {
-            Call::Guarded(_, call) => call.inner(),
+            Call::Guarded(_, call) | Call::Within(_, call) => call.inner(),
             call => call,
         }
     }
@@ -244,8 +276,20 @@ impl Call {
     #[must_use]
     pub fn into_inner(self) -> Call {
         match self {
-            Call::Guarded(_, call) => call.into_inner(),
+            Call::Guarded(_, call) | Call::Within(_, call) => call.into_inner(),
             call => call,
+        }
+    }
+
+    /// The database that it is about, if it is one that a name tells.
+    fn database(&self) -> Option<&str> {
+        match self {
+            Call::Find(name) | Call::Drop(name) | Call::Place(name, _) | Call::Set(name, _) => {
+                Some(name)
+            }
+            Call::Sign(KeyScope::Database(name), _) => Some(name),
+            Call::Guarded(_, call) | Call::Within(_, call) => call.database(),
+            _ => None,
         }
     }
 
@@ -262,6 +306,9 @@ impl Call {
                 | Call::FindNode(_)
                 | Call::FindKey(_)
                 | Call::Keys { .. }
+                | Call::Nodes { .. }
+                | Call::Members { .. }
+                | Call::Sum(_)
         )
     }
 
@@ -278,16 +325,19 @@ impl Call {
     pub fn pages(&self) -> u32 {
         match self {
             Call::Create { change, .. } if change.is_empty() => 2,
-            Call::Guarded(_, call) => call.pages(),
+            Call::Guarded(_, call) | Call::Within(_, call) => call.pages(),
             // A leaf of each of the keys' table and indexes too.
             Call::Drop(_) => 7,
-            Call::Forget(_) | Call::Create { .. } | Call::Place(..) => 4,
+            Call::Forget(_) => 4,
+            // With the group `default`, if that has to be made.
+            Call::Create { .. } | Call::Place(..) => 7,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::Set(..) | Call::SetNode(..) => 2,
+            Call::PutNode(..) | Call::CreateNode(_) | Call::Set(..) | Call::SetNode(..) => 2,
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
             Call::RevokeKey(_) | Call::Sign(..) => 1,
             Call::FindKey(_) | Call::Keys { .. } => 0,
+            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
             Call::Find(_) | Call::List { .. } => 0,
             Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
@@ -310,6 +360,10 @@ pub enum Outcome {
     Plans(Vec<Plan>),
     /// An organisation or group; behind it, for a group, its organisation.
     Node(Vec<NodeRow>),
+    /// Organisations, or groups of one.
+    Nodes(Vec<NodeRow>),
+    /// What all databases of an organisation or group have used.
+    Sum(Box<Sum>),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
@@ -347,6 +401,21 @@ pub struct Started {
     pub signing: Option<Secret>,
     /// There is a key that may everything, neither revoked nor expired.
     pub has_admin: bool,
+}
+
+/// What all databases of an organisation or group have used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// The organisation or group; behind a group, its organisation.
+    pub path: Vec<NodeRow>,
+    /// The sum of what they have used since they were created.
+    pub usage: Usage,
+    /// The sum of their sizes.
+    pub bytes: u64,
+    /// How many there are.
+    pub databases: u64,
+    /// In how many groups.
+    pub groups: u64,
 }
 
 /// What a token is for, and what signs it.
@@ -400,6 +469,14 @@ fn find(pooled: &mut PooledConnection, name: &str) -> Result<Option<DatabaseRow>
     Ok(read(pooled, sql, &[ValueRef::Text(name.as_bytes())], rows::database)?.pop())
 }
 
+fn find_by_id(
+    pooled: &mut PooledConnection,
+    id: TenantId,
+) -> Result<Option<DatabaseRow>, SqliteError> {
+    let sql = select!("WHERE d.id = ?1 AND d.state <> 1");
+    Ok(read(pooled, sql, &[integer(id)], rows::database)?.pop())
+}
+
 fn found(row: Option<DatabaseRow>) -> Outcome {
     row.map_or(Outcome::NotFound, |row| Outcome::Row(Box::new(row)))
 }
@@ -407,9 +484,20 @@ fn found(row: Option<DatabaseRow>) -> Outcome {
 fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, SqliteError> {
     match call {
         Call::Guarded(access, call) => match guard::judge(pooled, access, call)? {
-            Ok(()) => carry_out_one(pooled, call),
+            Ok(()) => match &**call {
+                Call::Nodes { of: None, .. } => guard::organisations(pooled, access),
+                call => carry_out_one(pooled, call),
+            },
             Err(denial) => Ok(Outcome::Denied(denial)),
         },
+        Call::Within(organisation, call) => {
+            let row = call.database().map(|name| find(pooled, name)).transpose()?.flatten();
+            let holder = row.as_ref().and_then(|row| row.path.last());
+            match holder.is_some_and(|node| node.name == *organisation) {
+                true => carry_out_one(pooled, call),
+                false => Ok(Outcome::NotFound),
+            }
+        }
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
@@ -444,6 +532,10 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::PutNode(path, said) => nodes::put(pooled, path, said),
         Call::FindNode(path) => nodes::find(pooled, path),
         Call::DropNode(path) => nodes::drop(pooled, path),
+        Call::CreateNode(path) => nodes::create(pooled, path),
+        Call::Nodes { of, after, limit } => nodes::list(pooled, of.as_deref(), after, *limit),
+        Call::Members { path, after, limit } => members::list(pooled, path, after, *limit),
+        Call::Sum(path) => members::sum(pooled, path),
         Call::Set(name, change) => nodes::set(pooled, name, change),
         Call::SetNode(path, change) => nodes::set_node(pooled, path, change),
         Call::CreateKey(key) => keys::create(pooled, key),
@@ -462,15 +554,16 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
 fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
     let text = |usage: &Usage| (*usage != Usage::default()).then(|| usage.to_text());
     match call {
-        Call::Checkpointed { id, stamp, txid, usage } => {
-            let sql =
-                "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4 WHERE id = ?1";
+        Call::Checkpointed { id, stamp, txid, usage, bytes } => {
+            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5 \
+                 WHERE id = ?1";
             let usage = text(usage);
             let arguments = [
                 integer(*id),
                 ValueRef::Integer(*stamp as i64),
                 ValueRef::Integer(*txid as i64),
                 rows::text_or_null(usage.as_deref()),
+                ValueRef::Integer(*bytes as i64),
             ];
             run(pooled, sql, &arguments)
         }
@@ -524,6 +617,9 @@ fn create(
     ];
     run(pooled, sql, &arguments)?;
     let id = TenantId(pooled.connection().last_insert_rowid() as u64);
+    if let Some(settings) = &change.settings {
+        nodes::set(pooled, name, settings)?;
+    }
     if change.is_empty() {
         return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
     }

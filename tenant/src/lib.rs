@@ -18,8 +18,8 @@ pub mod settings;
 mod statement;
 
 pub use catalogue::{
-    BudgetChange, Change, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId, NodePath,
-    NodeRow, Plan, RowState, Said, Secret, Signing,
+    BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
+    NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::{
     BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,

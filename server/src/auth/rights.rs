@@ -21,7 +21,11 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::Show(_)
         | ControlCall::Budget(_)
         | ControlCall::Usage(_)
+        | ControlCall::Nodes { .. }
+        | ControlCall::Members { .. }
+        | ControlCall::Sum(_)
         | ControlCall::Node(_) => (Role::Read, false),
+        ControlCall::Within(_, call) => return of_call(call),
         // What there is at all.
         ControlCall::Permit => (Role::Read, true),
         ControlCall::List { .. } | ControlCall::Plans | ControlCall::Plan(_) => (Role::Read, true),
@@ -33,6 +37,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::PutNode(..)
         | ControlCall::SetNode(..)
         | ControlCall::DropNode(_)
+        | ControlCall::CreateNode(_)
+        | ControlCall::Checkpoint(_)
         | ControlCall::CreateKey(_)
         | ControlCall::RevokeKey(_)
         | ControlCall::Sign(..) => (Role::Admin, false),

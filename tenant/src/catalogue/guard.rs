@@ -8,8 +8,8 @@ use storage::sqlite::SqliteError;
 
 use super::keys::{self, KeyScope};
 use super::nodes::{self, Change, NodePath};
-use super::{Call, find};
-use crate::access::{Access, Denial};
+use super::{Call, Outcome, find};
+use crate::access::{Access, Denial, Scope};
 use crate::session::PooledConnection;
 
 type Verdict = Result<Result<(), Denial>, SqliteError>;
@@ -22,16 +22,27 @@ const FORBIDDEN: Verdict = Ok(Err(Denial::Forbidden));
 pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call) -> Verdict {
     match call {
         Call::Find(name) | Call::Drop(name) | Call::Set(name, _) => database(pooled, access, name),
+        Call::Within(_, call) => judge(pooled, access, call),
         Call::Create { change, .. } => match &change.group {
-            Some(Some(path)) => node(pooled, access, path),
+            Some(Some(path)) => group(pooled, access, path),
             _ => FORBIDDEN,
         },
         Call::Place(name, change) => match database(pooled, access, name)? {
             Ok(()) => place(pooled, access, change),
             denied => Ok(denied),
         },
-        Call::FindNode(path) | Call::SetNode(path, _) => node(pooled, access, path),
-        Call::PutNode(path, _) | Call::DropNode(path) => above(pooled, access, path),
+        Call::FindNode(path) | Call::SetNode(path, _) | Call::Sum(path) => {
+            node(pooled, access, path)
+        }
+        Call::Members { path, .. } => node(pooled, access, path),
+        Call::Nodes { of: Some(name), .. } => {
+            node(pooled, access, &NodePath { organisation: name.clone(), group: None })
+        }
+        // Of all organisations it is shown its own.
+        Call::Nodes { of: None, .. } => ALLOWED,
+        Call::PutNode(path, _) | Call::DropNode(path) | Call::CreateNode(path) => {
+            above(pooled, access, path)
+        }
         Call::Keys { scope: Some(of), .. } | Call::Sign(of, _) => scope(pooled, access, of),
         Call::CreateKey(key) if key.role > access.role => FORBIDDEN,
         Call::CreateKey(key) => scope(pooled, access, &key.scope),
@@ -65,6 +76,31 @@ fn node(pooled: &mut PooledConnection, access: &Access, path: &NodePath) -> Verd
     Ok(found.map_or(Err(Denial::Unauthorised), |path| access.enter_node(&path)))
 }
 
+/// The group that a database is put into; `default` need not be there yet for who has the organisation.
+fn group(pooled: &mut PooledConnection, access: &Access, path: &NodePath) -> Verdict {
+    let is_default = path.group.as_deref() == Some(nodes::DEFAULT_GROUP);
+    if is_default && nodes::find_path(pooled, path)?.is_err() {
+        let organisation = NodePath { organisation: path.organisation.clone(), group: None };
+        return node(pooled, access, &organisation);
+    }
+    node(pooled, access, path)
+}
+
+/// The organisations that somebody with less than all rights is shown: the one that it has, or has a
+/// part of.
+pub(super) fn organisations(
+    pooled: &mut PooledConnection,
+    access: &Access,
+) -> Result<Outcome, SqliteError> {
+    let path = match access.scope {
+        Scope::Node(id) => nodes::find_by_id(pooled, id)?,
+        Scope::Database(id) => super::find_by_id(pooled, id)?.map_or(Vec::new(), |row| row.path),
+        Scope::Name(_) | Scope::Machine => Vec::new(),
+    };
+    let entered = path.iter().all(|node| !access.is_older_than(node));
+    Ok(Outcome::Nodes(path.into_iter().next_back().filter(|_| entered).into_iter().collect()))
+}
+
 /// A group may be made and changed by who has its organisation; an organisation, by nobody who asks
 /// here.
 fn above(pooled: &mut PooledConnection, access: &Access, path: &NodePath) -> Verdict {
@@ -84,6 +120,6 @@ fn place(pooled: &mut PooledConnection, access: &Access, change: &Change) -> Ver
     match &change.group {
         None => ALLOWED,
         Some(None) => FORBIDDEN,
-        Some(Some(path)) => node(pooled, access, path),
+        Some(Some(path)) => group(pooled, access, path),
     }
 }

@@ -30,7 +30,12 @@ pub struct Change {
     pub plan: Option<Option<Box<str>>>,
     /// Its own budget.
     pub budget: Option<BudgetChange>,
+    /// Its settings.
+    pub settings: Option<Box<SettingsChange>>,
 }
+
+/// The group of an organisation that is made when a database is first put into it.
+pub const DEFAULT_GROUP: &str = "default";
 
 /// What a database's own budget becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +72,7 @@ pub(super) fn look_up(
     if let Some(Some(path)) = &change.group {
         match find_path(pooled, path)? {
             Ok(nodes) => columns.group_id = nodes.first().map(|node| node.id),
+            Err(Missing::Group) if path.group.as_deref() == Some(DEFAULT_GROUP) => {}
             Err(missing) => return Ok(Err(missing)),
         }
     }
@@ -75,6 +81,13 @@ pub(super) fn look_up(
             return Ok(Err(Missing::Plan));
         }
         columns.plan = Some(name.clone());
+    }
+    // Last: what fails must leave no trace in a transaction that goes on.
+    if let Some(Some(path)) = &change.group
+        && columns.group_id.is_none()
+        && let Outcome::Node(nodes) = put(pooled, path, &Said::default())?
+    {
+        columns.group_id = nodes.first().map(|node| node.id);
     }
     let budget = change.budget.as_ref().map(|change| match change {
         BudgetChange::Replace(budget) => **budget,
@@ -111,6 +124,9 @@ pub(super) fn place(
     if change.budget.is_some() {
         let budget = text_or_null(columns.budget.as_deref());
         run(pooled, "UPDATE databases SET budget = ?2 WHERE id = ?1", &[id, budget])?;
+    }
+    if let Some(settings) = &change.settings {
+        set(pooled, name, settings)?;
     }
     Ok(super::found(super::find(pooled, name)?))
 }
@@ -221,6 +237,19 @@ pub(super) fn find_path(
     Ok(group.map(|group| vec![group, organisation]).ok_or(Missing::Group))
 }
 
+/// The node of this id, and its organisation behind it if it is a group; empty if there is none.
+pub(super) fn find_by_id(
+    pooled: &mut PooledConnection,
+    id: NodeId,
+) -> Result<Vec<NodeRow>, SqliteError> {
+    let sql = "SELECT id, name, plan, budget, settings, created_s FROM nodes WHERE id = ?1 \
+               UNION ALL SELECT o.id, o.name, o.plan, o.budget, o.settings, o.created_s \
+               FROM nodes g JOIN nodes o ON o.id = g.parent WHERE g.id = ?1";
+    let id = ValueRef::Integer(id.0 as i64);
+    let found = read(pooled, sql, &[id], |statement| node_at(statement, 0))?;
+    Ok(found.into_iter().flatten().collect())
+}
+
 pub(super) fn find(pooled: &mut PooledConnection, path: &NodePath) -> Result<Outcome, SqliteError> {
     Ok(find_path(pooled, path)?.map_or_else(Outcome::Missing, Outcome::Node))
 }
@@ -256,6 +285,39 @@ pub(super) fn put(
     ];
     run(pooled, sql, &arguments)?;
     find(pooled, path)
+}
+
+/// Make one that is not there.
+pub(super) fn create(
+    pooled: &mut PooledConnection,
+    path: &NodePath,
+) -> Result<Outcome, SqliteError> {
+    match find_path(pooled, path)? {
+        Ok(_) => Ok(Outcome::Exists),
+        Err(_) => put(pooled, path, &Said::default()),
+    }
+}
+
+/// Organisations, or the groups of one, in the order of their names.
+pub(super) fn list(
+    pooled: &mut PooledConnection,
+    of: Option<&str>,
+    after: &str,
+    limit: usize,
+) -> Result<Outcome, SqliteError> {
+    let parent = match of {
+        None => MACHINE,
+        Some(name) => match find_one(pooled, MACHINE, name)? {
+            Some(organisation) => organisation.id,
+            None => return Ok(Outcome::Missing(Missing::Organisation)),
+        },
+    };
+    let sql = "SELECT id, name, plan, budget, settings, created_s FROM nodes \
+               WHERE parent = ?1 AND name > ?2 ORDER BY name LIMIT ?3";
+    let arguments =
+        [ValueRef::Integer(parent.0 as i64), text(after), ValueRef::Integer(limit as i64)];
+    let found = read(pooled, sql, &arguments, |statement| node_at(statement, 0))?;
+    Ok(Outcome::Nodes(found.into_iter().flatten().collect()))
 }
 
 pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Outcome, SqliteError> {

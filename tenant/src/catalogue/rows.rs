@@ -130,6 +130,8 @@ pub struct DatabaseRow {
     pub path: Vec<NodeRow>,
     /// What it has used, as of its last checkpoint or close.
     pub usage: Usage,
+    /// Its size as of its last checkpoint.
+    pub bytes: u64,
     pub(crate) settings: Option<Box<Settings>>,
 }
 
@@ -160,6 +162,7 @@ impl DatabaseRow {
             said: Said::default(),
             path: Vec::new(),
             usage: Usage::default(),
+            bytes: 0,
             settings: None,
         }
     }
@@ -170,7 +173,7 @@ macro_rules! select {
     ($rows:literal) => {
         concat!(
             "SELECT d.id, coalesce(d.name, ''), d.state, d.reason, d.created_s, d.file, d.stamp, ",
-            "d.txid, d.plan, d.budget, d.usage, d.settings, ",
+            "d.txid, d.plan, d.budget, d.usage, d.settings, d.bytes, ",
             "g.id, g.name, g.plan, g.budget, g.settings, g.created_s, ",
             "o.id, o.name, o.plan, o.budget, o.settings, o.created_s ",
             "FROM databases d LEFT JOIN nodes g ON g.id = d.group_id ",
@@ -192,7 +195,7 @@ pub(super) fn read<T>(
     pooled: &mut PooledConnection,
     sql: &str,
     arguments: &[ValueRef<'_>],
-    row: impl Fn(&Statement) -> Result<T, Unreadable>,
+    mut row: impl FnMut(&Statement) -> Result<T, Unreadable>,
 ) -> Result<Vec<T>, SqliteError> {
     let mut rows = Vec::new();
     let mut failed = None;
@@ -274,8 +277,8 @@ pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
 /// A row of [`select`].
 pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
     let usage = text_at(statement, 10).map(|text| Usage::from_text(&text)).transpose()?;
-    let group = node_at(statement, 12)?;
-    let organisation = node_at(statement, 18)?;
+    let group = node_at(statement, 13)?;
+    let organisation = node_at(statement, 19)?;
     Ok(DatabaseRow {
         id: TenantId(integer_at(statement, 0) as u64),
         name: text_at(statement, 1).unwrap_or_default(),
@@ -293,5 +296,6 @@ pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable>
         path: group.into_iter().chain(organisation).collect(),
         usage: usage.unwrap_or_default(),
         settings: settings_at(statement, 11)?,
+        bytes: integer_at(statement, 12) as u64,
     })
 }

@@ -17,7 +17,7 @@ use super::life::Tenant;
 use super::views::TenantView;
 use super::{Engine, Phase, Timer};
 use crate::budget::{Level, Limits, Machine, Resolved, Usage};
-use crate::catalogue::{Call, DatabaseRow, NodeId, NodeRow, Outcome, Said};
+use crate::catalogue::{Call, DatabaseRow, NodeId, NodeRow, Outcome, Said, Sum};
 use crate::limits;
 use crate::pool::Key;
 
@@ -47,6 +47,8 @@ pub struct UsageView {
     pub row: DatabaseRow,
     /// What it has used since it was created.
     pub total: Usage,
+    /// Its size as of its last commit.
+    pub bytes: u64,
     /// What it holds, if it is open.
     pub open: Option<TenantView>,
 }
@@ -100,6 +102,7 @@ impl<J: Job> Engine<J> {
                 if concerned {
                     other.said = row.said.clone();
                     other.path.clone_from(&row.path);
+                    other.set_settings(row.settings().clone());
                 }
                 concerned
             }),
@@ -163,7 +166,24 @@ impl<J: Job> Engine<J> {
         let open = self.ids.get(&row.id).and_then(|&key| self.tenants.get(key));
         let unsaved = self.catalogue.used.get(&row.id).copied();
         let total = open.map(|tenant| self.usage_of(tenant)).or(unsaved).unwrap_or(row.usage);
-        UsageView { total, open: open.map(|tenant| self.view(tenant)), row }
+        let bytes = open.map_or(row.bytes, Tenant::bytes);
+        UsageView { total, bytes, open: open.map(|tenant| self.view(tenant)), row }
+    }
+
+    /// What the catalogue's rows say that all databases of a node have used, with what those have used
+    /// since that are open. O(open tenants).
+    pub(super) fn sum_now(&self, mut sum: Sum) -> Sum {
+        let node = sum.path.first().map(|node| node.id);
+        for key in self.tenants.keys() {
+            let Some(tenant) = self.tenants.get(key) else { continue };
+            let Some(row) = tenant.row.as_ref() else { continue };
+            if tenant.dropped || !row.path.iter().any(|above| Some(above.id) == node) {
+                continue;
+            }
+            sum.usage.add(&self.usage_of(tenant).since(&row.usage));
+            sum.bytes = (sum.bytes + tenant.bytes()).saturating_sub(row.bytes);
+        }
+        sum
     }
 
     /// What a tenant has used, with the delays at its present place.
@@ -173,10 +193,11 @@ impl<J: Job> Engine<J> {
         Usage { throttled_ns: before_ns + throttled_ns, ..tenant.usage }
     }
 
-    /// A tenant's row is known to hold this use.
-    pub(super) fn usage_saved(&mut self, key: Key, usage: Usage) {
+    /// A tenant's row is known to hold this use and size.
+    pub(super) fn usage_saved(&mut self, key: Key, usage: Usage, bytes: u64) {
         let row = self.tenants.get_mut(key).and_then(|tenant| tenant.row.as_mut());
         if let Some(row) = row {
+            row.bytes = bytes;
             row.usage = usage;
         }
     }

@@ -15,7 +15,7 @@ use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
 use crate::catalogue::{
     Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
-    Secret, Signing,
+    Secret, Signing, Sum,
 };
 use crate::limits;
 use crate::pool::Key;
@@ -69,6 +69,32 @@ pub enum ControlCall {
     /// What is needed to sign a token for a database, organisation or group; answered by
     /// [`ControlReply::Signing`]. The secret becomes the server's own if there is none yet.
     Sign(KeyScope, Secret),
+    /// A new organisation or group that says nothing; answered as [`ControlCall::Node`].
+    CreateNode(NodePath),
+    /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
+    Nodes {
+        /// Whose groups; `None` for organisations.
+        of: Option<Box<str>>,
+        /// Names behind this one.
+        after: Box<str>,
+        /// At most so many, and never more than [`limits::LIST_PAGE_MAX`].
+        limit: usize,
+    },
+    /// Up to `limit` databases of an organisation or group, in the order of their groups and names.
+    Members {
+        /// Whose.
+        path: NodePath,
+        /// The group and name that they stand behind.
+        after: (Box<str>, Box<str>),
+        /// At most so many, and never more than [`limits::LIST_PAGE_MAX`].
+        limit: usize,
+    },
+    /// What all databases of an organisation or group have used together.
+    Sum(NodePath),
+    /// Begin a checkpoint of a database, if it is open and has something to write; answered with its row.
+    Checkpoint(String),
+    /// A call on a database, if that is in this organisation; else there is none of that name.
+    Within(Box<str>, Box<ControlCall>),
     /// Nothing: whether it would be allowed.
     Permit,
     /// Drop a database.
@@ -101,6 +127,10 @@ pub enum ControlReply {
     Plans(Vec<Plan>),
     /// An organisation or group, and what holds for it as a whole.
     Node(Box<(NodeRow, crate::budget::Resolved)>),
+    /// Organisations, or the groups of one.
+    Nodes(Vec<NodeRow>),
+    /// What all databases of an organisation or group have used together.
+    Sum(Box<Sum>),
     /// Keys: one, unless a list was asked for.
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
@@ -113,6 +143,7 @@ pub(super) enum Form {
     Row,
     Budget,
     Usage,
+    Checkpoint,
 }
 
 /// Who waits for a call.
@@ -219,6 +250,56 @@ impl Catalogue {
     }
 }
 
+/// What of the catalogue a call of the control API is, and in which form its row is wanted.
+fn catalogue_call(call: ControlCall) -> (Form, Call) {
+    match call {
+        ControlCall::Create(name, change) => {
+            (Form::Row, Call::Create { name, exists_ok: false, change })
+        }
+        ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
+        ControlCall::Show(name) => (Form::Row, Call::Find(name)),
+        ControlCall::List { after, prefix, limit } => {
+            let limit = limit.min(limits::LIST_PAGE_MAX);
+            (Form::Row, Call::List { after, prefix, limit })
+        }
+        ControlCall::Place(name, change) => (Form::Budget, Call::Place(name, change)),
+        ControlCall::Budget(name) => (Form::Budget, Call::Find(name)),
+        ControlCall::Usage(name) => (Form::Usage, Call::Find(name)),
+        ControlCall::PutPlan(plan) => (Form::Row, Call::PutPlan(plan)),
+        ControlCall::Plan(name) => (Form::Row, Call::FindPlan(name.into())),
+        ControlCall::Plans => (Form::Row, Call::Plans),
+        ControlCall::DropPlan(name) => (Form::Row, Call::DropPlan(name.into())),
+        ControlCall::PutNode(path, said) => (Form::Row, Call::PutNode(path, said)),
+        ControlCall::Node(path) => (Form::Row, Call::FindNode(path)),
+        ControlCall::DropNode(path) => (Form::Row, Call::DropNode(path)),
+        ControlCall::Set(name, change) => (Form::Row, Call::Set(name, change)),
+        ControlCall::SetNode(path, change) => (Form::Row, Call::SetNode(path, change)),
+        ControlCall::CreateKey(key) => (Form::Row, Call::CreateKey(key)),
+        ControlCall::Keys { scope, after, limit } => {
+            let limit = limit.min(limits::LIST_PAGE_MAX);
+            (Form::Row, Call::Keys { scope, after, limit })
+        }
+        ControlCall::RevokeKey(public) => (Form::Row, Call::RevokeKey(public)),
+        ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
+        ControlCall::CreateNode(path) => (Form::Row, Call::CreateNode(path)),
+        ControlCall::Nodes { of, after, limit } => {
+            let limit = limit.min(limits::LIST_PAGE_MAX);
+            (Form::Row, Call::Nodes { of, after, limit })
+        }
+        ControlCall::Members { path, after, limit } => {
+            let limit = limit.min(limits::LIST_PAGE_MAX);
+            (Form::Row, Call::Members { path, after, limit })
+        }
+        ControlCall::Sum(path) => (Form::Row, Call::Sum(path)),
+        ControlCall::Checkpoint(name) => (Form::Checkpoint, Call::Find(name)),
+        ControlCall::Within(organisation, call) => {
+            let (form, call) = catalogue_call(*call);
+            (form, Call::Within(organisation, Box::new(call)))
+        }
+        ControlCall::Permit => unreachable!("it is answered without the catalogue"),
+    }
+}
+
 impl<J: Job> Engine<J> {
     /// What signs the server's own tokens, once there is one.
     #[must_use]
@@ -272,39 +353,14 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
         }
-        let (form, call) = match call {
-            ControlCall::Permit => {
-                return self.emit(Event::Control(request, ControlReply::Done));
-            }
-            ControlCall::Create(name, change) => {
-                (Form::Row, Call::Create { name, exists_ok: false, change })
-            }
-            ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
-            ControlCall::Show(name) => (Form::Row, Call::Find(name)),
-            ControlCall::List { after, prefix, limit } => {
-                let limit = limit.min(limits::LIST_PAGE_MAX);
-                (Form::Row, Call::List { after, prefix, limit })
-            }
-            ControlCall::Place(name, change) => (Form::Budget, Call::Place(name, change)),
-            ControlCall::Budget(name) => (Form::Budget, Call::Find(name)),
-            ControlCall::Usage(name) => (Form::Usage, Call::Find(name)),
-            ControlCall::PutPlan(plan) => (Form::Row, Call::PutPlan(plan)),
-            ControlCall::Plan(name) => (Form::Row, Call::FindPlan(name.into())),
-            ControlCall::Plans => (Form::Row, Call::Plans),
-            ControlCall::DropPlan(name) => (Form::Row, Call::DropPlan(name.into())),
-            ControlCall::PutNode(path, said) => (Form::Row, Call::PutNode(path, said)),
-            ControlCall::Node(path) => (Form::Row, Call::FindNode(path)),
-            ControlCall::DropNode(path) => (Form::Row, Call::DropNode(path)),
-            ControlCall::Set(name, change) => (Form::Row, Call::Set(name, change)),
-            ControlCall::SetNode(path, change) => (Form::Row, Call::SetNode(path, change)),
-            ControlCall::CreateKey(key) => (Form::Row, Call::CreateKey(key)),
-            ControlCall::Keys { scope, after, limit } => {
-                let limit = limit.min(limits::LIST_PAGE_MAX);
-                (Form::Row, Call::Keys { scope, after, limit })
-            }
-            ControlCall::RevokeKey(public) => (Form::Row, Call::RevokeKey(public)),
-            ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
-        };
+        if call == ControlCall::Permit {
+            return self.emit(Event::Control(request, ControlReply::Done));
+        }
+        if matches!(call, ControlCall::Sum(_)) {
+            // What closed databases have used is in their rows then.
+            self.write_usage();
+        }
+        let (form, call) = catalogue_call(call);
         let call = match access.scope {
             Scope::Machine => call,
             _ => Call::Guarded(access, Box::new(call)),
@@ -424,8 +480,8 @@ impl<J: Job> Engine<J> {
             Asker::Key(public) => self.on_key_found(public, outcome),
             Asker::Checkpoint(key, txid, stamp) => match outcome {
                 Outcome::Done => {
-                    if let Call::Checkpointed { usage, .. } = call {
-                        self.usage_saved(key, usage);
+                    if let Call::Checkpointed { usage, bytes, .. } = call {
+                        self.usage_saved(key, usage, bytes);
                     }
                     let sequence = self.catalogue_sequence();
                     self.catalogue.unsettled.push((sequence, key, txid, stamp));
@@ -437,16 +493,22 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn control_reply(&self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
+    fn control_reply(&mut self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
                 Form::Row => ControlReply::Databases(vec![*row]),
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
+                Form::Checkpoint => {
+                    self.checkpoint_now(&row);
+                    ControlReply::Databases(vec![*row])
+                }
             },
             Outcome::Rows(rows) => ControlReply::Databases(rows),
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),
+            Outcome::Nodes(nodes) => ControlReply::Nodes(nodes),
+            Outcome::Sum(sum) => ControlReply::Sum(Box::new(self.sum_now(*sum))),
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,

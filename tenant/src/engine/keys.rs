@@ -121,6 +121,16 @@ impl<J> Keys<J> {
     }
 }
 
+/// Whether tokens may be good no more after this call.
+fn ends_tokens(call: &Call) -> bool {
+    let change = match call {
+        Call::Set(_, change) | Call::SetNode(_, change) => Some(change),
+        Call::Place(_, change) => change.settings.as_deref(),
+        _ => None,
+    };
+    change.is_some_and(|change| change.rotate_tokens || change.jwt_keys.is_some())
+}
+
 impl<J: Job> Engine<J> {
     /// The rights of a key, or `None`: `waiting` waits for them now, or was refused.
     pub(super) fn access_of_key(
@@ -215,10 +225,7 @@ impl<J: Job> Engine<J> {
                     }
                 }
             }
-            (
-                Call::Set(_, change) | Call::SetNode(_, change),
-                Outcome::Row(_) | Outcome::Node(_),
-            ) if change.rotate_tokens || change.jwt_keys.is_some() => {
+            (call, Outcome::Row(_) | Outcome::Node(_)) if ends_tokens(call) => {
                 let old = |access: &Access, row: Option<&DatabaseRow>| {
                     row.is_some_and(|row| access.issued_s.is_some() && access.enter(row).is_err())
                 };

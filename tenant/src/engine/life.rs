@@ -156,6 +156,12 @@ impl<J> Tenant<J> {
         }
     }
 
+    /// Bytes of the database as of its last commit.
+    pub fn bytes(&self) -> u64 {
+        let saved = self.row.as_ref().map_or(0, |row| row.bytes);
+        self.volume.as_ref().and_then(Volume::database_bytes).unwrap_or(saved)
+    }
+
     /// It was dropped, or is fenced.
     pub fn is_ended(&self) -> bool {
         self.dropped || self.fenced.is_some()
@@ -528,6 +534,14 @@ impl<J: Job> Engine<J> {
         self.start_checkpoint(key);
     }
 
+    /// Somebody wants the database's file to have what was committed: begin, unless it has, or one is under
+    /// way.
+    pub(super) fn checkpoint_now(&mut self, row: &DatabaseRow) {
+        if let Some(&key) = self.ids.get(&row.id) {
+            self.start_checkpoint(key);
+        }
+    }
+
     pub(super) fn start_checkpoint(&mut self, key: Key) {
         let now = self.now;
         let Some(tenant) = self.tenants.get_mut(key) else { return };
@@ -559,7 +573,9 @@ impl<J: Job> Engine<J> {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
-                    self.call_catalogue(asker, Call::Checkpointed { id, stamp, txid, usage });
+                    let bytes = tenant.bytes();
+                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes };
+                    self.call_catalogue(asker, call);
                 }
             }
             Ok(_) | Err(_) => self.checkpoint_failed(key),
