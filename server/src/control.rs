@@ -55,7 +55,6 @@ const LIST_PAGE: usize = 100;
 
 /// What a request on the admin address asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made and used up at once")]
 pub enum AdminRequest {
     /// A call for the catalogue.
     Call(ControlCall),

@@ -329,11 +329,11 @@ impl<J: Job> Engine<J> {
                 self.emit(Event::Refused(request, Refusal::Unavailable));
             }
             Credential::Key(proof) => {
-                let waiting = Waiting::Call(request, needs, call);
+                let waiting = Waiting::Call(request, needs, Box::new(call));
                 if let Some((access, Waiting::Call(_, _, call))) =
                     self.access_of_key(proof, waiting)
                 {
-                    self.control_as(request, access, needs, call);
+                    self.control_as(request, access, needs, *call);
                 }
             }
         }

@@ -52,7 +52,7 @@ impl Known {
 /// What waits for its key to be looked up.
 pub(super) enum Waiting<J> {
     Job(RequestId, Box<str>, J),
-    Call(RequestId, Needs, ControlCall),
+    Call(RequestId, Needs, Box<ControlCall>),
 }
 
 impl<J> Waiting<J> {
@@ -198,7 +198,7 @@ impl<J: Job> Engine<J> {
                             self.submit_as(request, &name, Claim::Access(access), job);
                         }
                         Waiting::Call(request, needs, call) => {
-                            self.control_as(request, access, needs, call);
+                            self.control_as(request, access, needs, *call);
                         }
                     }
                 }
