@@ -11,6 +11,9 @@
 //! GET    /v1/namespaces/{name}/budget                     200 own parts; what holds, and whence
 //! PUT    /v1/namespaces/{name}/budget   C                 200 the same
 //! GET    /v1/namespaces/{name}/usage                      200 totals, and what it holds now
+//! GET    /v1/namespaces/{name}/config                     200 sqld's configuration
+//! GET    /v1/namespaces/{name}/stats                      200 sqld's statistics
+//! POST   /v1/namespaces/{name}/checkpoint                 200 {}: one has begun
 //! GET    /v1/plans                                        200 {"plans":[…]}
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
@@ -20,6 +23,10 @@
 //! POST   /v1/keys                       K                 200 the key, once
 //! GET    /v1/keys?scope=&limit=&after=                    200 {"keys":[…],"next":id|null}
 //! DELETE /v1/keys/{public}                                200 the key, revoked
+//! GET    /v1/organisations, …/{o}/groups  ?limit=&after=   200 {"organisations":[…],"next":name|null}
+//! GET    /v1/organisations/{o}/usage, …/groups/{g}/usage  200 the sum of their databases'
+//! GET    /v1/diagnostics                                  200 how full everything is, line by line
+//! GET    /openapi.json                                    200 all routes: see `openapi`
 //! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
 //! GET    /health, /version, /metrics
 //! ```
@@ -32,10 +39,14 @@
 //!
 //! - `budgets`: bodies and answers about budgets, plans and use.
 //! - `keys`: keys and tokens.
+//! - `sqld`: a database's configuration and statistics as sqld says them.
+//! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
 //! - `top`: which open tenants use most.
 
-mod budgets;
+pub(crate) mod budgets;
 pub mod keys;
+pub(crate) mod percent;
+pub(crate) mod sqld;
 pub mod top;
 
 #[cfg(test)]
@@ -48,6 +59,8 @@ use tenant::{
 };
 
 use crate::http::{Head, Method, TenantName};
+use crate::openapi;
+use crate::platform::{self, Asked, Shape};
 use crate::problem::Problem;
 
 /// Databases in a page of a list unless the request says otherwise.
@@ -70,6 +83,12 @@ pub enum AdminRequest {
     Metrics,
     /// `GET /v1/top`.
     Top(top::Top),
+    /// `GET /v1/diagnostics`.
+    Diagnostics,
+    /// `GET /openapi.json`.
+    OpenApi,
+    /// In the form that another server's tools send and parse.
+    Shaped(Box<Asked>),
 }
 
 /// Whether a request on the admin address is for anybody: whether the server lives, and which it is.
@@ -77,7 +96,7 @@ pub enum AdminRequest {
 pub fn is_open(head: &Head<'_>) -> bool {
     let mut segments = head.path().split('/').filter(|part| !part.is_empty());
     let first = segments.next();
-    matches!(first, Some("health" | "version")) && segments.next().is_none()
+    matches!(first, Some("health" | "version" | "openapi.json")) && segments.next().is_none()
 }
 
 /// Route a request on the admin address. The body is needed only to be judged.
@@ -86,27 +105,58 @@ pub fn is_open(head: &Head<'_>) -> bool {
 /// 404, 405, 400 for a name that no database can have or a body that is not what the route takes.
 pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
     let segments: Vec<&str> = head.path().split('/').filter(|part| !part.is_empty()).collect();
+    let request = find(head, &segments, body)?;
+    // What the document does not have is not there: so it has everything.
+    if openapi::has(head.method(), &segments) { Ok(request) } else { Err(Problem::not_found()) }
+}
+
+fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest, Problem> {
     let get = matches!(head.method(), Method::Get | Method::Head);
     let only = |allowed: bool, allow: &'static str, request: AdminRequest| {
         if allowed { Ok(request) } else { Err(Problem::wrong_method(allow)) }
     };
     let method = if get { Method::Get } else { head.method() };
-    let call = match segments.as_slice() {
+    if let Some(asked) = platform::route(head, method, segments, body) {
+        return asked.map(|asked| AdminRequest::Shaped(Box::new(asked)));
+    }
+    let query = head.query().unwrap_or("");
+    let call = match segments {
         ["health"] => return only(get, "GET, HEAD", AdminRequest::Health),
         ["version"] => return only(get, "GET, HEAD", AdminRequest::Version),
         ["metrics"] => return only(get, "GET, HEAD", AdminRequest::Metrics),
-        ["v1", "namespaces"] if get => list(head.query().unwrap_or("")),
+        ["openapi.json"] => return only(get, "GET, HEAD", AdminRequest::OpenApi),
+        ["v1", "diagnostics"] => return only(get, "GET, HEAD", AdminRequest::Diagnostics),
+        ["v1", "namespaces"] if get => list(query),
         ["v1", "plans"] if get => Ok(ControlCall::Plans),
         ["v1", "top"] if get => {
-            return top::asked(head.query().unwrap_or("")).map(AdminRequest::Top);
+            return top::asked(query).map(AdminRequest::Top);
         }
-        ["v1", "keys"] => return keys::route(method, head.query().unwrap_or(""), body),
+        ["v1", "keys"] => return keys::route(method, query, body),
         ["v1", "keys", public] => keys::revoke(method, public),
         ["v1", "namespaces", name, "tokens"] => {
-            return keys::token(method, name, head.query().unwrap_or(""));
+            return keys::token(method, name, query);
         }
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
-        ["v1", "namespaces", name, rest @ ..] => namespace(method, name, rest, body),
+        ["v1", "namespaces", name, rest @ ..] => {
+            let name = TenantName::new(name)?.as_str().to_owned();
+            match as_sqld(method, &name, rest) {
+                Some(asked) => return asked.map(|asked| AdminRequest::Shaped(Box::new(asked))),
+                None => namespace(method, name, rest, body),
+            }
+        }
+        ["v1", "organisations"] if get => nodes(None, query),
+        ["v1", "organisations", organisation, "groups"] if get => nodes(Some(organisation), query),
+        ["v1", "organisations", organisation, "usage"] if get => {
+            Ok(ControlCall::Sum(budgets::node(organisation, None)?))
+        }
+        ["v1", "organisations", organisation, "groups", group, "usage"] if get => {
+            Ok(ControlCall::Sum(budgets::node(organisation, Some(group))?))
+        }
+        ["v1", "organisations"]
+        | ["v1", "organisations", _, "groups" | "usage"]
+        | ["v1", "organisations", _, "groups", _, "usage"] => {
+            Err(Problem::wrong_method("GET, HEAD"))
+        }
         ["v1", "plans", name] => plan(method, name, body),
         ["v1", "organisations", organisation] => {
             node(method, budgets::node(organisation, None)?, body)
@@ -122,18 +172,18 @@ pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
 /// A route of one database. HEAD was made a GET.
 fn namespace(
     method: Method,
-    name: &str,
+    name: String,
     rest: &[&str],
     body: &[u8],
 ) -> Result<ControlCall, Problem> {
-    let name = TenantName::new(name)?.as_str().to_owned();
     match (rest, method) {
         ([], Method::Get) => Ok(ControlCall::Show(name)),
         ([], Method::Delete) => Ok(ControlCall::Drop(name)),
         ([], _) => Err(Problem::wrong_method("GET, HEAD, DELETE")),
         (["create"], Method::Post) => Ok(ControlCall::Create(name, budgets::create(body)?)),
-        (["config"], Method::Post) => Ok(ControlCall::Place(name, budgets::config(body)?)),
-        (["create" | "config"], _) => Err(Problem::wrong_method("POST")),
+        (["config"], Method::Post) => Ok(ControlCall::Place(name, sqld::config(body)?)),
+        (["config"], _) => Err(Problem::wrong_method("GET, HEAD, POST")),
+        (["create"], _) => Err(Problem::wrong_method("POST")),
         (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
         (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
         (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
@@ -146,6 +196,40 @@ fn namespace(
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
     }
+}
+
+/// A route of one database whose answer is sqld's, if it is one.
+fn as_sqld(method: Method, name: &str, rest: &[&str]) -> Option<Result<Asked, Problem>> {
+    let asked = |call: fn(String) -> ControlCall, shape| {
+        let request = AdminRequest::Call(call(name.to_owned()));
+        Ok(Asked { request, within: None, shape })
+    };
+    Some(match (rest, method) {
+        (["config"], Method::Get) => asked(ControlCall::Show, Shape::SqldConfig),
+        (["stats"], Method::Get) => asked(ControlCall::Usage, Shape::SqldStats),
+        (["stats"], _) => Err(Problem::wrong_method("GET, HEAD")),
+        // No query's text is kept: there is nothing to forget.
+        (["stats", "top" | "slowest"], Method::Delete) => asked(ControlCall::Show, Shape::Done),
+        (["stats", "top" | "slowest"], _) => Err(Problem::wrong_method("DELETE")),
+        (["checkpoint"], Method::Post) => asked(ControlCall::Checkpoint, Shape::Done),
+        (["checkpoint"], _) => Err(Problem::wrong_method("POST")),
+        (["fork", _], Method::Post) => Err(Problem::new(
+            501,
+            "NOT_IMPLEMENTED",
+            "forks are not built yet: create a database and copy what it needs",
+        )),
+        (["fork", _], _) => Err(Problem::wrong_method("POST")),
+        _ => return None,
+    })
+}
+
+/// Organisations, or the groups of one.
+fn nodes(of: Option<&str>, query: &str) -> Result<ControlCall, Problem> {
+    let ControlCall::List { after, limit, .. } = list(query)? else {
+        unreachable!("a list is asked for by a list")
+    };
+    let of = of.map(TenantName::new).transpose()?.map(|name| name.as_str().into());
+    Ok(ControlCall::Nodes { of, after: after.into(), limit })
 }
 
 /// A route of one plan.
@@ -237,6 +321,11 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             ControlCall::PutNode(path, _) | ControlCall::Node(path) | ControlCall::DropNode(path),
             ControlReply::Node(node),
         ) => budgets::node_answer(path, &node.0),
+        (ControlCall::Nodes { of, limit, .. }, ControlReply::Nodes(rows)) => {
+            budgets::nodes_answer(of.as_deref(), rows, *limit)
+        }
+        (_, ControlReply::Sum(sum)) => budgets::sum_answer(sum),
+        (_, ControlReply::Nodes(_)) => json!({}),
         // Clients of sqld read JSON from every answer.
         (_, ControlReply::Node(_) | ControlReply::Done | ControlReply::Signing(_)) => json!({}),
     };
@@ -332,7 +421,9 @@ fn missing_problem(missing: Missing) -> Problem {
 #[must_use]
 pub fn subject(call: &ControlCall) -> Option<&str> {
     match call {
+        ControlCall::Within(_, call) => subject(call),
         ControlCall::Create(name, _)
+        | ControlCall::Checkpoint(name)
         | ControlCall::Place(name, _)
         | ControlCall::Drop(name)
         | ControlCall::Show(name)

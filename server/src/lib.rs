@@ -14,6 +14,8 @@ pub mod inspect;
 pub mod limits;
 pub mod memory;
 mod metrics;
+pub mod openapi;
+pub mod platform;
 pub mod problem;
 mod server;
 pub mod top;

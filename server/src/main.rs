@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, Parser, Subcommand};
 use server::auth::{AuthOptions, jwt};
 use server::memory::{Division, Watch};
+use server::platform::PublicHost;
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, ListenerId, PollIo, uring_available};
 use storage::log::LogOptions;
@@ -107,6 +108,11 @@ struct Serve {
     /// loopback), or `auto`: off where both are, on elsewhere.
     #[arg(long, env = "MYRIAD_AUTH", default_value = "auto")]
     auth: Auth,
+    /// Where clients reach databases, for who asks the control API: a domain with a name below it for each
+    /// (db.example.com: https://NAME.db.example.com), or one host for all (http://host:8080: /db/NAME on
+    /// it). Without it, the address that is listened on.
+    #[arg(long, env = "MYRIAD_PUBLIC_HOST", value_name = "HOST", value_parser = PublicHost::read)]
+    public_host: Option<PublicHost>,
     /// A public key (Ed25519) whose signature is believed on tokens for every database: PEM, base64url of
     /// 32 bytes, or @FILE with one of these. May be given up to four times.
     #[arg(long, value_name = "KEY")]
@@ -308,6 +314,7 @@ fn options_of<I: Io<Server>>(
         },
         baton_key,
         auth: auth.clone(),
+        public_host: serve.public_host.clone(),
     }
 }
 

@@ -37,6 +37,8 @@ use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
 use crate::http::{BodyFraming, Endpoint, Progress, TenantName, Version, chunked, route};
 use crate::limits;
 use crate::metrics::{Gauges, Traffic, metrics};
+use crate::openapi;
+use crate::platform::{PublicHost, Shape};
 use crate::problem::Problem;
 use crate::work::{Work, WorkKind, WorkReply};
 
@@ -55,6 +57,8 @@ pub struct ServerOptions {
     pub baton_key: [u8; 32],
     /// Who is asked for a token or key.
     pub auth: AuthOptions,
+    /// Where databases are reached, if not at `listen`.
+    pub public_host: Option<PublicHost>,
 }
 
 /// Why a server has ended.
@@ -88,6 +92,7 @@ pub struct Server {
     auth: Authenticator,
     /// The key that may everything, made because there was none; told once.
     first_key: Option<String>,
+    public_host: PublicHost,
     batons: BatonKey,
     buffers_bytes_max: u64,
     spare: Vec<Vec<u8>>,
@@ -115,6 +120,17 @@ enum Pending {
     Metrics,
     /// The same.
     Top(Top),
+    /// The same.
+    Diagnostics,
+    /// One of these, in another tool's form.
+    Shaped(Shape, Box<Pending>),
+}
+
+impl Pending {
+    /// Whether it shows everything, as it is at the moment.
+    fn is_overview(&self) -> bool {
+        matches!(self, Pending::Metrics | Pending::Top(_) | Pending::Diagnostics)
+    }
 }
 
 fn request_id(key: Key) -> RequestId {
@@ -170,6 +186,9 @@ impl Server {
             calls: BTreeMap::new(),
             auth: Authenticator::new(&options.auth),
             first_key: None,
+            public_host: options
+                .public_host
+                .unwrap_or_else(|| PublicHost::of_address(public_address)),
             batons: BatonKey::new(options.baton_key),
             buffers_bytes_max: options.buffers_bytes_max,
             spare: Vec::new(),
@@ -619,6 +638,9 @@ impl Server {
             Ok((_, AdminRequest::Version)) => {
                 self.answer(io, key, "text/plain", VERSION_TEXT.as_bytes().to_vec());
             }
+            Ok((_, AdminRequest::OpenApi)) => {
+                self.answer(io, key, "application/json", openapi::document());
+            }
             Ok((credential, request)) => self.ask_engine(io, key, credential, request),
             Err(problem) => self.answer_problem(io, key, &problem),
         }
@@ -632,6 +654,10 @@ impl Server {
         credential: Credential,
         request: AdminRequest,
     ) {
+        let (request, form, within) = match request {
+            AdminRequest::Shaped(asked) => (asked.request, Some(asked.shape), asked.within),
+            request => (request, None, None),
+        };
         let (pending, call) = match request {
             AdminRequest::Call(call) => (Pending::Call(call.clone()), call),
             AdminRequest::CreateKey(wanted) => {
@@ -646,12 +672,26 @@ impl Server {
             }
             AdminRequest::Metrics => (Pending::Metrics, ControlCall::Permit),
             AdminRequest::Top(top) => (Pending::Top(top), ControlCall::Permit),
-            AdminRequest::Health | AdminRequest::Version => {
+            AdminRequest::Diagnostics => (Pending::Diagnostics, ControlCall::Permit),
+            AdminRequest::Health | AdminRequest::Version | AdminRequest::OpenApi => {
                 unreachable!("these were answered")
             }
+            AdminRequest::Shaped(_) => unreachable!("a form has no form"),
         };
-        let overview = matches!(pending, Pending::Metrics | Pending::Top(_));
-        let needs = if overview { rights::OVERVIEW } else { rights::of_call(&call) };
+        let call = match within {
+            Some(organisation) => ControlCall::Within(organisation, Box::new(call)),
+            None => call,
+        };
+        let overview = pending.is_overview();
+        let needs = match call {
+            ControlCall::Permit if overview => rights::OVERVIEW,
+            ControlCall::Permit => rights::ANYBODY,
+            _ => rights::of_call(&call),
+        };
+        let pending = match form {
+            Some(shape) => Pending::Shaped(shape, Box::new(pending)),
+            None => pending,
+        };
         // Seen also while the engine does not serve.
         if overview
             && let Credential::Access(access) = credential
@@ -671,6 +711,10 @@ impl Server {
                 let body = control::top::answer(top, self.now, &views);
                 self.answer(io, key, "application/json", body);
             }
+            Pending::Diagnostics => {
+                let body = diagnostics(&self.engine.gauges());
+                self.answer(io, key, "application/json", body);
+            }
             _ => {
                 let text = metrics(&self.gauges(), &self.traffic, &views);
                 self.answer(io, key, "text/plain; version=0.0.4", text);
@@ -682,28 +726,36 @@ impl Server {
     fn on_control<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, reply: &ControlReply) {
         let Some(pending) = self.calls.remove(&request) else { return };
         let key = key_of(request);
+        let (shape, pending) = match pending {
+            Pending::Shaped(shape, pending) => (Some(shape), *pending),
+            pending => (None, pending),
+        };
         let body = match (pending, reply) {
             (Pending::Key(secret), _) if request == FIRST_KEY => {
                 self.first_key = Some(secret);
                 self.ready = true;
                 return;
             }
-            (Pending::Call(call), reply) => control::answer(&call, reply),
+            (Pending::Call(call), reply) => match &shape {
+                Some(shape) => shape.answer(reply, &self.public_host),
+                None => control::answer(&call, reply),
+            },
             (Pending::Key(secret), ControlReply::Keys(rows)) => {
                 let row = rows.first().expect("a key that was made is there");
-                control::keys::created_answer(row, &secret)
+                match &shape {
+                    Some(shape) => shape.created(row, &secret),
+                    None => control::keys::created_answer(row, &secret),
+                }
             }
             (Pending::Token(wanted), ControlReply::Signing(signing)) => {
                 let TokenWanted { role, lifetime_s, .. } = wanted;
                 let jwt = self.auth.mint(signing, role, lifetime_s, wall_s(io));
                 control::keys::token_answer(&jwt)
             }
-            (pending @ (Pending::Metrics | Pending::Top(_)), _) => {
+            (pending, _) if pending.is_overview() => {
                 return self.answer_overview(io, key, &pending);
             }
-            (Pending::Key(_) | Pending::Token(_), _) => {
-                unreachable!("a call is answered in its own kind")
-            }
+            _ => unreachable!("a call is answered in its own kind"),
         };
         self.answer(io, key, "application/json", body);
     }
@@ -851,13 +903,20 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.running_bytes = 0;
         let tenant = connection.exchange.tenant.as_ref();
+        let (shape, call) = match call {
+            Some(Pending::Shaped(shape, pending)) => (Some(shape), Some(*pending)),
+            call => (None, call),
+        };
         let name = match &call {
             Some(Pending::Call(call)) => control::subject(call).unwrap_or_default(),
             Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
             Some(_) => "",
             None => tenant.map_or("", TenantName::as_str),
         };
-        let problem = control::problem(refusal, name);
+        let problem = match &shape {
+            Some(shape) => shape.problem(refusal, name),
+            None => control::problem(refusal, name),
+        };
         if matches!(refusal, Refusal::Exceeded(exceeded) if exceeded.part == Part::Connections) {
             self.uncount(key);
         }
@@ -1137,6 +1196,13 @@ impl Server {
             self.engine.stop();
         }
     }
+}
+
+/// How full everything is, as JSON: a list of lines.
+fn diagnostics(gauges: &[Gauge]) -> Vec<u8> {
+    let line = |gauge: &Gauge| format!("{}: {} of {}", gauge.name, gauge.used, gauge.limit);
+    let lines: Vec<String> = gauges.iter().map(line).collect();
+    serde_json::Value::from(lines).to_string().into_bytes()
 }
 
 /// The time by the wall's clock, in seconds since 1970.

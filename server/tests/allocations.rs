@@ -34,6 +34,7 @@ fn options() -> ServerOptions {
         },
         baton_key: [2; 32],
         auth: AuthOptions::default(),
+        public_host: None,
     }
 }
 

@@ -203,6 +203,8 @@ pub enum Call {
     },
     /// Revoke the key with this public part.
     RevokeKey(Box<str>),
+    /// Revoke the keys of this name that are the machine's, an organisation's or a group's.
+    RevokeNamed(Box<str>),
     /// What a token for a database, organisation or group needs: its row, and the secret that signs
     /// tokens, which is this one if there is none yet.
     Sign(KeyScope, Secret),
@@ -335,7 +337,7 @@ impl Call {
             Call::PutNode(..) | Call::CreateNode(_) | Call::Set(..) | Call::SetNode(..) => 2,
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
-            Call::RevokeKey(_) | Call::Sign(..) => 1,
+            Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
             Call::FindKey(_) | Call::Keys { .. } => 0,
             Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
@@ -542,6 +544,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::FindKey(public) => Ok(Outcome::Keys(keys::find(pooled, public)?)),
         Call::Keys { scope, after, limit } => keys::list(pooled, scope.as_ref(), *after, *limit),
         Call::RevokeKey(public) => keys::revoke(pooled, public),
+        Call::RevokeNamed(name) => keys::revoke_named(pooled, name),
         Call::Sign(scope, secret) => keys::sign(pooled, scope, secret),
         Call::Checkpointed { .. } | Call::Used(..) | Call::Fence(..) | Call::Forget(_) => {
             note(pooled, call)?;

@@ -238,13 +238,25 @@ pub(super) fn verifying_key(bytes: &PublicKey) -> Option<VerifyingKey> {
     VerifyingKey::from_bytes(bytes).ok().filter(|key| !key.is_weak())
 }
 
+/// What stands before the 32 bytes in a SubjectPublicKeyInfo of Ed25519.
+const DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+
+/// Public keys as PEM, one behind the other.
+#[must_use]
+pub fn write_public_keys(keys: &[PublicKey]) -> String {
+    let pem = |key: &PublicKey| {
+        let digits =
+            base64::engine::general_purpose::STANDARD.encode([&DER_PREFIX[..], &key[..]].concat());
+        format!("-----BEGIN PUBLIC KEY-----\n{digits}\n-----END PUBLIC KEY-----\n")
+    };
+    keys.iter().map(pem).collect()
+}
+
 /// The public keys in a text: 32 bytes in base64url, or PEM with one or more (RFC 8410).
 ///
 /// # Errors
 /// What is wrong with it, for the one who wrote it.
 pub fn read_public_keys(text: &str) -> Result<Vec<PublicKey>, String> {
-    /// What stands before the 32 bytes in a SubjectPublicKeyInfo of Ed25519.
-    const DER_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
     let text = text.trim();
     let mut keys = Vec::new();
     if text.starts_with("-----BEGIN") {

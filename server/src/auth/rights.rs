@@ -13,6 +13,9 @@ pub const STATEMENTS: Needs = Needs { role: Role::Read, machine: false };
 /// What `/metrics` and `/v1/top` take: they show neighbours to each other.
 pub const OVERVIEW: Needs = Needs { role: Role::Read, machine: true };
 
+/// What it takes to be shown what is the same for everybody.
+pub const ANYBODY: Needs = Needs { role: Role::Read, machine: false };
+
 /// What a call of the control API takes.
 #[must_use]
 pub fn of_call(call: &ControlCall) -> Needs {
@@ -25,6 +28,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::Members { .. }
         | ControlCall::Sum(_)
         | ControlCall::Node(_) => (Role::Read, false),
+        ControlCall::ShowKey(_) => (Role::Read, false),
+        ControlCall::RevokeNamed(_) => (Role::Admin, true),
         ControlCall::Within(_, call) => return of_call(call),
         // What there is at all.
         ControlCall::Permit => (Role::Read, true),

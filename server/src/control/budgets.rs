@@ -6,8 +6,9 @@
 
 use serde_json::{Map, Value, json};
 use tenant::budget::{Budget, Part, Priority, Resolved, Source, Unit, Usage};
+use tenant::settings::SettingsChange;
 use tenant::{
-    BudgetChange, BudgetView, Change, DatabaseRow, NodePath, NodeRow, Plan, Said, UsageView,
+    BudgetChange, BudgetView, Change, DatabaseRow, NodePath, NodeRow, Plan, Said, Sum, UsageView,
 };
 
 use crate::http::TenantName;
@@ -16,7 +17,7 @@ use crate::problem::Problem;
 type Object = Map<String, Value>;
 
 /// The body's object; an empty body is an empty one.
-pub(super) fn object(body: &[u8]) -> Result<Object, Problem> {
+pub(crate) fn object(body: &[u8]) -> Result<Object, Problem> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Object::new());
     }
@@ -31,7 +32,7 @@ fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-fn unknown(key: &str) -> Problem {
+pub(super) fn unknown(key: &str) -> Problem {
     Problem::body(format!("the option {:?} is not supported", shown(key)))
 }
 
@@ -52,7 +53,7 @@ pub(super) fn budget(object: &Object) -> Result<Budget, Problem> {
 }
 
 /// The number that a part is given; `None` for null.
-fn number(part: Part, value: &Value) -> Result<Option<u64>, Problem> {
+pub(crate) fn number(part: Part, value: &Value) -> Result<Option<u64>, Problem> {
     let number = match (value, part.unit()) {
         (Value::Null, _) => return Ok(None),
         (Value::String(word), Unit::Priority) => {
@@ -158,6 +159,15 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
     let mut object = object(body)?;
     object.retain(|_, value| !value.is_null());
     let size = object.remove("max_db_size");
+    let mut settings = SettingsChange::default();
+    for name in SETTINGS {
+        if let Some(value) = object.remove(name) {
+            super::sqld::setting(&mut settings, name, &value)?;
+        }
+    }
+    let settings = (settings != SettingsChange::default()).then(|| Box::new(settings));
+    // What they would change they say no to.
+    object.retain(|_, value| *value != Value::Bool(false));
     let mut own = object.remove("budget").map(|value| own_budget(&value)).transpose()?;
     if let Some(size) = size {
         let bytes = database_size(&size)?;
@@ -165,27 +175,20 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
     }
     let rest = Value::Object(object).to_string();
     let budget = own.map(|budget| BudgetChange::Replace(Box::new(budget)));
-    Ok(Change { budget, ..change(rest.as_bytes())? })
+    Ok(Change { budget, settings, ..change(rest.as_bytes())? })
 }
 
-/// sqld's configuration of a database: `max_db_size` is its storage budget; what else would change
-/// anything is refused rather than ignored.
-pub(super) fn config(body: &[u8]) -> Result<Change, Problem> {
-    let mut change = Change::default();
-    for (key, value) in &object(body)? {
-        match (key.as_str(), value) {
-            ("max_db_size", value) => {
-                let set = BudgetChange::Set(Part::StorageBytes, database_size(value)?);
-                change.budget = Some(set);
-            }
-            (_, Value::Null | Value::Bool(false)) => {}
-            _ => return Err(unknown(key)),
-        }
-    }
-    Ok(change)
-}
+/// Settings that a create may have too.
+const SETTINGS: [&str; 6] = [
+    "block_reads",
+    "block_writes",
+    "block_reason",
+    "jwt_key",
+    "delete_protection",
+    "durability_mode",
+];
 
-fn database_size(value: &Value) -> Result<Option<u64>, Problem> {
+pub(super) fn database_size(value: &Value) -> Result<Option<u64>, Problem> {
     number(Part::StorageBytes, value)
         .map_err(|_| Problem::body("max_db_size must be a size such as \"10MB\", at least 8 KiB"))
 }
@@ -203,7 +206,7 @@ fn group(value: &Value) -> Result<Option<NodePath>, Problem> {
 }
 
 /// The path of an organisation, or of a group in it.
-pub(super) fn node(organisation: &str, group: Option<&str>) -> Result<NodePath, Problem> {
+pub(crate) fn node(organisation: &str, group: Option<&str>) -> Result<NodePath, Problem> {
     let checked = |name: &str| TenantName::new(name).map(|name| name.as_str().into());
     Ok(NodePath { organisation: checked(organisation)?, group: group.map(checked).transpose()? })
 }
@@ -290,7 +293,7 @@ pub(super) fn plan_answer(plan: &Plan) -> Value {
     json!({ "name": plan.name, "budget": parts(&plan.budget) })
 }
 
-pub(super) fn counters(usage: &Usage) -> Value {
+pub(crate) fn counters(usage: &Usage) -> Value {
     usage
         .counters()
         .into_iter()
@@ -300,7 +303,7 @@ pub(super) fn counters(usage: &Usage) -> Value {
 
 /// What a database has used, and holds now.
 pub(super) fn usage_answer(view: &UsageView) -> Value {
-    let UsageView { row, total, open } = view;
+    let UsageView { row, total, bytes, open } = view;
     let held = |held: [u64; storage::ledger::KINDS]| -> Object {
         let kinds = storage::ledger::KIND_NAMES.into_iter().zip(held);
         kinds.map(|(kind, bytes)| (kind.to_owned(), bytes.into())).collect()
@@ -313,7 +316,44 @@ pub(super) fn usage_answer(view: &UsageView) -> Value {
             "writers_waiting": open.writers_waiting,
         })
     });
-    json!({ "name": row.name, "since": row.created_s, "total": counters(total), "now": now })
+    json!({
+        "name": row.name,
+        "since": row.created_s,
+        "total": counters(total),
+        "storage_bytes": bytes,
+        "now": now,
+    })
+}
+
+/// What all databases of an organisation or group have used together.
+pub(super) fn sum_answer(sum: &Sum) -> Value {
+    let (node, above) = sum.path.split_first().expect("a path has a node");
+    let organisation = above.first().unwrap_or(node);
+    json!({
+        "organisation": organisation.name,
+        "group": above.first().map(|_| &node.name),
+        "groups": sum.groups,
+        "databases": sum.databases,
+        "storage_bytes": sum.bytes,
+        "total": counters(&sum.usage),
+    })
+}
+
+/// Organisations, or the groups of one.
+pub(super) fn nodes_answer(of: Option<&str>, rows: &[NodeRow], limit: usize) -> Value {
+    let next = rows.last().filter(|_| rows.len() == limit).map(|row| &row.name);
+    let entry = |row: &NodeRow| {
+        let path = match of {
+            Some(name) => NodePath { organisation: name.into(), group: Some(row.name.clone()) },
+            None => NodePath { organisation: row.name.clone(), group: None },
+        };
+        node_answer(&path, row)
+    };
+    let entries: Vec<Value> = rows.iter().map(entry).collect();
+    match of {
+        Some(_) => json!({ "groups": entries, "next": next }),
+        None => json!({ "organisations": entries, "next": next }),
+    }
 }
 
 /// What a database's row says of its place; part of how it is shown.
@@ -323,6 +363,7 @@ pub(super) fn place_of(row: &DatabaseRow) -> (Option<String>, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sqld::config;
     use super::*;
 
     fn refused(body: &str) -> String {
@@ -381,6 +422,7 @@ mod tests {
                 group: Some(None),
                 plan: Some(None),
                 budget: Some(BudgetChange::Replace(Box::default())),
+                settings: None,
             })
         );
         let group = change(br#"{"group":"Acme/web"}"#).expect("a group").group;
@@ -395,9 +437,13 @@ mod tests {
         };
         let body =
             br#"{"block_reads":false,"block_writes":false,"max_db_size":"10MB","jwt_key":null}"#;
-        assert_eq!(config(body), Ok(set(Some(10_000_000))));
+        let sized = config(body).expect("it is whole").budget;
+        assert_eq!(sized, set(Some(10_000_000)).budget);
         assert_eq!(config(br#"{"max_db_size":null}"#), Ok(set(None)));
-        assert!(config(br#"{"block_writes":true}"#).is_err());
+        let protected = create(br#"{"delete_protection":true,"allow_attach":false}"#);
+        assert!(
+            protected.expect("it is known").settings.expect("one").delete_protection == Some(true)
+        );
         assert!(create(br#"{"max_db_size":"1KB"}"#).is_err());
         let budget = Budget { storage_bytes: Some(1 << 20), ..Budget::default() };
         let created = create(br#"{"max_db_size":"1MiB","dump_url":null,"plan":null}"#);

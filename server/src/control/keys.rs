@@ -39,6 +39,13 @@ impl Wanted {
         }
     }
 
+    /// A key of this name that may everything within its scope.
+    #[must_use]
+    pub fn admin(name: Box<str>, scope: KeyScope) -> Wanted {
+        let name = Some(name);
+        Wanted { name, scope, role: Role::Admin, priority: None, lifetime_s: None }
+    }
+
     /// The call that makes it, with a key's public part and hash.
     #[must_use]
     pub fn call(self, shown: Shown) -> ControlCall {

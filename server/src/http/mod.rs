@@ -29,4 +29,5 @@ mod tenant_name;
 pub use head::{BodyFraming, Head, Method, Version};
 pub use reader::{Progress, Request, RequestReader};
 pub use route::{Endpoint, Routed, route};
+pub(crate) use target::is_host;
 pub use tenant_name::TenantName;

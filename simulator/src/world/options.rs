@@ -216,6 +216,7 @@ impl Options {
             },
             baton_key: random[1],
             auth: AuthOptions::default(),
+            public_host: None,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use storage::sqlite::SqliteError;
 
-use super::keys::{self, KeyScope};
+use super::keys::{self, KeyRow, KeyScope};
 use super::nodes::{self, Change, NodePath};
 use super::{Call, Outcome, find};
 use crate::access::{Access, Denial, Scope};
@@ -51,6 +51,15 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
             match found.and_then(|key| key.scope_name) {
                 Some(of) => scope(pooled, access, &of),
                 None => UNAUTHORISED,
+            }
+        }
+        Call::FindKey(public) => {
+            let found = keys::find(pooled, public)?.pop();
+            match found {
+                // What it has shown it may see.
+                Some(key) if access.key == Some(key.id) => ALLOWED,
+                Some(KeyRow { scope_name: Some(of), .. }) => scope(pooled, access, &of),
+                _ => UNAUTHORISED,
             }
         }
         // Lists of everything, plans, and what only the engine asks.

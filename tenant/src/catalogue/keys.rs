@@ -250,6 +250,25 @@ pub(super) fn revoke(pooled: &mut PooledConnection, public: &str) -> Result<Outc
     Ok(if found.is_empty() { Outcome::Missing(Missing::Key) } else { Outcome::Keys(found) })
 }
 
+/// Revoke the keys of a name. Those of databases are not looked at: there may be a million.
+pub(super) fn revoke_named(
+    pooled: &mut PooledConnection,
+    name: &str,
+) -> Result<Outcome, SqliteError> {
+    let name = ValueRef::Text(name.as_bytes());
+    let which = select_keys!(
+        "WHERE k.scope IN (0, 1) AND k.name = ?1 AND k.revoked_s IS NULL ORDER BY k.id"
+    );
+    let mut found = read(pooled, which, &[name], key_at)?;
+    let revoked_s = now_s();
+    for key in &mut found {
+        let sql = "UPDATE keys SET revoked_s = ?2 WHERE id = ?1";
+        run(pooled, sql, &[ValueRef::Integer(key.id.0 as i64), ValueRef::Integer(revoked_s)])?;
+        key.revoked_s = Some(revoked_s);
+    }
+    Ok(if found.is_empty() { Outcome::Missing(Missing::Key) } else { Outcome::Keys(found) })
+}
+
 /// What keys are for is gone: so are they.
 pub(super) fn forget(pooled: &mut PooledConnection, scope: Scope) -> Result<(), SqliteError> {
     run(pooled, "DELETE FROM keys WHERE scope = ?1 AND scope_id = ?2", &columns_of(scope))

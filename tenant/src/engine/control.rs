@@ -66,6 +66,10 @@ pub enum ControlCall {
     },
     /// Revoke the key with this public part: what runs with it ends at once.
     RevokeKey(Box<str>),
+    /// Revoke the keys of this name that are not of single databases.
+    RevokeNamed(Box<str>),
+    /// Show the key with this public part.
+    ShowKey(Box<str>),
     /// What is needed to sign a token for a database, organisation or group; answered by
     /// [`ControlReply::Signing`]. The secret becomes the server's own if there is none yet.
     Sign(KeyScope, Secret),
@@ -280,6 +284,8 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             (Form::Row, Call::Keys { scope, after, limit })
         }
         ControlCall::RevokeKey(public) => (Form::Row, Call::RevokeKey(public)),
+        ControlCall::RevokeNamed(name) => (Form::Row, Call::RevokeNamed(name)),
+        ControlCall::ShowKey(public) => (Form::Row, Call::FindKey(public)),
         ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
         ControlCall::CreateNode(path) => (Form::Row, Call::CreateNode(path)),
         ControlCall::Nodes { of, after, limit } => {

@@ -211,7 +211,10 @@ impl<J: Job> Engine<J> {
     /// by what is not good any more ends.
     pub(super) fn keys_changed(&mut self, call: &Call, outcome: &Outcome) {
         match (call, outcome) {
-            (Call::CreateKey(_) | Call::RevokeKey(_), Outcome::Keys(rows)) => {
+            (
+                Call::CreateKey(_) | Call::RevokeKey(_) | Call::RevokeNamed(_),
+                Outcome::Keys(rows),
+            ) => {
                 for row in rows {
                     let public = PublicId::try_from(row.public.as_bytes());
                     if let Ok(public) = public

@@ -263,6 +263,7 @@ fn public_keys_in_both_forms() {
     let other = key(2).verifying_key().to_bytes();
     let two = format!("{}{}", pem(&bytes), pem(&other));
     assert_eq!(read_public_keys(&two), Ok(vec![bytes, other]));
+    assert_eq!(write_public_keys(&[bytes, other]), two);
     let plain = URL_SAFE_NO_PAD.encode(bytes);
     assert_eq!(read_public_keys(&format!(" {plain}\n")), Ok(vec![bytes]));
     // The neutral point: its signature of zeros fits every text.

@@ -1,0 +1,308 @@
+//! Answers of the Platform API, in the mixed capitals that its tools parse.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tenant::budget::Usage;
+use tenant::{
+    ControlReply, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, NodeRow, RowState, Sum, UsageView,
+};
+
+use super::Shape;
+use super::host::PublicHost;
+use super::route::LOCATION;
+use crate::control::{budgets, sqld};
+
+/// When what never ends is said to end: 9999-12-31T23:59:59Z. -1 would say that it is not good.
+const NEVER_S: u64 = 253_402_300_799;
+
+/// What an id is of: it stands in the form that tools expect ids to have.
+#[derive(Clone, Copy)]
+enum Of {
+    Organisation = 1,
+    Group = 2,
+    Database = 3,
+    Key = 4,
+}
+
+/// An id in the form of a UUID (RFC 9562 section 5.8: version 8, for one's own uses).
+fn uuid(of: Of, id: u64) -> String {
+    format!("00000000-0000-8{:03x}-8{:03x}-{:012x}", of as u8, id >> 48, id & 0xffff_ffff_ffff)
+}
+
+/// See [`Shape::answer`].
+pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> Value {
+    match (shape, reply) {
+        (Shape::Fixed(body), _) => serde_json::from_str(body).expect("it is a constant"),
+        (Shape::ExpiryOf(exp), _) => json!({ "exp": exp }),
+        (Shape::Revoked(name), _) => json!({ "token": name }),
+        (Shape::NoDatabases, _) => json!({ "databases": [], "pagination": { "next": null } }),
+        (Shape::Organisations { limit }, ControlReply::Nodes(rows)) => {
+            let next = rows.last().filter(|_| rows.len() == *limit).map(|row| &row.name);
+            let rows: Vec<Value> = rows.iter().map(organisation).collect();
+            json!({ "organizations": rows, "pagination": { "next": next } })
+        }
+        (Shape::Groups { limit }, ControlReply::Nodes(rows)) => {
+            let next = rows.last().filter(|_| rows.len() == *limit).map(|row| &row.name);
+            let rows: Vec<Value> = rows.iter().map(group).collect();
+            json!({ "groups": rows, "pagination": { "next": next } })
+        }
+        (Shape::Organisation(name), ControlReply::Node(node)) => {
+            json!({ *name: organisation(&node.0) })
+        }
+        (Shape::Group, ControlReply::Node(node)) => json!({ "group": group(&node.0) }),
+        (Shape::GroupConfiguration, ControlReply::Node(node)) => {
+            json!({ "delete_protection": node.0.settings().delete_protection })
+        }
+        (Shape::Sum, ControlReply::Sum(view)) => sum(view),
+        (Shape::Usage, ControlReply::Usage(view)) => json!({ "database": usage_of(view) }),
+        (Shape::SqldStats, ControlReply::Usage(view)) => sqld::stats(view),
+        (Shape::Tokens, ControlReply::Keys(rows)) => {
+            let shown = rows.iter().filter(|row| is_api_token(row));
+            json!({ "tokens": shown.map(token_entry).collect::<Vec<Value>>() })
+        }
+        (Shape::Expiry, ControlReply::Keys(rows)) => {
+            let expires_s = rows.first().and_then(|row| row.expires_s);
+            json!({ "exp": expires_s.map_or(NEVER_S, |at| at.max(0) as u64) })
+        }
+        (Shape::Databases { limit }, ControlReply::Databases(rows)) => {
+            let last = rows.last().filter(|_| rows.len() == *limit);
+            let next = last.map(|row| format!("{}.{}", group_name(row), row.name));
+            let rows: Vec<Value> = rows.iter().map(|row| database(row, host)).collect();
+            json!({ "databases": rows, "pagination": { "next": next } })
+        }
+        (_, ControlReply::Databases(rows)) => {
+            rows.first().map_or_else(|| json!({}), |row| of_row(shape, row, host))
+        }
+        (_, ControlReply::Budget(view)) => of_row(shape, &view.row, host),
+        _ => json!({}),
+    }
+}
+
+/// An answer that is about one database.
+fn of_row(shape: &Shape, row: &DatabaseRow, host: &PublicHost) -> Value {
+    match shape {
+        Shape::Database => json!({ "database": database(row, host) }),
+        Shape::Created => json!({
+            "database": {
+                "DbId": uuid(Of::Database, row.id.0),
+                "Name": row.name,
+                "Hostname": host.hostname(&row.name),
+                "url": host.url(&row.name),
+            },
+            "username": "operator",
+        }),
+        Shape::Dropped => json!({ "database": row.name }),
+        Shape::Configuration => {
+            let settings = row.settings();
+            let size = row.said.budget().storage_bytes;
+            json!({
+                "size_limit": size.map(|bytes| format!("{bytes}B")),
+                "allow_attach": false,
+                "block_reads": settings.block_reads,
+                "block_writes": settings.block_writes,
+                "delete_protection": settings.delete_protection,
+                "allowed_ips": [],
+                "allowed_aws_vpc_ids": [],
+            })
+        }
+        Shape::Instances => json!({ "instances": [instance(row, host)] }),
+        Shape::Instance => json!({ "instance": instance(row, host) }),
+        Shape::SqldConfig => sqld::config_answer(row),
+        _ => json!({}),
+    }
+}
+
+fn organisation(row: &NodeRow) -> Value {
+    let settings = row.settings();
+    json!({
+        "id": uuid(Of::Organisation, row.id.0),
+        "name": row.name,
+        "slug": row.name,
+        "type": "personal",
+        "overages": false,
+        "blocked_reads": settings.block_reads,
+        "blocked_writes": settings.block_writes,
+    })
+}
+
+fn group(row: &NodeRow) -> Value {
+    json!({
+        "uuid": uuid(Of::Group, row.id.0),
+        "name": row.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "locations": [LOCATION],
+        "primary": LOCATION,
+        "archived": false,
+        "delete_protection": row.settings().delete_protection,
+        "status": { "locations": [{ "name": LOCATION, "status": "up" }] },
+    })
+}
+
+/// The name of the group that a database is in; whoever is here has one.
+fn group_name(row: &DatabaseRow) -> &str {
+    row.path.first().map_or(DEFAULT_GROUP, |group| &group.name)
+}
+
+fn database(row: &DatabaseRow, host: &PublicHost) -> Value {
+    let settings = row.settings();
+    json!({
+        "Name": row.name,
+        "DbId": uuid(Of::Database, row.id.0),
+        "Hostname": host.hostname(&row.name),
+        "url": host.url(&row.name),
+        "regions": [LOCATION],
+        "primaryRegion": LOCATION,
+        "type": "logical",
+        "database_type": "libsql",
+        "version": env!("CARGO_PKG_VERSION"),
+        "group": group_name(row),
+        "sleeping": false,
+        "archived": false,
+        "allow_attach": false,
+        "block_reads": settings.block_reads,
+        "block_writes": settings.block_writes,
+        "delete_protection": settings.delete_protection,
+        "schema": "",
+        "is_schema": false,
+        "parent": null,
+        "damaged": row.state == RowState::Fenced,
+    })
+}
+
+fn instance(row: &DatabaseRow, host: &PublicHost) -> Value {
+    json!({
+        "uuid": uuid(Of::Database, row.id.0),
+        "name": "primary",
+        "type": "primary",
+        "region": LOCATION,
+        "hostname": host.hostname(&row.name),
+    })
+}
+
+/// What was used, as tools read it, and then as it is counted.
+fn usage(usage: &Usage, storage_bytes: u64) -> Value {
+    let mut all = budgets::counters(usage);
+    all["rows_read"] = usage.cost.pages_read.into();
+    all["rows_written"] = usage.cost.pages_written.into();
+    all["storage_bytes"] = storage_bytes.into();
+    all["bytes_synced"] = 0.into();
+    all
+}
+
+fn usage_of(view: &UsageView) -> Value {
+    let used = usage(&view.total, view.bytes);
+    let uuid = uuid(Of::Database, view.row.id.0);
+    json!({
+        "uuid": uuid,
+        "instances": [{ "uuid": uuid, "usage": used }],
+        "usage": used,
+        "total": used,
+        "period": "all",
+        "since": view.row.created_s,
+    })
+}
+
+fn sum(view: &Sum) -> Value {
+    let mut used = usage(&view.usage, view.bytes);
+    used["databases"] = view.databases.into();
+    used["groups"] = view.groups.into();
+    used["locations"] = 1.into();
+    let node = view.path.first().expect("a path has a node");
+    let (name, of) = match view.path.len() {
+        1 => ("organization", Of::Organisation),
+        _ => ("group", Of::Group),
+    };
+    // Each database's own is at its own usage: there may be a million.
+    json!({
+        name: {
+            "uuid": uuid(of, node.id.0),
+            "name": node.name,
+            "usage": used,
+            "databases": [],
+            "period": "all",
+        }
+    })
+}
+
+// ---- API tokens ----
+
+fn is_api_token(row: &KeyRow) -> bool {
+    row.revoked_s.is_none() && !matches!(row.scope_name, Some(KeyScope::Database(_)) | None)
+}
+
+fn token_entry(row: &KeyRow) -> Value {
+    json!({
+        "id": uuid(Of::Key, row.id.0),
+        "name": row.name.as_deref().unwrap_or(&row.public),
+        "created_at": rfc_3339(row.created_s.max(0) as u64),
+    })
+}
+
+/// See [`Shape::created`].
+pub(super) fn api_token(shape: &Shape, row: &KeyRow, secret: &str) -> Value {
+    let id = uuid(Of::Key, row.id.0);
+    match shape {
+        Shape::Token { nested: true } => {
+            json!({ "token": { "id": id, "name": row.name, "value": secret } })
+        }
+        _ => json!({ "id": id, "name": row.name, "token": secret }),
+    }
+}
+
+/// When a token ends that was found good: its claim `exp`.
+pub(super) fn expiry_of_token(token: &str) -> u64 {
+    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let claims = payload.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    claims.and_then(|claims| claims["exp"].as_u64()).unwrap_or(NEVER_S)
+}
+
+/// Seconds since 1970 as a date and time (RFC 3339 section 5.6). The calendar's arithmetic is that of
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn rfc_3339(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_people_read_them() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_790_000_000, "2026-09-21T14:13:20Z"),
+            (NEVER_S, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc_3339(seconds), text);
+        }
+    }
+
+    #[test]
+    fn tokens_say_when_they_end() {
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"exp":1790000000}"#);
+        assert_eq!(expiry_of_token(&format!("e.{payload}.s")), 1_790_000_000);
+        for text in ["", "a.b.c", "myr_x"] {
+            assert_eq!(expiry_of_token(text), NEVER_S);
+        }
+    }
+
+    #[test]
+    fn ids_of_different_things_differ() {
+        assert_eq!(uuid(Of::Database, 7), "00000000-0000-8003-8000-000000000007");
+        assert_ne!(uuid(Of::Database, u64::MAX), uuid(Of::Group, u64::MAX));
+        assert_eq!(uuid(Of::Key, (1 << 60) - 1).len(), 36);
+    }
+}
