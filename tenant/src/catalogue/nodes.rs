@@ -321,10 +321,11 @@ pub(super) fn list(
 }
 
 pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Outcome, SqliteError> {
-    let node = match find_path(pooled, path)? {
-        Ok(nodes) => nodes.into_iter().next().expect("a path has a node"),
+    let nodes = match find_path(pooled, path)? {
+        Ok(nodes) => nodes,
         Err(missing) => return Ok(Outcome::Missing(missing)),
     };
+    let node = nodes.first().expect("a path has a node");
     let id = ValueRef::Integer(node.id.0 as i64);
     let children = match path.group {
         None => count(pooled, "SELECT count(*) FROM nodes WHERE parent = ?1", id)?,
@@ -338,7 +339,7 @@ pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Out
     }
     run(pooled, "DELETE FROM nodes WHERE id = ?1", &[id])?;
     super::keys::forget(pooled, Scope::Node(node.id))?;
-    Ok(Outcome::Done)
+    Ok(Outcome::Node(nodes))
 }
 
 fn text(text: &str) -> ValueRef<'_> {
