@@ -62,6 +62,11 @@ pub const WRITER_WAIT_NS: u64 = 15 * SECOND_NS;
 /// How long a commit waits for space in the log before it is refused.
 pub const LOG_WAIT_NS: u64 = 5 * SECOND_NS;
 
+/// Bytes by which a checkpoint may pass the memory budgets of its database and of those above it: a
+/// connection, and the order of a write-ahead log's frames. A budget that is full of frames would keep
+/// them for ever otherwise, and the log's room with them.
+pub const CHECKPOINT_EXTRA_BYTES: u64 = 128 * 1024;
+
 /// Pages that the catalogue's transaction about one checkpoint may change: the leaf with the row,
 /// and one more when it splits.
 pub const CHECKPOINT_ROW_PAGES: u32 = 2;

@@ -3,9 +3,10 @@
 //! A task is *ready* (in the ready queue, with the input for its next resume) or *waiting* (somebody
 //! will call `answer`). It runs until it waits; answers that are there at once do not leave the run.
 
-use storage::fiber::with_volume;
+use storage::fiber::{self, with_volume};
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
+use storage::ledger;
 use storage::log::{Class, Sequence};
 use storage::sometimes;
 use storage::sqlite::codes::{SQLITE_IOERR, SQLITE_IOERR_NOMEM, SQLITE_IOERR_READ};
@@ -218,8 +219,11 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         let text = format!("{what} (SQLite result {code})");
         with_volume(|volume| volume.set_damage(text));
     }
-    // A transaction that could not be rolled back for lack of memory ends with its connection.
-    Ended::Checkpoint(result, pooled.is_clean().then_some(pooled))
+    // A transaction that could not be rolled back for lack of memory ends with its connection, and what
+    // only a checkpoint may hold with the checkpoint.
+    ledger::end_extra(fiber::account());
+    let is_kept = pooled.is_clean() && ledger::is_within(fiber::account());
+    Ended::Checkpoint(result, is_kept.then_some(pooled))
 }
 
 fn is_storage_error(code: i32) -> bool {
@@ -432,7 +436,16 @@ impl<J: Job> Engine<J> {
                 slice_ends,
                 interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
             };
+            // The log is everybody's, and only a checkpoint lets go of it.
+            let aided = task.kind == Kind::Checkpoint;
+            if aided {
+                ledger::begin_extra(limits::CHECKPOINT_EXTRA_BYTES);
+            }
+            let account = loan.volume.account();
             let (step, taken) = task.fiber.resume(loan, input);
+            if aided {
+                ledger::end_extra(account);
+            }
             tenant.usage.cost += task.fiber.take_cost();
             steps += taken;
             self.counters.resumes += 1;
