@@ -115,8 +115,8 @@ pub fn is_within(id: AccountId) -> bool {
     LEDGER.with_borrow(|ledger| ledger.full_node(id.0, 0).is_none())
 }
 
-/// Until [`end_extra`], charges may pass each limit by so many bytes: for work that no budget may stop,
-/// because others wait for it.
+/// Until [`end_extra`], charges may pass each limit by so many bytes, or what was held when the limit
+/// was lowered: for work that no budget may stop, because others wait for it.
 pub fn begin_extra(bytes: u64) {
     LEDGER.with_borrow_mut(|ledger| ledger.extra = bytes);
 }
@@ -128,9 +128,8 @@ pub fn end_extra(id: AccountId) {
         ledger.extra = 0;
         for index in ledger.accounts[id.0 as usize].above().chain([id.0]) {
             let account = &mut ledger.accounts[index as usize];
-            if account.memory > account.memory_limit {
-                account.grace = account.grace.max(account.memory);
-            }
+            let is_within = account.memory <= account.memory_limit;
+            account.grace = if is_within { 0 } else { account.grace.max(account.memory) };
         }
     });
 }

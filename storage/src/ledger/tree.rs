@@ -201,19 +201,29 @@ impl Ledger {
     pub(super) fn full_node(&self, index: u32, bytes: u64) -> Option<u32> {
         let account = &self.accounts[index as usize];
         let grown = account.memory.saturating_add(bytes);
-        if grown > account.memory_limit.saturating_add(self.extra) {
+        if grown > self.with_extra(account, account.memory_limit) {
             return Some(index);
         }
         account.above().find(|&above| {
             let node = &self.accounts[above as usize];
-            node.memory.saturating_add(bytes) > node.limit_for(grown).saturating_add(self.extra)
+            node.memory.saturating_add(bytes) > self.with_extra(node, node.limit_for(grown))
         })
     }
 
     /// The limit that a node has for a charge to this leaf.
     pub(super) fn limit_for(&self, node: u32, leaf: u32, bytes: u64) -> u64 {
         let grown = self.accounts[leaf as usize].memory.saturating_add(bytes);
-        self.accounts[node as usize].limit_for(grown).saturating_add(self.extra)
+        let node = &self.accounts[node as usize];
+        self.with_extra(node, node.limit_for(grown))
+    }
+
+    /// The limit as it is now, see [`super::begin_extra`].
+    #[inline]
+    fn with_extra(&self, account: &Account, limit: u64) -> u64 {
+        match self.extra {
+            0 => limit,
+            extra => limit.max(account.grace).saturating_add(extra),
+        }
     }
 
     #[inline]
