@@ -2,7 +2,7 @@
 //! does the I/O.
 
 use storage::io::{Instant, SocketId};
-use storage::ledger::{self, AccountId, Kind};
+use storage::ledger::{self, AccountId, Booking, Kind};
 
 use crate::http::{Head, Method, RequestReader, TenantName, Version};
 
@@ -78,6 +78,8 @@ pub struct Connection {
     pub socket: SocketId,
     /// It came in on the admin address.
     pub admin: bool,
+    /// The database that its last request was for: it counts as a connection to that.
+    pub database: Option<TenantName>,
     /// Its requests.
     pub reader: RequestReader,
     /// What it is doing.
@@ -110,8 +112,14 @@ pub struct Connection {
     pub in_body: bool,
     /// Bytes of the buffers that are with the Io: received into, and being sent.
     pub lent_bytes: [usize; 2],
-    /// Bytes of its request that the engine has.
+    /// Bytes of the request that the engine has, and of the buffer that it writes the answer into.
     pub running_bytes: usize,
+    /// Of them, those of the request.
+    pub request_bytes: usize,
+    /// Bytes of what is being sent that are booked on the database that they are from.
+    pub tenant_bytes: usize,
+    /// Those of a whole answer, until it has left. A part's are its fiber's.
+    pub booking: Option<Booking>,
     /// Bytes that are booked for it.
     pub booked_bytes: u64,
 }
@@ -120,8 +128,16 @@ impl Connection {
     /// Bytes held for it now.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let buffers = self.reader.held_bytes() + self.out.capacity() + self.next_out.capacity();
-        buffers + self.lent_bytes.iter().sum::<usize>() + self.running_bytes
+        let [received, sent] = self.lent_bytes;
+        let leaving = (self.out.capacity() + sent).saturating_sub(self.tenant_bytes);
+        let buffers = self.reader.held_bytes() + self.next_out.capacity();
+        buffers + received + leaving + self.running_bytes
+    }
+
+    /// Nothing of what is with the connection is booked elsewhere any more.
+    pub fn release_tenant(&mut self) {
+        self.tenant_bytes = 0;
+        self.booking = None;
     }
 
     /// Bring its account up to date with what it holds.
@@ -146,6 +162,7 @@ impl Connection {
         Connection {
             socket,
             admin,
+            database: None,
             reader: RequestReader::new(buffer),
             phase: Phase::Reading,
             exchange: Exchange::unknown(),
@@ -163,6 +180,9 @@ impl Connection {
             in_body: false,
             lent_bytes: [0; 2],
             running_bytes: 0,
+            request_bytes: 0,
+            tenant_bytes: 0,
+            booking: None,
             booked_bytes: 0,
         }
     }

@@ -38,6 +38,9 @@ mod budgets;
 pub mod keys;
 pub mod top;
 
+#[cfg(test)]
+pub(crate) use budgets::plan as plan_of;
+
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{

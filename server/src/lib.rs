@@ -1,8 +1,10 @@
 //! HTTP, Hrana and the control API over tenants.
 
+pub mod apply;
 pub mod auth;
 pub mod baton;
 pub mod bench;
+mod caller;
 mod connection;
 pub mod control;
 pub mod cost;

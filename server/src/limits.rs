@@ -43,6 +43,8 @@ pub const OUTPUT_FLUSH_BYTES: usize = 32 * 1024;
 /// result, which must be held whole: a statement that fails at its last row takes back the others.
 /// Cursors have no such limit, except for a single row.
 pub const RESPONSE_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// A response's first bytes that are not booked on its database: its connection's buffer has them.
+pub const RESPONSE_UNBOOKED_BYTES: usize = 4 * 1024;
 /// A cursor's first part leaves at the first row or step end after this long: a short batch leaves
 /// in one piece, a long one does not keep its baton from the client.
 pub const CURSOR_FIRST_PART_NS: u64 = 20_000_000;
@@ -85,8 +87,8 @@ pub const BUFFERS_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub const BUFFERS_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Their part of `--memory` between these two: one in so many bytes.
 pub const BUFFERS_SHARE: u64 = 8;
-/// Empty buffers kept for the next requests: 64 KiB each at most.
-pub const SPARE_BUFFERS_MAX: usize = 256;
+/// Empty buffers kept for the next requests: 64 KiB each at most, so 8 MiB that are nobody's.
+pub const SPARE_BUFFERS_MAX: usize = 128;
 /// Time for a request's whole head, from its first byte.
 pub const HEAD_NS: u64 = 10_000_000_000;
 /// Time for a request's whole body.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 use server::auth::{AuthOptions, jwt};
-use server::memory::Division;
+use server::memory::{Division, Watch};
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, ListenerId, PollIo, uring_available};
 use storage::log::LogOptions;
@@ -53,6 +53,8 @@ enum Command {
     Bench(server::bench::Options),
     /// Show which databases use most: processor, disk, memory, and what their budgets hold back.
     Top(server::top::Options),
+    /// Make plans, organisations and groups what a JSON file says.
+    Apply(server::apply::Options),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -89,7 +91,8 @@ struct Serve {
     #[arg(long, env = "MYRIAD_IO", default_value = "auto")]
     io: IoChoice,
     /// Memory of the process, in bytes or with KiB, MiB, GiB: log, stacks, catalogue and buffers
-    /// take theirs, and databases may hold the rest together; idle ones are closed beyond it.
+    /// take theirs, and databases may hold the rest together; idle ones are closed beyond it. The
+    /// program itself takes 64 MiB more at most.
     #[arg(long, env = "MYRIAD_MEMORY", default_value = "1GiB", value_parser = parse_bytes)]
     memory: u64,
     /// Create a database when a request first names it. By default only on loopback addresses.
@@ -212,6 +215,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => return run_serve(&serve),
         Command::Bench(options) => server::bench::run(options),
         Command::Top(options) => server::top::run(&options),
+        Command::Apply(options) => server::apply::run(&options),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };
@@ -247,30 +251,35 @@ fn run_serve(serve: &Serve) -> ExitCode {
         return fail(exit_code::START, &text);
     }
     let _ = storage::process::raise_open_files();
-    if let Err(reason) = storage::process::lock_memory() {
+    storage::process::tune_heap();
+    let locked = storage::process::lock_memory();
+    if let Err(reason) = &locked {
         tracing::info!("memory is not locked, so it may be swapped: {reason}");
     }
+    let watch = Watch::new(memory, locked.is_ok());
     let refused = match serve.io {
         IoChoice::Poll => None,
         IoChoice::Auto | IoChoice::Uring => uring_available().err(),
     };
     match (serve.io, refused) {
-        (IoChoice::Poll, _) => serve_on(serve, &memory, &auth, &stop, PollIo::open(&serve.data)),
+        (IoChoice::Poll, _) => {
+            serve_on(serve, (&memory, watch), &auth, &stop, PollIo::open(&serve.data))
+        }
         (IoChoice::Uring, Some(reason)) => {
             let text = format!("io_uring is not available: {reason}; use --io auto or poll");
             fail(exit_code::START, &text)
         }
         (_, Some(reason)) => {
             eprintln!("myriad: io_uring is not available ({reason}); using poll instead");
-            serve_on(serve, &memory, &auth, &stop, PollIo::open(&serve.data))
+            serve_on(serve, (&memory, watch), &auth, &stop, PollIo::open(&serve.data))
         }
         #[cfg(target_os = "linux")]
         (_, None) => {
             let io = storage::io::UringIo::open(&serve.data);
-            serve_on(serve, &memory, &auth, &stop, io)
+            serve_on(serve, (&memory, watch), &auth, &stop, io)
         }
         #[cfg(not(target_os = "linux"))]
-        (_, None) => serve_on(serve, &memory, &auth, &stop, PollIo::open(&serve.data)),
+        (_, None) => serve_on(serve, (&memory, watch), &auth, &stop, PollIo::open(&serve.data)),
     }
 }
 
@@ -304,7 +313,7 @@ fn options_of<I: Io<Server>>(
 
 fn serve_on<I: Io<Server>>(
     serve: &Serve,
-    memory: &Division,
+    (memory, mut watch): (&Division, Watch),
     auth: &AuthOptions,
     stop: &AtomicBool,
     io: std::io::Result<I>,
@@ -332,7 +341,7 @@ fn serve_on<I: Io<Server>>(
         eprintln!("{}", memory.table());
         announce(server, &serve.data, auth.required, creates);
     };
-    let exit = run(&mut server, &mut io, stop, announce);
+    let exit = run(&mut server, &mut io, &mut watch, stop, announce);
     let left = server.engine().counters().left_to_log;
     drop(io);
     // After a failure fibers may be suspended inside SQLite, and connections open: they end with
@@ -395,6 +404,7 @@ fn listen_soon<I: Io<Server>>(
 fn run<I: Io<Server>>(
     server: &mut Server,
     io: &mut I,
+    watch: &mut Watch,
     stop: &AtomicBool,
     announce: impl FnOnce(&mut Server),
 ) -> Exit {
@@ -408,6 +418,9 @@ fn run<I: Io<Server>>(
             && let Some(announce) = announce.take()
         {
             announce(server);
+        }
+        if let Some(bytes) = watch.look(|| io.now()) {
+            server.limit_memory(bytes);
         }
         if stop.load(Ordering::Relaxed) {
             server.stop();

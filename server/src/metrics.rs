@@ -72,6 +72,8 @@ impl Traffic {
 pub struct Gauges {
     /// Counters of the engine.
     pub counters: Counters,
+    /// Bytes that databases may hold together now.
+    pub memory_bytes: u64,
     /// Connections open now.
     pub connections: usize,
     /// Databases open now.
@@ -145,13 +147,18 @@ impl Page {
 
     fn engine(&mut self, gauges: &Gauges) {
         let Gauges { counters, .. } = gauges;
+        self.gauge("memory_limit_bytes", "Databases may hold together now.", gauges.memory_bytes);
         self.gauge("open_tenants", "Databases open now.", gauges.open_tenants as u64);
         self.gauge("parked_streams", "Streams parked now.", gauges.parked_streams as u64);
         self.gauge("log_used_bytes", "Commit log in use.", gauges.log_used_bytes);
         self.gauge("log_capacity_bytes", "Commit log.", gauges.log_capacity_bytes);
         self.head("counter", "cpu_seconds_total", "Processor time of fibers.");
         self.line("cpu_seconds_total", None, &seconds(counters.cpu_ns));
-        self.head("counter", "throttled_seconds_total", "Delays by tenants' own ceilings.");
+        self.head(
+            "counter",
+            "throttled_seconds_total",
+            "Delays by ceilings, of groups and organisations too.",
+        );
         self.line("throttled_seconds_total", None, &seconds(gauges.throttled_ns));
         let late = "Turns that came later than the scheduler promises: any is a bug.";
         let timed_out = "Idle transactions that lost the writer lock.";

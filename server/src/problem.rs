@@ -85,6 +85,17 @@ impl Problem {
                     "the database has {used} open streams, and its budget allows {limit}; close some"
                 ),
             ),
+            Part::Connections => Problem {
+                close: true,
+                ..Problem::detailed(
+                    429,
+                    "TOO_MANY_CONNECTIONS",
+                    "the tenant has too many connections",
+                    format!(
+                        "the database has {used} connections, and its budget allows {limit}; close some"
+                    ),
+                )
+            },
             Part::RequestBytes => Problem::detailed(
                 413,
                 "REQUEST_TOO_LARGE",

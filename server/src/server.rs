@@ -20,9 +20,10 @@ use storage::io::{
 use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
 use tenant::access::{Access, Credential};
+use tenant::budget::Part;
 use tenant::{
-    Ceiling, ControlCall, ControlReply, DiskOperation, DiskReply, Engine, EngineOptions, Event,
-    Failure, Gauge, Key, KeyScope, Pool, Refusal, RequestId, Secret,
+    ControlCall, ControlReply, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure,
+    Gauge, Key, KeyScope, Pool, Refusal, RequestId, Secret,
 };
 
 use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, When, rights};
@@ -79,6 +80,8 @@ pub struct Server {
     accepting: [bool; 2],
     accept_after: Instant,
     connections: Pool<Connection>,
+    /// How many count for each database.
+    by_database: BTreeMap<TenantName, u64>,
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, Pending>,
@@ -161,6 +164,7 @@ impl Server {
             accepting: [false; 2],
             accept_after: Instant(0),
             connections: Pool::default(),
+            by_database: BTreeMap::new(),
             touched: VecDeque::new(),
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -213,6 +217,11 @@ impl Server {
         &self.engine
     }
 
+    /// From now on databases may hold so much memory together: see [`Engine::limit_memory`].
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.engine.limit_memory(bytes);
+    }
+
     /// Everything countable that a limit bounds, the engine's included.
     #[must_use]
     pub fn bounds(&self) -> Vec<Gauge> {
@@ -256,7 +265,12 @@ impl Server {
     }
 
     /// End a doomed world: see [`Engine::doom`].
-    pub fn doom(self, clock: &dyn Clock) {
+    pub fn doom(mut self, clock: &dyn Clock) {
+        for key in self.connections.keys() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.release_tenant();
+            }
+        }
         let booked = ledger::held(AccountId::CONNECTIONS)[Kind::Buffer as usize];
         ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, booked);
         self.engine.doom(clock);
@@ -386,6 +400,10 @@ impl Server {
         let idle_deadline = self.now.after(limits::KEEP_ALIVE_NS);
         let head_deadline = self.now.after(limits::HEAD_NS).min(connection.deadline);
         if connection.reader.is_idle() {
+            if free_bytes(self.buffers_bytes_max) < self.buffers_bytes_max / 2 {
+                sometimes!("an idle connection gives its buffer back");
+                connection.reader.shrink_idle();
+            }
             self.set_deadline(key, idle_deadline);
         } else if !connection.in_body {
             sometimes!("a request's head comes in pieces");
@@ -399,8 +417,18 @@ impl Server {
         if connection.receiving || connection.ended {
             return;
         }
+        if connection.in_body
+            && let Some(problem) = self.body_problem(key)
+        {
+            return self.refuse(io, key, &problem);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let free_bytes = free_bytes(self.buffers_bytes_max);
+        let held_bytes = connection.reader.held_bytes() as u64;
         let growth_bytes = connection.reader.growth_bytes() as u64;
-        if connection.in_body && !has_room_for(growth_bytes, self.buffers_bytes_max) {
+        // As long as none has more than is left for all others, something is left for small ones,
+        // however many large ones there are (Choudhury and Hahne, as for fibers).
+        if held_bytes > 0 && growth_bytes > 0 && held_bytes + growth_bytes > free_bytes {
             sometimes!("a request is refused because buffers are used up");
             return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
         }
@@ -409,6 +437,20 @@ impl Server {
         connection.lent_bytes[0] = buffer.capacity();
         connection.book();
         io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
+    }
+
+    /// More of a body is to come: why its database's budget does not allow it, if that is open.
+    fn body_problem(&self, key: Key) -> Option<Problem> {
+        let connection = self.connections.get(key).filter(|connection| !connection.admin)?;
+        let head = connection.reader.head();
+        let bytes = match head.framing() {
+            BodyFraming::Length(bytes) => bytes,
+            BodyFraming::Chunked => connection.reader.body_bytes() as u64,
+        };
+        let name = route(&head).ok()?.tenant?;
+        let exceeded = self.engine.refuses_bytes(name.as_str(), bytes)?;
+        sometimes!("a request is refused before its body has arrived");
+        Some(Problem { close: true, ..Problem::exceeded(&exceeded) })
     }
 
     /// The head is there: refuse early what would only send a body in vain.
@@ -445,6 +487,10 @@ impl Server {
             // Refused when the reader goes on, before anything was invited.
             return Ok(());
         }
+        if let Some(problem) = self.body_problem(key) {
+            return Err(problem);
+        }
+        let connection = self.connections.get_mut(key).expect("looked at just now");
         connection.out.extend_from_slice(CONTINUE);
         self.flush(io, key);
         Ok(())
@@ -460,7 +506,7 @@ impl Server {
         }
         let head = connection.reader.head();
         let limited = route(&head).and_then(|routed| {
-            let ceiling = head.max_cost().map_or(Ok(Ceiling::NONE), cost::parse_limit)?;
+            let ceiling = head.max_cost().map(cost::parse_limit).transpose()?.map(Box::new);
             let priority = head.priority().map(cost::parse_priority).transpose()?;
             Ok((routed.endpoint, routed.tenant, ceiling, priority))
         });
@@ -491,27 +537,55 @@ impl Server {
             }
         };
         connection.exchange.tenant = Some(name);
+        let moves = connection.database != Some(name);
         connection.exchange.began = self.now;
         if kind == WorkKind::Cursor {
             connection.exchange.content_type = "text/plain";
         }
         let spare = self.spare.pop().unwrap_or_default();
         let out = self.spare.pop().unwrap_or_default();
-        if !has_room_for(0, self.buffers_bytes_max) {
+        if free_bytes(self.buffers_bytes_max) == 0 {
             sometimes!("a request is refused because buffers are used up");
             connection.reader.finish();
             return self.answer_problem(io, key, &buffers_full());
         }
         let request = connection.reader.take(spare);
-        connection.running_bytes = request.held_bytes() + out.capacity();
+        connection.request_bytes = request.held_bytes();
+        connection.running_bytes = connection.request_bytes + out.capacity();
         connection.book();
         let batons = match &principal {
             Some(principal) => self.batons.for_principal(principal),
             None => self.batons.clone(),
         };
-        let work = Work { kind, request, ceiling, priority, batons, foreign, out };
+        let connections = if moves { Some(self.count_for(key, name)) } else { None };
+        let work = Work { kind, request, ceiling, priority, foreign, connections, batons, out };
         self.engine.submit(request_id(key), name.as_str(), credential, work);
         self.watch(io, key);
+    }
+
+    /// From now on a connection counts for this database: how many do.
+    fn count_for(&mut self, key: Key, name: TenantName) -> u64 {
+        self.uncount(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.database = Some(name);
+        }
+        let count = self.by_database.entry(name).or_default();
+        *count += 1;
+        *count
+    }
+
+    fn uncount(&mut self, key: Key) {
+        let database = self.connections.get_mut(key).and_then(|other| other.database.take());
+        self.forget_one_of(database);
+    }
+
+    fn forget_one_of(&mut self, database: Option<TenantName>) {
+        let Some(name) = database else { return };
+        let count = self.by_database.get_mut(&name).expect("its connection was counted");
+        *count -= 1;
+        if *count == 0 {
+            self.by_database.remove(&name);
+        }
     }
 
     /// While a request runs: notice a peer that resets, unless the next request is here already.
@@ -655,6 +729,7 @@ impl Server {
         let (log_used_bytes, log_capacity_bytes) = self.engine.log_bytes();
         Gauges {
             counters: self.engine.counters(),
+            memory_bytes: self.engine.memory_bytes(),
             connections: self.connections.len(),
             open_tenants: self.engine.open_tenants(),
             parked_streams: self.engine.parked_streams(),
@@ -720,6 +795,8 @@ impl Server {
             self.engine.cancel(request_id(key));
             return self.recycle(part);
         };
+        // Its fiber waits until it has left, and has it booked: the first bytes here, the rest there.
+        connection.tenant_bytes = part.capacity();
         let exchange = &mut connection.exchange;
         if exchange.version == Version::Http11 {
             chunked::frame(&mut part);
@@ -744,6 +821,9 @@ impl Server {
         connection.running_bytes = 0;
         let reply = work.reply;
         let mut body = reply.body;
+        let booked_bytes = usize::try_from(reply.booking.bytes()).unwrap_or(usize::MAX);
+        connection.tenant_bytes = booked_bytes.min(body.capacity());
+        connection.booking = Some(reply.booking);
         if connection.exchange.streamed {
             if connection.exchange.version == Version::Http11 {
                 chunked::frame_last(&mut body);
@@ -778,6 +858,16 @@ impl Server {
             None => tenant.map_or("", TenantName::as_str),
         };
         let problem = control::problem(refusal, name);
+        let not_its_own = match refusal {
+            Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
+            // A stranger's connections are not the database's.
+            Refusal::Unauthorised => true,
+            _ => false,
+        };
+        if not_its_own {
+            self.uncount(key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.exchange.streamed {
             sometimes!("an answer breaks off after its status");
             // The status has left: only a broken end can say that this is not all.
@@ -903,9 +993,12 @@ impl Server {
     }
 
     /// Everything that was to be sent has left.
-    fn all_sent<I: Io<Server>>(&mut self, io: &mut I, key: Key, buffer: Vec<u8>) {
+    fn all_sent<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut buffer: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.release_tenant();
         if connection.phase == Phase::Running {
+            buffer.shrink_to(limits::RECEIVE_BYTES_KEPT);
+            connection.running_bytes = connection.request_bytes + buffer.capacity();
             self.set_deadline(key, Instant(u64::MAX));
             let connection = self.connections.get_mut(key).expect("looked at just now");
             if std::mem::take(&mut connection.exchange.flushing) {
@@ -967,8 +1060,12 @@ impl Server {
     // ---- connections go ----
 
     fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
-        let Some(connection) = self.connections.remove(key) else { return };
+        let Some(mut connection) = self.connections.remove(key) else { return };
         io.close_socket(connection.socket);
+        self.forget_one_of(connection.database);
+        // What is being sent outlives the connection, and may outlive its fiber.
+        connection.release_tenant();
+        connection.book();
         // What the Io has still is booked until it comes back.
         let lent_bytes: usize = connection.lent_bytes.iter().sum();
         let given_bytes = connection.booked_bytes - lent_bytes as u64;
@@ -1053,9 +1150,9 @@ fn wall_s(clock: &impl Clock) -> u64 {
     clock.wall().0 / 1_000_000_000
 }
 
-/// Whether buffers of connections may grow by so much, all together.
-fn has_room_for(bytes: u64, bytes_max: u64) -> bool {
-    ledger::memory_held(AccountId::CONNECTIONS) + bytes <= bytes_max
+/// Bytes by which buffers of connections may grow, all together.
+fn free_bytes(bytes_max: u64) -> u64 {
+    bytes_max.saturating_sub(ledger::memory_held(AccountId::CONNECTIONS))
 }
 
 fn buffers_full() -> Problem {

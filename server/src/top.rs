@@ -6,19 +6,15 @@
 //! its counters go back to its creation.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::reply;
-use crate::bench::request::{Target, Template};
+use crate::bench::request::Target;
+use crate::caller::get;
 pub use crate::control::top::By;
 use crate::control::top::LIMIT_MAX;
-
-/// An answer takes the server some milliseconds; after this it is not there.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Databases whose last counters are kept between samples; beyond it all are forgotten, and have no
 /// rate once.
@@ -86,10 +82,10 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub fn run(options: &Options) -> Result<(), String> {
     let target = Target::resolve(&options.admin, None)?;
     let mut view = View::default();
-    view.take(&ask(&target, &view.path(options.by))?)?;
+    view.take(&get(&target, &view.path(options.by))?)?;
     loop {
         std::thread::sleep(options.interval);
-        let rows = view.take(&ask(&target, &view.path(options.by))?)?;
+        let rows = view.take(&get(&target, &view.path(options.by))?)?;
         let table = table(rows, options);
         let screen = if options.once { table } else { format!("{CLEAR}{table}") };
         let mut out = std::io::stdout().lock();
@@ -102,36 +98,6 @@ pub fn run(options: &Options) -> Result<(), String> {
             return Ok(());
         }
     }
-}
-
-/// One GET on a connection of its own: looks are rare.
-fn ask(target: &Target, path: &str) -> Result<Value, String> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        format!("{what} the control API on {}: {error}", target.address)
-    };
-    let mut stream = TcpStream::connect_timeout(&target.address, ANSWER_TIMEOUT)
-        .map_err(|error| failed("cannot reach", &error))?;
-    let limited = stream.set_read_timeout(Some(ANSWER_TIMEOUT));
-    let limited = limited.and_then(|()| stream.set_write_timeout(Some(ANSWER_TIMEOUT)));
-    let request = Template::new(target, "GET", path, "", "");
-    limited
-        .and_then(|()| stream.write_all(request.bytes()))
-        .map_err(|error| failed("cannot ask", &error))?;
-    let (mut input, mut body, mut buffer) = (Vec::new(), Vec::new(), [0; 16 * 1024]);
-    let status = loop {
-        let parsed = reply::parse(&input, &mut body);
-        if let Some(reply) = parsed.map_err(|error| failed("cannot read", &error))? {
-            break reply.status;
-        }
-        match stream.read(&mut buffer).map_err(|error| failed("cannot read", &error))? {
-            0 => return Err(failed("cannot read", &"it ended the connection")),
-            count => input.extend_from_slice(&buffer[..count]),
-        }
-    };
-    if status != 200 {
-        return Err(failed("is this", &format!("it answers {path} with status {status}")));
-    }
-    serde_json::from_slice(&body).map_err(|error| failed("cannot understand", &error))
 }
 
 /// A database's counters at one look.

@@ -28,11 +28,13 @@ pub struct Work {
     /// Its bytes.
     pub request: Request,
     /// What it may cost.
-    pub ceiling: Ceiling,
+    pub ceiling: Option<Box<Ceiling>>,
     /// How urgent it says that it is.
     pub priority: Option<Priority>,
     /// A token that a key of the database itself may have signed.
     pub foreign: Option<Box<Foreign>>,
+    /// Connections to its database, if this one is new among them.
+    pub connections: Option<u64>,
     /// Seals batons.
     pub batons: BatonKey,
     /// An empty buffer for the reply.
@@ -52,6 +54,10 @@ impl Job for Work {
 
     fn request_bytes(&self) -> u64 {
         self.request.body().len() as u64
+    }
+
+    fn connections(&self) -> Option<u64> {
+        self.connections
     }
 
     fn priority(&self) -> Option<Priority> {

@@ -7,16 +7,16 @@ mod engine;
 use engine::Engine;
 use serde_json::{Value, json};
 use server::hrana::{ProtocolVersion, Reply, V1Call, encode, run_cursor, run_pipeline, run_v1};
-use tenant::{Ceiling, JobHost as _, ValueRef};
+use tenant::{JobHost as _, ValueRef};
 
 fn pipeline(engine: &mut Engine, version: ProtocolVersion, body: &[u8]) -> Reply {
     let batons = engine.batons.clone();
-    run_pipeline(engine, version, body, &batons, Ceiling::NONE, Vec::new())
+    run_pipeline(engine, version, body, &batons, None, Vec::new())
 }
 
 fn cursor(engine: &mut Engine, body: &str) -> Reply {
     let batons = engine.batons.clone();
-    run_cursor(engine, body.as_bytes(), &batons, Ceiling::NONE, Vec::new())
+    run_cursor(engine, body.as_bytes(), &batons, None, Vec::new())
 }
 
 /// All that was sent: parts and the rest.
@@ -772,7 +772,7 @@ fn a_slow_cursor_does_not_keep_its_first_line() {
 fn version_1_calls_stand_alone() {
     let run = |call, body: &str| {
         let mut engine = Engine::new();
-        let reply = run_v1(&mut engine, call, body.as_bytes(), Ceiling::NONE, Vec::new());
+        let reply = run_v1(&mut engine, call, body.as_bytes(), None, Vec::new());
         let closed = engine.events.iter().filter(|event| **event == "close").count();
         let opened = engine.events.iter().filter(|event| **event == "open").count();
         assert_eq!(opened, closed);
@@ -853,6 +853,6 @@ fn each_result_carries_its_receipt_and_the_reply_their_sum() {
     assert_eq!(sent(&mut engine, &reply).matches(&ends).count(), 2);
 
     let body = r#"{"stmt":{"sql":"SELECT 1"}}"#;
-    let reply = run_v1(&mut engine, V1Call::Execute, body.as_bytes(), Ceiling::NONE, Vec::new());
+    let reply = run_v1(&mut engine, V1Call::Execute, body.as_bytes(), None, Vec::new());
     assert_eq!(reply.cost.vm_steps, 7);
 }

@@ -1,5 +1,5 @@
 //! The real binary on the real kernel: its manners, budgets, damaged files, a full disk, streams in time,
-//! readers that do not read, and what an operator sees. Each subject has its file below `process`.
+//! readers that do not read, memory, and what an operator sees. Each subject has its file below `process`.
 
 #[path = "process/budgets.rs"]
 mod budgets;
@@ -9,6 +9,8 @@ mod damage;
 mod full_disk;
 #[path = "process/manners.rs"]
 mod manners;
+#[path = "process/memory.rs"]
+mod memory;
 #[path = "process/mod.rs"]
 mod process;
 #[path = "process/receipts.rs"]

@@ -247,6 +247,18 @@ fn number(name: &str, default: u64) -> u64 {
     set.map_or(default, |text| text.parse().expect("a number"))
 }
 
+/// Says which seed it was if that one ends with a panic.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!("MYRIAD_SEED={seed} MYRIAD_RECEIPTS=1 shows it again");
+        }
+    }
+}
+
 #[track_caller]
 fn check_equal(what: &str, script: &[Line], found: &[String], expected: &[String]) {
     let different = (0..script.len()).find(|&index| found[index] != expected[index]);
@@ -269,6 +281,7 @@ fn receipts_do_not_depend_on_what_else_happens() {
     }
     let first = number("MYRIAD_SEED", 1);
     for seed in first..first + number("MYRIAD_RECEIPTS", SEEDS) {
+        let _named = Named(seed);
         let script = drawn_script(seed, &lines);
         let expected = receipts(seed, false, &script);
         let found = receipts(seed ^ 0x5eed_0000, true, &script);

@@ -17,6 +17,7 @@
 //! was lowered below that. An account is closed only when everything on it is zero. What storage's own
 //! allocators count, each where it asks the system for memory, is what is booked ([`unbooked`]).
 
+mod booking;
 mod counted;
 mod kind;
 mod tree;
@@ -27,6 +28,7 @@ use crate::pagecache;
 
 use tree::{Account, Ledger, NONE};
 
+pub use booking::Booking;
 pub(crate) use counted::{Counted, count_given, count_taken};
 pub use kind::{AccountId, KIND_NAMES, KINDS, Kind, Level, MEMORY_KINDS, Refused};
 
@@ -80,7 +82,7 @@ pub fn set_parent(id: AccountId, parent: Option<AccountId>) {
     });
 }
 
-/// Close an account.
+/// Close an account. Buffers that a [`Booking`] still holds on it are the connections' from now on.
 ///
 /// # Panics
 /// If it still holds anything, or something below it is open: that is a leak, and a bug.
@@ -88,6 +90,11 @@ pub fn close(id: AccountId) {
     LEDGER.with_borrow_mut(|ledger| {
         let account = &ledger.accounts[id.0 as usize];
         assert!(account.open && id.name().is_none());
+        let buffers = account.held[Kind::Buffer as usize];
+        ledger.credit(id, Kind::Buffer, buffers);
+        assert!(ledger.try_charge(AccountId::CONNECTIONS, Kind::Buffer, buffers));
+        let account = &mut ledger.accounts[id.0 as usize];
+        account.life += 1;
         assert!(account.held == [0; KINDS], "account closed holding {:?}", account.held);
         assert!(account.first_child == NONE, "account closed with others below it");
         assert!(account.memory == 0 && account.cached == 0);
@@ -130,7 +137,8 @@ fn make_room(id: AccountId, bytes: u64) -> bool {
     let (node, missing, cached) = LEDGER.with_borrow(|ledger| {
         let node = ledger.full_node(id.0, bytes).expect("it did not fit just now");
         let account = &ledger.accounts[node as usize];
-        let missing = account.memory.saturating_add(bytes) - account.memory_limit;
+        let limit = ledger.limit_for(node, id.0, bytes);
+        let missing = account.memory.saturating_add(bytes) - limit;
         (node, missing, account.cached)
     });
     let own = pagecache::unpinned_bytes(id);
@@ -219,8 +227,13 @@ pub fn set_memory_limit(id: AccountId, bytes: u64) {
     });
 }
 
-/// Set how many bytes of memory all databases may hold together.
-pub fn set_machine_limit(bytes: u64) {
+/// Set how many bytes of memory all databases may hold together, and how many of these only those
+/// of them may have that are small ([`crate::limits::SMALL_MEMORY_BYTES`]): so a few that hold much
+/// do not keep out the many that need little.
+pub fn set_machine_limit(bytes: u64, kept_for_small: u64) {
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.accounts[AccountId::MACHINE.0 as usize].kept_for_small = kept_for_small;
+    });
     set_memory_limit(AccountId::MACHINE, bytes);
 }
 
@@ -269,7 +282,7 @@ pub fn held(id: AccountId) -> [u64; KINDS] {
     LEDGER.with_borrow(|ledger| ledger.held(id.0))
 }
 
-/// How many charges a limit refused.
+/// How many charges of an account a limit refused; of a node, those that its own limit refused.
 #[must_use]
 pub fn refused(id: AccountId) -> u64 {
     look(id, |account| account.refused)
@@ -297,6 +310,17 @@ pub fn open_accounts() -> usize {
 #[must_use]
 pub fn databases_below(id: AccountId) -> usize {
     look(id, |account| account.databases as usize)
+}
+
+/// Number of open nodes of groups and organisations.
+#[must_use]
+pub fn open_branches() -> usize {
+    LEDGER.with_borrow(|ledger| {
+        let branch = |account: &&Account| {
+            account.open && matches!(account.level, Level::Group | Level::Organisation)
+        };
+        ledger.accounts.iter().filter(branch).count()
+    })
 }
 
 // ---- checking ----

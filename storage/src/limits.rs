@@ -30,6 +30,11 @@ pub const CHECKPOINT_RUN_PAGES: usize = 64;
 /// the confinement battery peak just below it.
 pub const TENANT_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
 
+/// A database that holds no more than this is small: the last of the machine's memory is kept for
+/// such. One with a few connections, some cached pages and a WAL of some commits holds 150 to 700 KiB.
+pub const SMALL_MEMORY_BYTES: u64 = 1024 * 1024;
+
+const _: () = assert!(SMALL_MEMORY_BYTES < TENANT_MEMORY_BYTES);
 const _: () = assert!(WAL_MEMORY_BYTES_MAX.is_multiple_of(CHUNK_BYTES as u64));
 const _: () = assert!(SCRATCH_MEMORY_BYTES_MAX.is_multiple_of(CHUNK_BYTES as u64));
 const _: () = assert!(CHUNK_BYTES.is_multiple_of(BLOCK_BYTES));

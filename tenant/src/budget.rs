@@ -47,6 +47,8 @@ pub struct Budget {
     pub requests: Option<u64>,
     /// Open streams.
     pub streams: Option<u64>,
+    /// Connections of clients whose last request was for it.
+    pub connections: Option<u64>,
     /// Bytes of one request's body.
     pub request_bytes: Option<u64>,
     /// Bytes of one response that is held whole.
@@ -96,6 +98,8 @@ pub struct Limits {
     pub requests: u64,
     /// See [`Budget::streams`].
     pub streams: u64,
+    /// See [`Budget::connections`].
+    pub connections: u64,
     /// See [`Budget::request_bytes`].
     pub request_bytes: u64,
     /// See [`Budget::response_bytes`].
@@ -104,6 +108,27 @@ pub struct Limits {
     pub request_ns: u64,
     /// See [`Budget::transaction_idle_ns`].
     pub transaction_idle_ns: u64,
+}
+
+/// What of the limits one request needs on its way: a few words, as they are moved with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// See [`Budget::storage_bytes`].
+    pub storage_bytes: u64,
+    /// See [`Budget::response_bytes`].
+    pub response_bytes: u64,
+    /// See [`Budget::request_ns`].
+    pub request_ns: u64,
+}
+
+impl From<&Limits> for RequestLimits {
+    fn from(limits: &Limits) -> RequestLimits {
+        RequestLimits {
+            storage_bytes: limits.storage_bytes,
+            response_bytes: limits.response_bytes,
+            request_ns: limits.request_ns,
+        }
+    }
 }
 
 impl Priority {
@@ -128,7 +153,7 @@ pub enum Unit {
     Bytes,
     /// Nanoseconds.
     Nanoseconds,
-    /// Parts of a million, requests, streams, or nothing.
+    /// Parts of a million, requests, streams, connections, or nothing.
     Number,
     /// A [`Priority`], as its place in [`Priority::ALL`].
     Priority,
@@ -150,6 +175,7 @@ pub enum Part {
     Priority,
     Requests,
     Streams,
+    Connections,
     RequestBytes,
     ResponseBytes,
     RequestNs,
@@ -157,7 +183,7 @@ pub enum Part {
 }
 
 /// Number of [`Part`]s.
-pub const PARTS: usize = 16;
+pub const PARTS: usize = 17;
 
 /// Access by part: the field and its name, once.
 macro_rules! parts {
@@ -246,6 +272,7 @@ parts! {
     Priority priority Priority 0..=2,
     Requests requests Number 0..=MOST,
     Streams streams Number 0..=MOST,
+    Connections connections Number 0..=MOST,
     RequestBytes request_bytes Bytes 0..=MOST,
     ResponseBytes response_bytes Bytes 0..=MOST,
     RequestNs request_ns Nanoseconds limits::REQUEST_NS_MIN..=MOST,

@@ -173,6 +173,31 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
     StatementError::new(name_of(primary), message)
 }
 
+/// What a response is told whose bytes its database's memory has no room for.
+#[must_use]
+pub fn response_refused() -> StatementError {
+    sometimes!("a response exceeds its tenant's memory");
+    memory_refused("the response", "; ask for fewer rows, or read them by a cursor")
+}
+
+/// What is told of bytes that are not SQLite's, and that its database's memory has no room for.
+pub(crate) fn memory_refused(what: &str, advice: &str) -> StatementError {
+    let refused = storage::ledger::last_refusal(storage::fiber::account());
+    let message = match refused {
+        // How much neighbours hold is not a tenant's to know.
+        Some(refused) if refused.level != Level::Machine => format!(
+            "out of memory: {what} needs {} bytes more than the {}'s memory budget of {} bytes \
+             (memory_bytes; {} in use){advice}",
+            refused.missing(),
+            refused.level.name(),
+            refused.limit,
+            refused.held
+        ),
+        _ => "out of memory: the server's memory for databases is used up; try again".to_owned(),
+    };
+    StatementError::new(name_of(codes::SQLITE_NOMEM), message)
+}
+
 fn is_temporary(refused: Option<Refused>) -> bool {
     refused.is_some_and(|refused| refused.kind == Kind::Temporary)
 }

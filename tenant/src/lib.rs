@@ -26,7 +26,7 @@ pub use engine::{
     EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
     TenantState, TenantView, UsageView,
 };
-pub use failure::RequestUnits;
+pub use failure::{RequestUnits, response_refused};
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

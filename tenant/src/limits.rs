@@ -21,6 +21,13 @@ pub const STREAMS: usize = 128;
 /// is looked at when the tenant closes.
 pub const STREAMS_MAX: usize = 1024;
 
+/// Clients' connections to one tenant, those at rest included, unless its budget says otherwise: each
+/// has one request at a time, so as many as [`REQUESTS`].
+pub const CONNECTIONS: usize = 1024;
+
+/// Clients' connections that a budget may give one tenant: the server has somewhat more in all.
+pub const CONNECTIONS_MAX: usize = 8192;
+
 /// Idle connections that a tenant keeps for its next requests.
 pub const IDLE_CONNECTIONS_MAX: usize = 4;
 
@@ -101,18 +108,19 @@ pub const QUANTUM_STEPS: u64 = 5_000;
 /// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
 pub const QUANTUM_NS: u64 = 50_000;
 
-/// Nanoseconds that a VM step counts at least: simple ones take about as long. Where a clock stands
-/// still during a turn, as in a simulation, this is all that it costs.
+/// Nanoseconds that a VM step counts where the clock stands still during a turn, as in a simulation:
+/// simple ones take about as long. Where it moves, what it says counts.
 pub const STEP_NS: u64 = 10;
 
-/// Nanoseconds that a resumed fiber counts at least.
+/// Nanoseconds that a resumed fiber counts beside its steps where the clock stands still.
 pub const RESUME_NS: u64 = 1_000;
 
 /// Nanoseconds of work in one turn of the loop: what arrives meanwhile waits so long.
 pub const TURN_NS: u64 = 100_000;
 
-/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some sixteen pages.
-pub const IO_QUANTUM_BYTES: u64 = 64_000;
+/// Bytes of a turn at the disk of a database of weight [`WEIGHT`]: some four pages. With sixteen the
+/// shares of a second at 16 MiB a second were off by a turn, 3 % of the smallest.
+pub const IO_QUANTUM_BYTES: u64 = 16_000;
 
 /// A rate or burst of bytes from which on it is none: more than any disk does.
 pub const IO_UNLIMITED: u64 = 1 << 50;
@@ -120,9 +128,20 @@ pub const IO_UNLIMITED: u64 = 1 << 50;
 /// Nanoseconds of reserved processor time that may be saved up: a request of several turns.
 pub const RESERVATION_BURST_NS: u64 = 50_000_000;
 
+/// Closed databases, groups and organisations of which is known what they had left of their ceilings:
+/// some 4 MB if all are kept.
+pub const REMAINS_MAX: usize = 8192;
+
 /// Bytes of clients' reads and writes that are with the disk at a time: enough to keep a fast one busy
 /// with single pages (1,024), few enough that whoever comes next waits a few milliseconds.
 pub const IO_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
+
+/// How long a writer waits before a checkpoint of its database takes no turns at the disk any more:
+/// the checkpoint may have the writer lock.
+pub const CHECKPOINT_PATIENCE_NS: u64 = 5 * SECOND_NS;
+
+/// How often is looked for requests whose time is over while their budgets delay them.
+pub const OVERDUE_LOOK_NS: u64 = SECOND_NS;
 
 /// Fibers resumed in one turn of the loop, so that completions are never far away.
 pub const RESUMES_PER_TURN: usize = 256;
@@ -132,6 +151,13 @@ pub const CATALOGUE_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Fibers at a time: 256 MiB of stacks if all were used to the end.
 pub const FIBERS_MAX: usize = 1024;
+
+/// Of them, requests of clients may have so many.
+pub const FIBERS_CLIENTS_MAX: usize = FIBERS_MAX - 128;
+
+/// Closing connections and idle transactions begins only while fewer run: what is left is enough for
+/// checkpoints and the catalogue, which nothing may keep waiting.
+pub const FIBERS_CLOSING_MAX: usize = FIBERS_MAX - 2 * CHECKPOINTS_MAX;
 
 /// Checkpoints at a time: their syncs share journal commits of the file system.
 pub const CHECKPOINTS_MAX: usize = 16;
@@ -146,8 +172,15 @@ pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 /// left for what comes in the meantime.
 pub const MEMORY_PRESSURE_PERCENT: u64 = 87;
 
-/// Share of it above which new requests are refused.
-pub const MEMORY_OVERLOAD_PERCENT: u64 = 97;
+/// Share of it in percent that idle ones give back where somebody needed more than was free.
+pub const MEMORY_WANTED_PERCENT: u64 = 12;
+
+/// Share of it that databases may use up which hold much: what is left is for those who need little,
+/// so that they are answered while others are refused.
+pub const MEMORY_LARGE_PERCENT: u64 = 94;
+
+/// Share of it above which all new requests are refused.
+pub const MEMORY_OVERLOAD_PERCENT: u64 = 99;
 
 /// Tenants that a turn looks at when memory is short.
 pub const TENANTS_PER_SWEEP: usize = 256;
@@ -208,6 +241,7 @@ pub const CATALOGUE_BATCH: usize = 256;
 pub const LIST_PAGE_MAX: usize = 1000;
 
 const _: () = assert!(WRITER_WAIT_NS > TRANSACTION_IDLE_NS_MAX);
+const _: () = assert!(WRITER_WAIT_NS > 2 * CHECKPOINT_PATIENCE_NS);
 const _: () = assert!(TRANSACTION_IDLE_NS_MAX >= TRANSACTION_IDLE_NS);
 /// What the parts of a cost are priced at, in the order of [`storage::meter::PART_NAMES`], in parts of
 /// a million of a request unit: VM step, page read, page written, log byte, result byte.
@@ -228,10 +262,14 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
     storage::meter::price(cost, &PRICES)
 }
 
+const _: () = assert!(MEMORY_PRESSURE_PERCENT < MEMORY_LARGE_PERCENT);
+const _: () = assert!(MEMORY_LARGE_PERCENT < MEMORY_OVERLOAD_PERCENT);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
-const _: () = assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX);
+const _: () =
+    assert!(STREAMS <= STREAMS_MAX && REQUESTS <= REQUESTS_MAX && CONNECTIONS <= CONNECTIONS_MAX);
 const _: () = assert!(REQUEST_NS_MIN < REQUEST_NS && REQUEST_NS < REQUEST_NS_MAX);
 const _: () = assert!(RESUMES_PER_TURN <= FIBERS_MAX);
+const _: () = assert!(FIBERS_CLIENTS_MAX < FIBERS_CLOSING_MAX && FIBERS_CLOSING_MAX < FIBERS_MAX);
 const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_multiple_of(WEIGHT));
 const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));

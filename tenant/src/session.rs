@@ -20,13 +20,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use storage::fiber::{self, with_volume};
-use storage::ledger::{self, Level};
+use storage::ledger::{self, Booking, Level};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
-use crate::access::{Access, Denials};
-use crate::budget::{Exceeded, Limits, Part};
-use crate::failure::{Circumstances, cost_refused, statement_error};
+use crate::access::{Denials, Holder};
+use crate::budget::{Exceeded, Part, RequestLimits};
+use crate::failure::{Circumstances, cost_refused, memory_refused, statement_error};
 use crate::limits;
 use crate::policy;
 use crate::statement::{
@@ -367,14 +367,16 @@ pub struct Session {
     /// `None` only while the connection is being replaced.
     pub(crate) pooled: PooledConnection,
     stored: BTreeMap<i32, Box<str>>,
+    /// Those texts, on the database's account.
+    stored_booking: Booking,
     /// The engine took the writer lock away: told once, with the next statement.
     pub(crate) timed_out: bool,
     /// The ticket promised to a cursor's client.
     pub(crate) promised: Option<crate::statement::Ticket>,
     /// What held for the database when the present request began.
-    pub(crate) limits: Limits,
-    /// The rights of the present request.
-    pub(crate) access: Access,
+    pub(crate) limits: RequestLimits,
+    /// Who holds the rights of the present request.
+    pub(crate) holder: Holder,
     /// What its statements may not do, if anything.
     denials: Option<Box<Denials>>,
     /// What the present request has cost, and what it may.
@@ -383,14 +385,15 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(pooled: PooledConnection, limits: &Limits) -> Session {
+    pub(crate) fn new(pooled: PooledConnection, limits: &RequestLimits) -> Session {
         Session {
             pooled,
             stored: BTreeMap::new(),
+            stored_booking: Booking::on(fiber::account()),
             timed_out: false,
             promised: None,
             limits: *limits,
-            access: Access::MACHINE,
+            holder: Holder::default(),
             denials: None,
             cost: Cost::default(),
             ceiling: None,
@@ -400,13 +403,13 @@ impl Session {
     /// The session, for a request under these limits and rights.
     pub(crate) fn under(
         mut self,
-        limits: &Limits,
-        access: Access,
+        limits: &RequestLimits,
+        holder: Holder,
         denials: Option<Box<Denials>>,
     ) -> Session {
         let read_only = denials.as_ref().is_some_and(|denials| denials.read_only);
         self.pooled.set_read_only(read_only);
-        Session { limits: *limits, access, denials, ..self }
+        Session { limits: *limits, holder, denials, ..self }
     }
 
     /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
@@ -414,8 +417,7 @@ impl Session {
     fn permit(&self, compiled: &Compiled) -> Result<(), StatementError> {
         // A short statement runs to its end without a look at this: rights that were taken away while
         // the request waited for something are not for the next one.
-        let ends = self.access.key.is_some() || self.access.issued_s.is_some();
-        if ends && fiber::is_interrupted() {
+        if self.holder != Holder::default() && fiber::is_interrupted() {
             sometimes!("a statement does not begin because its request is to end");
             let (code, message) = (codes::SQLITE_INTERRUPT, "interrupted".to_owned());
             let request_ns = self.limits.request_ns;
@@ -560,6 +562,10 @@ impl Session {
         })
     }
 
+    fn give_stored(&mut self, sql: &str) {
+        self.stored_booking.shrink_to(self.stored_booking.bytes() - stored_bytes(sql));
+    }
+
     fn check_timed_out(&mut self) -> Result<(), StatementError> {
         if std::mem::take(&mut self.timed_out) {
             return Err(StatementError::new("TRANSACTION_TIMEOUT", "Transaction timed out"));
@@ -569,9 +575,9 @@ impl Session {
 }
 
 impl SqlStream for Session {
-    fn begin_request(&mut self, ceiling: Ceiling) {
+    fn begin_request(&mut self, ceiling: Option<Box<Ceiling>>) {
         self.cost = Cost::default();
-        self.ceiling = (ceiling != Ceiling::NONE).then(|| Box::new(ceiling));
+        self.ceiling = ceiling;
     }
 
     fn request_cost(&self) -> Cost {
@@ -659,17 +665,30 @@ impl SqlStream for Session {
             );
             return Err(StatementError::new("SQL_STORE_TOO_MANY", message));
         }
-        self.stored.insert(sql_id, sql.into());
+        if !self.stored_booking.grow_to(self.stored_booking.bytes() + stored_bytes(sql)) {
+            sometimes!("a stored text exceeds its tenant's memory");
+            return Err(memory_refused("the stored SQL text", ""));
+        }
+        if let Some(before) = self.stored.insert(sql_id, sql.into()) {
+            self.give_stored(&before);
+        }
         Ok(())
     }
 
     fn close_sql(&mut self, sql_id: i32) {
-        self.stored.remove(&sql_id);
+        if let Some(sql) = self.stored.remove(&sql_id) {
+            self.give_stored(&sql);
+        }
     }
 
     fn stored_sql(&self, sql_id: i32) -> Option<&str> {
         self.stored.get(&sql_id).map(|sql| &**sql)
     }
+}
+
+/// What a stored text is booked with: itself, and its place in the list.
+fn stored_bytes(sql: &str) -> u64 {
+    sql.len() as u64 + 64
 }
 
 struct NoRows;

@@ -125,7 +125,7 @@ impl StatementError {
 pub trait SqlStream {
     /// A request begins on this stream: its costs are counted from here, and its statements are
     /// stopped beyond `ceiling`.
-    fn begin_request(&mut self, ceiling: Ceiling);
+    fn begin_request(&mut self, ceiling: Option<Box<Ceiling>>);
     /// What the statements of the present request have cost so far, failed ones too.
     fn request_cost(&self) -> Cost;
     /// Run one statement (a trailing `;`, white space and comments are allowed). Without

@@ -130,7 +130,7 @@ pub enum Scenario {
     Create,
     /// Not by default: ten quiet databases alone, beside each of four attackers, and beside all
     Neighbours,
-    /// Not by default: shares of processor time by weight, and a reservation under 100 attackers
+    /// Not by default: shares of processor and disk by weight, and a reservation under 100 attackers
     Shares,
     /// Not by default: the process's peak memory beside the ledger's, under attacks, with --tenants
     Memory,

@@ -5,6 +5,7 @@
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
 mod neighbours;
+mod shares;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -102,7 +102,7 @@ fn with_unit(text: &str, unit: Unit) -> Option<u64> {
 }
 
 /// A plan of this name with the budget in `body`.
-pub(super) fn plan(name: &str, body: &[u8]) -> Result<Plan, Problem> {
+pub(crate) fn plan(name: &str, body: &[u8]) -> Result<Plan, Problem> {
     Ok(Plan { name: name.into(), budget: budget(&object(body)?)? })
 }
 

@@ -32,7 +32,7 @@ pub enum By {
     Io,
     /// Memory held now.
     Memory,
-    /// Time that its own ceilings delayed it.
+    /// Time that ceilings delayed it.
     Throttled,
 }
 

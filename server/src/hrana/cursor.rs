@@ -17,10 +17,12 @@
 //! sent at once cost every short query a packet, and a `step_error` apart from the end of the
 //! response trips an upstream test of hrana-client-ts.)
 
+use storage::ledger::Booking;
 use tenant::{Ceiling, Column, Executed, JobHost, Row, RowSink, SqlStream, StatementError};
 
 use super::condition::StepOutcome;
 use super::decode::{self, Step};
+use super::encode::RowRefused;
 use super::stream::{self, Requests};
 use super::{Reply, batch, encode, output, statement};
 use crate::baton::BatonKey;
@@ -39,7 +41,7 @@ pub fn run_cursor<H: JobHost>(
     host: &mut H,
     body: &[u8],
     batons: &BatonKey,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     out: Vec<u8>,
 ) -> Reply {
     assert!(out.is_empty());
@@ -55,20 +57,23 @@ pub fn run_cursor<H: JobHost>(
     };
     let promised = host.promise(&mut stream);
     let started_ns = host.now_ns();
-    let mut cursor = Cursor { out, host, started_ns, has_left: false, is_gone: false };
+    let booking = output::booking();
+    let mut cursor = Cursor { out, booking, host, started_ns, has_left: false, is_gone: false };
     cursor.out.extend_from_slice(b"{\"baton\":\"");
     batons.seal(&mut cursor.out, cursor.host.tenant_id(), promised, started_ns);
     cursor.out.extend_from_slice(b"\",\"base_url\":null}\n");
     cursor.run(&mut stream, &body.steps);
-    let Cursor { out, host, .. } = cursor;
+    let Cursor { out, booking, host, .. } = cursor;
     let cost = stream.request_cost();
     let ticket = host.park(stream);
     assert_eq!(ticket, promised);
-    Reply::ok(CONTENT_TYPE, out, cost)
+    Reply { booking, ..Reply::ok(CONTENT_TYPE, out, cost) }
 }
 
 struct Cursor<'h, H: JobHost> {
     out: Vec<u8>,
+    /// Those bytes, on the database's account until they have left.
+    booking: Booking,
     host: &'h mut H,
     started_ns: u64,
     /// A part has left.
@@ -142,6 +147,7 @@ impl<H: JobHost> Cursor<'_, H> {
             Ok(out) => {
                 assert!(out.is_empty());
                 self.out = out;
+                self.booking.clear();
             }
             Err(tenant::Gone) => self.is_gone = true,
         }
@@ -179,12 +185,16 @@ impl<H: JobHost> RowSink for EntrySink<'_, '_, H> {
         out.extend_from_slice(b"{\"type\":\"row\",\"row\":");
         // A row is held whole, so it has a limit even here.
         let bytes_max = output::bytes_max(self.cursor.host);
-        if encode::row(out, row, start + bytes_max).is_err() {
+        let booking = &mut self.cursor.booking;
+        if let Err(refused) = encode::row(out, booking, row, start + bytes_max) {
             out.truncate(start);
-            return Err(StatementError::new(
-                "RESPONSE_TOO_LARGE",
-                format!("a row is over its limit of {bytes_max} bytes (response_bytes)"),
-            ));
+            return Err(match refused {
+                RowRefused::TooLarge => StatementError::new(
+                    "RESPONSE_TOO_LARGE",
+                    format!("a row is over its limit of {bytes_max} bytes (response_bytes)"),
+                ),
+                RowRefused::NoMemory => tenant::response_refused(),
+            });
         }
         out.extend_from_slice(b"}\n");
         self.cursor.flush_if_due();

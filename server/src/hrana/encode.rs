@@ -7,18 +7,28 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::Serialize;
+use storage::ledger::Booking;
 use tenant::{Column, Description, Executed, Row, StatementError, ValueRef};
 
+use super::output;
 use crate::cost;
 use crate::limits::ERROR_MESSAGE_BYTES_MAX;
 
-/// A row would not fit.
+/// Why a row is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge;
+pub enum RowRefused {
+    /// It would pass the limit of its response.
+    TooLarge,
+    /// Its database's memory has no room for it.
+    NoMemory,
+}
 
 /// A text up to this long is taken to need six bytes for each of its own; the escapes of longer
 /// ones are counted, so that a limit is not missed by megabytes.
 const SHORT_TEXT_BYTES: usize = 4096;
+
+/// More than stands around a value, and than a number takes.
+const AROUND_VALUE_BYTES: usize = 64;
 
 fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("a Vec takes every write, and keys are none here");
@@ -84,18 +94,34 @@ fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     assert_eq!(written, Ok(encoded_bytes));
 }
 
-/// A row as a JSON array, if `out` stays within `end` bytes; else `out` is as it was.
+/// A row as a JSON array, if `out` stays within `end` bytes and what it grows by can be booked; else
+/// `out` is as it was.
 ///
 /// # Errors
-/// [`TooLarge`].
-pub fn row(out: &mut Vec<u8>, row: &dyn Row, end: usize) -> Result<(), TooLarge> {
+/// [`RowRefused`].
+pub fn row(
+    out: &mut Vec<u8>,
+    booking: &mut Booking,
+    row: &dyn Row,
+    end: usize,
+) -> Result<(), RowRefused> {
     let start = out.len();
     out.push(b'[');
     for index in 0..row.column_count() {
         let item = row.value(index);
-        if out.len().saturating_add(bytes_bound(item)) > end && !fits(out.len(), item, end) {
+        let bound = out.len().saturating_add(bytes_bound(item));
+        let refused = if bound > end && !fits(out.len(), item, end) {
+            Some(RowRefused::TooLarge)
+        } else if !output::is_reserved(booking, bound)
+            && !output::reserve(out, booking, AROUND_VALUE_BYTES + encoded_bytes(item))
+        {
+            Some(RowRefused::NoMemory)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
             out.truncate(start);
-            return Err(TooLarge);
+            return Err(refused);
         }
         if index > 0 {
             out.push(b',');
@@ -105,7 +131,7 @@ pub fn row(out: &mut Vec<u8>, row: &dyn Row, end: usize) -> Result<(), TooLarge>
     out.push(b']');
     if out.len() > end {
         out.truncate(start);
-        return Err(TooLarge);
+        return Err(RowRefused::TooLarge);
     }
     Ok(())
 }
@@ -113,21 +139,28 @@ pub fn row(out: &mut Vec<u8>, row: &dyn Row, end: usize) -> Result<(), TooLarge>
 /// A quick upper bound for an encoded value.
 fn bytes_bound(value: ValueRef<'_>) -> usize {
     match value {
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 64,
-        ValueRef::Text(bytes) => 64 + bytes.len() * 6,
-        ValueRef::Blob(bytes) => 64 + bytes.len() * 2,
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => AROUND_VALUE_BYTES,
+        ValueRef::Text(bytes) => AROUND_VALUE_BYTES + bytes.len() * 6,
+        ValueRef::Blob(bytes) => AROUND_VALUE_BYTES + bytes.len() * 2,
     }
 }
 
 /// Near the limit: a closer look. Short values may overshoot and are taken back with their row.
 fn fits(length_bytes: usize, value: ValueRef<'_>, end: usize) -> bool {
     let value_bytes = match value {
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
         ValueRef::Text(bytes) if bytes.len() <= SHORT_TEXT_BYTES => bytes.len(),
-        ValueRef::Text(bytes) => bytes.iter().map(|byte| escaped_bytes(*byte)).sum(),
-        ValueRef::Blob(bytes) => bytes.len() / 3 * 4,
+        value => encoded_bytes(value),
     };
     length_bytes.saturating_add(value_bytes) <= end
+}
+
+/// Bytes of a text or blob as JSON. A stray byte of invalid UTF-8 may become three.
+fn encoded_bytes(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+        ValueRef::Text(bytes) => bytes.iter().map(|byte| escaped_bytes(*byte)).sum(),
+        ValueRef::Blob(bytes) => bytes.len() / 3 * 4,
+    }
 }
 
 /// What one byte of text becomes; a stray byte of invalid UTF-8 becomes U+FFFD, three bytes.

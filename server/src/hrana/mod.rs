@@ -27,8 +27,10 @@ pub use cursor::run_cursor;
 pub use pipeline::run_pipeline;
 pub use v1::run_v1;
 
+use storage::ledger::Booking;
 use tenant::Cost;
 
+use crate::limits::RECEIVE_BYTES_KEPT;
 use crate::problem::{self, Problem};
 
 /// The version in the path. Version 3 adds `get_autocommit` and the condition `is_autocommit`.
@@ -50,7 +52,7 @@ pub enum V1Call {
 
 /// A response, or its end if parts of it have left by `JobHost::flush` already (always with status
 /// 200 then, and with this content type).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
@@ -64,17 +66,22 @@ pub struct Reply {
     pub log: Option<&'static str>,
     /// What its statements cost.
     pub cost: Cost,
+    /// The body, on its database's account until it has left; its first bytes are not in it.
+    pub booking: Booking,
 }
 
 impl Reply {
     fn ok(content_type: &'static str, body: Vec<u8>, cost: Cost) -> Reply {
-        Reply { status: 200, content_type, body, retry_after_seconds: None, log: None, cost }
+        let booking = output::booking();
+        let (retry_after_seconds, log) = (None, None);
+        Reply { status: 200, content_type, body, retry_after_seconds, log, cost, booking }
     }
 
     /// A refusal; `body` is reused for its text.
     #[must_use]
     pub fn refused(problem: &Problem, mut body: Vec<u8>) -> Reply {
         body.clear();
+        body.shrink_to(RECEIVE_BYTES_KEPT);
         problem.write_body(&mut body);
         Reply {
             status: problem.status,

@@ -10,6 +10,7 @@
 //! requests, which a client's tests use, would then stop working.) `base_url` is null because a
 //! tenant may be named by Host, which another URL would change.
 
+use storage::ledger::Booking;
 use tenant::{Ceiling, Cost, Gone, JobHost, SqlStream, StatementError};
 
 use super::decode::{self, StreamRequest};
@@ -30,7 +31,7 @@ pub fn run_pipeline<H: JobHost>(
     version: ProtocolVersion,
     body: &[u8],
     batons: &BatonKey,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     out: Vec<u8>,
 ) -> Reply {
     let body = match decode::pipeline(body, version) {
@@ -49,7 +50,10 @@ pub fn run_pipeline<H: JobHost>(
     pipeline.note_cost();
     let cost = pipeline.cost;
     match ran {
-        Ok(()) => Reply::ok(CONTENT_TYPE, pipeline.finish(batons), cost),
+        Ok(()) => {
+            let (body, booking) = pipeline.finish(batons);
+            Reply { booking, ..Reply::ok(CONTENT_TYPE, body, cost) }
+        }
         Err(Gone) => {
             if let Some(stream) = pipeline.stream.take() {
                 pipeline.host.close(stream);
@@ -89,8 +93,8 @@ impl<H: JobHost> Pipeline<'_, H> {
         }
     }
 
-    fn finish(self, batons: &BatonKey) -> Vec<u8> {
-        let mut out = self.output.bytes;
+    fn finish(self, batons: &BatonKey) -> (Vec<u8>, Booking) {
+        let Output { bytes: mut out, booking, .. } = self.output;
         out.extend_from_slice(b"],\"baton\":");
         match self.stream {
             None => out.extend_from_slice(b"null"),
@@ -102,7 +106,7 @@ impl<H: JobHost> Pipeline<'_, H> {
             }
         }
         out.extend_from_slice(b",\"base_url\":null}");
-        out
+        (out, booking)
     }
 
     /// Run one request and append its result.

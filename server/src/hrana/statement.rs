@@ -1,9 +1,10 @@
 //! One statement, run into a result object.
 
+use storage::ledger::Booking;
 use tenant::{Column, Executed, Row, RowSink, SqlStream, StatementError};
 
 use super::decode::{SqlText, Statement};
-use super::encode;
+use super::encode::{self, RowRefused};
 use super::output::Output;
 use super::stream::unknown_sql_id;
 
@@ -36,7 +37,7 @@ pub(super) fn execute<S: SqlStream>(
 ) -> Result<(), StatementError> {
     let start = output.bytes.len();
     let end = output.end();
-    let executed = execute_at(stream, statement, copy, &mut output.bytes, end);
+    let executed = execute_at(stream, statement, copy, output, end);
     executed.map_err(|error| {
         output.bytes.truncate(start);
         if error.code == TOO_LARGE { output.too_large() } else { error }
@@ -47,11 +48,12 @@ fn execute_at<S: SqlStream>(
     stream: &mut S,
     statement: &Statement<'_>,
     copy: &mut String,
-    out: &mut Vec<u8>,
+    output: &mut Output,
     end: usize,
 ) -> Result<(), StatementError> {
     let sql = text(stream, &statement.text, copy)?;
-    let mut sink = ResultSink { out, end, has_columns: false, has_rows: false };
+    let Output { bytes: out, booking, .. } = output;
+    let mut sink = ResultSink { out, booking, end, has_columns: false, has_rows: false };
     let executed: Executed =
         stream.execute(sql, &statement.arguments, statement.want_rows, &mut sink)?;
     assert!(sink.has_columns);
@@ -65,6 +67,7 @@ fn execute_at<S: SqlStream>(
 /// Writes a result object up to its last row.
 struct ResultSink<'o> {
     out: &'o mut Vec<u8>,
+    booking: &'o mut Booking,
     end: usize,
     has_columns: bool,
     has_rows: bool,
@@ -95,7 +98,10 @@ impl RowSink for ResultSink<'_> {
             self.out.push(b',');
         }
         self.has_rows = true;
-        encode::row(self.out, row, self.end).map_err(|encode::TooLarge| response_too_large())
+        encode::row(self.out, self.booking, row, self.end).map_err(|refused| match refused {
+            RowRefused::TooLarge => response_too_large(),
+            RowRefused::NoMemory => tenant::response_refused(),
+        })
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn acquire<H: JobHost>(
     batons: &BatonKey,
     baton: Option<&str>,
     requests: &Requests<'_, '_>,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
 ) -> Result<H::Stream, Problem> {
     let Some(baton) = baton else {
         return open(host, requests, ceiling);
@@ -42,7 +42,7 @@ pub(super) fn acquire<H: JobHost>(
 pub(super) fn open<H: JobHost>(
     host: &mut H,
     requests: &Requests<'_, '_>,
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
 ) -> Result<H::Stream, Problem> {
     requests.check(|_| false)?;
     let mut stream = host.open_stream().map_err(refusal)?;

@@ -24,7 +24,7 @@ pub fn run_v1<H: JobHost>(
     host: &mut H,
     call: V1Call,
     body: &[u8],
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     out: Vec<u8>,
 ) -> Reply {
     let mut output = Output::whole(out, output::bytes_max(host));
@@ -34,7 +34,7 @@ pub fn run_v1<H: JobHost>(
         V1Call::Batch => run_batch(host, body, ceiling, &mut output, &mut cost),
     };
     match ran {
-        Ok(()) => Reply::ok(CONTENT_TYPE, output.bytes, cost),
+        Ok(()) => Reply { booking: output.booking, ..Reply::ok(CONTENT_TYPE, output.bytes, cost) },
         Err(problem) => Reply { cost, ..Reply::refused(&problem, output.bytes) },
     }
 }
@@ -42,7 +42,7 @@ pub fn run_v1<H: JobHost>(
 fn run_execute<H: JobHost>(
     host: &mut H,
     body: &[u8],
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     output: &mut Output,
     cost: &mut Cost,
 ) -> Result<(), Problem> {
@@ -60,7 +60,7 @@ fn run_execute<H: JobHost>(
 fn run_batch<H: JobHost>(
     host: &mut H,
     body: &[u8],
-    ceiling: Ceiling,
+    ceiling: Option<Box<Ceiling>>,
     output: &mut Output,
     cost: &mut Cost,
 ) -> Result<(), Problem> {

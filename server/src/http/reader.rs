@@ -162,10 +162,23 @@ impl RequestReader {
         self.buffer.is_empty() && matches!(self.state, State::AwaitHead { .. })
     }
 
+    /// Give back what an idle connection does not need for its next head.
+    pub fn shrink_idle(&mut self) {
+        if self.is_idle() {
+            self.buffer.shrink_to(RECEIVE_BYTES);
+        }
+    }
+
     /// Bytes held for this connection, for its account.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()
+    }
+
+    /// Bytes of the body that have arrived.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body_end - self.head_end
     }
 
     /// Limit this request's body; between `Progress::Head` and the next [`RequestReader::advance`].

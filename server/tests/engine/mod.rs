@@ -196,7 +196,7 @@ fn bind(
 }
 
 impl SqlStream for Stream {
-    fn begin_request(&mut self, _: Ceiling) {
+    fn begin_request(&mut self, _: Option<Box<Ceiling>>) {
         self.cost = Cost::default();
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::process::http::Client;
 use crate::process::sql::execute;
 use crate::process::{Launch, Server, Trouble, create_path, eventually, folder};
 
@@ -231,6 +232,87 @@ fn requests_streams_and_sizes_are_refused_with_their_limit() {
     assert_eq!((&answer["budget"], &answer["limit"]), (&json!("requests"), &json!(0)));
     call(&server, "PUT", "/v1/namespaces/d/budget", &json!({"budget": null}));
     assert_eq!(post(&long).0, 200);
+    server.stop();
+}
+
+#[test]
+fn connections_are_counted_by_the_database_of_their_last_request() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    create(&server, "d", &json!({"budget": {"connections": 2}}));
+    create(&server, "other", &Value::Null);
+    let one = json!({"requests": [execute("SELECT 1"), {"type": "close"}]});
+    let ask = |client: &mut Client, name: &str| {
+        client.post(&format!("/db/{name}/v2/pipeline"), &one).expect("answered")
+    };
+    let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    for client in &mut clients[..2] {
+        assert_eq!(ask(client, "d").status, 200);
+        assert_eq!(ask(client, "d").status, 200);
+    }
+    let refused = ask(&mut clients[2], "d");
+    let answer = refused.json();
+    assert_eq!((refused.status, refused.header("connection")), (429, Some("close")), "{answer}");
+    let keys = ["code", "budget", "limit", "used", "wanted"].map(|key| answer[key].clone());
+    let wanted =
+        [json!("TOO_MANY_CONNECTIONS"), json!("connections"), json!(2), json!(2), json!(1)];
+    assert_eq!(keys, wanted);
+
+    // One that turns to another database is free, and so is one that ends.
+    assert_eq!(ask(&mut clients[0], "other").status, 200);
+    assert_eq!(ask(&mut server.client(), "d").status, 200);
+    eventually(20, "the connection that ended does not count", || {
+        ask(&mut server.client(), "d").status == 200
+    });
+    assert_eq!(ask(&mut clients[1], "d").status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_before_it_has_arrived() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    create(&server, "d", &json!({"budget": {"request_bytes": "2KiB"}}));
+    server.database("d").rows(&["SELECT 1"]);
+    let path = "POST /db/d/v2/pipeline HTTP/1.1\r\nhost: localhost\r\n";
+    let requests = [
+        format!("{path}content-length: 5000000\r\n\r\n{{"),
+        format!("{path}content-length: 5000000\r\nexpect: 100-continue\r\n\r\n"),
+        format!("{path}transfer-encoding: chunked\r\n\r\nbb8\r\n{}\r\n", "x".repeat(3000)),
+    ];
+    for (request, wanted) in requests.iter().zip([5_000_000, 5_000_000, 3_000]) {
+        let mut client = server.client();
+        client.send_raw(request.as_bytes()).expect("sent");
+        let refused = client.receive().expect("answered before all of it was sent");
+        let answer = refused.json();
+        assert_eq!(
+            (refused.status, refused.header("connection")),
+            (413, Some("close")),
+            "{answer}"
+        );
+        let keys = ["budget", "limit", "wanted"].map(|key| answer[key].clone());
+        assert_eq!(keys, [json!("request_bytes"), json!(2048), json!(wanted)]);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_ceiling_of_i_o_delays_commits() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let budget = json!({"io_bytes_per_second": "64KiB", "io_burst_bytes": "64KiB"});
+    create(&server, "d", &json!({"budget": budget}));
+    let mut database = server.database("d");
+    let fill = "INSERT INTO t VALUES (zeroblob(60000))";
+    database.rows(&["CREATE TABLE t(a)"]);
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        database.rows(&[fill]);
+    }
+    // About 280 KiB, 64 of them saved up; the last one is owed.
+    assert!(begun.elapsed().as_millis() > 2_000, "{:?}", begun.elapsed());
+    let usage = get(&server, "/v1/namespaces/d/usage");
+    assert!(usage["total"]["throttled_ns"].as_u64().unwrap() > 1_500_000_000, "{usage}");
     server.stop();
 }
 

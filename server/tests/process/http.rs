@@ -101,6 +101,14 @@ impl Client {
         self.reader.get_mut().write_all(bytes)
     }
 
+    /// Something has come already, or the connection has ended.
+    pub fn is_answered(&mut self) -> bool {
+        self.reader.get_ref().set_nonblocking(true).expect("a socket");
+        let result = self.reader.fill_buf().map(<[u8]>::len);
+        self.reader.get_ref().set_nonblocking(false).expect("a socket");
+        !matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Read a whole response.
     pub fn receive(&mut self) -> io::Result<Response> {
         let mut response = self.receive_head()?;

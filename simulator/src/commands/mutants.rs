@@ -9,6 +9,7 @@
 //! expected: DUR-1 DUR-2
 //! seeds: 500            (optional: fewer than --seeds are enough)
 //! profile: swarm        (optional: by default all, in turn)
+//! set: budgets=100      (optional: an option of all its worlds)
 //! blind spot: why       (optional: no world finds it yet; it is run only if it is named)
 //! ```
 //!
@@ -70,6 +71,8 @@ struct Mutant {
     expected: Vec<String>,
     seeds: Option<u64>,
     profile: Option<Profile>,
+    /// An option of its worlds, as `name=value`.
+    set: Option<String>,
     /// Why no world finds it yet.
     blind_spot: Option<String>,
 }
@@ -161,6 +164,7 @@ fn read_one(path: PathBuf) -> Result<Mutant, String> {
         expected: expected.split_whitespace().map(str::to_owned).collect(),
         seeds: seeds.transpose()?,
         profile: profile.transpose()?,
+        set: value("set:").map(str::to_owned),
         blind_spot: value("blind spot:").map(str::to_owned),
         path,
     })
@@ -211,7 +215,11 @@ fn hunt(mutants: &Mutants, mutant: &Mutant, programs: &Programs) -> Result<End, 
         let profile = mutant.profile.unwrap_or(Profile::ALL[turn]);
         seed += 1;
         let begun = seed - mutants.seed_start;
-        let arguments = || vec![(seed - 1).to_string(), "--profile".into(), profile.to_string()];
+        let arguments = || {
+            let plain = [(seed - 1).to_string(), "--profile".into(), profile.to_string()];
+            let set = mutant.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
+            plain.into_iter().chain(set).collect()
+        };
         (begun <= limit).then(arguments)
     };
     let mut ended = 0;

@@ -12,6 +12,7 @@
 //! - FAIR-4 too: what goes first because of a reservation is at most what was reserved.
 //! - BOUND: streams, clients' requests and memory of a database, and the memory of a group, are within
 //!   their limits, or were greater already when those were lowered, and have not grown since.
+//! - MEM-1: of groups and organisations those have an account that have an open database.
 //!
 //! Where the order of a turn is not known (limits that change, databases that move), the buckets here
 //! are the fuller ones: nothing is claimed that was not so.
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use storage::TenantId;
 use storage::io::Instant;
-use storage::ledger::MEMORY_KINDS;
+use storage::ledger::{self, MEMORY_KINDS};
 use tenant::budget::Limits;
 use tenant::limits::{IO_UNLIMITED, QUANTUM_NS, RESERVATION_BURST_NS};
 use tenant::{NodeId, Served, TenantView};
@@ -213,6 +214,11 @@ impl Ceilings {
                 let entry = found.entry(node.id).or_insert_with(|| (node.limits, Vec::new()));
                 entry.1.push(view);
             }
+        }
+        let open = ledger::open_branches();
+        if open != found.len() {
+            let text = format!("{open} nodes have accounts, {} have databases open", found.len());
+            return Err(Violation::new("MEM-1", text));
         }
         let mut branches = BTreeMap::new();
         for (id, (limits, views)) in found {

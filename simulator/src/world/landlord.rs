@@ -3,8 +3,9 @@
 //! Fault model. In one world of three (`budgets` changes, none in the others) somebody works the admin
 //! address with one connection, 10 ms to 20 s between two requests: plans, organisations and groups
 //! get drawn budgets, databases get budgets and plans and move between groups, also to less than they
-//! use. Databases of these worlds are created with budgets, too. All of it is drawn from a stream of
-//! its own: the other worlds keep their course.
+//! use. Databases of these worlds are created with budgets, too. Every other order is a tight one, for
+//! gluttons' databases, or for plans and nodes. All of it is drawn from a stream of its own: the other
+//! worlds keep their course.
 //!
 //! What a budget explains is excused, only for a database that had such a part since it was first
 //! named, by itself or by a plan, group or organisation while it stood below one (`Granted`). When the
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use storage::io::{Clock, Instant};
 
+use super::glutton;
 use super::model::{Violation, tenant_name};
 use super::options::{ADMIN, Options};
 use super::{Sim, World};
@@ -110,6 +112,10 @@ impl Grants {
     }
 }
 
+fn budget_path(database: &str) -> String {
+    format!("/v1/namespaces/{database}/budget")
+}
+
 fn names(budget: &Value) -> Vec<String> {
     budget.as_object().map(|parts| parts.keys().cloned().collect()).unwrap_or_default()
 }
@@ -119,26 +125,47 @@ pub fn creation(draws: &mut Draws, entity: u64) -> Value {
     if draws.below(Stream::Budgets, entity, 2) == 0 {
         return json!({});
     }
-    json!({ "budget": budget(draws, entity) })
+    json!({ "budget": budget(draws, entity, &PARTS) })
 }
 
-/// A budget of some parts.
-fn budget(draws: &mut Draws, entity: u64) -> Value {
-    const PARTS: [(&str, u64, u64); 11] = [
-        ("memory_bytes", 1 << 20, 32 << 20),
-        ("storage_bytes", 64 << 10, 64 << 20),
-        ("cpu_per_million", 1_000, 900_000),
-        ("cpu_burst_ns", 1_000_000, 50_000_000),
-        ("cpu_reserved_per_million", 1_000, 300_000),
-        ("io_bytes_per_second", 64 << 10, 8 << 20),
-        ("io_burst_bytes", 8 << 10, 1 << 20),
-        ("weight", 1, 1_000),
-        ("requests", 1, 64),
-        ("streams", 1, 16),
-        ("request_ns", 100_000_000, 30_000_000_000),
-    ];
+/// Parts of budgets with their least and greatest numbers.
+type Parts = [(&'static str, u64, u64); 11];
+
+/// What a database needs to get on, some day.
+const PARTS: Parts = [
+    ("memory_bytes", 1 << 20, 32 << 20),
+    ("storage_bytes", 64 << 10, 64 << 20),
+    ("cpu_per_million", 1_000, 900_000),
+    ("cpu_burst_ns", 1_000_000, 50_000_000),
+    ("cpu_reserved_per_million", 1_000, 300_000),
+    ("io_bytes_per_second", 64 << 10, 8 << 20),
+    ("io_burst_bytes", 8 << 10, 1 << 20),
+    ("weight", 1, 1_000),
+    ("requests", 1, 64),
+    ("streams", 1, 16),
+    ("request_ns", 100_000_000, 30_000_000_000),
+];
+
+/// What a glutton uses up at once.
+const TIGHT_PARTS: Parts = [
+    ("memory_bytes", 256 << 10, 8 << 20),
+    ("storage_bytes", 64 << 10, 4 << 20),
+    ("cpu_per_million", 100, 50_000),
+    ("cpu_burst_ns", 1_000_000, 4_000_000),
+    ("cpu_reserved_per_million", 100, 10_000),
+    ("io_bytes_per_second", 16 << 10, 256 << 10),
+    ("io_burst_bytes", 4 << 10, 64 << 10),
+    ("weight", 1, 1_000),
+    ("requests", 1, 8),
+    ("streams", 1, 4),
+    ("request_ns", 1_000_000_000, 30_000_000_000),
+];
+
+/// A budget of some of these parts.
+fn budget(draws: &mut Draws, entity: u64, parts: &Parts) -> Value {
+    let of = parts;
     let mut parts = Map::new();
-    for (name, low, high) in PARTS {
+    for &(name, low, high) in of {
         let number = draws.logarithmic(Stream::Budgets, entity, Span::new(low, high));
         if draws.below(Stream::Budgets, entity, 3) == 0 {
             parts.insert(name.to_owned(), number.into());
@@ -170,6 +197,8 @@ pub(super) struct Landlord {
     /// Changes that are still to come.
     left: u64,
     tenants: u64,
+    /// Gluttons have databases, too.
+    gluttons: bool,
     timer: u32,
     link: Option<Link>,
     /// What was asked and not answered.
@@ -188,6 +217,7 @@ impl Landlord {
         let mut landlord = Landlord {
             left: options.budgets,
             tenants: options.tenants as u64,
+            gluttons: options.gluttons > 0,
             timer: 0,
             link: None,
             pending: None,
@@ -292,7 +322,10 @@ impl Landlord {
         let (plan, plan_given) = (PLANS[pick(2)], pick(3));
         let tenant = pick(self.tenants as usize);
         let (moves, leaves) = (pick(2) == 0, pick(4) == 0);
-        let own = budget(draws, 2);
+        // Every other order is about those who are not content.
+        let greedy = self.gluttons && draws.below(Stream::Budgets, 4, 2) == 0;
+        let eaten = draws.below(Stream::Budgets, 4, glutton::DATABASES);
+        let own = budget(draws, 2, if greedy { &TIGHT_PARTS } else { &PARTS });
         let organisation_path = format!("/v1/organisations/{}", ORGANISATIONS[organisation]);
         let group_path = format!("{organisation_path}/groups/{}", GROUPS[group]);
         let plan_path = |name: &str| format!("/v1/plans/{name}");
@@ -311,9 +344,11 @@ impl Landlord {
                     let there = self.made.contains(&group_path) && !leaves;
                     body["group"] = if there { name.into() } else { Value::Null };
                 }
+                if greedy {
+                    return Order { path: budget_path(&glutton::database(eaten)), body };
+                }
                 grants.note(tenant, &body);
-                let path = format!("/v1/namespaces/{}/budget", tenant_name(tenant));
-                return Order { path, body };
+                return Order { path: budget_path(&tenant_name(tenant)), body };
             }
         };
         grants.shared.extend(shared);
@@ -430,10 +465,11 @@ impl Landlord {
                 }
                 orders.push(Order { path, body });
             }
-            for tenant in grants.tenants() {
-                let path = format!("/v1/namespaces/{}/budget", tenant_name(tenant));
+            let gluttons = if self.gluttons { glutton::DATABASES } else { 0 };
+            let names = (0..gluttons).map(glutton::database);
+            for name in grants.tenants().map(tenant_name).chain(names) {
                 let body = json!({ "group": null, "plan": null, "budget": null });
-                orders.push(Order { path, body });
+                orders.push(Order { path: budget_path(&name), body });
             }
         }
         // What was asked before is not heard any more.

@@ -12,7 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
-//! - `landlord`: who gives budgets. `ceilings`: what must not be passed then.
+//! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -24,6 +24,7 @@ mod ceilings;
 pub(crate) mod client;
 mod ends;
 pub(crate) mod files;
+mod glutton;
 pub(crate) mod ground;
 pub(crate) mod journal;
 mod landlord;
@@ -66,6 +67,7 @@ use crate::trace::{Checkpoint, Sink};
 use ceilings::Ceilings;
 use client::Client;
 use ends::Ambush;
+use glutton::Gluttons;
 use ground::Ground;
 use landlord::Landlord;
 use operator::Operator;
@@ -110,6 +112,7 @@ struct World {
     routes: BTreeMap<ClientSocket, usize>,
     strangers: Strangers,
     landlord: Landlord,
+    gluttons: Gluttons,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -192,10 +195,12 @@ impl World {
         let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
         let landlord = Landlord::new(&mut io, &options);
+        let gluttons = Gluttons::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
+            gluttons,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -224,6 +229,7 @@ impl World {
         }
         self.calm_down();
         self.strangers.leave(&mut self.io);
+        self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
         self.settle()?;
         self.await_silence()?;
@@ -404,6 +410,9 @@ impl Host for World {
         while let Some(wake) = self.io.next_wake() {
             let Ground { grants, options, .. } = &mut self.ground;
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
+                continue;
+            }
+            if self.gluttons.heed(&mut self.io, options, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {

@@ -103,6 +103,8 @@ pub struct Options {
     pub strangers: usize,
     /// Changes of budgets while it runs; 0 is a world without any.
     pub budgets: u64,
+    /// Clients that take what they can get, in a world with budgets.
+    pub gluttons: usize,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -166,6 +168,7 @@ impl Options {
             canary_requests: 0,
             strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
             budgets: draw_budgets(seed),
+            gluttons: 1 + Draws::new(seed).index(Stream::Budgets, 12, 3),
             changed: Vec::new(),
         };
         options.log.check();
@@ -320,6 +323,7 @@ impl Settings for Options {
             ("canary_requests", &mut self.canary_requests),
             ("strangers", &mut self.strangers),
             ("budgets", &mut self.budgets),
+            ("gluttons", &mut self.gluttons),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

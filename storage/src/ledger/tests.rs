@@ -30,7 +30,7 @@ fn limit_counts_all_memory_kinds_but_not_files() {
 
 #[test]
 fn a_charge_must_fit_into_every_node_above() {
-    set_machine_limit(1000);
+    set_machine_limit(1000, 0);
     let organisation = open_node(Level::Organisation, 500, None);
     let group = open_node(Level::Group, 300, Some(organisation));
     let first = open(200, Some(group));
@@ -70,7 +70,7 @@ fn a_charge_must_fit_into_every_node_above() {
         close(id);
     }
     assert_eq!((open_accounts(), memory_held(AccountId::MACHINE)), (0, 0));
-    set_machine_limit(u64::MAX);
+    set_machine_limit(u64::MAX, 0);
 }
 
 #[test]
@@ -150,8 +150,33 @@ fn named_accounts_have_their_names() {
 #[should_panic(expected = "holding")]
 fn closing_an_account_that_holds_bytes_is_a_bug() {
     let id = open(100, None);
-    assert!(charge(id, Kind::Buffer, 1));
+    assert!(charge(id, Kind::Stack, 1));
     close(id);
+}
+
+#[test]
+fn a_booking_gives_back_what_it_holds_wherever_that_is() {
+    let id = open(100, None);
+    let mut booking = Booking::on(id);
+    assert!(booking.grow_to(60) && booking.grow_to(50));
+    assert!(!booking.grow_to(101));
+    assert_eq!((booking.bytes(), memory_held(id), refused(id)), (60, 60, 1));
+    booking.shrink_to(70);
+    booking.shrink_to(20);
+    assert_eq!((booking.bytes(), memory_held(id)), (20, 20));
+    booking.clear();
+    assert_eq!(memory_held(id), 0);
+    assert!(booking.grow_to(70));
+    close(id);
+    let next = open(100, None);
+    assert_eq!(next, id, "the number is used again");
+    assert_eq!((memory_held(next), memory_held(AccountId::CONNECTIONS)), (0, 70));
+    assert_closed();
+    drop(booking);
+    assert_eq!(memory_held(AccountId::CONNECTIONS), 0);
+    drop(Booking::on(next));
+    close(next);
+    assert_closed();
 }
 
 #[test]
@@ -160,4 +185,30 @@ fn closing_a_group_with_an_open_database_is_a_bug() {
     let group = open_node(Level::Group, 100, None);
     let _database = open(100, Some(group));
     close(group);
+}
+
+#[test]
+fn the_last_of_the_machine_is_for_those_who_hold_little() {
+    let (small, mebibyte) = (crate::limits::SMALL_MEMORY_BYTES, 1 << 20);
+    set_machine_limit(20 * mebibyte, 2 * mebibyte);
+    let large = open(u64::MAX, None);
+    let little = open(u64::MAX, None);
+    assert!(charge(large, Kind::Buffer, 18 * mebibyte));
+    assert!(!charge(large, Kind::Buffer, 1));
+    let refusal = last_refusal(large).expect("it was refused just now");
+    assert_eq!((refusal.level, refusal.limit), (Level::Machine, 18 * mebibyte));
+    assert!(charge(little, Kind::Buffer, small));
+    assert!(!charge(little, Kind::Buffer, 1), "it is not small any more");
+    let others = open(u64::MAX, None);
+    assert!(charge(others, Kind::Buffer, 2 * mebibyte - small));
+    let last = open(u64::MAX, None);
+    assert!(!charge(last, Kind::Buffer, 1), "everything is used up");
+    assert_closed();
+    credit(large, Kind::Buffer, 18 * mebibyte);
+    credit(little, Kind::Buffer, small);
+    credit(others, Kind::Buffer, 2 * mebibyte - small);
+    for id in [large, little, others, last] {
+        close(id);
+    }
+    set_machine_limit(u64::MAX, 0);
 }

@@ -2,6 +2,8 @@
 //!
 //! Knows no page cache, and refuses what does not fit; making room is `ledger.rs`'s.
 
+use crate::limits::SMALL_MEMORY_BYTES;
+
 use super::kind::{AccountId, KINDS, Kind, Level, MEMORY_KINDS, Refused};
 
 /// No node: past the root, or the end of a list.
@@ -18,11 +20,16 @@ pub(super) struct Account {
     /// children's.
     pub(super) memory: u64,
     pub(super) memory_limit: u64,
+    /// The last bytes of the limit are only for leaves that hold no more than
+    /// [`SMALL_MEMORY_BYTES`].
+    pub(super) kept_for_small: u64,
     /// The nodes above, from the parent on; the first `above_count` of them.
     pub(super) above: [u32; ABOVE_MAX],
     pub(super) above_count: u32,
     pub(super) level: Level,
     pub(super) open: bool,
+    /// How many accounts had this number before.
+    pub(super) life: u32,
     /// What a leaf holds, by kind.
     pub(super) held: [u64; KINDS],
     /// Bytes of [`Kind::Cache`] here or below.
@@ -55,10 +62,12 @@ impl Account {
         Account {
             memory: 0,
             memory_limit,
+            kept_for_small: 0,
             above,
             above_count,
             level,
             open: true,
+            life: 0,
             held: [0; KINDS],
             cached: 0,
             temporary_limit: u64::MAX,
@@ -72,6 +81,13 @@ impl Account {
             next: NONE,
             previous: NONE,
         }
+    }
+
+    /// What it may hold where a leaf of it would hold `grown` bytes.
+    #[inline]
+    fn limit_for(&self, grown: u64) -> u64 {
+        let kept = if grown > SMALL_MEMORY_BYTES { self.kept_for_small } else { 0 };
+        self.memory_limit.saturating_sub(kept)
     }
 
     pub(super) fn above(&self) -> impl Iterator<Item = u32> + use<> {
@@ -102,7 +118,8 @@ impl Ledger {
 
     pub(super) fn insert(&mut self, account: Account) -> u32 {
         let index = if let Some(index) = self.free.pop() {
-            self.accounts[index as usize] = account;
+            let life = self.accounts[index as usize].life;
+            self.accounts[index as usize] = Account { life, ..account };
             index
         } else {
             self.accounts.push(account);
@@ -179,13 +196,21 @@ impl Ledger {
     /// The node, this one or one above, of which a charge of memory would pass the limit.
     #[inline]
     pub(super) fn full_node(&self, index: u32, bytes: u64) -> Option<u32> {
-        let is_full =
-            |account: &Account| account.memory.saturating_add(bytes) > account.memory_limit;
         let account = &self.accounts[index as usize];
-        if is_full(account) {
+        let grown = account.memory.saturating_add(bytes);
+        if grown > account.memory_limit {
             return Some(index);
         }
-        account.above().find(|&index| is_full(&self.accounts[index as usize]))
+        account.above().find(|&above| {
+            let node = &self.accounts[above as usize];
+            node.memory.saturating_add(bytes) > node.limit_for(grown)
+        })
+    }
+
+    /// The limit that a node has for a charge to this leaf.
+    pub(super) fn limit_for(&self, node: u32, leaf: u32, bytes: u64) -> u64 {
+        let grown = self.accounts[leaf as usize].memory.saturating_add(bytes);
+        self.accounts[node as usize].limit_for(grown)
     }
 
     #[inline]
@@ -245,9 +270,13 @@ impl Ledger {
         } else {
             let node = self.full_node(id.0, wanted).expect("it does not fit");
             let account = &self.accounts[node as usize];
-            (node, account.memory_limit, account.memory.saturating_sub(evictable))
+            let limit = self.limit_for(node, id.0, wanted);
+            (node, limit, account.memory.saturating_sub(evictable))
         };
         let level = self.accounts[node as usize].level;
+        if node != id.0 {
+            self.accounts[node as usize].refused += 1;
+        }
         let account = &mut self.accounts[id.0 as usize];
         account.refused += 1;
         account.last_refusal = Some(Refused { level, kind, limit, held, wanted });

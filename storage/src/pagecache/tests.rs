@@ -329,13 +329,13 @@ fn a_group_takes_from_its_databases_and_from_nobody_else() {
     assert_eq!(other.pages.get(), 10);
     ledger::set_memory_limit(group, u64::MAX);
     // Nor does the machine take pages from others for a charge.
-    ledger::set_machine_limit(ledger::memory_held(AccountId::MACHINE));
+    ledger::set_machine_limit(ledger::memory_held(AccountId::MACHINE), 0);
     assert!(!ledger::charge(ids[0], Kind::Buffer, 1));
     assert_eq!(ledger::last_refusal(ids[0]).map(|refused| refused.level), Some(Level::Machine));
     assert_eq!(other.pages.get(), 10);
     assert_eq!(shed(stranger, 1), page_bytes);
     assert!(ledger::charge(ids[0], Kind::Buffer, page_bytes));
-    ledger::set_machine_limit(u64::MAX);
+    ledger::set_machine_limit(u64::MAX, 0);
     ledger::assert_closed();
     ledger::credit(ids[0], Kind::Buffer, page_bytes);
     ledger::credit(ids[1], Kind::Buffer, 12 * page_bytes + most);

@@ -65,6 +65,7 @@ impl Limits {
             priority: Priority::Normal,
             requests: limits::REQUESTS as u64,
             streams: limits::STREAMS as u64,
+            connections: limits::CONNECTIONS as u64,
             request_bytes: UNLIMITED,
             response_bytes: UNLIMITED,
             request_ns: limits::REQUEST_NS,
@@ -96,6 +97,7 @@ impl Machine {
             priority: Priority::Interactive,
             requests: limits::REQUESTS_MAX as u64,
             streams: limits::STREAMS_MAX as u64,
+            connections: limits::CONNECTIONS_MAX as u64,
             request_ns: limits::REQUEST_NS_MAX,
             transaction_idle_ns: limits::TRANSACTION_IDLE_NS_MAX,
             ..default

@@ -2,8 +2,8 @@
 
 use storage::fiber::{self, Handle};
 
-use crate::access::{Access, Denials, Proven, Scope};
-use crate::budget::{Limits, Priority};
+use crate::access::{Denials, Holder, Proven, Scope};
+use crate::budget::{Priority, RequestLimits};
 use crate::session::{PooledConnection, Session};
 use crate::settings::PublicKey;
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
@@ -15,6 +15,10 @@ pub trait Job: 'static {
     type Reply: 'static;
     /// Bytes of the request that it comes from.
     fn request_bytes(&self) -> u64;
+    /// Clients' connections to its tenant, if the one that it came by is new among them.
+    fn connections(&self) -> Option<u64> {
+        None
+    }
     /// What the request says of its own urgency. It cannot rise above its tenant's, which it has
     /// where it says nothing.
     fn priority(&self) -> Option<Priority> {
@@ -35,7 +39,6 @@ pub trait Job: 'static {
 }
 
 /// What a fiber asks its engine.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Ask {
     /// A connection for a new stream.
     Open,
@@ -54,7 +57,6 @@ pub enum Ask {
 }
 
 /// What the engine answers.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
@@ -75,14 +77,16 @@ pub struct JobContext<'a> {
     handle: &'a Handle<'a, Ask, Reply>,
     tenant_id: u64,
     /// What held for the tenant when the job began.
-    limits: Limits,
+    limits: RequestLimits,
     permit: Permit,
 }
 
 /// What a job was let in with.
 pub struct Permit {
-    /// Its rights.
-    pub(super) access: Access,
+    /// Who holds its rights.
+    pub(super) holder: Holder,
+    /// The most urgent that it may be.
+    pub(super) priority: Option<Priority>,
     /// What its statements may not do, if anything.
     pub(super) denials: Option<Box<Denials>>,
 }
@@ -91,7 +95,7 @@ impl<'a> JobContext<'a> {
     pub(super) fn new(
         handle: &'a Handle<'a, Ask, Reply>,
         tenant_id: u64,
-        limits: Limits,
+        limits: RequestLimits,
         permit: Permit,
     ) -> JobContext<'a> {
         JobContext { handle, tenant_id, limits, permit }
@@ -99,8 +103,8 @@ impl<'a> JobContext<'a> {
 
     /// The stream for this job, under its limits and rights.
     fn lend(&self, session: Session) -> Session {
-        let Permit { access, denials } = &self.permit;
-        session.under(&self.limits, *access, denials.clone())
+        let Permit { holder, denials, .. } = &self.permit;
+        session.under(&self.limits, *holder, denials.clone())
     }
 }
 

@@ -64,7 +64,8 @@ impl<J: Job> Engine<J> {
         vec![
             Gauge::new("keys_remembered", self.keys.counts().0, limits::KEYS_REMEMBERED),
             Gauge::new("key_waiters", self.keys.counts().1, limits::KEY_WAITERS_MAX),
-            Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_MAX),
+            Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_CLIENTS_MAX),
+            Gauge::new("fibers", self.stacks.taken(), limits::FIBERS_MAX),
             streams,
             requests,
             Gauge::new("tenant_connections_idle", idle, limits::IDLE_CONNECTIONS_MAX),
@@ -128,7 +129,7 @@ impl<J: Job> Engine<J> {
     pub fn operations_in_flight(&self) -> usize {
         let closes = |what: &DiskOperation| matches!(what, DiskOperation::Close(_));
         let waiting = self.requests.iter().filter(|request| !closes(&request.operation)).count();
-        self.operations.len() - waiting - self.transfers.schedule.waiting()
+        self.operations.len() - waiting - self.transfers.operations_waiting()
     }
 
     /// The newest batch of the log that is durable, as the engine sees it.

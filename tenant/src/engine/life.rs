@@ -161,19 +161,38 @@ impl<J> Tenant<J> {
         self.dropped || self.fenced.is_some()
     }
 
-    /// Why the budget does not allow one more request of so many bytes.
-    fn exceeds(&self, request_bytes: u64) -> Option<Exceeded> {
-        let requests = (self.waiting.len() + self.queue.len() + self.fibers) as u64;
-        let Limits { requests: requests_limit, request_bytes: bytes_limit, .. } = self.limits;
-        if requests >= requests_limit {
-            sometimes!("a tenant has too many requests");
-            let (part, limit) = (Part::Requests, requests_limit);
-            return Some(Exceeded { part, limit, used: requests, wanted: 1 });
+    /// Why the budget does not allow this request.
+    fn exceeds(&self, job: &J) -> Option<Exceeded>
+    where
+        J: Job,
+    {
+        let limit = self.limits.connections;
+        if let Some(connections) = job.connections()
+            && connections > limit
+        {
+            sometimes!("a tenant has too many connections");
+            let (part, used) = (Part::Connections, connections - 1);
+            return Some(Exceeded { part, limit, used, wanted: 1 });
         }
-        (request_bytes > bytes_limit).then(|| {
+        self.has_no_room().or_else(|| self.is_too_long(job.request_bytes()))
+    }
+
+    /// Why the budget does not allow one more request.
+    fn has_no_room(&self) -> Option<Exceeded> {
+        let requests = (self.waiting.len() + self.queue.len() + self.fibers) as u64;
+        let limit = self.limits.requests;
+        (requests >= limit).then(|| {
+            sometimes!("a tenant has too many requests");
+            Exceeded { part: Part::Requests, limit, used: requests, wanted: 1 }
+        })
+    }
+
+    /// Why the budget does not allow a request of so many bytes.
+    pub fn is_too_long(&self, request_bytes: u64) -> Option<Exceeded> {
+        let limit = self.limits.request_bytes;
+        (request_bytes > limit).then(|| {
             sometimes!("a request is larger than its tenant's budget");
-            let (part, limit) = (Part::RequestBytes, bytes_limit);
-            Exceeded { part, limit, used: 0, wanted: request_bytes }
+            Exceeded { part: Part::RequestBytes, limit, used: 0, wanted: request_bytes }
         })
     }
 
@@ -252,7 +271,7 @@ impl<J: Job> Engine<J> {
         let now = self.now;
         let tenant = self.tenants.get_mut(key).expect("named just now");
         let Some(row) = &tenant.row else {
-            if let Some(exceeded) = tenant.exceeds(job.request_bytes()) {
+            if let Some(exceeded) = tenant.exceeds(&job) {
                 return self.emit(Event::Refused(request, Refusal::Exceeded(exceeded)));
             }
             return tenant.waiting.push_back((request, claim, job));
@@ -267,7 +286,7 @@ impl<J: Job> Engine<J> {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
         }
-        if let Some(exceeded) = tenant.exceeds(job.request_bytes()) {
+        if let Some(exceeded) = tenant.exceeds(&job) {
             return self.emit(Event::Refused(request, Refusal::Exceeded(exceeded)));
         }
         if tenant.closing && !tenant.ending {
@@ -373,7 +392,7 @@ impl<J: Job> Engine<J> {
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
         row.usage = unsaved.unwrap_or(row.usage);
-        let place = self.take_place(&limits, &chain);
+        let place = self.take_place(row.id, &limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
             memory_limit: limits.memory_bytes,
@@ -614,7 +633,7 @@ impl<J: Job> Engine<J> {
         tenant.idle.extend(connections);
         if tenant.idle.len() > limits::IDLE_CONNECTIONS_MAX && !self.doomed {
             let excess = tenant.idle.split_off(limits::IDLE_CONNECTIONS_MAX);
-            self.start_discarding(key, excess);
+            self.start_aside(key, Work::Discard(excess));
         }
     }
 
@@ -668,7 +687,7 @@ impl<J: Job> Engine<J> {
 
     /// Close an account's connections in a doomed world.
     pub(super) fn discard_doomed(&mut self, key: Key, connections: Vec<PooledConnection>) {
-        self.start_discarding(key, connections);
+        self.start_aside(key, Work::Discard(connections));
     }
 
     /// Close all volumes of a doomed world.
@@ -721,15 +740,9 @@ impl<J: Job> Engine<J> {
         if !tenant.idle.is_empty() {
             let idle = std::mem::take(&mut tenant.idle);
             tenant.ending = true;
-            return self.start_discarding(key, idle);
+            return self.start_aside(key, Work::Discard(idle));
         }
         self.close_volume(key);
-    }
-
-    /// Close idle connections for good, on a fiber.
-    fn start_discarding(&mut self, key: Key, connections: Vec<PooledConnection>) {
-        let started = self.start_task(key, Kind::Close, Work::Discard(connections));
-        assert!(started.is_some(), "no memory for the stack that closes a connection");
     }
 
     fn close_volume(&mut self, key: Key) {
@@ -760,7 +773,7 @@ impl<J: Job> Engine<J> {
         }
         if let Some(place) = tenant.place.take() {
             self.counters.throttled_ns += self.throttled_ns(&place);
-            self.leave_place(place, &tenant.chain);
+            self.leave_place(&tenant, &place);
         }
         if tenant.dropped {
             self.remove_dropped(tenant.id, file);
@@ -892,7 +905,7 @@ impl<J: Job> Engine<J> {
                 continue;
             }
             others += 1;
-            if self.stacks.taken() >= limits::FIBERS_MAX {
+            if self.stacks.taken() >= limits::FIBERS_CLIENTS_MAX {
                 continue;
             }
             let Some(tenant) = self.tenants.get_mut(key) else { continue };

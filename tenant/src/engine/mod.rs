@@ -7,6 +7,7 @@
 //! - `tasks`: running fibers: what they wait for, what they ask.
 //! - `turns`: whose turn it is, and who gets a fiber.
 //! - `places`: where tenants, groups and organisations stand in ledger and schedulers.
+//! - `remains`: what was left in the buckets of those that have closed.
 //! - `pressure`: what goes when memory is short.
 //! - `transfers`: whose bytes the disk moves next.
 //! - `disk`: operations in flight and how each goes on.
@@ -31,6 +32,7 @@ mod keys;
 mod life;
 mod places;
 mod pressure;
+mod remains;
 mod startup;
 mod streams;
 mod tasks;
@@ -168,6 +170,7 @@ enum Timer {
     CatalogueRetry,
     CatalogueHeld,
     UsageDue,
+    Overdue,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -232,6 +235,8 @@ pub struct Counters {
 /// See the head of the file.
 pub struct Engine<J: Job> {
     options: EngineOptions,
+    /// Bytes of memory that databases may hold together now.
+    memory_bytes: u64,
     now: Instant,
     phase: Phase,
     startup: Option<Startup>,
@@ -253,6 +258,8 @@ pub struct Engine<J: Job> {
     schedule: Scheduler<Key>,
     /// The engine's own, and those that others wait for.
     system: VecDeque<Key>,
+    /// Connections to close that wait for a fiber, and whose they are.
+    aside: VecDeque<(Key, tasks::Work<J>)>,
     /// The next turn is the system's, if it wants one.
     system_next: bool,
     /// Tenants whose requests wait for a fiber, in order.
@@ -273,11 +280,15 @@ pub struct Engine<J: Job> {
     unsealed: BTreeMap<Key, Vec<Unsealed<J::Reply>>>,
     timers: BTreeSet<(Instant, Timer)>,
     evict_hand: u32,
+    /// Charges that the machine's limit had refused when idle tenants last gave something back.
+    refusals_heeded: u64,
     /// A timer will try again what the disk refused the log: a write, or its next segment.
     disk_retry: bool,
     /// Times that the disk refused the log since the stop began.
     stop_retries: u32,
     checkpoints_running: usize,
+    /// A timer will look for tasks that have ended and wait for their budgets.
+    tasks_watched: bool,
     doomed: bool,
     counters: Counters,
 }
@@ -287,9 +298,11 @@ impl<J: Job> Engine<J> {
     #[must_use]
     pub fn new(options: EngineOptions) -> Engine<J> {
         storage::sqlite::initialise();
-        storage::ledger::set_machine_limit(options.memory_bytes);
+        let memory_bytes = options.memory_bytes;
+        storage::ledger::set_machine_limit(memory_bytes, pressure::kept_for_small(memory_bytes));
         let startup = Some(Startup::new(options.log));
         Engine {
+            memory_bytes,
             options,
             now: Instant(0),
             phase: Phase::Starting,
@@ -310,6 +323,7 @@ impl<J: Job> Engine<J> {
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
             system: VecDeque::new(),
+            aside: VecDeque::new(),
             system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
@@ -327,9 +341,11 @@ impl<J: Job> Engine<J> {
             unsealed: BTreeMap::new(),
             timers: BTreeSet::new(),
             evict_hand: 0,
+            refusals_heeded: storage::ledger::refused(storage::ledger::AccountId::MACHINE),
             disk_retry: false,
             stop_retries: 0,
             checkpoints_running: 0,
+            tasks_watched: false,
             doomed: false,
             counters: Counters::default(),
         }
@@ -359,13 +375,21 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
         }
-        if self.is_overloaded() {
+        if self.is_overloaded(name) {
             sometimes!("a request is refused because the machine's memory is used up");
             self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
+    }
+
+    /// Why the budget of the database of this name does not allow a request of so many bytes, as far as
+    /// that is known: one that is not open is judged when it is.
+    #[must_use]
+    pub fn refuses_bytes(&self, name: &str, request_bytes: u64) -> Option<Exceeded> {
+        let tenant = self.tenants.get(*self.names.get(name)?)?;
+        tenant.place.and_then(|_| tenant.is_too_long(request_bytes))
     }
 
     /// The task that works for `request`. The list is in order; it keeps its memory, as a map would
@@ -396,8 +420,10 @@ impl<J: Job> Engine<J> {
         self.fire_timers();
         self.pump_startup();
         self.pump_catalogue();
+        self.pump_aside();
         self.pump_admission();
         self.run_tasks(clock);
+        self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();
         self.relieve_pressure();
@@ -596,7 +622,7 @@ impl<J: Job> Engine<J> {
     fn fire_timers(&mut self) {
         while let Some(&(at, timer)) = self.timers.first() {
             // Many timers end in a fiber that closes something: the rest in a later turn.
-            if at > self.now || self.stacks.taken() >= 2 * limits::FIBERS_MAX {
+            if at > self.now || self.stacks.taken() >= limits::FIBERS_CLOSING_MAX {
                 break;
             }
             self.timers.pop_first();
@@ -613,6 +639,7 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueRetry => self.retry_catalogue(),
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
+                Timer::Overdue => self.hasten_ended(),
             }
         }
     }

@@ -2,15 +2,19 @@
 //! schedulers, and what the budgets say of them there.
 //!
 //! A group or organisation has a place while one of its databases is open: millions of them cost
-//! nothing. What a budget reserves is a database's: a group shares what it has.
+//! nothing. What was left in the buckets of a place goes to `remains` with it.
 
 use std::collections::BTreeMap;
 
+use storage::TenantId;
 use storage::ledger::{self, AccountId, Level};
+use storage::sometimes;
 
 use super::Engine;
 use super::budgets::Node;
 use super::context::Job;
+use super::life::Tenant;
+use super::remains::{Owner, Remainder, Remains};
 use crate::budget::Limits;
 use crate::catalogue::NodeId;
 use crate::limits;
@@ -40,17 +44,39 @@ struct Branch {
 #[derive(Default)]
 pub(super) struct Places {
     branches: BTreeMap<NodeId, Branch>,
+    remains: Remains,
 }
 
 impl<J: Job> Engine<J> {
     /// A place for a tenant with these limits, below these nodes, the nearest first.
-    pub(super) fn take_place(&mut self, of: &Limits, chain: &[Node]) -> Place {
+    pub(super) fn take_place(&mut self, id: TenantId, of: &Limits, chain: &[Node]) -> Place {
         let above = self.branch_place(chain);
+        self.add_place(Owner::Database(id), of, &above)
+    }
+
+    /// A place below another one, with what its owner had left in an earlier one.
+    fn add_place(&mut self, owner: Owner, of: &Limits, above: &Place) -> Place {
         let now = self.now;
-        Place {
+        let place = Place {
             turns: self.schedule.add(above.turns, processor_share(of), now),
             transfers: self.transfers.schedule.add(above.transfers, disk_share(of), now),
             account: above.account,
+        };
+        if let Some(left) = self.places.remains.take(owner) {
+            sometimes!("a place is taken again with what was left in its buckets");
+            self.schedule.restore(place.turns, left.turns, now);
+            self.transfers.schedule.restore(place.transfers, left.transfers, now);
+        }
+        place
+    }
+
+    fn remove_place(&mut self, owner: Owner, place: &Place, dropped: bool) {
+        let left = Remainder {
+            turns: self.schedule.remove(place.turns),
+            transfers: self.transfers.schedule.remove(place.transfers),
+        };
+        if !dropped {
+            self.places.remains.keep(owner, left, self.now);
         }
     }
 
@@ -64,13 +90,7 @@ impl<J: Job> Engine<J> {
             let level = if above.is_empty() { Level::Organisation } else { Level::Group };
             let over = self.branch_place(above);
             let account = ledger::open_node(level, node.limits.memory_bytes, over.account);
-            let (turns, transfers) =
-                (branch(processor_share(&node.limits)), disk_share(&node.limits));
-            let place = Place {
-                turns: self.schedule.add(over.turns, turns, self.now),
-                transfers: self.transfers.schedule.add(over.transfers, transfers, self.now),
-                account: over.account,
-            };
+            let place = self.add_place(Owner::Node(node.id), &node.limits, &over);
             self.places.branches.insert(node.id, Branch { place, account, children: 0 });
         }
         let branch = self.places.branches.get_mut(&node.id).expect("it is there now");
@@ -78,17 +98,17 @@ impl<J: Job> Engine<J> {
         Place { account: Some(branch.account), ..branch.place }
     }
 
-    /// Nanoseconds that a tenant's own ceilings have delayed it at its present place.
+    /// Nanoseconds that its work waited at its present place because of its ceilings, or of those
+    /// above it.
     pub(super) fn throttled_ns(&self, place: &Place) -> u64 {
         let turns = self.schedule.throttled_ns(place.turns, self.now);
         turns + self.transfers.schedule.throttled_ns(place.transfers, self.now)
     }
 
     /// A tenant's place is free. Its account must be closed.
-    pub(super) fn leave_place(&mut self, place: Place, chain: &[Node]) {
-        self.schedule.remove(place.turns);
-        self.transfers.schedule.remove(place.transfers);
-        self.leave_branch(chain);
+    pub(super) fn leave_place(&mut self, tenant: &Tenant<J>, place: &Place) {
+        self.remove_place(Owner::Database(tenant.id), place, tenant.dropped);
+        self.leave_branch(&tenant.chain);
     }
 
     fn leave_branch(&mut self, chain: &[Node]) {
@@ -100,8 +120,7 @@ impl<J: Job> Engine<J> {
         }
         let branch = self.places.branches.remove(&node.id).expect("looked at just now");
         ledger::close(branch.account);
-        self.schedule.remove(branch.place.turns);
-        self.transfers.schedule.remove(branch.place.transfers);
+        self.remove_place(Owner::Node(node.id), &branch.place, false);
         self.leave_branch(above);
     }
 
@@ -122,8 +141,8 @@ impl<J: Job> Engine<J> {
         }
         if !old.iter().map(|node| node.id).eq(chain.iter().map(|node| node.id)) {
             let above = self.branch_place(&chain);
-            self.schedule.set_parent(place.turns, above.turns);
-            self.transfers.schedule.set_parent(place.transfers, above.transfers);
+            self.schedule.set_parent(place.turns, above.turns, now);
+            self.transfers.schedule.set_parent(place.transfers, above.transfers, now);
             if let Some(account) = account {
                 ledger::set_parent(account, above.account);
             }
@@ -139,7 +158,7 @@ impl<J: Job> Engine<J> {
         let Some(branch) = self.places.branches.get(&node.id) else { return };
         let (place, account) = (branch.place, branch.account);
         ledger::set_memory_limit(account, node.limits.memory_bytes);
-        let turns = self::branch(processor_share(&node.limits));
+        let turns = processor_share(&node.limits);
         self.schedule.set_share(place.turns, turns, self.now);
         self.transfers.schedule.set_share(place.transfers, disk_share(&node.limits), self.now);
     }
@@ -154,11 +173,6 @@ impl<J: Job> Engine<J> {
             ledger::close(branch.account);
         }
     }
-}
-
-/// A node of the tree has no reservation of its own.
-fn branch(share: Share) -> Share {
-    Share { reservation: None, ..share }
 }
 
 /// Nanoseconds a second in parts of a million of one core.

@@ -257,6 +257,7 @@ impl<J: Job> Engine<J> {
                 tenant.queue.clear();
             }
         }
+        self.pump_aside();
         self.finish_fibers(clock);
         for (tenant, pooled) in self.take_parked() {
             self.discard_doomed(tenant, vec![pooled]);

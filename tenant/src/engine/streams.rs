@@ -7,7 +7,7 @@ use storage::sometimes;
 use super::context::{Job, Reply};
 use super::tasks::{Kind, Work};
 use super::{Engine, Timer};
-use crate::access::Access;
+use crate::access::Holder;
 use crate::catalogue::DatabaseRow;
 use crate::limits;
 use crate::pool::Key;
@@ -171,7 +171,7 @@ impl<J: Job> Engine<J> {
             sometimes!("a stream ends inside a transaction");
         }
         let Session { pooled, .. } = *session;
-        self.start_closing(key, vec![pooled]);
+        self.start_aside(key, Work::Close(vec![pooled]));
         if let Some(tenant) = self.tenants.get_mut(key) {
             tenant.streams -= 1;
         }
@@ -190,20 +190,15 @@ impl<J: Job> Engine<J> {
         parked.collect()
     }
 
-    fn start_closing(&mut self, tenant: Key, connections: Vec<PooledConnection>) {
-        let started = self.start_task(tenant, Kind::Close, Work::Close(connections));
-        assert!(started.is_some(), "no memory for the stack that closes a connection");
-    }
-
     /// Parked streams of rights that `ends` says are no more.
     pub(super) fn parked_by(
         &self,
-        ends: &impl Fn(&Access, Option<&DatabaseRow>) -> bool,
+        ends: &impl Fn(&Holder, Option<&DatabaseRow>) -> bool,
     ) -> Vec<Ticket> {
         let ended = |stream: &Stream| match &stream.state {
             State::Parked(session, _) => {
                 let row = self.tenants.get(stream.tenant).and_then(|tenant| tenant.row.as_ref());
-                ends(&session.access, row)
+                ends(&session.holder, row)
             }
             State::Busy(_) => false,
         };

@@ -16,8 +16,8 @@ use storage::volume::{ConnectionId, Volume};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
-use crate::access::Access;
-use crate::budget::{Exceeded, Limits, Part, Priority};
+use crate::access::Holder;
+use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -26,7 +26,7 @@ use crate::statement::{Gone, SqlStream, StreamError};
 
 /// What a fiber does.
 pub(super) enum Work<J> {
-    Client(J, Limits, Permit),
+    Client(J, RequestLimits, Permit),
     Catalogue(Vec<Call>),
     Checkpoint(Option<PooledConnection>),
     /// Roll an idle transaction back; the session lives on.
@@ -43,7 +43,7 @@ pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
     Checkpoint(Result<Checkpointed, i32>, Option<PooledConnection>),
-    RolledBack(Option<Session>),
+    RolledBack(Option<Box<Session>>),
     Closed(Vec<PooledConnection>),
 }
 
@@ -82,6 +82,16 @@ enum WaitsFor {
 }
 
 impl<J: Job> Task<J> {
+    /// When its present wait is over, if that has an end.
+    pub fn wait_ends(&self) -> Instant {
+        self.wait_ends
+    }
+
+    /// Its request has run for longer than it may.
+    fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
+        now.since(self.started) > limits.request_ns
+    }
+
     /// What it is to be resumed with.
     pub fn input(&self) -> Option<&Input<Reply>> {
         self.input.as_ref()
@@ -103,28 +113,20 @@ pub(super) struct Task<J: Job> {
     /// Since when a part of its response is with the client.
     flushing_since: Instant,
     cancelled: bool,
-    /// Its rights, if it is a client's.
-    pub access: Option<Access>,
+    /// Who holds its rights, if it is a client's.
+    pub holder: Option<Holder>,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
     waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
+    /// Bytes of its commit that were charged before.
+    pub commit_charged_bytes: u64,
     /// It waits for log space for so many pages.
     log_pages: Option<u32>,
     /// When its present wait is over, if that has an end: a timer of an earlier wait finds a later
     /// instant here and does nothing.
     wait_ends: Instant,
-}
-
-/// The engine's own work has a queue of its own, and counts for its tenant as most requests do.
-fn priority_of<J: Job>(work: &Work<J>) -> Priority {
-    match work {
-        Work::Client(job, limits, _) => {
-            job.priority().map_or(limits.priority, |asked| asked.min(limits.priority))
-        }
-        _ => Priority::Normal,
-    }
 }
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
@@ -138,7 +140,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
             // Without memory even that fails; closing the connection needs none.
-            Ended::RolledBack(session.is_autocommit().then_some(session))
+            Ended::RolledBack(session.is_autocommit().then(|| Box::new(session)))
         }
         Work::Discard(connections) => {
             drop(connections);
@@ -303,9 +305,17 @@ impl<J: Job> Engine<J> {
     /// Start a fiber on the tenant. Fails if the kernel refuses memory for its stack.
     pub(super) fn start_task(&mut self, tenant: Key, kind: Kind, work: Work<J>) -> Option<Key> {
         let stack = self.stacks.take().ok()?;
-        let priority = priority_of(&work);
-        let access = match &work {
-            Work::Client(_, _, permit) => Some(permit.access),
+        // The engine's own work has a queue of its own, and counts for its tenant as most requests do.
+        let priority = match &work {
+            Work::Client(job, _, permit) => {
+                let most = self.tenants.get(tenant).map_or(Priority::Normal, |t| t.limits.priority);
+                let most = permit.priority.map_or(most, |cap| most.min(cap));
+                job.priority().map_or(most, |asked| asked.min(most))
+            }
+            _ => Priority::Normal,
+        };
+        let holder = match &work {
+            Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
@@ -318,10 +328,11 @@ impl<J: Job> Engine<J> {
             started: self.now,
             flushing_since: self.now,
             cancelled: false,
-            access,
+            holder,
             revoked: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
+            commit_charged_bytes: 0,
             log_pages: None,
             wait_ends: Instant(0),
         });
@@ -335,6 +346,9 @@ impl<J: Job> Engine<J> {
             self.counters.jobs += 1;
         }
         self.enqueue(key);
+        if !self.tasks_watched {
+            self.watch_tasks();
+        }
         Some(key)
     }
 
@@ -402,12 +416,16 @@ impl<J: Job> Engine<J> {
     }
 
     /// Resume the task until it waits or ends, or its quantum is used up. What it cost, in nanoseconds
-    /// of the processor: what the clock says, or what its steps are worth where that is more.
-    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> u64 {
+    /// of the processor, and when it ended: what the clock says, or what its steps are worth where the
+    /// clock stands still.
+    pub(super) fn run_task(&mut self, key: Key, clock: &dyn Clock) -> (u64, Instant) {
         let started = clock.now();
         let steps = self.run_quantum(key, clock, started);
-        let counted_ns = limits::RESUME_NS + steps * limits::STEP_NS;
-        clock.now().since(started).max(counted_ns)
+        let ended = clock.now();
+        match ended.since(started) {
+            0 => (limits::RESUME_NS + steps * limits::STEP_NS, ended),
+            measured_ns => (measured_ns, ended),
+        }
     }
 
     /// The VM steps that it took.
@@ -422,7 +440,7 @@ impl<J: Job> Engine<J> {
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
             let client = matches!(task.kind, Kind::Client(_));
-            let overdue = client && self.now.since(task.started) > tenant.limits.request_ns;
+            let overdue = client && task.is_overdue(&tenant.limits, self.now);
             if overdue {
                 sometimes!("a request takes too long");
             }
@@ -531,7 +549,7 @@ impl<J: Job> Engine<J> {
                 None
             }
             Wait::Writer(connection) => self.wait_for_writer(key, tenant_key, connection),
-            Wait::LogSpace { pages } => self.wait_for_log_space(key, pages),
+            Wait::LogSpace { pages } => self.ask_commit(key, pages),
             Wait::Seal => self.seal(key, tenant_key),
             Wait::Durable => self.wait_until_durable(key, tenant_key),
         }
@@ -595,6 +613,49 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    /// Requests whose time is over, or that nobody waits for any more, do not wait for their budgets
+    /// either: they run on and end. Nor do checkpoints that have become urgent.
+    pub(super) fn hasten_ended(&mut self) {
+        let stopping = self.is_stopping();
+        let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
+        let tasks = if delays { self.tasks.keys() } else { Vec::new() };
+        for key in tasks {
+            let Some(task) = self.tasks.get(key) else { continue };
+            let Some(tenant) = self.tenants.get(task.tenant) else { continue };
+            let ended =
+                task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
+            let hastens = match task.kind {
+                Kind::Client(_) => ended || stopping,
+                Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
+                _ => false,
+            };
+            if !hastens {
+                continue;
+            }
+            let Some(place) = tenant.place else { continue };
+            if self.schedule.delayed_until(place.turns).is_some()
+                && self.schedule.take(place.turns, self.now, |&task| task == key).is_some()
+            {
+                sometimes!(
+                    "a request that has ended does not wait for its budget of processor time"
+                );
+                self.system.push_back(key);
+            }
+            if self.transfers.schedule.delayed_until(place.transfers).is_some() {
+                self.hasten_transfer(key);
+            }
+        }
+        self.watch_tasks();
+    }
+
+    /// Look again in a while, as long as there are tasks.
+    fn watch_tasks(&mut self) {
+        self.tasks_watched = !self.tasks.is_empty();
+        if self.tasks_watched {
+            self.set_timer(limits::OVERDUE_LOOK_NS, Timer::Overdue);
+        }
+    }
+
     fn is_checkpoint(&self, key: Key) -> bool {
         self.tasks.get(key).is_some_and(|task| task.kind == Kind::Checkpoint)
     }
@@ -604,6 +665,7 @@ impl<J: Job> Engine<J> {
         for key in self.tasks.keys() {
             if self.is_checkpoint(key) {
                 self.writer_timed_out(key);
+                self.hasten_transfer(key);
             }
         }
     }
@@ -665,7 +727,7 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
+    pub(super) fn wait_for_log_space(&mut self, key: Key, pages: u32) -> Option<Answer> {
         let class = self.log_class(key);
         self.count_owed();
         let bytes = self.log.as_ref()?.transaction_bytes(pages);
@@ -899,7 +961,7 @@ impl<J: Job> Engine<J> {
                 self.checkpoint_done(tenant_key, result);
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
-                self.rolled_back(tenant_key, ticket, session);
+                self.rolled_back(tenant_key, ticket, session.map(|session| *session));
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);
@@ -907,6 +969,16 @@ impl<J: Job> Engine<J> {
             _ => unreachable!("a task ends as what it began"),
         }
         self.after_task(tenant_key);
+    }
+
+    /// Somebody waits for room in the log.
+    pub(super) fn has_log_waiters(&self) -> bool {
+        !self.log_waiters.is_empty() || self.catalogue.held_since.is_some()
+    }
+
+    /// Requests are carried out.
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
     }
 
     /// Whether the engine is past its serving life.

@@ -11,6 +11,7 @@ use super::context::{Job, Permit};
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::access::Access;
+use crate::budget::RequestLimits;
 use crate::limits;
 use crate::pool::Key;
 
@@ -46,13 +47,14 @@ impl<J: Job> Engine<J> {
                 spent_ns += self.run_system(key, clock);
             } else if let Some(turn) = self.schedule.next(self.now) {
                 let tenant = self.tasks.get(turn.work).map(|task| task.tenant);
-                let cost_ns = self.run_task(turn.work, clock);
+                let (cost_ns, ended) = self.run_task(turn.work, clock);
                 self.note_processor_time(tenant, cost_ns);
                 if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {
                     tenant.served.turns_ns += cost_ns;
-                    tenant.served.reserved_ns += if turn.reserved { cost_ns } else { 0 };
+                    let own = turn.reserved == Some(turn.leaf);
+                    tenant.served.reserved_ns += if own { cost_ns } else { 0 };
                 }
-                self.schedule.charge(&turn, cost_ns, clock.now());
+                self.schedule.charge(&turn, cost_ns, ended);
                 spent_ns += cost_ns;
             } else if let Some(key) = self.system.pop_front() {
                 spent_ns += self.run_system(key, clock);
@@ -65,7 +67,7 @@ impl<J: Job> Engine<J> {
     fn run_system(&mut self, key: Key, clock: &dyn Clock) -> u64 {
         let task = self.tasks.get(key).map(|task| (task.tenant, task.priority));
         let tenant = task.map(|(tenant, _)| tenant);
-        let cost_ns = self.run_task(key, clock);
+        let (cost_ns, ended) = self.run_task(key, clock);
         self.note_processor_time(tenant, cost_ns);
         // A checkpoint is its tenant's work, though it does not wait for its tenant's turn.
         let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant));
@@ -74,7 +76,7 @@ impl<J: Job> Engine<J> {
             tenant.place
         });
         if let (Some(place), Some((_, priority))) = (place, task) {
-            self.schedule.charge_aside(place.turns, priority, cost_ns, clock.now());
+            self.schedule.charge_aside(place.turns, priority, cost_ns, ended);
         }
         cost_ns
     }
@@ -112,17 +114,37 @@ impl<J: Job> Engine<J> {
     /// some are always left for the next one (Choudhury and Hahne, "Dynamic queue length thresholds for
     /// shared-memory packet switches", 1998).
     fn free_fibers(&self) -> usize {
-        limits::FIBERS_MAX.saturating_sub(self.stacks.taken())
+        limits::FIBERS_CLIENTS_MAX.saturating_sub(self.stacks.taken())
+    }
+
+    /// Close connections of a tenant on a fiber, now or when fewer run.
+    pub(super) fn start_aside(&mut self, key: Key, work: Work<J>) {
+        if self.stacks.taken() >= limits::FIBERS_CLOSING_MAX && !self.doomed {
+            sometimes!("connections wait for a fiber to be closed");
+            // Whoever waits for its tasks to end waits for this one too.
+            self.tenants.get_mut(key).expect("it has connections").tasks += 1;
+            return self.aside.push_back((key, work));
+        }
+        let started = self.start_task(key, Kind::Close, work);
+        assert!(started.is_some(), "no memory for the stack that closes a connection");
+    }
+
+    /// Begin what waits to be closed.
+    pub(super) fn pump_aside(&mut self) {
+        while self.stacks.taken() < limits::FIBERS_CLOSING_MAX || self.doomed {
+            let Some((key, work)) = self.aside.pop_front() else { return };
+            self.tenants.get_mut(key).expect("a task keeps its tenant").tasks -= 1;
+            self.start_aside(key, work);
+        }
     }
 
     fn start_client(&mut self, key: Key, request: RequestId, access: Access, job: J) {
         let tenant = self.tenants.get_mut(key).expect("the caller has it");
         tenant.usage.requests += 1;
         let row = tenant.row.as_ref().expect("a tenant with a volume has its row");
-        let permit = Permit { access, denials: access.denials(row.settings()) };
-        let mut limits = tenant.limits;
-        limits.priority = access.priority.map_or(limits.priority, |cap| limits.priority.min(cap));
-        let work = Work::Client(job, limits, permit);
+        let denials = access.denials(row.settings());
+        let permit = Permit { holder: access.holder(), priority: access.priority, denials };
+        let work = Work::Client(job, RequestLimits::from(&tenant.limits), permit);
         if self.start_task(key, Kind::Client(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             self.emit(Event::Refused(request, refusal));

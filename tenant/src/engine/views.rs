@@ -36,7 +36,7 @@ pub enum TenantState {
 pub struct Served {
     /// Nanoseconds of its turns.
     pub turns_ns: u64,
-    /// Those of them that went first because of a reservation.
+    /// Those of them that went first because of the tenant's own reservation.
     pub reserved_ns: u64,
     /// Nanoseconds aside of its turns.
     pub aside_ns: u64,
@@ -93,7 +93,7 @@ impl<J: Job> Engine<J> {
         keys.filter_map(|key| Some(self.view(self.tenants.get(key)?))).collect()
     }
 
-    /// Nanoseconds since the start that tenants' own ceilings have delayed them. O(open tenants).
+    /// Nanoseconds since the start that ceilings have delayed tenants' work. O(open tenants).
     #[must_use]
     pub fn throttled_ns_total(&self) -> u64 {
         let keys = self.tenants.keys().into_iter();

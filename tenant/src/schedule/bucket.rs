@@ -58,6 +58,25 @@ impl Bucket {
         self.level -= i128::from(units) * SECOND_NS;
     }
 
+    /// Take units out, but for a debt of no more than `debt_max`: what is beyond is forgiven.
+    pub fn spend_down_to(&mut self, units: u64, debt_max: u64, now: Instant) {
+        self.fill(now);
+        let least = (-i128::from(debt_max) * SECOND_NS).min(self.level);
+        self.level = (self.level - i128::from(units) * SECOND_NS).max(least);
+    }
+
+    /// When nothing more comes in: `None` if it is full now.
+    #[must_use]
+    pub fn full_at(&mut self, now: Instant) -> Option<Instant> {
+        self.fill(now);
+        let lacks = i128::from(self.rate.burst) * SECOND_NS - self.level;
+        if lacks <= 0 {
+            return None;
+        }
+        let wait_ns = (lacks - 1) / i128::from(self.rate.per_second) + 1;
+        Some(now.after(u64::try_from(wait_ns).unwrap_or(u64::MAX / 2)))
+    }
+
     /// When there is something in it: `None` if there is now.
     #[must_use]
     pub fn ready_at(&mut self, now: Instant) -> Option<Instant> {

@@ -12,8 +12,12 @@
 //!   stays with the node, also while it has no work. What it did not use while it had none is gone.
 //! - **Ceilings.** A token bucket per node. One that is empty takes its node out of the ring until it has
 //!   something again: work is delayed, never refused here.
-//! - **Reservations.** A token bucket per leaf. While it has something, the leaf is served before all
-//!   shares, in order of arrival among those that have one too.
+//! - **Reservations.** A token bucket per node. While it has something, work below the node is served
+//!   before all shares, in order of arrival among the nodes of which that is true; below it its
+//!   children share what it gets, a child's own reservation is a part of it. A reservation is a floor,
+//!   nothing on top: what a node gets as its share counts too, though for no longer than
+//!   [`RESERVATION_MEMORY_NS`], and what it gets because of its reservation is not held against its
+//!   share.
 //! - **Priorities.** Three classes with rings of their own. A higher one goes first, but for one part in
 //!   [`LOWER_SHARE`] that the lower ones get.
 //!
@@ -49,6 +53,10 @@ const CLASSES: usize = 3;
 /// Of so much service to higher classes the lower ones with work get one part.
 pub const LOWER_SHARE: u64 = 20;
 
+/// What a node got as its share is held against its reservation for so long, in nanoseconds of its
+/// rate: who had an idle machine for itself is within its reservation as soon as others come.
+pub const RESERVATION_MEMORY_NS: u64 = 100_000_000;
+
 /// How long the largest slice is remembered for the bound, in nanoseconds; at least that, at most twice.
 const SLICE_WINDOW_NS: u64 = 10_000_000_000;
 
@@ -59,7 +67,7 @@ pub struct Share {
     pub weight: u64,
     /// Not more than this.
     pub ceiling: Option<Rate>,
-    /// This before all shares; leaves only.
+    /// This before all shares.
     pub reservation: Option<Rate>,
 }
 
@@ -78,6 +86,21 @@ struct Class<T> {
     ring_quanta: u64,
     /// Since when work waits, for the bound.
     waiting: Option<Waiting>,
+}
+
+/// What a node has left of its ceiling and its reservation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Buckets {
+    ceiling: Option<Bucket>,
+    reservation: Option<Bucket>,
+}
+
+/// A leaf's work waits for a turn of the leaf.
+#[derive(Clone, Copy, Debug)]
+struct Delay {
+    since: Instant,
+    /// The sum of what ceilings on its way up had delayed them then.
+    before_ns: u64,
 }
 
 /// A leaf's wait for its turn.
@@ -119,7 +142,11 @@ struct Node<T> {
     /// Out of the rings until then, since that instant.
     throttled: Option<(Instant, Instant)>,
     throttled_ns: u64,
-    /// It is in the list of leaves that are served first.
+    /// Of a leaf: how long its work was delayed by ceilings on its way up, its own included.
+    delayed_ns: u64,
+    /// Of a leaf with work: its present wait.
+    delay: Option<Delay>,
+    /// It is in the list of nodes that are served first.
     reserved: bool,
     /// When its reservation has something again, if somebody waits for that.
     refill_at: Option<Instant>,
@@ -132,8 +159,8 @@ pub struct Turn<T> {
     pub leaf: Key,
     /// In which class it ran; [`Scheduler::charge`] wants it back.
     pub priority: Priority,
-    /// It went first because of a reservation.
-    pub reserved: bool,
+    /// It went first because of this node's reservation.
+    pub reserved: Option<Key>,
     /// The work.
     pub work: T,
 }
@@ -147,9 +174,10 @@ pub struct Scheduler<T> {
     quantum: u64,
     /// Nodes out of the rings, by when they come back.
     throttled: BTreeSet<(Instant, Key)>,
-    /// Leaves with work whose reservation has something, in order.
+    /// Nodes with work whose reservation has something, in order.
     reserved: VecDeque<Key>,
-    /// Leaves with work whose reservation will have something again.
+    /// Nodes with work whose reservation may be used later: when it has something again, or no
+    /// ceiling delays the node any more.
     refills: BTreeSet<(Instant, Key)>,
     /// Service by class, reserved service not counted.
     served: [u64; CLASSES],
@@ -177,6 +205,8 @@ impl<T> Scheduler<T> {
             classes: Default::default(),
             throttled: None,
             throttled_ns: 0,
+            delayed_ns: 0,
+            delay: None,
             reserved: false,
             refill_at: None,
         });
@@ -220,6 +250,8 @@ impl<T> Scheduler<T> {
             classes: Default::default(),
             throttled: None,
             throttled_ns: 0,
+            delayed_ns: 0,
+            delay: None,
             reserved: false,
             refill_at: None,
         })
@@ -243,17 +275,33 @@ impl<T> Scheduler<T> {
         }
         // A ceiling that is gone or higher lets it come back at once; else it is taken out again.
         self.release(key, now);
+        self.reserve(key, now);
+    }
+
+    /// Give a new node what one that stood for the same had left: at most what its share allows.
+    pub fn restore(&mut self, key: Key, buckets: Buckets, now: Instant) {
+        let node = self.node(key);
+        let pairs =
+            [(&mut node.ceiling, buckets.ceiling), (&mut node.reservation, buckets.reservation)];
+        for (bucket, left) in pairs {
+            if let (Some(bucket), Some(mut left)) = (bucket, left) {
+                left.set_rate(bucket.rate(), now);
+                *bucket = left;
+            }
+        }
+        self.throttle(key, now);
     }
 
     /// Put a node, with what is below it, under another parent.
     ///
     /// # Panics
     /// If the parent has work of its own.
-    pub fn set_parent(&mut self, key: Key, parent: Key) {
+    pub fn set_parent(&mut self, key: Key, parent: Key, now: Instant) {
         let over = self.node(parent);
         assert!(over.classes.iter().all(|class| class.work.is_empty()));
         over.children += 1;
         let (old, quantum) = (self.node(key).parent, self.quantum_of(key));
+        self.end_delay(key, now);
         self.node(old).children -= 1;
         for index in 0..CLASSES {
             if std::mem::take(&mut self.node(key).classes[index].queued) {
@@ -269,18 +317,21 @@ impl<T> Scheduler<T> {
                 self.activate(key, index);
             }
         }
+        self.reserve_up(key, now);
+        self.begin_delay(key, now);
     }
 
-    /// Take a node out that has neither children nor work.
+    /// Take a node out that has neither children nor work. What it has left is returned.
     ///
     /// # Panics
     /// If it has some.
-    pub fn remove(&mut self, key: Key) {
+    pub fn remove(&mut self, key: Key) -> Buckets {
         let node = self.node(key);
         assert!(node.children == 0, "a node with children is removed");
         assert!(node.classes.iter().all(|class| class.work.is_empty()), "work is lost");
         let (parent, throttled) = (node.parent, node.throttled);
         let (reserved, refill_at) = (node.reserved, node.refill_at);
+        let left = Buckets { ceiling: node.ceiling, reservation: node.reservation };
         let quantum = node.weight * self.quantum;
         for index in 0..CLASSES {
             if self.node(key).classes[index].queued {
@@ -300,6 +351,7 @@ impl<T> Scheduler<T> {
             self.refills.remove(&(at, key));
         }
         self.nodes.remove(key);
+        left
     }
 
     fn node(&mut self, key: Key) -> &mut Node<T> {
@@ -325,9 +377,27 @@ impl<T> Scheduler<T> {
         if !first {
             return;
         }
+        self.begin_delay(leaf, now);
         self.activate(leaf, index);
-        self.reserve(leaf, now);
+        self.reserve_up(leaf, now);
         self.begin_wait(leaf, index);
+    }
+
+    /// Take the first piece of a leaf's work back for which that holds.
+    pub fn take(&mut self, leaf: Key, now: Instant, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let node = self.node(leaf);
+        let found = node.classes.iter_mut().find_map(|class| {
+            let index = class.work.iter().position(&is_it)?;
+            let work = class.work.remove(index);
+            if class.work.is_empty() {
+                class.waiting = None;
+            }
+            work
+        });
+        if found.is_some() && node.work_is_empty() {
+            self.end_delay(leaf, now);
+        }
+        found
     }
 
     /// Put a node with work into its parent's ring, and so on upwards.
@@ -349,25 +419,36 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Let a leaf with work go first if its reservation has something.
-    fn reserve(&mut self, leaf: Key, now: Instant) {
-        let node = self.node(leaf);
+    /// Let a node and those above it go first where they have work and their reservations something.
+    fn reserve_up(&mut self, mut key: Key, now: Instant) {
+        while key != self.root {
+            self.reserve(key, now);
+            key = self.node(key).parent;
+        }
+    }
+
+    /// Let a node with work go first if its reservation has something, else when it has.
+    fn reserve(&mut self, key: Key, now: Instant) {
+        let node = self.node(key);
         let Some(bucket) = &mut node.reservation else { return };
-        if node.reserved || node.throttled.is_some() {
+        if node.reserved || !node.classes.iter().any(Class::has_work) {
             return;
         }
         match bucket.ready_at(now) {
             None => {
                 node.reserved = true;
-                self.reserved.push_back(leaf);
+                self.reserved.push_back(key);
             }
-            Some(at) => {
-                if let Some(old) = node.refill_at.replace(at) {
-                    self.refills.remove(&(old, leaf));
-                }
-                self.refills.insert((at, leaf));
-            }
+            Some(at) => self.reserve_at(key, at),
         }
+    }
+
+    /// Look at a node's reservation again then.
+    fn reserve_at(&mut self, key: Key, at: Instant) {
+        if let Some(old) = self.node(key).refill_at.replace(at) {
+            self.refills.remove(&(old, key));
+        }
+        self.refills.insert((at, key));
     }
 
     // ---- whose turn ----
@@ -375,14 +456,15 @@ impl<T> Scheduler<T> {
     /// The next piece of work, if anybody has some who may be served now.
     pub fn next(&mut self, now: Instant) -> Option<Turn<T>> {
         self.wake(now);
-        if let Some(turn) = self.next_reserved() {
+        if let Some(turn) = self.next_reserved(now) {
             return Some(turn);
         }
         for index in self.order() {
-            if let Some((leaf, work)) = self.next_of(index) {
+            if let Some((leaf, work)) = self.next_of(self.root, index) {
+                self.end_delay(leaf, now);
                 self.end_wait(leaf, index);
                 let priority = PRIORITIES[index];
-                return Some(Turn { leaf, priority, reserved: false, work });
+                return Some(Turn { leaf, priority, reserved: None, work });
             }
         }
         None
@@ -408,25 +490,30 @@ impl<T> Scheduler<T> {
         }
     }
 
-    fn next_reserved(&mut self) -> Option<Turn<T>> {
-        while let Some(leaf) = self.reserved.pop_front() {
-            self.node(leaf).reserved = false;
-            // Its turn comes with its group's, and then it may go first again.
-            if self.delayed_until(leaf).is_some() {
+    fn next_reserved(&mut self, now: Instant) -> Option<Turn<T>> {
+        while let Some(key) = self.reserved.pop_front() {
+            self.node(key).reserved = false;
+            // What it had when it was put here may have been spent since.
+            let bucket = self.node(key).reservation.as_mut();
+            let refilled = bucket.and_then(|bucket| bucket.ready_at(now));
+            if let Some(until) = self.delayed_until(key).max(refilled) {
+                self.reserve_at(key, until);
                 continue;
             }
-            let node = self.node(leaf);
-            let found = (0..CLASSES).rev().find(|&index| !node.classes[index].work.is_empty());
-            let Some(index) = found else { continue };
-            let work = node.classes[index].work.pop_front().expect("looked at just now");
-            node.classes[index].waiting = None;
-            return Some(Turn { leaf, priority: PRIORITIES[index], reserved: true, work });
+            for index in (0..CLASSES).rev() {
+                let Some((leaf, work)) = self.next_of(key, index) else { continue };
+                self.end_delay(leaf, now);
+                self.node(leaf).classes[index].waiting = None;
+                let priority = PRIORITIES[index];
+                return Some(Turn { leaf, priority, reserved: Some(key), work });
+            }
         }
         None
     }
 
-    fn next_of(&mut self, index: usize) -> Option<(Key, T)> {
-        let mut key = self.root;
+    /// The next work below a node, or of it.
+    fn next_of(&mut self, top: Key, index: usize) -> Option<(Key, T)> {
+        let mut key = top;
         loop {
             let node = self.node(key);
             if let Some(work) = node.classes[index].work.pop_front() {
@@ -435,8 +522,8 @@ impl<T> Scheduler<T> {
             match self.head(key, index) {
                 Some(child) => key = child,
                 // Nothing is left under it: from the top again, where it will be taken out.
-                None if key == self.root => return None,
-                None => key = self.root,
+                None if key == top => return None,
+                None => key = top,
             }
         }
     }
@@ -494,18 +581,22 @@ impl<T> Scheduler<T> {
     pub fn charge<U>(&mut self, turn: &Turn<U>, units: u64, now: Instant) {
         let index = turn.priority as usize;
         self.note_slice(units, now);
-        if !turn.reserved {
+        if turn.reserved.is_none() {
             self.served[index] += units;
             self.owe(index, units);
         }
-        let mut key = turn.leaf;
+        // Below the node whose reservation it was, its children share; above, this is no share.
+        let (mut key, mut shared) = (turn.leaf, true);
         while key != self.root {
+            shared &= turn.reserved != Some(key);
             let Some(node) = self.nodes.get_mut(key) else { return };
             let parent = node.parent;
-            let class = &mut node.classes[index];
-            class.deficit = class.deficit.saturating_sub_unsigned(units);
+            if shared {
+                let class = &mut node.classes[index];
+                class.deficit = class.deficit.saturating_sub_unsigned(units);
+            }
             if let Some(bucket) = &mut node.reservation {
-                bucket.spend(units, now);
+                spend_reservation(bucket, units, turn.reserved.is_some(), now);
             }
             if let Some(bucket) = &mut node.ceiling {
                 bucket.spend(units, now);
@@ -513,11 +604,8 @@ impl<T> Scheduler<T> {
             self.throttle(key, now);
             key = parent;
         }
-        let has_work = |class: &Class<T>| !class.work.is_empty();
-        let node = self.node(turn.leaf);
-        if node.classes.iter().any(has_work) {
-            self.reserve(turn.leaf, now);
-        }
+        self.reserve_up(turn.leaf, now);
+        self.begin_delay(turn.leaf, now);
         // What came while it was served was promised on deficits of before.
         for other in 0..CLASSES {
             if other == index || self.node(turn.leaf).classes[other].waiting.is_none() {
@@ -534,7 +622,10 @@ impl<T> Scheduler<T> {
             let parent = node.parent;
             let class = &mut node.classes[priority as usize];
             class.deficit = class.deficit.saturating_sub_unsigned(units);
-            for bucket in [&mut node.reservation, &mut node.ceiling].into_iter().flatten() {
+            if let Some(bucket) = &mut node.reservation {
+                spend_reservation(bucket, units, false, now);
+            }
+            if let Some(bucket) = &mut node.ceiling {
                 bucket.spend(units, now);
             }
             self.throttle(key, now);
@@ -577,15 +668,13 @@ impl<T> Scheduler<T> {
             }
             self.release(key, now);
         }
-        while let Some(&(at, leaf)) = self.refills.first() {
+        while let Some(&(at, key)) = self.refills.first() {
             if at > now {
                 break;
             }
             self.refills.pop_first();
-            self.node(leaf).refill_at = None;
-            if self.node(leaf).classes.iter().any(|class| !class.work.is_empty()) {
-                self.reserve(leaf, now);
-            }
+            self.node(key).refill_at = None;
+            self.reserve(key, now);
         }
     }
 
@@ -606,10 +695,8 @@ impl<T> Scheduler<T> {
                 self.activate(key, index);
             }
         }
+        self.reserve_up(key, now);
         if self.node(key).children == 0 {
-            if self.node(key).classes.iter().any(|class| !class.work.is_empty()) {
-                self.reserve(key, now);
-            }
             for index in 0..CLASSES {
                 self.begin_wait(key, index);
             }
@@ -678,18 +765,54 @@ impl<T> Scheduler<T> {
         self.worst_wait
     }
 
-    /// Nanoseconds that a node was delayed by its own ceiling.
-    #[must_use]
-    pub fn throttled_ns(&self, key: Key, now: Instant) -> u64 {
-        let node = self.nodes.get(key);
-        let current = |(_, since): (Instant, Instant)| now.since(since);
-        node.map_or(0, |node| node.throttled_ns + node.throttled.map_or(0, current))
+    // ---- delays ----
+
+    /// Nanoseconds that ceilings have delayed the nodes from here up, together.
+    fn throttled_up(&self, mut key: Key, now: Instant) -> u64 {
+        let mut sum_ns = 0;
+        while key != self.root {
+            let Some(node) = self.nodes.get(key) else { break };
+            let current = node.throttled.map_or(0, |(_, since)| now.since(since));
+            sum_ns += node.throttled_ns + current;
+            key = node.parent;
+        }
+        sum_ns
     }
 
-    /// Until when a ceiling on its way up delays a leaf.
+    /// A leaf has work; from now on it waits for its next turn.
+    fn begin_delay(&mut self, leaf: Key, now: Instant) {
+        let node = self.node(leaf);
+        if node.delay.is_none() && !node.work_is_empty() {
+            let before_ns = self.throttled_up(leaf, now);
+            self.node(leaf).delay = Some(Delay { since: now, before_ns });
+        }
+    }
+
+    /// A leaf has its turn.
+    fn end_delay(&mut self, leaf: Key, now: Instant) {
+        let Some(delay) = self.node(leaf).delay.take() else { return };
+        let delayed_ns = self.delay_ns(leaf, delay, now);
+        self.node(leaf).delayed_ns += delayed_ns;
+    }
+
+    /// What ceilings have to do with a wait: not more than all of it, where several overlap.
+    fn delay_ns(&self, leaf: Key, delay: Delay, now: Instant) -> u64 {
+        let throttled_ns = self.throttled_up(leaf, now).saturating_sub(delay.before_ns);
+        throttled_ns.min(now.since(delay.since))
+    }
+
+    /// Nanoseconds that a leaf's work waited while a ceiling on its way up, its own included, was
+    /// reached.
     #[must_use]
-    pub fn delayed_until(&self, leaf: Key) -> Option<Instant> {
-        let mut key = leaf;
+    pub fn throttled_ns(&self, leaf: Key, now: Instant) -> u64 {
+        let Some(node) = self.nodes.get(leaf) else { return 0 };
+        let current = node.delay.map_or(0, |delay| self.delay_ns(leaf, delay, now));
+        node.delayed_ns + current
+    }
+
+    /// Until when a ceiling on its way up delays a node.
+    #[must_use]
+    pub fn delayed_until(&self, mut key: Key) -> Option<Instant> {
         let mut latest = None;
         while key != self.root {
             let node = self.nodes.get(key)?;
@@ -697,6 +820,12 @@ impl<T> Scheduler<T> {
             key = node.parent;
         }
         latest
+    }
+
+    /// A ceiling delays somebody, or would.
+    #[must_use]
+    pub fn has_delays(&self) -> bool {
+        !self.throttled.is_empty()
     }
 
     /// Pieces of work that wait. Costs O(nodes).
@@ -711,6 +840,28 @@ impl<T> Node<T> {
     fn work_count(&self) -> usize {
         self.classes.iter().map(|class| class.work.len()).sum()
     }
+
+    fn work_is_empty(&self) -> bool {
+        self.classes.iter().all(|class| class.work.is_empty())
+    }
+}
+
+impl Buckets {
+    /// When all of it is full again; `None`: it is now.
+    #[must_use]
+    pub fn full_at(&self, now: Instant) -> Option<Instant> {
+        let buckets = [self.ceiling, self.reservation].into_iter().flatten();
+        buckets.filter_map(|mut bucket| bucket.full_at(now)).max()
+    }
+}
+
+/// What a node got uses its reservation up; what it got as its share only for a while.
+fn spend_reservation(bucket: &mut Bucket, units: u64, reserved: bool, now: Instant) {
+    if reserved {
+        return bucket.spend(units, now);
+    }
+    let debt_max = bucket.rate().per_second / (1_000_000_000 / RESERVATION_MEMORY_NS);
+    bucket.spend_down_to(units, debt_max, now);
 }
 
 const PRIORITIES: [Priority; CLASSES] =

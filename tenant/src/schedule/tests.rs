@@ -170,6 +170,122 @@ fn a_reservation_does_not_pass_its_groups_ceiling() {
 }
 
 #[test]
+fn a_group_s_reservation_is_shared_by_its_children() {
+    let mut rig = Rig::new(1_000);
+    let root = rig.scheduler.root();
+    let reserve = |per_second| Some(Rate { per_second, burst: 1_000_000 });
+    let share = |weight, reservation| Share { weight, reservation, ..UNIT };
+    let organisation = rig.scheduler.add(root, share(1, reserve(400_000_000)), Instant(0));
+    let group = rig.scheduler.add(organisation, share(100, None), Instant(0));
+    let light = rig.leaf(group, share(100, None));
+    let heavy = rig.leaf(group, share(300, None));
+    // A part of its organisation's, not on top of it; the others have the rest of that.
+    let own = rig.leaf(organisation, share(100, reserve(250_000_000)));
+    for number in [light, heavy, own] {
+        rig.busy(number, Priority::Normal);
+    }
+    for _ in 0..100 {
+        let attacker = rig.leaf(root, share(10_000, None));
+        rig.busy(attacker, Priority::Interactive);
+    }
+    rig.serve(5_000_000_000, 100_000);
+    let got = [light, heavy, own].map(|number| rig.got[number] as f64 / 5e9);
+    assert_near(got.iter().sum(), 0.4, 0.03);
+    assert_near(got[own], 0.25, 0.05);
+    assert_near(got[heavy] / got[light], 3.0, 0.05);
+    assert_eq!(rig.scheduler.violations(), 0);
+}
+
+#[test]
+fn a_reservation_is_a_floor_and_forgets_what_was_free() {
+    let mut rig = Rig::new(1_000);
+    let root = rig.scheduler.root();
+    let reservation = Some(Rate { per_second: 200_000_000, burst: 1_000_000 });
+    let ours = rig.leaf(root, Share { weight: 100, reservation, ..UNIT });
+    rig.busy(ours, Priority::Normal);
+    // Alone it has everything, and owes nothing for that.
+    rig.serve(20_000_000_000, 100_000);
+    let first = rig.leaf(root, Share { weight: 10_000, ..UNIT });
+    rig.busy(first, Priority::Normal);
+    rig.serve(RESERVATION_MEMORY_NS, 100_000);
+    rig.got.fill(0);
+    rig.serve(1_000_000_000, 100_000);
+    assert_near(rig.share(ours), 0.2, 0.03);
+    // Where its share is more than that, it has its share, not the sum.
+    rig.scheduler.set_share(rig.leaves[first], Share { weight: 100, ..UNIT }, rig.now);
+    rig.serve(RESERVATION_MEMORY_NS, 100_000);
+    rig.got.fill(0);
+    rig.serve(1_000_000_000, 100_000);
+    assert_near(rig.share(ours), 0.5, 0.02);
+    // And what its reservation gave it before is not held against it.
+    rig.scheduler.set_share(rig.leaves[first], Share { weight: 10_000, ..UNIT }, rig.now);
+    rig.serve(10_000_000_000, 100_000);
+    rig.scheduler.set_share(rig.leaves[first], Share { weight: 100, ..UNIT }, rig.now);
+    rig.got.fill(0);
+    rig.serve(1_000_000_000, 100_000);
+    assert_near(rig.share(ours), 0.5, 0.02);
+    assert_eq!(rig.scheduler.violations(), 0);
+}
+
+#[test]
+fn who_comes_back_owes_what_it_owed() {
+    let mut rig = Rig::new(1_000);
+    let root = rig.scheduler.root();
+    let ceiling = Some(Rate { per_second: 1_000_000, burst: 2_000_000 });
+    let share = Share { weight: 100, ceiling, ..UNIT };
+    let leaf = rig.scheduler.add(root, share, Instant(0));
+    rig.scheduler.push(leaf, Priority::Normal, 0, Instant(0));
+    let turn = rig.scheduler.next(Instant(0)).expect("its bucket is full");
+    rig.scheduler.charge(&turn, 5_000_000, Instant(0));
+    let left = rig.scheduler.remove(leaf);
+    // It owes 3,000,000 at 1,000,000 a second, also under a ceiling that has been raised to twice
+    // that after a second.
+    assert_eq!(left.full_at(Instant(0)), Some(Instant(5_000_000_000)));
+    let second = Instant(1_000_000_000);
+    let ceiling = Some(Rate { per_second: 2_000_000, burst: 2_000_000 });
+    let share = Share { weight: 100, ceiling, ..UNIT };
+    let leaf = rig.scheduler.add(root, share, second);
+    rig.scheduler.restore(leaf, left, second);
+    rig.scheduler.push(leaf, Priority::Normal, 0, second);
+    assert_eq!(rig.scheduler.next(second), None);
+    assert_eq!(rig.scheduler.ready_at(second), Some(Instant(2_000_000_001)));
+    assert!(rig.scheduler.next(Instant(2_000_000_001)).is_some());
+    assert_eq!(rig.scheduler.throttled_ns(leaf, Instant(2_000_000_001)), 1_000_000_001);
+}
+
+#[test]
+fn delays_by_a_group_s_ceiling_count_and_idle_time_does_not() {
+    let mut rig = Rig::new(1_000);
+    let root = rig.scheduler.root();
+    let ceiling = Some(Rate { per_second: 250_000_000, burst: 1_000_000 });
+    let group = rig.scheduler.add(root, Share { weight: 100, ceiling, ..UNIT }, Instant(0));
+    let busy = rig.leaf(group, Share { weight: 100, ceiling, ..UNIT });
+    let other = rig.leaf(group, Share { weight: 100, ..UNIT });
+    rig.busy(busy, Priority::Normal);
+    rig.serve(1_000_000_000, 50_000);
+    let delayed =
+        |rig: &Rig, number: usize| rig.scheduler.throttled_ns(rig.leaves[number], rig.now) as f64;
+    // Three quarters of the time, though two ceilings were reached at once.
+    assert_near(delayed(&rig, busy), 0.75e9, 0.02);
+    assert_eq!(delayed(&rig, other), 0.0);
+    // Both wait for their group now; and who has no work does not wait.
+    rig.busy(other, Priority::Normal);
+    rig.serve(1_000_000_000, 50_000);
+    assert_near(delayed(&rig, other), 0.75e9, 0.05);
+    while let Some(turn) = rig.scheduler.next(rig.now) {
+        rig.scheduler.charge(&turn, 10_000_000, rig.now);
+        rig.now = rig.now.after(100_000_000);
+    }
+    while rig.scheduler.waiting() > 0 {
+        rig.now = rig.scheduler.ready_at(rig.now).expect("somebody waits");
+        let _ = rig.scheduler.next(rig.now);
+    }
+    let before = delayed(&rig, other);
+    rig.now = rig.now.after(5_000_000_000);
+    assert_eq!(delayed(&rig, other), before);
+}
+
+#[test]
 fn a_higher_priority_goes_first_and_the_lower_ones_do_not_starve() {
     let mut rig = Rig::new(1_000);
     let root = rig.scheduler.root();
@@ -214,8 +330,13 @@ fn drawn_courses_keep_the_bound_and_lose_nothing() {
         let mut now = Instant(0);
         let groups: Vec<Key> = (0..3)
             .map(|_| {
-                let share = Share { weight: 1 + draws.below(400), ..UNIT };
-                scheduler.add(scheduler.root(), share, now)
+                let rate = |draws: &mut Draws| {
+                    let per_second = 1 + draws.below(500_000_000);
+                    (draws.below(3) == 0).then_some(Rate { per_second, burst: 1_000_000 })
+                };
+                let weight = 1 + draws.below(400);
+                let (ceiling, reservation) = (rate(&mut draws), rate(&mut draws));
+                scheduler.add(scheduler.root(), Share { weight, ceiling, reservation }, now)
             })
             .collect();
         let mut leaves: Vec<(Key, u64)> = Vec::new();
@@ -241,7 +362,14 @@ fn drawn_courses_keep_the_bound_and_lose_nothing() {
                 1 => {
                     let idle = leaves.iter().position(|&(_, waiting)| waiting == 0);
                     if let Some(index) = idle {
-                        scheduler.remove(leaves.swap_remove(index).0);
+                        let key = leaves.swap_remove(index).0;
+                        assert!(scheduler.throttled_ns(key, now) <= now.0);
+                        let _ = scheduler.remove(key);
+                    }
+                    if !leaves.is_empty() && draws.below(4) == 0 {
+                        let index = draws.below(leaves.len() as u64) as usize;
+                        let parent = groups[draws.below(3) as usize];
+                        scheduler.set_parent(leaves[index].0, parent, now);
                     }
                 }
                 2..=4 if !leaves.is_empty() => {

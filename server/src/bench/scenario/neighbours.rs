@@ -1,14 +1,12 @@
-//! What attackers do to quiet neighbours on the same core, and what each gets of it under load.
+//! What attackers do to quiet neighbours on the same core.
 //!
 //! - `neighbours`: ten databases with a connection each, a point select every [`PACE`] on each
 //!   (an open loop), first alone, then beside each attacker, then beside all.
-//! - `shares`: what databases of different weight, and one with a reservation, get of processor and
-//!   disk while all want more, by the server's own books (`usage`), second by second.
 //! - `memory`: many databases in use and attacks on memory, under [`MEMORY`].
 
 use std::time::Duration;
 
-use serde_json::Value;
+use storage::ledger::{KIND_NAMES, MEMORY_KINDS};
 
 use super::{Bench, OK, ROWS, VALUE_PREFIX};
 use crate::bench::crowd::{self, Outcome, Pace, Party, Tally};
@@ -30,27 +28,20 @@ const PACE: Duration = Duration::from_millis(5);
 const READING: Duration = Duration::from_secs(1);
 
 /// Connections of an attacker, and of each database that competes.
-const CLIENTS: u32 = 4;
+pub(super) const CLIENTS: u32 = 4;
 
 /// Sessions that the fourth attacker opens; its budget allows so many.
 const SESSIONS: u32 = 1_000;
 
-/// Attackers of a reservation.
-const ATTACKERS: u32 = 100;
-
-/// What is reserved beside them: a fifth of the core.
-const RESERVED_PER_MILLION: u64 = 200_000;
+/// Attackers of a reservation, and of each kind on memory.
+pub(super) const ATTACKERS: u32 = 100;
 
 /// The server's memory in `memory`.
 pub(super) const MEMORY: &str = "1GiB";
 
 /// A second or two of one core.
-const COUNT_LONG: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
+pub(super) const COUNT_LONG: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
                           LIMIT 5000000) SELECT count(*), max(x) FROM number";
-
-/// A fiftieth of that: 100 who do it are answered within the time of a request.
-const COUNT_SHORT: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
-                           LIMIT 100000) SELECT count(*), max(x) FROM number";
 
 /// 500 strings of a million letters, each made three times: as long as a value may be.
 const STRINGS: &str = "WITH RECURSIVE number(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number \
@@ -131,69 +122,6 @@ impl Bench<'_> {
         Ok(())
     }
 
-    pub(super) fn shares(&mut self) -> Result<(), String> {
-        let weights = [
-            ("weight 1", "share-one", 100),
-            ("weight 2", "share-two", 200),
-            ("weight 4", "share-four", 400),
-        ];
-        let mut parties = Vec::new();
-        for (party, name, weight) in weights {
-            let mut competitor = self.attacker(name, COUNT_LONG, CLIENTS)?;
-            competitor.name = party;
-            self.budget(name, &format!(r#"{{"weight":{weight}}}"#))?;
-            parties.push(competitor);
-        }
-        parties.extend(weights.map(|(party, name, _)| self.usage(party, name)));
-        let (outcome, wait) = self.crowd("shares of processor time", &parties)?;
-        let heads = ["second", "weight 1", "weight 2", "weight 4", "deviation", "core used"];
-        let mut table = Table::new("shares of processor time", &heads);
-        let worst = share_rows(&mut table, &outcome.tallies[3..], "cpu_ns", &[1.0, 2.0, 4.0]);
-        table.notes.push(format!("worst deviation from 1:2:4 of any second: {}", percent(worst)));
-        table.notes.push(format!("waiting for a core: {}", percent(wait)));
-        for tally in &outcome.tallies {
-            table.note_first_error("a competitor", tally);
-        }
-        self.tables.push(table);
-        self.reservation()
-    }
-
-    /// One connection with a reservation beside a hundred attackers.
-    fn reservation(&mut self) -> Result<(), String> {
-        let mut reserved = self.attacker("reserved", COUNT_SHORT, 1)?;
-        let budget = format!(r#"{{"cpu_reserved_per_million":{RESERVED_PER_MILLION}}}"#);
-        self.budget("reserved", &budget)?;
-        reserved.name = "with a reservation";
-        self.prepare("attackers", ATTACKERS, 0)?;
-        let template = self.statement("attackers", COUNT_SHORT);
-        let attackers = self.party("attackers", template, ATTACKERS);
-        let usage = self.usage("its use", "reserved");
-        let parties = [reserved, attackers, usage];
-        let (outcome, wait) = self.crowd("a reservation", &parties)?;
-        let mut table = Table::new("a reservation", &["second", "of the core"]);
-        let readings = readings(&outcome.tallies[2], "cpu_ns");
-        let shares: Vec<f64> = readings
-            .windows(2)
-            .map(|pair| (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0) / 1e9)
-            .collect();
-        for (second, share) in shares.iter().enumerate() {
-            table.rows.push(vec![(second + 1).to_string(), percent(*share)]);
-        }
-        let reserved = RESERVED_PER_MILLION as f64 / 1e6;
-        table.notes.push(format!(
-            "{} reserved, one connection in a closed loop, beside {ATTACKERS} attackers; least of \
-             any second: {}; waiting for a core: {}",
-            percent(reserved),
-            percent(shares.iter().copied().fold(f64::INFINITY, f64::min)),
-            percent(wait)
-        ));
-        for tally in &outcome.tallies {
-            table.note_first_error("a competitor", tally);
-        }
-        self.tables.push(table);
-        Ok(())
-    }
-
     pub(super) fn memory(&mut self) -> Result<(), String> {
         let tenants = self.options.tenants;
         let before = self.peak_bytes();
@@ -244,7 +172,7 @@ impl Bench<'_> {
 
     // ---- parties ----
 
-    fn party(&self, name: &'static str, template: Template, connections: u32) -> Party {
+    pub(super) fn party(&self, name: &'static str, template: Template, connections: u32) -> Party {
         let choice = Choice { order: Order::Sequential, tenants: connections, rows: ROWS };
         let target = self.target().clone();
         Party { name, target, template, choice, connections, pace: Pace::Closed, keeps: false }
@@ -256,7 +184,12 @@ impl Bench<'_> {
     }
 
     /// A database of its own, and who repeats a statement on it.
-    fn attacker(&mut self, name: &'static str, sql: &str, clients: u32) -> Result<Party, String> {
+    pub(super) fn attacker(
+        &mut self,
+        name: &'static str,
+        sql: &str,
+        clients: u32,
+    ) -> Result<Party, String> {
         self.prepare(name, 1, 0)?;
         let mut party = self.party(name, self.statement(name, sql), clients);
         party.choice.tenants = 1;
@@ -275,7 +208,7 @@ impl Bench<'_> {
         Ok(party)
     }
 
-    fn statement(&self, name: &str, sql: &str) -> Template {
+    pub(super) fn statement(&self, name: &str, sql: &str) -> Template {
         Template::pipeline(self.target(), &self.base_name(name), &[(sql, None)], OK)
     }
 
@@ -298,19 +231,23 @@ impl Bench<'_> {
         self.reader("metrics", "/metrics")
     }
 
-    fn usage(&self, name: &'static str, database: &str) -> Party {
+    pub(super) fn usage(&self, name: &'static str, database: &str) -> Party {
         let path = format!("/v1/namespaces/{}-00000000/usage", self.base_name(database));
         self.reader(name, &path)
     }
 
     /// Gives the first database of `name` a budget.
-    fn budget(&mut self, name: &str, budget: &str) -> Result<(), String> {
-        let admin = self.admin.clone().expect("the server is ours");
+    pub(super) fn budget(&mut self, name: &str, budget: &str) -> Result<(), String> {
         let path = format!("/v1/namespaces/{}-00000000/budget", self.base_name(name));
-        let body = format!(r#"{{"budget":{budget}}}"#);
-        let template = Template::new(&admin, "PUT", &path, &body, "");
+        self.put(&path, &format!(r#"{{"budget":{budget}}}"#))
+    }
+
+    /// One call of the admin API.
+    pub(super) fn put(&mut self, path: &str, body: &str) -> Result<(), String> {
+        let admin = self.admin.clone().expect("the server is ours");
+        let template = Template::new(&admin, "PUT", path, body, "");
         let choice = Choice { order: Order::Sequential, tenants: 1, rows: 1 };
-        let label = format!("{name}: giving a budget");
+        let label = format!("PUT {path}");
         let phase = Phase {
             label: &label,
             target: &admin,
@@ -324,7 +261,11 @@ impl Bench<'_> {
     }
 
     /// Runs the parties, and says what share of the time a core was waited for.
-    fn crowd(&mut self, label: &str, parties: &[Party]) -> Result<(Outcome, f64), String> {
+    pub(super) fn crowd(
+        &mut self,
+        label: &str,
+        parties: &[Party],
+    ) -> Result<(Outcome, f64), String> {
         let watch = Watch::start(self.server.as_ref());
         let times = (self.options.warm_up(), self.options.measured());
         let server = self.server.as_ref();
@@ -342,7 +283,7 @@ impl Bench<'_> {
 
 // ---- numbers as texts ----
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
@@ -392,47 +333,10 @@ fn ledger(metrics: &[u8]) -> Vec<(String, u64)> {
     text.lines().filter_map(kind).collect()
 }
 
+/// Bytes of memory: files and counts stand beside them.
 fn sum(kinds: &[(String, u64)]) -> u64 {
-    kinds.iter().map(|(_, bytes)| bytes).sum()
-}
-
-/// Seconds since the start, and a counter then.
-fn readings(tally: &Tally, counter: &str) -> Vec<(f64, f64)> {
-    let reading = |(at, body): &(Duration, Vec<u8>)| {
-        let json: Value = serde_json::from_slice(body).ok()?;
-        Some((at.as_secs_f64(), json["total"][counter].as_u64().unwrap_or(0) as f64))
-    };
-    tally.kept.iter().filter_map(reading).collect()
-}
-
-/// A row for each second: the shares of those who compete, by `counter`. The largest deviation of
-/// a share from what its weight says, as a part of that, is returned.
-fn share_rows(table: &mut Table, tallies: &[Tally], counter: &str, weights: &[f64]) -> f64 {
-    assert_eq!(tallies.len(), weights.len());
-    let all: Vec<Vec<(f64, f64)>> = tallies.iter().map(|tally| readings(tally, counter)).collect();
-    let seconds = all.iter().map(Vec::len).min().unwrap_or(0);
-    let sum: f64 = weights.iter().sum();
-    let mut worst: f64 = 0.0;
-    for second in 1..seconds {
-        // By the time between its own two readings, for the three are not read at once.
-        let rate = |reads: &Vec<(f64, f64)>| {
-            let (from, to) = (reads[second - 1], reads[second]);
-            (to.1 - from.1) / (to.0 - from.0)
-        };
-        let rates: Vec<f64> = all.iter().map(rate).collect();
-        let total: f64 = rates.iter().sum();
-        let deviation = rates.iter().zip(weights).map(|(rate, weight)| {
-            let due = weight / sum;
-            ((rate / total - due) / due).abs()
-        });
-        let deviation = deviation.fold(0.0, f64::max);
-        worst = worst.max(deviation);
-        let mut row = vec![second.to_string()];
-        row.extend(rates.iter().map(|rate| format!("{:.4}", rate / total * sum)));
-        row.extend([percent(deviation), percent(total / 1e9)]);
-        table.rows.push(row);
-    }
-    worst
+    let is_memory = |kind: &str| KIND_NAMES[..MEMORY_KINDS].contains(&kind);
+    kinds.iter().filter(|(kind, _)| is_memory(kind)).map(|(_, bytes)| bytes).sum()
 }
 
 #[cfg(test)]
@@ -440,25 +344,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_by_second() {
-        let tally = |rate: u64| {
-            let body = |second: u64| format!(r#"{{"total":{{"cpu_ns":{}}}}}"#, rate * second);
-            let kept = (0..3).map(|n| (Duration::from_secs(n), body(n).into_bytes())).collect();
-            Tally { kept, ..Tally::default() }
-        };
-        let mut table = Table::new("", &[]);
-        let tallies = [tally(100_000_000), tally(200_000_000), tally(400_000_000)];
-        assert!(share_rows(&mut table, &tallies, "cpu_ns", &[1.0, 2.0, 4.0]) < 1e-9);
-        assert_eq!(table.rows[1], ["2", "1.0000", "2.0000", "4.0000", "0.0 %", "70.0 %"]);
-        let worst = share_rows(&mut table, &tallies, "cpu_ns", &[1.0, 1.0, 1.0]);
-        assert!((worst - 5.0 / 7.0).abs() < 1e-9, "{worst}");
-    }
-
-    #[test]
     fn metrics_are_read() {
-        let text = b"# x\nmyriad_late_turns_total 3\nmyriad_ledger_bytes{kind=\"a\"} 5\n\
-                     myriad_ledger_bytes{kind=\"b\"} 6\n";
-        assert_eq!(ledger(text), [("a".to_owned(), 5), ("b".to_owned(), 6)]);
+        let text = b"# x\nmyriad_late_turns_total 3\nmyriad_ledger_bytes{kind=\"heap\"} 5\n\
+                     myriad_ledger_bytes{kind=\"stack\"} 6\nmyriad_ledger_bytes{kind=\"file\"} 7\n";
+        let kinds = [("heap", 5), ("stack", 6), ("file", 7)];
+        assert_eq!(ledger(text), kinds.map(|(kind, bytes)| (kind.to_owned(), bytes)));
         assert_eq!(sum(&ledger(text)), 11);
         let kept = vec![(Duration::ZERO, text.to_vec())];
         assert_eq!(late_turns(&Tally { kept, ..Tally::default() }), "3");
