@@ -106,7 +106,7 @@ const FIRST_KEY: RequestId = u64::MAX;
 /// What a request on the admin address waits for.
 enum Pending {
     /// A call's answer.
-    Call(ControlCall),
+    Call(Box<ControlCall>),
     /// A key, with its secret.
     Key(String),
     /// A token.
@@ -633,7 +633,7 @@ impl Server {
         request: AdminRequest,
     ) {
         let (pending, call) = match request {
-            AdminRequest::Call(call) => (Pending::Call(call.clone()), call),
+            AdminRequest::Call(call) => (Pending::Call(Box::new(call.clone())), call),
             AdminRequest::CreateKey(wanted) => {
                 let made = auth::key::make(io);
                 (Pending::Key(made.text), wanted.call(made.shown))

@@ -38,7 +38,6 @@ pub(super) enum Work<J> {
 }
 
 /// What a fiber ends with.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
