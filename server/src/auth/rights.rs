@@ -21,6 +21,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::Show(_)
         | ControlCall::Budget(_)
         | ControlCall::Usage(_)
+        | ControlCall::Settings(_)
+        | ControlCall::NodeSettings(_)
         | ControlCall::Node(_) => (Role::Read, false),
         // What there is at all.
         ControlCall::Permit => (Role::Read, true),
@@ -67,6 +69,8 @@ mod tests {
             (ControlCall::Budget(name()), "rwa", "rwa"),
             (ControlCall::Usage(name()), "rwa", "rwa"),
             (ControlCall::Node(path()), "rwa", "rwa"),
+            (ControlCall::Settings(name()), "rwa", "rwa"),
+            (ControlCall::NodeSettings(path()), "rwa", "rwa"),
             (ControlCall::Permit, "rwa", ""),
             (list, "rwa", ""),
             (ControlCall::Plans, "rwa", ""),
