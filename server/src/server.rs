@@ -26,7 +26,7 @@ use tenant::{
     Gauge, Key, KeyScope, Pool, Refusal, RequestId, Secret,
 };
 
-use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, When, rights};
+use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, rights};
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::control::keys::{TokenWanted, Wanted};
@@ -462,7 +462,7 @@ impl Server {
             BodyFraming::Chunked => true,
         };
         if self.auth.is_required() && (large || head.expects_continue()) {
-            let when = When { now: self.now, now_s: wall_s(io) };
+            let when = self.auth.when(self.now, io);
             let claimed = match connection.admin {
                 true => self.auth.claimed(&head, Place::Control, when).map(drop),
                 false => route(&head).and_then(|routed| match &routed.tenant {
@@ -527,7 +527,7 @@ impl Server {
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
-        let when = When { now: self.now, now_s: wall_s(io) };
+        let when = self.auth.when(self.now, io);
         let claimed = self.auth.claimed(&head, Place::Database(name.as_str()), when);
         let Claimed { credential, principal, foreign } = match claimed {
             Ok(claimed) => claimed,
@@ -603,7 +603,7 @@ impl Server {
     fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let connection = self.connections.get_mut(key).expect("its request was read");
         let head = connection.reader.head();
-        let when = When { now: self.now, now_s: wall_s(io) };
+        let when = self.auth.when(self.now, io);
         let claimed = match control::is_open(&head) {
             true => Ok(Credential::Access(Access::MACHINE)),
             false => {
