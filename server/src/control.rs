@@ -15,6 +15,13 @@
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
 //! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
+//! GET, PUT  /v1/namespaces/{name}/settings       S         200 its settings: see `settings`
+//! GET, PUT  /v1/organisations/{o}/settings, /v1/organisations/{o}/groups/{g}/settings   the same
+//! POST   /v1/namespaces/{name}/tokens?expiration=&authorization=   200 {"jwt":…}
+//! POST   /v1/namespaces/{name}/tokens/rotate              200 {}; older tokens are refused
+//! POST   /v1/keys                       K                 200 the key, once
+//! GET    /v1/keys?scope=&limit=&after=                    200 {"keys":[…],"next":id|null}
+//! DELETE /v1/keys/{public}                                200 the key, revoked
 //! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
 //! GET    /health, /version, /metrics
 //! ```
@@ -26,16 +33,22 @@
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
 //! - `budgets`: bodies and answers about budgets, plans and use.
+//! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `top`: which open tenants use most.
 
 mod budgets;
+pub mod keys;
+pub mod settings;
 pub mod top;
 
 #[cfg(test)]
 pub(crate) use budgets::plan as plan_of;
 
 use serde_json::{Value, json};
-use tenant::{ControlCall, ControlReply, DatabaseRow, Missing, NodePath, Refusal, RowState};
+use tenant::settings::SettingsChange;
+use tenant::{
+    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
+};
 
 use crate::http::{Head, Method, TenantName};
 use crate::problem::Problem;
@@ -45,10 +58,13 @@ const LIST_PAGE: usize = 100;
 
 /// What a request on the admin address asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made and used up at once")]
 pub enum AdminRequest {
     /// A call for the catalogue.
     Call(ControlCall),
+    /// A new key, of which the server makes the secret.
+    CreateKey(keys::Wanted),
+    /// A token for a database.
+    Token(keys::TokenWanted),
     /// `GET /health`.
     Health,
     /// `GET /version`.
@@ -57,6 +73,14 @@ pub enum AdminRequest {
     Metrics,
     /// `GET /v1/top`.
     Top(top::Top),
+}
+
+/// Whether a request on the admin address is for anybody: whether the server lives, and which it is.
+#[must_use]
+pub fn is_open(head: &Head<'_>) -> bool {
+    let mut segments = head.path().split('/').filter(|part| !part.is_empty());
+    let first = segments.next();
+    matches!(first, Some("health" | "version")) && segments.next().is_none()
 }
 
 /// Route a request on the admin address. The body is needed only to be judged.
@@ -79,6 +103,11 @@ pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
         ["v1", "top"] if get => {
             return top::asked(head.query().unwrap_or("")).map(AdminRequest::Top);
         }
+        ["v1", "keys"] => return keys::route(method, head.query().unwrap_or(""), body),
+        ["v1", "keys", public] => keys::revoke(method, public),
+        ["v1", "namespaces", name, "tokens"] => {
+            return keys::token(method, name, head.query().unwrap_or(""));
+        }
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
         ["v1", "namespaces", name, rest @ ..] => namespace(method, name, rest, body),
         ["v1", "plans", name] => plan(method, name, body),
@@ -87,6 +116,12 @@ pub fn route(head: &Head<'_>, body: &[u8]) -> Result<AdminRequest, Problem> {
         }
         ["v1", "organisations", organisation, "groups", group] => {
             node(method, budgets::node(organisation, Some(group))?, body)
+        }
+        ["v1", "organisations", organisation, "settings"] => {
+            node_settings(method, budgets::node(organisation, None)?, body)
+        }
+        ["v1", "organisations", organisation, "groups", group, "settings"] => {
+            node_settings(method, budgets::node(organisation, Some(group))?, body)
         }
         _ => Err(Problem::not_found()),
     };
@@ -111,6 +146,14 @@ fn namespace(
         (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
         (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
         (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        (["tokens", "rotate"], Method::Post) => {
+            let rotate = SettingsChange { rotate_tokens: true, ..SettingsChange::default() };
+            Ok(ControlCall::Set(name, rotate))
+        }
+        (["settings"], Method::Get) => Ok(ControlCall::Settings(name)),
+        (["settings"], Method::Put) => Ok(ControlCall::Set(name, settings::change(body)?)),
+        (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
         (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
@@ -135,6 +178,15 @@ fn node(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Prob
         Method::Put => Ok(ControlCall::PutNode(path, budgets::said(body)?)),
         Method::Delete => Ok(ControlCall::DropNode(path)),
         _ => Err(Problem::wrong_method("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+/// The settings of an organisation or group.
+fn node_settings(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Problem> {
+    match method {
+        Method::Get => Ok(ControlCall::NodeSettings(path)),
+        Method::Put => Ok(ControlCall::SetNode(path, settings::change(body)?)),
+        _ => Err(Problem::wrong_method("GET, HEAD, PUT")),
     }
 }
 
@@ -187,6 +239,19 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             let namespaces: Vec<Value> = rows.iter().map(database).collect();
             json!({ "namespaces": namespaces, "next": next.flatten() })
         }
+        (ControlCall::Set(_, change), ControlReply::Databases(_)) if change.rotate_tokens => {
+            json!({})
+        }
+        (ControlCall::Set(..) | ControlCall::Settings(_), ControlReply::Databases(rows)) => {
+            rows.first().map_or(Value::Null, |row| settings::answer(row.settings()))
+        }
+        (ControlCall::SetNode(..) | ControlCall::NodeSettings(_), ControlReply::Node(node)) => {
+            settings::answer(node.0.settings())
+        }
+        (ControlCall::Keys { limit, .. }, ControlReply::Keys(rows)) => {
+            keys::list_answer(rows, *limit)
+        }
+        (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
         (ControlCall::Plans, ControlReply::Plans(plans)) => {
             let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
@@ -200,7 +265,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             ControlReply::Node(node),
         ) => budgets::node_answer(path, &node.0),
         // Clients of sqld read JSON from every answer.
-        (_, ControlReply::Node(_) | ControlReply::Done) => json!({}),
+        (_, ControlReply::Node(_) | ControlReply::Done | ControlReply::Signing(_)) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -244,6 +309,19 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "there are as many plans as there may be",
             format!("there are {} plans, the limit", tenant::limits::PLANS_MAX),
         ),
+        Refusal::TooManyKeys => Problem::detailed(
+            409,
+            "TOO_MANY_KEYS",
+            "a scope has as many keys as it may have",
+            format!("it has {} keys, the limit", tenant::limits::KEYS_MAX),
+        ),
+        Refusal::Protected => Problem::new(
+            409,
+            "DELETE_PROTECTED",
+            "it is protected against being deleted: change its setting delete_protection first",
+        ),
+        Refusal::Unauthorised => Problem::unauthorised(),
+        Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(
             503,
             "UNAVAILABLE",
@@ -273,6 +351,7 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }
 }
 
@@ -285,7 +364,15 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
         | ControlCall::Drop(name)
         | ControlCall::Show(name)
         | ControlCall::Budget(name)
+        | ControlCall::Set(name, _)
+        | ControlCall::Settings(name)
         | ControlCall::Usage(name) => Some(name),
+        ControlCall::Sign(KeyScope::Database(name), _) => Some(name),
+        ControlCall::CreateKey(key) => match &key.scope {
+            KeyScope::Database(name) => Some(name),
+            _ => None,
+        },
+        ControlCall::Keys { scope: Some(KeyScope::Database(name)), .. } => Some(name),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP, Hrana and the control API over tenants.
 
 pub mod apply;
+pub mod auth;
 pub mod baton;
 pub mod bench;
 mod caller;
@@ -10,6 +11,7 @@ pub mod cost;
 pub mod hrana;
 pub mod http;
 pub mod inspect;
+pub mod keys;
 pub mod limits;
 pub mod memory;
 mod metrics;

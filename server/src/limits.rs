@@ -118,3 +118,17 @@ const _: () = assert!(TENANT_NAME_BYTES_MAX <= u8::MAX as usize);
 const _: () = assert!(OUTPUT_FLUSH_BYTES < RESPONSE_BYTES_MAX);
 const _: () = assert!(BATCH_ERROR_BYTES_MAX < RESPONSE_BYTES_MAX);
 const _: () = assert!(ERROR_MESSAGE_BYTES_MAX < OUTPUT_FLUSH_BYTES);
+
+/// Longest token. Those of libSQL servers have some 200 bytes; one with a hundred names has 2 KiB.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Databases that one token may name.
+pub const CLAIMED_NAMES_MAX: usize = 100;
+/// Public keys of the platform: each token is tried with all.
+pub const PLATFORM_KEYS_MAX: usize = 4;
+/// Tokens and keys whose form and signature were found good and are not looked at again, and for how
+/// long: a signature takes some 50 us, finding it here one hash.
+pub const PROOFS_MAX: usize = 4096;
+/// See [`PROOFS_MAX`].
+pub const PROOF_NS: u64 = 60_000_000_000;
+/// Shortest root key that an operator may choose: 24 characters at random cannot be guessed.
+pub const ROOT_KEY_BYTES_MIN: usize = 24;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
+use server::auth::{AuthOptions, jwt};
 use server::memory::{Division, Watch};
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, ListenerId, PollIo, uring_available};
@@ -54,6 +55,9 @@ enum Command {
     Top(server::top::Options),
     /// Make plans, organisations and groups what a JSON file says.
     Apply(server::apply::Options),
+    /// Make, list and revoke keys of a running server.
+    #[command(subcommand)]
+    Key(server::keys::Command),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -83,7 +87,7 @@ struct Serve {
     /// Address for SQL over HTTP; port 0 picks one.
     #[arg(long, env = "MYRIAD_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Address of the control API. It asks for no key yet: keep it on loopback.
+    /// Address of the control API.
     #[arg(long, env = "MYRIAD_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     admin_listen: SocketAddr,
     /// How to talk to the kernel: `uring`, `poll`, or `auto` for io_uring where it is allowed.
@@ -102,9 +106,82 @@ struct Serve {
         default_missing_value = "true"
     )]
     create_on_first_use: Option<bool>,
+    /// Whether everybody is asked for a token or key: `on`, `off` (only where both addresses are
+    /// loopback), or `auto`: off where both are, on elsewhere.
+    #[arg(long, env = "MYRIAD_AUTH", default_value = "auto")]
+    auth: Auth,
+    /// A public key (Ed25519) whose signature is believed on tokens for every database: PEM, base64url of
+    /// 32 bytes, or @FILE with one of these. May be given up to four times.
+    #[arg(long, value_name = "KEY")]
+    jwt_key: Vec<String>,
+    /// A file with a key of the operator's choice that may everything, 24 characters at least; or the key
+    /// itself in MYRIAD_ROOT_KEY.
+    #[arg(long, env = "MYRIAD_ROOT_KEY_FILE", value_name = "FILE")]
+    root_key_file: Option<PathBuf>,
     /// Size of the commit log in bytes or with MiB, GiB; taken when the data folder is new.
     #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_log_bytes)]
     log: u64,
+}
+
+/// Whether everybody is asked for a token or key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Auth {
+    /// Where an address is not loopback.
+    Auto,
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// The key that the operator has chosen, by its hash.
+fn root_key(serve: &Serve) -> Result<Option<[u8; 32]>, String> {
+    let text = match (&serve.root_key_file, std::env::var("MYRIAD_ROOT_KEY")) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+        (None, Ok(text)) => text,
+        (None, Err(_)) => return Ok(None),
+    };
+    let text = text.trim();
+    let least = server::limits::ROOT_KEY_BYTES_MIN;
+    if text.len() < least || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "the root key must have {least} characters at least, ASCII and without spaces; make one \
+             with: openssl rand -hex 32"
+        ));
+    }
+    Ok(Some(*blake3::hash(text.as_bytes()).as_bytes()))
+}
+
+/// What the arguments say about keys.
+fn auth_of(serve: &Serve) -> Result<AuthOptions, String> {
+    let loopback = serve.listen.ip().is_loopback() && serve.admin_listen.ip().is_loopback();
+    let required = match serve.auth {
+        Auth::On => true,
+        Auth::Auto => !loopback,
+        Auth::Off if loopback => false,
+        Auth::Off => {
+            return Err(
+                "--auth off is for loopback addresses: anybody who reaches the others could \
+                        read and change everything; use --auth on"
+                    .into(),
+            );
+        }
+    };
+    let mut platform_keys = Vec::new();
+    for text in &serve.jwt_key {
+        let text = match text.strip_prefix('@') {
+            None => text.clone(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read --jwt-key {path}: {error}"))?,
+        };
+        let keys = jwt::read_public_keys(&text);
+        platform_keys.extend(keys.map_err(|error| format!("--jwt-key: {error}"))?);
+    }
+    if platform_keys.len() > server::limits::PLATFORM_KEYS_MAX {
+        return Err(format!("--jwt-key: {} keys at most", server::limits::PLATFORM_KEYS_MAX));
+    }
+    Ok(AuthOptions { required, root: root_key(serve)?, platform_keys })
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -142,6 +219,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => server::bench::run(options),
         Command::Top(options) => server::top::run(&options),
         Command::Apply(options) => server::apply::run(&options),
+        Command::Key(command) => server::keys::run(&command),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };
@@ -159,6 +237,10 @@ fn fail(code: u8, text: &str) -> ExitCode {
 fn run_serve(serve: &Serve) -> ExitCode {
     let memory = match Division::of(serve.memory, LogOptions::default().batch_bytes_max) {
         Ok(memory) => memory,
+        Err(text) => return fail(exit_code::START, &text),
+    };
+    let auth = match auth_of(serve) {
+        Ok(auth) => auth,
         Err(text) => return fail(exit_code::START, &text),
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -184,26 +266,33 @@ fn run_serve(serve: &Serve) -> ExitCode {
         IoChoice::Auto | IoChoice::Uring => uring_available().err(),
     };
     match (serve.io, refused) {
-        (IoChoice::Poll, _) => serve_on(serve, (&memory, watch), &stop, PollIo::open(&serve.data)),
+        (IoChoice::Poll, _) => {
+            serve_on(serve, (&memory, watch), &auth, &stop, PollIo::open(&serve.data))
+        }
         (IoChoice::Uring, Some(reason)) => {
             let text = format!("io_uring is not available: {reason}; use --io auto or poll");
             fail(exit_code::START, &text)
         }
         (_, Some(reason)) => {
             eprintln!("myriad: io_uring is not available ({reason}); using poll instead");
-            serve_on(serve, (&memory, watch), &stop, PollIo::open(&serve.data))
+            serve_on(serve, (&memory, watch), &auth, &stop, PollIo::open(&serve.data))
         }
         #[cfg(target_os = "linux")]
         (_, None) => {
             let io = storage::io::UringIo::open(&serve.data);
-            serve_on(serve, (&memory, watch), &stop, io)
+            serve_on(serve, (&memory, watch), &auth, &stop, io)
         }
         #[cfg(not(target_os = "linux"))]
-        (_, None) => serve_on(serve, (&memory, watch), &stop, PollIo::open(&serve.data)),
+        (_, None) => serve_on(serve, (&memory, watch), &auth, &stop, PollIo::open(&serve.data)),
     }
 }
 
-fn options_of<I: Io<Server>>(serve: &Serve, memory: &Division, io: &mut I) -> ServerOptions {
+fn options_of<I: Io<Server>>(
+    serve: &Serve,
+    memory: &Division,
+    auth: &AuthOptions,
+    io: &mut I,
+) -> ServerOptions {
     let (mut seed, mut baton_key) = ([0; 32], [0; 32]);
     io.fill(&mut seed);
     io.fill(&mut baton_key);
@@ -222,12 +311,14 @@ fn options_of<I: Io<Server>>(serve: &Serve, memory: &Division, io: &mut I) -> Se
             seed,
         },
         baton_key,
+        auth: auth.clone(),
     }
 }
 
 fn serve_on<I: Io<Server>>(
     serve: &Serve,
     (memory, mut watch): (&Division, Watch),
+    auth: &AuthOptions,
     stop: &AtomicBool,
     io: std::io::Result<I>,
 ) -> ExitCode {
@@ -239,7 +330,7 @@ fn serve_on<I: Io<Server>>(
             return fail(exit_code::START, &text);
         }
     };
-    let options = options_of(serve, memory, &mut io);
+    let options = options_of(serve, memory, auth, &mut io);
     let creates = options.engine.create_on_first_use;
     let mut server = match start(&mut io, &options) {
         Ok(server) => server,
@@ -250,9 +341,9 @@ fn serve_on<I: Io<Server>>(
             return fail(exit_code::START, &text);
         }
     };
-    let announce = |server: &Server| {
+    let announce = |server: &mut Server| {
         eprintln!("{}", memory.table());
-        announce(server, &serve.data, creates);
+        announce(server, &serve.data, auth.required, creates);
     };
     let exit = run(&mut server, &mut io, &mut watch, stop, announce);
     let left = server.engine().counters().left_to_log;
@@ -319,7 +410,7 @@ fn run<I: Io<Server>>(
     io: &mut I,
     watch: &mut Watch,
     stop: &AtomicBool,
-    announce: impl FnOnce(&Server),
+    announce: impl FnOnce(&mut Server),
 ) -> Exit {
     let mut announce = Some(announce);
     loop {
@@ -344,17 +435,20 @@ fn run<I: Io<Server>>(
     }
 }
 
-fn announce(server: &Server, data: &Path, creates: bool) {
+fn announce(server: &mut Server, data: &Path, asks: bool, creates: bool) {
     let (public, admin) = server.addresses();
-    for (address, what) in [(public, "SQL"), (admin, "the control API")] {
-        if !address.ip().is_loopback() {
-            eprintln!("myriad: warning: {what} on {address} asks for no key: anyone may use it");
-        }
+    if !asks {
+        eprintln!(
+            "myriad: warning: nobody is asked for a key: whoever reaches the addresses may use it"
+        );
+    }
+    if let Some(key) = server.take_first_key() {
+        eprintln!("a key that may everything, shown only now: {key}");
     }
     eprintln!("listening on http://{public}");
     eprintln!("admin on http://{admin}");
     eprintln!("data in {}", data.display());
-    if creates {
+    if creates && !asks {
         eprintln!("{}", first_steps(public));
     }
 }

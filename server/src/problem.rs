@@ -149,6 +149,20 @@ impl Problem {
         Problem { retry_after_seconds: Some(seconds), ..self }
     }
 
+    /// Whoever asks has no rights here: the same words whatever was wrong, and whether or not there is
+    /// anything here.
+    #[must_use]
+    pub fn unauthorised() -> Problem {
+        let text = "Unauthorized: a valid token or key for this is needed";
+        Problem::new(401, "UNAUTHORIZED", text)
+    }
+
+    /// Whoever asks has rights here, and not this one.
+    #[must_use]
+    pub fn forbidden() -> Problem {
+        Problem::new(403, "FORBIDDEN", "the token or key does not have the right to do this")
+    }
+
     /// No such path.
     #[must_use]
     pub fn not_found() -> Problem {

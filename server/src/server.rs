@@ -19,14 +19,18 @@ use storage::io::{
 };
 use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
+use tenant::access::{Access, Credential};
 use tenant::budget::Part;
 use tenant::{
-    ControlCall, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool,
-    Refusal, RequestId,
+    ControlCall, ControlReply, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure,
+    Gauge, Key, KeyScope, Pool, Refusal, RequestId, Secret,
 };
 
+use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, rights};
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
+use crate::control::keys::{TokenWanted, Wanted};
+use crate::control::top::Top;
 use crate::control::{self, AdminRequest};
 use crate::cost;
 use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
@@ -49,6 +53,8 @@ pub struct ServerOptions {
     pub buffers_bytes_max: u64,
     /// Seals batons; random per process.
     pub baton_key: [u8; 32],
+    /// Who is asked for a token or key.
+    pub auth: AuthOptions,
 }
 
 /// Why a server has ended.
@@ -78,7 +84,10 @@ pub struct Server {
     by_database: BTreeMap<TenantName, u64>,
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
-    calls: BTreeMap<RequestId, ControlCall>,
+    calls: BTreeMap<RequestId, Pending>,
+    auth: Authenticator,
+    /// The key that may everything, made because there was none; told once.
+    first_key: Option<String>,
     batons: BatonKey,
     buffers_bytes_max: u64,
     spare: Vec<Vec<u8>>,
@@ -89,6 +98,23 @@ pub struct Server {
     traffic: Traffic,
     /// Receives and sends of closed connections that have not come back.
     orphans: usize,
+}
+
+/// The request of the server itself that makes its first key; no connection's has this number.
+const FIRST_KEY: RequestId = u64::MAX;
+
+/// What a request on the admin address waits for.
+enum Pending {
+    /// A call's answer.
+    Call(Box<ControlCall>),
+    /// A key, with its secret.
+    Key(String),
+    /// A token.
+    Token(TokenWanted),
+    /// Leave to see everything.
+    Metrics,
+    /// The same.
+    Top(Top),
 }
 
 fn request_id(key: Key) -> RequestId {
@@ -142,6 +168,8 @@ impl Server {
             touched: VecDeque::new(),
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
+            auth: Authenticator::new(&options.auth),
+            first_key: None,
             batons: BatonKey::new(options.baton_key),
             buffers_bytes_max: options.buffers_bytes_max,
             spare: Vec::new(),
@@ -164,6 +192,11 @@ impl Server {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// The key that may everything, if the first start has made one; it is told once.
+    pub fn take_first_key(&mut self) -> Option<String> {
+        self.first_key.take()
     }
 
     /// It was told to stop.
@@ -199,6 +232,7 @@ impl Server {
         let response = limits::RESPONSE_BYTES_MAX + limits::HEAD_BYTES_MAX;
         let mut gauges = self.engine.gauges();
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
+        gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
         gauges.push(Gauge::new("connection_out_bytes", out.unwrap_or(0), response));
         gauges
@@ -423,6 +457,23 @@ impl Server {
     fn on_head<I: Io<Server>>(&mut self, io: &mut I, key: Key) -> Result<(), Problem> {
         let connection = self.connections.get_mut(key).expect("its head was read");
         let head = connection.reader.head();
+        let large = match head.framing() {
+            BodyFraming::Length(bytes) => bytes > limits::RECEIVE_BYTES_KEPT as u64,
+            BodyFraming::Chunked => true,
+        };
+        if self.auth.is_required() && (large || head.expects_continue()) {
+            let when = self.auth.when(self.now, io);
+            let claimed = match connection.admin {
+                true => self.auth.claimed(&head, Place::Control, when).map(drop),
+                false => route(&head).and_then(|routed| match &routed.tenant {
+                    Some(name) => {
+                        self.auth.claimed(&head, Place::Database(name.as_str()), when).map(drop)
+                    }
+                    None => Ok(()),
+                }),
+            };
+            claimed.map_err(|problem| Problem { close: true, ..problem })?;
+        }
         if !head.expects_continue() || head.framing() == BodyFraming::Length(0) {
             return Ok(());
         }
@@ -476,6 +527,15 @@ impl Server {
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
+        let when = self.auth.when(self.now, io);
+        let claimed = self.auth.claimed(&head, Place::Database(name.as_str()), when);
+        let Claimed { credential, principal, foreign } = match claimed {
+            Ok(claimed) => claimed,
+            Err(problem) => {
+                connection.reader.finish();
+                return self.answer_problem(io, key, &problem);
+            }
+        };
         connection.exchange.tenant = Some(name);
         let moves = connection.database != Some(name);
         connection.exchange.began = self.now;
@@ -493,10 +553,13 @@ impl Server {
         connection.request_bytes = request.held_bytes();
         connection.running_bytes = connection.request_bytes + out.capacity();
         connection.book();
-        let batons = self.batons.clone();
+        let batons = match &principal {
+            Some(principal) => self.batons.for_principal(principal),
+            None => self.batons.clone(),
+        };
         let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let work = Work { kind, request, ceiling, priority, connections, batons, out };
-        self.engine.submit(request_id(key), name.as_str(), work);
+        let work = Work { kind, request, ceiling, priority, foreign, connections, batons, out };
+        self.engine.submit(request_id(key), name.as_str(), credential, work);
         self.watch(io, key);
     }
 
@@ -539,29 +602,127 @@ impl Server {
 
     fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let connection = self.connections.get_mut(key).expect("its request was read");
-        let routed = control::route(&connection.reader.head(), connection.reader.body());
+        let head = connection.reader.head();
+        let when = self.auth.when(self.now, io);
+        let claimed = match control::is_open(&head) {
+            true => Ok(Credential::Access(Access::MACHINE)),
+            false => {
+                self.auth.claimed(&head, Place::Control, when).map(|claimed| claimed.credential)
+            }
+        };
+        let routed = claimed.and_then(|credential| {
+            Ok((credential, control::route(&head, connection.reader.body())?))
+        });
         connection.reader.finish();
         match routed {
-            Ok(AdminRequest::Call(call)) => {
-                self.calls.insert(request_id(key), call.clone());
-                self.engine.control(request_id(key), call);
-                self.watch(io, key);
-            }
-            Ok(AdminRequest::Health) => self.answer(io, key, "text/plain", Vec::new()),
-            Ok(AdminRequest::Version) => {
+            Ok((_, AdminRequest::Health)) => self.answer(io, key, "text/plain", Vec::new()),
+            Ok((_, AdminRequest::Version)) => {
                 self.answer(io, key, "text/plain", VERSION_TEXT.as_bytes().to_vec());
             }
-            Ok(AdminRequest::Metrics) => {
-                let views = self.engine.tenant_views();
+            Ok((credential, request)) => self.ask_engine(io, key, credential, request),
+            Err(problem) => self.answer_problem(io, key, &problem),
+        }
+    }
+
+    /// Let the engine say whether a request on the admin address may, and carry it out.
+    fn ask_engine<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        key: Key,
+        credential: Credential,
+        request: AdminRequest,
+    ) {
+        let (pending, call) = match request {
+            AdminRequest::Call(call) => (Pending::Call(Box::new(call.clone())), call),
+            AdminRequest::CreateKey(wanted) => {
+                let made = auth::key::make(io);
+                (Pending::Key(made.text), wanted.call(made.shown))
+            }
+            AdminRequest::Token(wanted) => {
+                let mut candidate = [0; 32];
+                io.fill(&mut candidate);
+                let call = wanted.call(Secret(candidate));
+                (Pending::Token(wanted), call)
+            }
+            AdminRequest::Metrics => (Pending::Metrics, ControlCall::Permit),
+            AdminRequest::Top(top) => (Pending::Top(top), ControlCall::Permit),
+            AdminRequest::Health | AdminRequest::Version => {
+                unreachable!("these were answered")
+            }
+        };
+        let overview = matches!(pending, Pending::Metrics | Pending::Top(_));
+        let needs = if overview { rights::OVERVIEW } else { rights::of_call(&call) };
+        // Seen also while the engine does not serve.
+        if overview
+            && let Credential::Access(access) = credential
+            && access.meets(needs).is_ok()
+        {
+            return self.answer_overview(io, key, &pending);
+        }
+        self.calls.insert(request_id(key), pending);
+        self.engine.control(request_id(key), credential, needs, call);
+        self.watch(io, key);
+    }
+
+    fn answer_overview<I: Io<Server>>(&mut self, io: &mut I, key: Key, pending: &Pending) {
+        let views = self.engine.tenant_views();
+        match pending {
+            Pending::Top(top) => {
+                let body = control::top::answer(top, self.now, &views);
+                self.answer(io, key, "application/json", body);
+            }
+            _ => {
                 let text = metrics(&self.gauges(), &self.traffic, &views);
                 self.answer(io, key, "text/plain; version=0.0.4", text);
             }
-            Ok(AdminRequest::Top(top)) => {
-                let body = control::top::answer(&top, self.now, &self.engine.tenant_views());
-                self.answer(io, key, "application/json", body);
-            }
-            Err(problem) => self.answer_problem(io, key, &problem),
         }
+    }
+
+    /// A request on the admin address is answered.
+    fn on_control<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, reply: &ControlReply) {
+        let Some(pending) = self.calls.remove(&request) else { return };
+        let key = key_of(request);
+        let body = match (pending, reply) {
+            (Pending::Key(secret), _) if request == FIRST_KEY => {
+                self.first_key = Some(secret);
+                self.ready = true;
+                return;
+            }
+            (Pending::Call(call), reply) => control::answer(&call, reply),
+            (Pending::Key(secret), ControlReply::Keys(rows)) => {
+                let row = rows.first().expect("a key that was made is there");
+                control::keys::created_answer(row, &secret)
+            }
+            (Pending::Token(wanted), ControlReply::Signing(signing)) => {
+                let TokenWanted { role, lifetime_s, .. } = wanted;
+                let jwt = self.auth.mint(signing, role, lifetime_s, wall_s(io));
+                control::keys::token_answer(&jwt)
+            }
+            (pending @ (Pending::Metrics | Pending::Top(_)), _) => {
+                return self.answer_overview(io, key, &pending);
+            }
+            (Pending::Key(_) | Pending::Token(_), _) => {
+                unreachable!("a call is answered in its own kind")
+            }
+        };
+        self.answer(io, key, "application/json", body);
+    }
+
+    /// The engine serves: so does the server, once there is somebody who may administer it.
+    fn on_ready<I: Io<Server>>(&mut self, io: &mut I) {
+        if let Some(secret) = self.engine.signing() {
+            self.auth.set_own(secret);
+        }
+        let known = self.auth.has_operator() || self.engine.has_admin_key();
+        if known || !self.auth.is_required() {
+            self.ready = true;
+            return;
+        }
+        let made = auth::key::make(io);
+        let call = Wanted::first().call(made.shown);
+        self.calls.insert(FIRST_KEY, Pending::Key(made.text));
+        let credential = Credential::Access(Access::MACHINE);
+        self.engine.control(FIRST_KEY, credential, rights::of_call(&call), call);
     }
 
     fn gauges(&self) -> Gauges {
@@ -582,16 +743,11 @@ impl Server {
 
     fn on_event<I: Io<Server>>(&mut self, io: &mut I, event: Event<WorkReply>) {
         match event {
-            Event::Ready => self.ready = true,
+            Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
-            Event::Control(request, reply) => {
-                if let Some(call) = self.calls.remove(&request) {
-                    let body = control::answer(&call, &reply);
-                    self.answer(io, key_of(request), "application/json", body);
-                }
-            }
+            Event::Control(request, reply) => self.on_control(io, request, &reply),
             Event::Stopped => self.exit = Some(Exit::Stopped),
             Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),
         }
@@ -688,15 +844,27 @@ impl Server {
     fn on_refused<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, refusal: &Refusal) {
         let key = key_of(request);
         let call = self.calls.remove(&request);
+        if request == FIRST_KEY {
+            tracing::error!("no first key could be made: give one with --root-key-file");
+            self.ready = true;
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.running_bytes = 0;
         let tenant = connection.exchange.tenant.as_ref();
         let name = match &call {
-            Some(call) => control::subject(call).unwrap_or_default(),
+            Some(Pending::Call(call)) => control::subject(call).unwrap_or_default(),
+            Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
+            Some(_) => "",
             None => tenant.map_or("", TenantName::as_str),
         };
         let problem = control::problem(refusal, name);
-        if matches!(refusal, Refusal::Exceeded(exceeded) if exceeded.part == Part::Connections) {
+        let not_its_own = match refusal {
+            Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
+            // A stranger's connections are not the database's.
+            Refusal::Unauthorised => true,
+            _ => false,
+        };
+        if not_its_own {
             self.uncount(key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -975,6 +1143,11 @@ impl Server {
             self.engine.stop();
         }
     }
+}
+
+/// The time by the wall's clock, in seconds since 1970.
+fn wall_s(clock: &impl Clock) -> u64 {
+    clock.wall().0 / 1_000_000_000
 }
 
 /// Bytes by which buffers of connections may grow, all together.

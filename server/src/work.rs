@@ -1,8 +1,11 @@
 //! The jobs that the server gives the engine: one request, from its body to its reply.
 
+use tenant::access::{Proven, Scope};
 use tenant::budget::Priority;
+use tenant::settings::PublicKey;
 use tenant::{Ceiling, Job, JobContext};
 
+use crate::auth::Foreign;
 use crate::baton::BatonKey;
 use crate::hrana::{self, ProtocolVersion, Reply, V1Call};
 use crate::http::Request;
@@ -28,6 +31,8 @@ pub struct Work {
     pub ceiling: Option<Box<Ceiling>>,
     /// How urgent it says that it is.
     pub priority: Option<Priority>,
+    /// A token that a key of the database itself may have signed.
+    pub foreign: Option<Box<Foreign>>,
     /// Connections to its database, if this one is new among them.
     pub connections: Option<u64>,
     /// Seals batons.
@@ -57,6 +62,14 @@ impl Job for Work {
 
     fn priority(&self) -> Option<Priority> {
         self.priority
+    }
+
+    fn foreign_token(&self) -> Option<&[u8; 32]> {
+        self.foreign.as_ref().map(|foreign| foreign.digest())
+    }
+
+    fn prove(&self, holder: Scope, keys: &[PublicKey]) -> Option<Proven> {
+        self.foreign.as_ref()?.prove(holder, keys)
     }
 
     fn run(self, host: &mut JobContext<'_>) -> WorkReply {

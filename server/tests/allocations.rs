@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 
+use server::auth::AuthOptions;
 use server::{Server, ServerOptions};
 use storage::counting::{CountingAllocator, allocations};
 use storage::io::{Io, PollIo};
@@ -32,6 +33,7 @@ fn options() -> ServerOptions {
             seed: [1; 32],
         },
         baton_key: [2; 32],
+        auth: AuthOptions::default(),
     }
 }
 

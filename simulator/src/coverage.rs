@@ -159,7 +159,22 @@ pub const MARKS: &[Mark] = &[
     mark("a statement does not begin because of its request's cost", 10000),
     mark("a statement is stopped because of its request's cost", 10000),
     mark("cached pages go because memory is wanted", 10000),
+    // ---- keys ----
+    mark("a database is made for somebody who came after one who may not", NO_KEYS),
+    mark("a key that is not good is refused", NO_KEYS),
+    mark("a proof is forgotten for another", NO_KEYS),
+    mark("a request ends because its key is revoked", NO_KEYS),
+    mark("a request for a cold database of another is refused", NO_KEYS),
+    mark("a request without a good token or key is refused", NO_KEYS),
+    mark("a statement does not begin because its request is to end", NO_KEYS),
+    mark("a statement is refused because somebody has blocked it", NO_KEYS),
+    mark("a statement that writes is refused to who may only read", NO_KEYS),
+    mark("a stream ends because its key is revoked", NO_KEYS),
+    mark("a token that a database's own key has signed is believed", NO_KEYS),
 ];
+
+/// Worlds ask nobody for a key yet.
+const NO_KEYS: u64 = u64::MAX;
 
 /// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.
 const RARE_FAULTS: &[(FaultKind, u64)] = &[

@@ -399,7 +399,8 @@ pub(crate) fn on_stretch() -> bool {
 }
 
 /// Whether the running fiber's statement is to be interrupted.
-pub(crate) fn is_interrupted() -> bool {
+#[must_use]
+pub fn is_interrupted() -> bool {
     context_opt().is_some_and(|context| context.interrupt)
 }
 

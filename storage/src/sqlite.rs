@@ -128,6 +128,8 @@ pub type Authorizer = fn(Action<'_>) -> Verdict;
 pub enum Verdict {
     /// The statement does not compile.
     Deny,
+    /// It does not compile, because it writes and who asks may not.
+    DenyWrite,
     /// Allowed.
     Allow,
     /// Allowed, and worth noting: the statement inserts rows.
@@ -151,11 +153,15 @@ pub struct Learnt {
     pub reads_temporary: bool,
     /// The authorizer was asked anything at all.
     pub judged: bool,
+    /// It begins or ends a transaction or savepoint.
+    pub controls: bool,
+    /// It was not compiled, because it writes and who asks may not.
+    pub write_refused: bool,
 }
 
 /// What is registered with SQLite beside the authorizer.
 struct Watch {
-    authorizer: Authorizer,
+    authorizer: Cell<Authorizer>,
     learnt: Cell<Learnt>,
     tainted: Cell<bool>,
     /// Nothing is asked: this crate runs a statement of its own.
@@ -370,7 +376,7 @@ impl Connection {
     /// Ask `authorizer` about every action of every statement compiled from now on.
     pub fn set_authorizer(&mut self, authorizer: Authorizer) {
         let watch = Box::new(Watch {
-            authorizer,
+            authorizer: Cell::new(authorizer),
             learnt: Cell::new(Learnt::default()),
             tainted: Cell::new(false),
             own: Cell::new(false),
@@ -381,6 +387,14 @@ impl Connection {
         // SAFETY: the box lives in the connection, which outlives the registration.
         unsafe { ffi::sqlite3_set_authorizer(self.db, Some(on_action), state) };
         self.watch = Some(watch);
+    }
+
+    /// Ask another authorizer from now on. Statements that are compiled stay so: who runs them asks what
+    /// they do.
+    pub fn change_authorizer(&mut self, authorizer: Authorizer) {
+        if let Some(watch) = &self.watch {
+            watch.authorizer.set(authorizer);
+        }
     }
 
     /// What compiling has told about the statements compiled since the last call.
@@ -872,8 +886,12 @@ unsafe extern "C" fn on_action(
     }
     let [first, second, schema, inside] = names;
     note(watch, code, first);
-    match (watch.authorizer)(Action { code, first, second, schema, inside }) {
+    match (watch.authorizer.get())(Action { code, first, second, schema, inside }) {
         Verdict::Deny => return ffi::SQLITE_DENY,
+        Verdict::DenyWrite => {
+            watch.learn(|learnt| learnt.write_refused = true);
+            return ffi::SQLITE_DENY;
+        }
         Verdict::Allow => {}
         Verdict::AllowInsert => watch.learn(|learnt| learnt.inserts = true),
         Verdict::AllowTaint => watch.tainted.set(true),
@@ -902,7 +920,10 @@ fn note(watch: &Watch, code: c_int, first: Option<&str>) {
     let starts = |name: &str, with: &str| {
         name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
     };
-    watch.learn(|learnt| learnt.judged = true);
+    watch.learn(|learnt| {
+        learnt.judged = true;
+        learnt.controls |= matches!(code, ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT);
+    });
     match code {
         ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT if first == Some("ROLLBACK") => {
             watch.learn(|learnt| learnt.rolls_back = true);

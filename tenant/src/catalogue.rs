@@ -18,7 +18,8 @@
 //!   group_id INTEGER,                      -- its group; NULL: directly under the machine
 //!   plan TEXT,                             -- its plan, if it has one
 //!   budget TEXT,                           -- its own budget, as budget/text.rs writes it
-//!   usage TEXT                             -- what it has used, as of the last checkpoint or close
+//!   usage TEXT,                            -- what it has used, as of the last checkpoint or close
+//!   settings TEXT                          -- its settings, as settings.rs writes them
 //! );
 //! CREATE INDEX unsettled ON databases(state) WHERE state = 1;
 //! CREATE INDEX grouped ON databases(group_id) WHERE group_id IS NOT NULL;
@@ -30,17 +31,40 @@
 //!   name TEXT NOT NULL,
 //!   plan TEXT,
 //!   budget TEXT,
+//!   settings TEXT,                         -- as a database's
+//!   created_s INTEGER,                     -- NULL: nobody has noted it
 //!   UNIQUE(parent, name)
 //! );
+//! CREATE TABLE keys(
+//!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
+//!   public TEXT NOT NULL UNIQUE,           -- what of the key may be seen
+//!   hash BLOB NOT NULL,                    -- of all of it; the key itself is nowhere
+//!   name TEXT,                             -- for people
+//!   scope INTEGER NOT NULL,                -- 0 machine, 1 organisation or group, 2 database
+//!   scope_id INTEGER NOT NULL,             -- that one's id; 0 for the machine
+//!   role INTEGER NOT NULL,                 -- 0 read, 1 write, 2 admin
+//!   priority INTEGER,                      -- the most urgent that its requests may be
+//!   created_s INTEGER NOT NULL,
+//!   expires_s INTEGER,                     -- NULL: never
+//!   revoked_s INTEGER                      -- NULL: it is good
+//! );
+//! CREATE INDEX keyed ON keys(scope, scope_id);
+//! CREATE TABLE signing(id INTEGER PRIMARY KEY, secret BLOB NOT NULL, created_s INTEGER NOT NULL);
 //! ```
 //!
-//! Version 1 of the schema had only the table of databases, without its last four columns; a start
-//! adds what is missing, in the transaction of the start itself.
+//! A key goes with what it is for; one that is revoked stays until then, so that lists show it. `signing`
+//! has the secret with which the server signs tokens of its own, in at most one row.
+//!
+//! Version 1 of the schema had only the table of databases, up to `txid`; version 2 had no settings,
+//! keys and signing. A start adds what is missing, in the transaction of the start itself.
 //!
 //! Runs on a fiber of tenant 0, many calls in one transaction, and knows nothing of who asked.
 //!
 //! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups.
+//! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
+mod guard;
+mod keys;
 mod nodes;
 mod rows;
 
@@ -48,16 +72,19 @@ use storage::TenantId;
 use storage::fiber;
 use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
+use crate::access::{Access, Denial, Scope};
 use crate::budget::{Budget, Usage};
 use crate::session::PooledConnection;
+use crate::settings::SettingsChange;
 
+pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Each version's step from the one before.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
@@ -92,6 +119,27 @@ CREATE TABLE nodes(
   UNIQUE(parent, name)
 );
 PRAGMA user_version = 2;
+",
+    "
+ALTER TABLE databases ADD COLUMN settings TEXT;
+ALTER TABLE nodes ADD COLUMN settings TEXT;
+ALTER TABLE nodes ADD COLUMN created_s INTEGER;
+CREATE TABLE keys(
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  public TEXT NOT NULL UNIQUE,
+  hash BLOB NOT NULL,
+  name TEXT,
+  scope INTEGER NOT NULL,
+  scope_id INTEGER NOT NULL,
+  role INTEGER NOT NULL,
+  priority INTEGER,
+  created_s INTEGER NOT NULL,
+  expires_s INTEGER,
+  revoked_s INTEGER
+);
+CREATE INDEX keyed ON keys(scope, scope_id);
+CREATE TABLE signing(id INTEGER PRIMARY KEY, secret BLOB NOT NULL, created_s INTEGER NOT NULL);
+PRAGMA user_version = 3;
 ",
 ];
 
@@ -130,6 +178,28 @@ pub enum Call {
     FindNode(NodePath),
     /// Remove an organisation or group that has no children.
     DropNode(NodePath),
+    /// Change a database's settings.
+    Set(String, SettingsChange),
+    /// Change the settings of an organisation or group.
+    SetNode(NodePath, SettingsChange),
+    /// A new key.
+    CreateKey(Box<NewKey>),
+    /// The key with this public part.
+    FindKey(Box<str>),
+    /// Up to `limit` keys with ids after `after`, in order: of one scope, or all.
+    Keys {
+        /// Whose, if not all.
+        scope: Option<KeyScope>,
+        /// Ids behind this one.
+        after: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Revoke the key with this public part.
+    RevokeKey(Box<str>),
+    /// What a token for a database, organisation or group needs: its row, and the secret that signs
+    /// tokens, which is this one if there is none yet.
+    Sign(KeyScope, Secret),
     /// What a database has used, at its close.
     Used(TenantId, Usage),
     /// Up to `limit` live rows with names after `after`, starting with `prefix`, in order.
@@ -156,22 +226,50 @@ pub enum Call {
     Fence(TenantId, String),
     /// The dropped tenant's file is gone: remove its row.
     Forget(TenantId),
+    /// A call of somebody whose rights are not everything: it is carried out only on what they cover.
+    Guarded(Access, Box<Call>),
 }
 
 impl Call {
+    /// The call that is guarded, or the call itself.
+    #[must_use]
+    pub fn inner(&self) -> &Call {
+        match self {
+            Call::Guarded(_, call) => call.inner(),
+            call => call,
+        }
+    }
+
+    /// As [`inner`](Self::inner).
+    #[must_use]
+    pub fn into_inner(self) -> Call {
+        match self {
+            Call::Guarded(_, call) => call.into_inner(),
+            call => call,
+        }
+    }
+
     /// Whether it may change the catalogue.
     #[must_use]
     pub fn writes(&self) -> bool {
+        let call = self.inner();
         !matches!(
-            self,
-            Call::Find(_) | Call::List { .. } | Call::FindPlan(_) | Call::Plans | Call::FindNode(_)
+            call,
+            Call::Find(_)
+                | Call::List { .. }
+                | Call::FindPlan(_)
+                | Call::Plans
+                | Call::FindNode(_)
+                | Call::FindKey(_)
+                | Call::Keys { .. }
         )
     }
 
     /// Whether it needs log space and makes none: it must leave what checkpoints and fences need.
     #[must_use]
     pub fn grows(&self) -> bool {
-        let settles = matches!(self, Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..));
+        let settles =
+            matches!(self.inner(), Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..));
         self.writes() && !settles
     }
 
@@ -180,9 +278,16 @@ impl Call {
     pub fn pages(&self) -> u32 {
         match self {
             Call::Create { change, .. } if change.is_empty() => 2,
-            Call::Drop(_) | Call::Forget(_) | Call::Create { .. } | Call::Place(..) => 4,
+            Call::Guarded(_, call) => call.pages(),
+            // A leaf of each of the keys' table and indexes too.
+            Call::Drop(_) => 7,
+            Call::Forget(_) | Call::Create { .. } | Call::Place(..) => 4,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::DropNode(_) => 2,
+            Call::PutNode(..) | Call::Set(..) | Call::SetNode(..) => 2,
+            Call::CreateKey(_) => 4,
+            Call::DropNode(_) => 5,
+            Call::RevokeKey(_) | Call::Sign(..) => 1,
+            Call::FindKey(_) | Call::Keys { .. } => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
             Call::Find(_) | Call::List { .. } => 0,
             Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
@@ -195,8 +300,8 @@ impl Call {
 pub enum Outcome {
     /// Done; nothing to tell.
     Done,
-    /// What a start needs: the rows, and all plans.
-    Started(Vec<DatabaseRow>, Vec<Plan>),
+    /// What a start needs.
+    Started(Box<Started>),
     /// The row; for a create or a change the new one, for a drop the one that was.
     Row(Box<DatabaseRow>),
     /// Rows.
@@ -215,10 +320,44 @@ pub enum Outcome {
     InUse(u64),
     /// There are as many plans as there may be.
     TooManyPlans,
+    /// Keys; the one, if one was asked for and is there.
+    Keys(Vec<KeyRow>),
+    /// What a token needs: what it is for, and what signs it.
+    Signing(Signing),
+    /// The scope has as many keys as it may have.
+    TooManyKeys,
+    /// It is protected against being deleted.
+    Protected,
+    /// Who asked may not.
+    Denied(Denial),
     /// SQLite refused; the transaction was rolled back, so no call of it took effect.
     Failed(String),
     /// As `Failed`, for lack of room in the commit log or on its disk.
     Full,
+}
+
+/// What a start needs of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The rows that were asked for.
+    pub rows: Vec<DatabaseRow>,
+    /// All plans.
+    pub plans: Vec<Plan>,
+    /// What signs tokens, if there is one.
+    pub signing: Option<Secret>,
+    /// There is a key that may everything, neither revoked nor expired.
+    pub has_admin: bool,
+}
+
+/// What a token is for, and what signs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signing {
+    /// What signs it.
+    pub secret: Secret,
+    /// The database, if it is for one.
+    pub row: Option<Box<DatabaseRow>>,
+    /// The organisation or group, if it is for one; behind a group, its organisation.
+    pub path: Vec<NodeRow>,
 }
 
 /// What a call names and the catalogue does not have.
@@ -230,6 +369,8 @@ pub enum Missing {
     Organisation,
     /// A group.
     Group,
+    /// A key.
+    Key,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -265,15 +406,23 @@ fn found(row: Option<DatabaseRow>) -> Outcome {
 
 fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, SqliteError> {
     match call {
+        Call::Guarded(access, call) => match guard::judge(pooled, access, call)? {
+            Ok(()) => carry_out_one(pooled, call),
+            Err(denial) => Ok(Outcome::Denied(denial)),
+        },
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };
+            if row.settings().delete_protection {
+                return Ok(Outcome::Protected);
+            }
             let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL \
                        WHERE id = ?1";
             run(pooled, sql, &[integer(row.id)])?;
+            keys::forget(pooled, Scope::Database(row.id))?;
             Ok(Outcome::Row(Box::new(row)))
         }
         Call::List { after, prefix, limit } => {
@@ -295,6 +444,13 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::PutNode(path, said) => nodes::put(pooled, path, said),
         Call::FindNode(path) => nodes::find(pooled, path),
         Call::DropNode(path) => nodes::drop(pooled, path),
+        Call::Set(name, change) => nodes::set(pooled, name, change),
+        Call::SetNode(path, change) => nodes::set_node(pooled, path, change),
+        Call::CreateKey(key) => keys::create(pooled, key),
+        Call::FindKey(public) => Ok(Outcome::Keys(keys::find(pooled, public)?)),
+        Call::Keys { scope, after, limit } => keys::list(pooled, scope.as_ref(), *after, *limit),
+        Call::RevokeKey(public) => keys::revoke(pooled, public),
+        Call::Sign(scope, secret) => keys::sign(pooled, scope, secret),
         Call::Checkpointed { .. } | Call::Used(..) | Call::Fence(..) | Call::Forget(_) => {
             note(pooled, call)?;
             Ok(Outcome::Done)
@@ -334,6 +490,11 @@ fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
     }
 }
 
+/// Wall-clock seconds since 1970.
+fn now_s() -> i64 {
+    fiber::wall().map_or(0, |wall| (wall.0 / 1_000_000_000) as i64)
+}
+
 fn integer(id: TenantId) -> ValueRef<'static> {
     ValueRef::Integer(id.0 as i64)
 }
@@ -347,7 +508,7 @@ fn create(
     if let Some(row) = find(pooled, name)? {
         return Ok(if exists_ok { Outcome::Row(Box::new(row)) } else { Outcome::Exists });
     }
-    let created_s = fiber::wall().map_or(0, |wall| (wall.0 / 1_000_000_000) as i64);
+    let created_s = now_s();
     let said = match nodes::look_up(pooled, change, &Budget::default())? {
         Ok(said) => said,
         Err(missing) => return Ok(Outcome::Missing(missing)),
@@ -389,5 +550,10 @@ fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, Sql
         let sql = select!("WHERE d.id = ?1 AND d.state <> 1");
         found.extend(read(pooled, sql, &[integer(*id)], rows::database)?);
     }
-    Ok(Outcome::Started(found, nodes::plans(pooled)?))
+    Ok(Outcome::Started(Box::new(Started {
+        rows: found,
+        plans: nodes::plans(pooled)?,
+        signing: keys::signing(pooled)?,
+        has_admin: keys::has_admin(pooled)?,
+    })))
 }

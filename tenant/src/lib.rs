@@ -3,6 +3,7 @@
 //! Owns tenants' lives, the catalogue, sessions and statements, the scheduler and the gate. Knows no
 //! HTTP, no JSON and no file names; everything it wants done outside it asks for as values.
 
+pub mod access;
 pub mod budget;
 mod catalogue;
 pub mod engine;
@@ -13,10 +14,12 @@ mod pool;
 mod room;
 pub mod schedule;
 mod session;
+pub mod settings;
 mod statement;
 
 pub use catalogue::{
-    BudgetChange, Change, DatabaseRow, Missing, NodeId, NodePath, NodeRow, Plan, RowState, Said,
+    BudgetChange, Change, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId, NodePath,
+    NodeRow, Plan, RowState, Said, Secret, Signing,
 };
 pub use engine::{
     BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,

@@ -223,6 +223,22 @@ pub const WEIGHT_MAX: u64 = 10_000;
 /// Plans: all are held in memory, for they are few.
 pub const PLANS_MAX: usize = 1000;
 
+/// Public keys that a database, group or organisation may have for tokens: the old one and the new one
+/// while they are exchanged, twice.
+pub const JWT_KEYS_MAX: usize = 4;
+
+/// Keys of one scope, revoked ones too: they are counted when one is made.
+pub const KEYS_MAX: usize = 1000;
+
+/// Longest name of a key, in bytes.
+pub const KEY_NAME_BYTES_MAX: usize = 128;
+
+/// Keys that are remembered from the catalogue, unknown ones too: 1 MiB of them.
+pub const KEYS_REMEMBERED: usize = 8192;
+
+/// Requests that wait for their key to be looked up: more come from nobody with a key.
+pub const KEY_WAITERS_MAX: usize = 1024;
+
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
 

@@ -275,6 +275,41 @@ pub fn authorize(action: Action<'_>) -> Verdict {
     }
 }
 
+/// The authorizer for who may only read: nothing that writes is compiled. What is compiled already, or
+/// slips through here, is asked of SQLite itself before it runs (`sqlite3_stmt_readonly`).
+#[must_use]
+pub fn authorize_reading(action: Action<'_>) -> Verdict {
+    match authorize(action) {
+        Verdict::Deny => Verdict::Deny,
+        _ if writes(action) => Verdict::DenyWrite,
+        verdict => verdict,
+    }
+}
+
+fn writes(action: Action<'_>) -> bool {
+    // R-Tree compiles what would change its shadow tables when one of it is first read; nobody else may
+    // change those (`SQLITE_DBCONFIG_DEFENSIVE`).
+    let is_shadow = || {
+        let ends = |end| action.first.is_some_and(|name: &str| name.ends_with(end));
+        ["_node", "_rowid", "_parent"].into_iter().any(ends)
+    };
+    match action.code {
+        codes::SQLITE_INSERT | codes::SQLITE_UPDATE | codes::SQLITE_DELETE => !is_shadow(),
+        codes::SQLITE_SELECT
+        | codes::SQLITE_RECURSIVE
+        | codes::SQLITE_READ
+        | codes::SQLITE_TRANSACTION
+        | codes::SQLITE_SAVEPOINT
+        | codes::SQLITE_FUNCTION => false,
+        codes::SQLITE_PRAGMA => {
+            let named = |name: &str| action.first.is_some_and(|own| own.eq_ignore_ascii_case(name));
+            let stored = named("application_id") || named("user_version");
+            (stored && action.second.is_some()) || named("optimize")
+        }
+        _ => true,
+    }
+}
+
 /// SQLite's run-time limits for a client's connection, with the reasons where they are not plain.
 const LIMITS: &[(i32, i32)] = &[
     // Every linear function stays under 13 ms at 1 MiB.
@@ -335,6 +370,34 @@ mod tests {
     fn every_pragma_of_the_policy_reaches_sqlite() {
         for (name, _) in PRAGMAS {
             assert!(storage::sqlite::PRAGMAS.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn who_may_only_read_compiles_nothing_that_writes() {
+        use Verdict::{Allow, AllowTaint, Deny, DenyWrite};
+        for (code, first, second, verdict) in [
+            (codes::SQLITE_SELECT, "", "", Allow),
+            (codes::SQLITE_READ, "t", "a", Allow),
+            (codes::SQLITE_TRANSACTION, "BEGIN", "", Allow),
+            (codes::SQLITE_INSERT, "t", "", DenyWrite),
+            (codes::SQLITE_UPDATE, "t", "a", DenyWrite),
+            (codes::SQLITE_DELETE, "sqlite_master", "", DenyWrite),
+            (codes::SQLITE_DELETE, "boxes_node", "", Allow),
+            (codes::SQLITE_CREATE_TABLE, "t", "", DenyWrite),
+            (codes::SQLITE_DROP_TABLE, "t", "", DenyWrite),
+            (codes::SQLITE_CREATE_VTABLE, "f", "fts5", DenyWrite),
+            (codes::SQLITE_REINDEX, "i", "", DenyWrite),
+            (codes::SQLITE_ANALYZE, "t", "", DenyWrite),
+            (codes::SQLITE_ATTACH, "x", "", Deny),
+            (codes::SQLITE_PRAGMA, "user_version", "", Allow),
+            (codes::SQLITE_PRAGMA, "user_version", "7", DenyWrite),
+            (codes::SQLITE_PRAGMA, "Application_Id", "7", DenyWrite),
+            (codes::SQLITE_PRAGMA, "optimize", "", DenyWrite),
+            (codes::SQLITE_PRAGMA, "foreign_keys", "off", AllowTaint),
+        ] {
+            let action = action(code, first, second, "main");
+            assert_eq!(authorize_reading(action), verdict, "{action:?}");
         }
     }
 

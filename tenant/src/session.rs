@@ -24,6 +24,7 @@ use storage::ledger::{self, Booking, Level};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
+use crate::access::{Denials, Holder};
 use crate::budget::{Exceeded, Part, RequestLimits};
 use crate::failure::{Circumstances, cost_refused, memory_refused, statement_error};
 use crate::limits;
@@ -126,6 +127,12 @@ impl PooledConnection {
         self.connection.is_autocommit() && !self.connection.is_tainted()
     }
 
+    /// Let it compile nothing that writes, or everything again.
+    pub(crate) fn set_read_only(&mut self, read_only: bool) {
+        let authorizer = if read_only { policy::authorize_reading } else { policy::authorize };
+        self.connection.change_authorizer(authorizer);
+    }
+
     /// Roll back what is open. Must run on a fiber.
     pub fn roll_back(&mut self) {
         if self.connection.is_autocommit() {
@@ -218,7 +225,14 @@ impl PooledConnection {
         keep: bool,
     ) -> Result<(Option<Statement>, Learnt, usize), StatementError> {
         let _ = self.connection.take_learnt();
-        let (statement, end) = self.connection.prepare(sql, keep).map_err(|e| self.failure(&e))?;
+        let prepared = self.connection.prepare(sql, keep);
+        let (statement, end) = prepared.map_err(|error| {
+            let refused = self.connection.take_learnt().write_refused;
+            if refused && error.primary() == codes::SQLITE_AUTH {
+                return write_refused();
+            }
+            self.failure(&error)
+        })?;
         let learnt = self.connection.take_learnt();
         if self.temporary == Temporary::Untouched
             && statement.is_some()
@@ -329,6 +343,15 @@ impl PooledConnection {
     }
 }
 
+/// Who may only read wants to write.
+fn write_refused() -> StatementError {
+    sometimes!("a statement that writes is refused to who may only read");
+    let name = crate::failure::name_of(codes::SQLITE_READONLY);
+    let text = "SQLite error: attempt to write a readonly database: the token or key has the right to \
+                read only";
+    StatementError::new(name, text)
+}
+
 fn is_more_than_space(tail: &str) -> bool {
     tail.bytes().any(|byte| !byte.is_ascii_whitespace() && byte != b';')
 }
@@ -352,6 +375,10 @@ pub struct Session {
     pub(crate) promised: Option<crate::statement::Ticket>,
     /// What held for the database when the present request began.
     pub(crate) limits: RequestLimits,
+    /// Who holds the rights of the present request.
+    pub(crate) holder: Holder,
+    /// What its statements may not do, if anything.
+    denials: Option<Box<Denials>>,
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Option<Box<Ceiling>>,
@@ -366,14 +393,59 @@ impl Session {
             timed_out: false,
             promised: None,
             limits: *limits,
+            holder: Holder::default(),
+            denials: None,
             cost: Cost::default(),
             ceiling: None,
         }
     }
 
-    /// The session, for a request under these limits.
-    pub(crate) fn under(self, limits: &RequestLimits) -> Session {
-        Session { limits: *limits, ..self }
+    /// The session, for a request under these limits and rights.
+    pub(crate) fn under(
+        mut self,
+        limits: &RequestLimits,
+        holder: Holder,
+        denials: Option<Box<Denials>>,
+    ) -> Session {
+        let read_only = denials.as_ref().is_some_and(|denials| denials.read_only);
+        self.pooled.set_read_only(read_only);
+        Session { limits: *limits, holder, denials, ..self }
+    }
+
+    /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
+    /// who had more: so what it writes is asked of SQLite too.
+    fn permit(&self, compiled: &Compiled) -> Result<(), StatementError> {
+        // A short statement runs to its end without a look at this: rights that were taken away while
+        // the request waited for something are not for the next one.
+        if self.holder != Holder::default() && fiber::is_interrupted() {
+            sometimes!("a statement does not begin because its request is to end");
+            let (code, message) = (codes::SQLITE_INTERRUPT, "interrupted".to_owned());
+            let request_ns = self.limits.request_ns;
+            let circumstances = Circumstances { request_ns, ..Circumstances::default() };
+            return Err(statement_error(
+                &SqliteError { code, message, offset: None },
+                circumstances,
+            ));
+        }
+        let Some(denials) = &self.denials else { return Ok(()) };
+        let writes = !compiled.statement.is_readonly();
+        if writes && denials.read_only {
+            return Err(write_refused());
+        }
+        let blocked = match writes {
+            true => denials.block_writes,
+            // A transaction can be ended.
+            false => denials.block_reads && !compiled.learnt.controls,
+        };
+        if !blocked {
+            return Ok(());
+        }
+        sometimes!("a statement is refused because somebody has blocked it");
+        let message = match &*denials.reason {
+            "" => "Operation was blocked".to_owned(),
+            reason => format!("Operation was blocked: {reason}"),
+        };
+        Err(StatementError::new("BLOCKED", message))
     }
 
     /// Run a compiled statement to its end and reset it; whatever comes of it, it is paid for.
@@ -523,6 +595,10 @@ impl SqlStream for Session {
         self.pooled.refresh()?;
         let room = self.limit_room()?;
         let mut compiled = self.pooled.take_compiled(sql)?;
+        if let Err(error) = self.permit(&compiled) {
+            self.pooled.give_compiled(compiled);
+            return Err(error);
+        }
         let result = self.run_metered(&mut compiled, arguments, want_rows, sink);
         self.pooled.give_compiled(compiled);
         result.map_err(|error| self.explain_full(error, room))
@@ -538,6 +614,7 @@ impl SqlStream for Session {
             rest = &rest[end..];
             let Some(statement) = statement else { continue };
             let mut compiled = Compiled { sql: sql.into(), statement, learnt };
+            self.permit(&compiled)?;
             let room = self.limit_room()?;
             let result = self.run_metered(&mut compiled, &Arguments::default(), false, &mut NoRows);
             result.map_err(|error| self.explain_full(error, room))?;

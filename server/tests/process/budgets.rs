@@ -407,17 +407,22 @@ fn use_is_counted_and_survives_a_restart() {
     server.stop();
 }
 
-/// `process/version-1` is what version 1 left at a clean stop: databases `old` (id 1, one row in `t`)
-/// and `other` (id 2, never checkpointed), and `gone`, dropped. Its log was empty and is left out.
-#[test]
-fn a_data_folder_of_version_1_opens() {
-    let data = folder();
-    let before = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/version-1");
+/// Copy what an older version left at a clean stop. Its log was empty and is left out.
+fn left_by(version: &str, data: &Path) {
+    let before = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process").join(version);
     for file in ["tenants/00/00/0.db", "tenants/01/00/1.db"] {
-        let to = data.path().join(file);
+        let to = data.join(file);
         std::fs::create_dir_all(to.parent().expect("in a folder")).unwrap();
         std::fs::copy(before.join(file), to).unwrap();
     }
+}
+
+/// `process/version-1` is what version 1 left at a clean stop: databases `old` (id 1, one row in `t`)
+/// and `other` (id 2, never checkpointed), and `gone`, dropped.
+#[test]
+fn a_data_folder_of_version_1_opens() {
+    let data = folder();
+    left_by("version-1", data.path());
     let server = Launch::on(data.path()).start();
     assert_eq!(server.database("old").value("SELECT a FROM t"), "7");
     assert_eq!(server.database("other").value("SELECT 1"), "1");
@@ -438,5 +443,25 @@ fn a_data_folder_of_version_1_opens() {
     server.stop();
     let server = Launch::on(data.path()).start();
     assert_eq!(holds(&server, "new", "weight").0, json!(7));
+    server.stop();
+}
+
+/// `process/version-2` has the same databases, `old` in the group `acme/web` of the plan `free`.
+#[test]
+fn a_data_folder_of_version_2_opens() {
+    let data = folder();
+    left_by("version-2", data.path());
+    let server = Launch::on(data.path()).start();
+    assert_eq!(server.database("old").value("SELECT a FROM t"), "7");
+    let group = "/v1/organisations/acme/groups/web";
+    assert_eq!(get(&server, group)["plan"], "free");
+    create(&server, "new", &json!({"group": "acme/web"}));
+    // A crash here: the log has to bring the new schema over the old file again.
+    drop(server.kill());
+    let server = Launch::on(data.path()).start();
+    assert_eq!(get(&server, "/v1/namespaces/new")["group"], "acme/web");
+    assert_eq!(get(&server, group)["plan"], "free");
+    assert_eq!(server.database("old").value("SELECT a FROM t"), "7");
+    server.drop_database("new");
     server.stop();
 }

@@ -14,6 +14,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 pub struct Client {
     reader: BufReader<TcpStream>,
     framing: Framing,
+    /// Sent with each request as `authorization: Bearer`.
+    token: Option<String>,
 }
 
 /// How the rest of the body that is being read is framed.
@@ -62,7 +64,12 @@ impl Client {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let reader = BufReader::with_capacity(64 * 1024, stream);
-        Ok(Client { reader, framing: Framing::End })
+        Ok(Client { reader, framing: Framing::End, token: None })
+    }
+
+    /// Come with this token or key.
+    pub fn with_token(self, token: &str) -> Client {
+        Client { token: Some(token.to_owned()), ..self }
     }
 
     /// Post JSON, read the whole response.
@@ -78,8 +85,12 @@ impl Client {
 
     /// Send a request.
     pub fn send(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<()> {
+        let authorization = match &self.token {
+            Some(token) => format!("authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{authorization}content-length: {}\r\n\r\n",
             body.len()
         );
         self.send_raw(&[head.as_bytes(), body].concat())

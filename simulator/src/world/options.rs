@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use server::ServerOptions;
+use server::auth::AuthOptions;
 use storage::log::LogOptions;
 use tenant::EngineOptions;
 
@@ -214,6 +215,7 @@ impl Options {
                 seed: random[0],
             },
             baton_key: random[1],
+            auth: AuthOptions::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Plans, organisations and groups, and databases' places among them.
+//! Plans, organisations and groups, databases' places among them, and settings.
 
 use storage::sqlite::{SqliteError, ValueRef};
 
@@ -6,9 +6,11 @@ use super::rows::{
     self, NodeId, NodeRow, Plan, Said, integer_at, node_at, read, run, text_or_null,
 };
 use super::{Missing, Outcome};
+use crate::access::Scope;
 use crate::budget::{Budget, Part};
 use crate::limits;
 use crate::session::PooledConnection;
+use crate::settings::SettingsChange;
 
 /// The name of an organisation, or of a group in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,41 @@ pub(super) fn place(
     Ok(super::found(super::find(pooled, name)?))
 }
 
+/// Change a database's settings.
+pub(super) fn set(
+    pooled: &mut PooledConnection,
+    name: &str,
+    change: &SettingsChange,
+) -> Result<Outcome, SqliteError> {
+    let Some(mut row) = super::find(pooled, name)? else { return Ok(Outcome::NotFound) };
+    let settings = row.settings().changed(change, super::now_s() as u64);
+    let written = (!settings.is_empty()).then(|| settings.to_text());
+    let sql = "UPDATE databases SET settings = ?2 WHERE id = ?1";
+    run(pooled, sql, &[super::integer(row.id), text_or_null(written.as_deref())])?;
+    row.set_settings(settings);
+    Ok(super::found(Some(row)))
+}
+
+/// Change the settings of an organisation or group.
+pub(super) fn set_node(
+    pooled: &mut PooledConnection,
+    path: &NodePath,
+    change: &SettingsChange,
+) -> Result<Outcome, SqliteError> {
+    let mut nodes = match find_path(pooled, path)? {
+        Ok(nodes) => nodes,
+        Err(missing) => return Ok(Outcome::Missing(missing)),
+    };
+    let node = nodes.first_mut().expect("a path has a node");
+    let settings = node.settings().changed(change, super::now_s() as u64);
+    let written = (!settings.is_empty()).then(|| settings.to_text());
+    let id = ValueRef::Integer(node.id.0 as i64);
+    let sql = "UPDATE nodes SET settings = ?2 WHERE id = ?1";
+    run(pooled, sql, &[id, text_or_null(written.as_deref())])?;
+    node.set_settings(settings);
+    Ok(Outcome::Node(nodes))
+}
+
 // ---- plans ----
 
 pub(super) fn plans(pooled: &mut PooledConnection) -> Result<Vec<Plan>, SqliteError> {
@@ -164,14 +201,15 @@ fn find_one(
     parent: NodeId,
     name: &str,
 ) -> Result<Option<NodeRow>, SqliteError> {
-    let sql = "SELECT id, name, plan, budget FROM nodes WHERE parent = ?1 AND name = ?2";
+    let sql = "SELECT id, name, plan, budget, settings, created_s FROM nodes \
+               WHERE parent = ?1 AND name = ?2";
     let arguments = [ValueRef::Integer(parent.0 as i64), text(name)];
     let found = read(pooled, sql, &arguments, |statement| node_at(statement, 0))?;
     Ok(found.into_iter().flatten().next())
 }
 
 /// The nodes on a path, the named one first.
-fn find_path(
+pub(super) fn find_path(
     pooled: &mut PooledConnection,
     path: &NodePath,
 ) -> Result<Result<Vec<NodeRow>, Missing>, SqliteError> {
@@ -204,7 +242,8 @@ pub(super) fn put(
             None => return Ok(Outcome::Missing(Missing::Organisation)),
         },
     };
-    let sql = "INSERT INTO nodes(parent, name, plan, budget) VALUES(?1, ?2, ?3, ?4) \
+    let sql = "INSERT INTO nodes(parent, name, plan, budget, created_s) \
+               VALUES(?1, ?2, ?3, ?4, ?5) \
                ON CONFLICT(parent, name) DO UPDATE SET plan = excluded.plan, \
                budget = excluded.budget";
     let budget = said.budget_text();
@@ -213,6 +252,7 @@ pub(super) fn put(
         text(name),
         text_or_null(said.plan.as_deref()),
         text_or_null(budget.as_deref()),
+        ValueRef::Integer(super::now_s()),
     ];
     run(pooled, sql, &arguments)?;
     find(pooled, path)
@@ -231,7 +271,11 @@ pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Out
     if children > 0 {
         return Ok(Outcome::InUse(children));
     }
+    if node.settings().delete_protection {
+        return Ok(Outcome::Protected);
+    }
     run(pooled, "DELETE FROM nodes WHERE id = ?1", &[id])?;
+    super::keys::forget(pooled, Scope::Node(node.id))?;
     Ok(Outcome::Done)
 }
 

@@ -5,6 +5,7 @@ use storage::sqlite::{SqliteError, Statement, ValueRef, codes};
 
 use crate::budget::{Budget, Level, Unreadable, Usage};
 use crate::session::PooledConnection;
+use crate::settings::Settings;
 
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,37 @@ pub struct NodeRow {
     pub name: Box<str>,
     /// What it says.
     pub said: Said,
+    pub(crate) settings: Option<Box<Settings>>,
+    /// When it was created, in wall-clock seconds since 1970; 0 where nobody has noted it.
+    pub created_s: i64,
+}
+
+impl NodeRow {
+    /// The row of a node that says nothing.
+    #[must_use]
+    pub fn new(id: NodeId, name: &str) -> NodeRow {
+        NodeRow { id, name: name.into(), said: Said::default(), settings: None, created_s: 0 }
+    }
+
+    /// Its own settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        settings_or_none(&self.settings)
+    }
+
+    /// Give it other settings.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = boxed(settings);
+    }
+}
+
+fn settings_or_none(settings: &Option<Box<Settings>>) -> &Settings {
+    static NOTHING: Settings = Settings::NOTHING;
+    settings.as_deref().unwrap_or(&NOTHING)
+}
+
+fn boxed(settings: Settings) -> Option<Box<Settings>> {
+    (!settings.is_empty()).then(|| Box::new(settings))
 }
 
 /// A named budget.
@@ -98,9 +130,21 @@ pub struct DatabaseRow {
     pub path: Vec<NodeRow>,
     /// What it has used, as of its last checkpoint or close.
     pub usage: Usage,
+    pub(crate) settings: Option<Box<Settings>>,
 }
 
 impl DatabaseRow {
+    /// Its own settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        settings_or_none(&self.settings)
+    }
+
+    /// Give it other settings.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = boxed(settings);
+    }
+
     /// The row of a database that was created just now.
     #[must_use]
     pub fn new(id: TenantId, name: &str, created_s: i64) -> DatabaseRow {
@@ -116,6 +160,7 @@ impl DatabaseRow {
             said: Said::default(),
             path: Vec::new(),
             usage: Usage::default(),
+            settings: None,
         }
     }
 }
@@ -125,8 +170,9 @@ macro_rules! select {
     ($rows:literal) => {
         concat!(
             "SELECT d.id, coalesce(d.name, ''), d.state, d.reason, d.created_s, d.file, d.stamp, ",
-            "d.txid, d.plan, d.budget, d.usage, ",
-            "g.id, g.name, g.plan, g.budget, o.id, o.name, o.plan, o.budget ",
+            "d.txid, d.plan, d.budget, d.usage, d.settings, ",
+            "g.id, g.name, g.plan, g.budget, g.settings, g.created_s, ",
+            "o.id, o.name, o.plan, o.budget, o.settings, o.created_s ",
             "FROM databases d LEFT JOIN nodes g ON g.id = d.group_id ",
             "LEFT JOIN nodes o ON o.id = g.parent ",
             $rows
@@ -137,7 +183,7 @@ pub(super) use select;
 
 /// A row that cannot be read: damage of the catalogue, or another program's doing.
 fn unreadable(error: &Unreadable) -> SqliteError {
-    let message = format!("the catalogue holds a budget or usage that cannot be read: {error}");
+    let message = format!("the catalogue holds what cannot be read: {error}");
     SqliteError { code: codes::SQLITE_ERROR, message, offset: None }
 }
 
@@ -180,6 +226,16 @@ pub(super) fn text_at(statement: &Statement, index: usize) -> Option<String> {
     }
 }
 
+pub(super) fn blob_at<const BYTES: usize>(
+    statement: &Statement,
+    index: usize,
+) -> Option<[u8; BYTES]> {
+    match statement.column(index) {
+        Ok(ValueRef::Blob(bytes)) => bytes.try_into().ok(),
+        _ => None,
+    }
+}
+
 pub(super) fn text_or_null(text: Option<&str>) -> ValueRef<'_> {
     text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()))
 }
@@ -191,11 +247,22 @@ fn said_at(statement: &Statement, index: usize) -> Result<Said, Unreadable> {
     Ok(Said::new(plan, budget.unwrap_or_default()))
 }
 
-/// A node, in four columns; `None` if the first is NULL.
+fn settings_at(statement: &Statement, index: usize) -> Result<Option<Box<Settings>>, Unreadable> {
+    let settings = text_at(statement, index).map(|text| Settings::from_text(&text)).transpose()?;
+    Ok(settings.and_then(boxed))
+}
+
+/// A node, in six columns; `None` if the first is NULL.
 pub(super) fn node_at(statement: &Statement, index: usize) -> Result<Option<NodeRow>, Unreadable> {
     let Ok(ValueRef::Integer(id)) = statement.column(index) else { return Ok(None) };
     let name = text_at(statement, index + 1).unwrap_or_default().into();
-    Ok(Some(NodeRow { id: NodeId(id as u64), name, said: said_at(statement, index + 2)? }))
+    Ok(Some(NodeRow {
+        id: NodeId(id as u64),
+        name,
+        said: said_at(statement, index + 2)?,
+        settings: settings_at(statement, index + 4)?,
+        created_s: integer_at(statement, index + 5),
+    }))
 }
 
 pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
@@ -207,8 +274,8 @@ pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
 /// A row of [`select`].
 pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
     let usage = text_at(statement, 10).map(|text| Usage::from_text(&text)).transpose()?;
-    let group = node_at(statement, 11)?;
-    let organisation = node_at(statement, 15)?;
+    let group = node_at(statement, 12)?;
+    let organisation = node_at(statement, 18)?;
     Ok(DatabaseRow {
         id: TenantId(integer_at(statement, 0) as u64),
         name: text_at(statement, 1).unwrap_or_default(),
@@ -225,5 +292,6 @@ pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable>
         said: said_at(statement, 8)?,
         path: group.into_iter().chain(organisation).collect(),
         usage: usage.unwrap_or_default(),
+        settings: settings_at(statement, 11)?,
     })
 }

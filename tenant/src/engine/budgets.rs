@@ -113,7 +113,14 @@ impl<J: Job> Engine<J> {
             (Call::DropPlan(name), Outcome::Done) => {
                 self.catalogue.plans.remove(name);
             }
-            (Call::PutNode(..), Outcome::Node(path)) => {
+            (Call::Set(..), Outcome::Row(row)) => self.change_rows(|other| {
+                let concerned = other.id == row.id;
+                if concerned {
+                    other.set_settings(row.settings().clone());
+                }
+                concerned
+            }),
+            (Call::PutNode(..) | Call::SetNode(..), Outcome::Node(path)) => {
                 let Some(changed) = path.first() else { return };
                 self.change_rows(|row| {
                     let node = row.path.iter_mut().find(|node| node.id == changed.id);
@@ -140,6 +147,9 @@ impl<J: Job> Engine<J> {
     /// Give an open tenant the limits that follow from its row now. What it holds beyond them stays;
     /// it gets no more until it fits.
     fn renew_limits(&mut self, key: Key) {
+        // Its own keys may be others now.
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        tenant.proven.clear();
         let Some(row) = self.tenants.get(key).and_then(|tenant| tenant.row.as_ref()) else {
             return;
         };

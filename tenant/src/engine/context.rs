@@ -2,8 +2,10 @@
 
 use storage::fiber::{self, Handle};
 
+use crate::access::{Denials, Holder, Proven, Scope};
 use crate::budget::{Priority, RequestLimits};
 use crate::session::{PooledConnection, Session};
+use crate::settings::PublicKey;
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
 
 /// Work for a tenant, run on a fiber. The server's jobs decode a request, run its statements and
@@ -20,6 +22,16 @@ pub trait Job: 'static {
     /// What the request says of its own urgency. It cannot rise above its tenant's, which it has
     /// where it says nothing.
     fn priority(&self) -> Option<Priority> {
+        None
+    }
+    /// The hash of a token that a key of the database itself may have signed, if it comes with one.
+    fn foreign_token(&self) -> Option<&[u8; 32]> {
+        None
+    }
+    /// What that token may, if one of these keys has signed it. The rights' scope is `holder`, whose keys
+    /// they are.
+    fn prove(&self, holder: Scope, keys: &[PublicKey]) -> Option<Proven> {
+        let _ = (holder, keys);
         None
     }
     /// Do it. May suspend in every call to `host` and to its streams.
@@ -66,6 +78,17 @@ pub struct JobContext<'a> {
     tenant_id: u64,
     /// What held for the tenant when the job began.
     limits: RequestLimits,
+    permit: Permit,
+}
+
+/// What a job was let in with.
+pub struct Permit {
+    /// Who holds its rights.
+    pub(super) holder: Holder,
+    /// The most urgent that it may be.
+    pub(super) priority: Option<Priority>,
+    /// What its statements may not do, if anything.
+    pub(super) denials: Option<Box<Denials>>,
 }
 
 impl<'a> JobContext<'a> {
@@ -73,8 +96,15 @@ impl<'a> JobContext<'a> {
         handle: &'a Handle<'a, Ask, Reply>,
         tenant_id: u64,
         limits: RequestLimits,
+        permit: Permit,
     ) -> JobContext<'a> {
-        JobContext { handle, tenant_id, limits }
+        JobContext { handle, tenant_id, limits, permit }
+    }
+
+    /// The stream for this job, under its limits and rights.
+    fn lend(&self, session: Session) -> Session {
+        let Permit { holder, denials, .. } = &self.permit;
+        session.under(&self.limits, *holder, denials.clone())
     }
 }
 
@@ -86,20 +116,20 @@ impl JobHost for JobContext<'_> {
             unreachable!("a connection was asked for")
         };
         if let Some(pooled) = connection? {
-            return Ok(Session::new(pooled, &self.limits));
+            return Ok(self.lend(Session::new(pooled, &self.limits)));
         }
         PooledConnection::open_stream().map_or_else(
             |error| {
                 self.handle.ask(Ask::OpenFailed);
                 Err(error)
             },
-            |pooled| Ok(Session::new(pooled, &self.limits)),
+            |pooled| Ok(self.lend(Session::new(pooled, &self.limits))),
         )
     }
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {
         match self.handle.ask(Ask::Resume(ticket)) {
-            Reply::Stream(stream) => stream.map(|stream| stream.under(&self.limits)),
+            Reply::Stream(stream) => stream.map(|stream| self.lend(stream)),
             _ => unreachable!("a stream was asked for"),
         }
     }

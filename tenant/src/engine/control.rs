@@ -8,12 +8,18 @@ use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
 use super::context::Job;
+use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
+use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
-use crate::catalogue::{Call, Change, DatabaseRow, NodePath, NodeRow, Outcome, Plan, Said};
+use crate::catalogue::{
+    Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
+    Secret, Signing,
+};
 use crate::limits;
 use crate::pool::Key;
+use crate::settings::SettingsChange;
 
 /// A call for nobody that failed waits this long.
 const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
@@ -43,6 +49,32 @@ pub enum ControlCall {
     Node(NodePath),
     /// Remove an organisation without groups, or a group without databases.
     DropNode(NodePath),
+    /// Show a database's settings, in its row.
+    Settings(String),
+    /// Show the settings of an organisation or group.
+    NodeSettings(NodePath),
+    /// Change a database's settings; answered with its row.
+    Set(String, SettingsChange),
+    /// Change the settings of an organisation or group.
+    SetNode(NodePath, SettingsChange),
+    /// A new key. Its maker has its secret; the catalogue is given a hash of it.
+    CreateKey(Box<NewKey>),
+    /// Up to `limit` keys with ids after `after`, in order: of one scope, or all.
+    Keys {
+        /// Whose, if not all.
+        scope: Option<KeyScope>,
+        /// Ids behind this one.
+        after: u64,
+        /// At most so many, and never more than [`limits::LIST_PAGE_MAX`].
+        limit: usize,
+    },
+    /// Revoke the key with this public part: what runs with it ends at once.
+    RevokeKey(Box<str>),
+    /// What is needed to sign a token for a database, organisation or group; answered by
+    /// [`ControlReply::Signing`]. The secret becomes the server's own if there is none yet.
+    Sign(KeyScope, Secret),
+    /// Nothing: whether it would be allowed.
+    Permit,
     /// Drop a database.
     Drop(String),
     /// Show one database.
@@ -73,6 +105,10 @@ pub enum ControlReply {
     Plans(Vec<Plan>),
     /// An organisation or group, and what holds for it as a whole.
     Node(Box<(NodeRow, crate::budget::Resolved)>),
+    /// Keys: one, unless a list was asked for.
+    Keys(Vec<KeyRow>),
+    /// What a token is for, and what signs it.
+    Signing(Box<Signing>),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -90,6 +126,8 @@ pub(super) enum Asker {
     Control(RequestId, Form),
     /// The tenant that is being opened.
     Opening(Key),
+    /// Requests that wait for a key with this public part.
+    Key([u8; 16]),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -113,6 +151,10 @@ pub(super) struct Catalogue {
     pub(super) plans: BTreeMap<Box<str>, Budget>,
     /// What closed databases have used, not yet in their rows.
     pub(super) used: BTreeMap<TenantId, Usage>,
+    /// What signs the server's own tokens, once there is one.
+    pub(super) signing: Option<Secret>,
+    /// At the start there was a key that may everything.
+    pub(super) has_admin: bool,
 }
 
 /// Until its row is durable, only this keeps a damaged tenant from being opened, and what the log
@@ -182,13 +224,62 @@ impl Catalogue {
 }
 
 impl<J: Job> Engine<J> {
-    /// Carry out a control call.
-    pub fn control(&mut self, request: RequestId, call: ControlCall) {
+    /// What signs the server's own tokens, once there is one.
+    #[must_use]
+    pub fn signing(&self) -> Option<Secret> {
+        self.catalogue.signing
+    }
+
+    /// Whether there was a key that may everything when the server started.
+    #[must_use]
+    pub fn has_admin_key(&self) -> bool {
+        self.catalogue.has_admin
+    }
+
+    /// Carry out a control call that takes these rights, for somebody who comes with this. The scope is
+    /// compared with what the call is about where that is looked up.
+    pub fn control(
+        &mut self,
+        request: RequestId,
+        credential: Credential,
+        needs: Needs,
+        call: ControlCall,
+    ) {
+        match credential {
+            Credential::Access(access) => self.control_as(request, access, needs, call),
+            Credential::Foreign => self.refuse_denied(request, Denial::Unauthorised),
+            Credential::Key(_) if self.phase != Phase::Serving => {
+                self.emit(Event::Refused(request, Refusal::Unavailable));
+            }
+            Credential::Key(proof) => {
+                let waiting = Waiting::Call(request, needs, Box::new(call));
+                if let Some((access, Waiting::Call(_, _, call))) =
+                    self.access_of_key(proof, waiting)
+                {
+                    self.control_as(request, access, needs, *call);
+                }
+            }
+        }
+    }
+
+    pub(super) fn control_as(
+        &mut self,
+        request: RequestId,
+        access: Access,
+        needs: Needs,
+        call: ControlCall,
+    ) {
+        if let Err(denial) = access.meets(needs) {
+            return self.refuse_denied(request, denial);
+        }
         if self.phase != Phase::Serving {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
         }
         let (form, call) = match call {
+            ControlCall::Permit => {
+                return self.emit(Event::Control(request, ControlReply::Done));
+            }
             ControlCall::Create(name, change) => {
                 (Form::Row, Call::Create { name, exists_ok: false, change })
             }
@@ -208,6 +299,21 @@ impl<J: Job> Engine<J> {
             ControlCall::PutNode(path, said) => (Form::Row, Call::PutNode(path, said)),
             ControlCall::Node(path) => (Form::Row, Call::FindNode(path)),
             ControlCall::DropNode(path) => (Form::Row, Call::DropNode(path)),
+            ControlCall::Settings(name) => (Form::Row, Call::Find(name)),
+            ControlCall::NodeSettings(path) => (Form::Row, Call::FindNode(path)),
+            ControlCall::Set(name, change) => (Form::Row, Call::Set(name, change)),
+            ControlCall::SetNode(path, change) => (Form::Row, Call::SetNode(path, change)),
+            ControlCall::CreateKey(key) => (Form::Row, Call::CreateKey(key)),
+            ControlCall::Keys { scope, after, limit } => {
+                let limit = limit.min(limits::LIST_PAGE_MAX);
+                (Form::Row, Call::Keys { scope, after, limit })
+            }
+            ControlCall::RevokeKey(public) => (Form::Row, Call::RevokeKey(public)),
+            ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
+        };
+        let call = match access.scope {
+            Scope::Machine => call,
+            _ => Call::Guarded(access, Box::new(call)),
         };
         self.call_catalogue(Asker::Control(request, form), call);
     }
@@ -302,10 +408,15 @@ impl<J: Job> Engine<J> {
     }
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
+        let call = call.into_inner();
         if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
             self.on_dropped(name, row);
         }
         self.budgets_changed(&call, &outcome);
+        self.keys_changed(&call, &outcome);
+        if let Outcome::Signing(signing) = &outcome {
+            self.catalogue.signing = Some(signing.secret);
+        }
         match asker {
             Asker::Startup => self.startup_rows(outcome),
             Asker::Control(request, form) => {
@@ -316,6 +427,7 @@ impl<J: Job> Engine<J> {
                 self.emit_gated(self.catalogue_key, event);
             }
             Asker::Opening(key) => self.on_found(key, outcome),
+            Asker::Key(public) => self.on_key_found(public, outcome),
             Asker::Checkpoint(key, txid, stamp) => match outcome {
                 Outcome::Done => {
                     if let Call::Checkpointed { usage, .. } = call {
@@ -341,12 +453,18 @@ impl<J: Job> Engine<J> {
             Outcome::Rows(rows) => ControlReply::Databases(rows),
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),
+            Outcome::Keys(keys) => ControlReply::Keys(keys),
+            Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
+            Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Protected => return Err(Refusal::Protected),
+            Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
+            Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),
             Outcome::Failed(text) => return Err(Refusal::Failed(text)),
             Outcome::Full => return Err(Refusal::LogFull),
         })
@@ -420,9 +538,10 @@ impl<J: Job> Engine<J> {
         self.call_catalogue(Asker::Nobody, Call::Fence(id, reason));
     }
 
-    /// Ask for the row of a tenant that is being opened.
-    pub(super) fn find_in_catalogue(&mut self, key: Key, name: String) {
-        let call = if self.options.create_on_first_use {
+    /// Ask for the row of a tenant that is being opened, for somebody who may have it made if it is not
+    /// there.
+    pub(super) fn find_in_catalogue(&mut self, key: Key, name: String, make: bool) {
+        let call = if make {
             Call::Create { name, exists_ok: true, change: Change::default() }
         } else {
             Call::Find(name)

@@ -62,6 +62,8 @@ impl<J: Job> Engine<J> {
         let (log_used, log_capacity) = self.log_bytes();
         let reserved = self.log.as_ref().map_or(0, |log| log.reserved_bytes());
         vec![
+            Gauge::new("keys_remembered", self.keys.counts().0, limits::KEYS_REMEMBERED),
+            Gauge::new("key_waiters", self.keys.counts().1, limits::KEY_WAITERS_MAX),
             Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_CLIENTS_MAX),
             Gauge::new("fibers", self.stacks.taken(), limits::FIBERS_MAX),
             streams,

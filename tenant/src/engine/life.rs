@@ -16,10 +16,12 @@ use super::budgets::Node;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::keys::holders;
 use super::places::Place;
 use super::tasks::{Checkpointed, Kind, Work};
 use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
+use crate::access::{Access, Claim, Denial, Proven};
 use crate::budget::{Exceeded, Limits, Part, Usage};
 use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
@@ -41,9 +43,11 @@ pub(super) struct Tenant<J> {
     /// What it was served since it was opened, for oracles.
     pub served: Served,
     /// Requests that wait for the volume to open.
-    waiting: VecDeque<(RequestId, J)>,
+    pub waiting: VecDeque<(RequestId, Claim, J)>,
     /// Requests that wait for a fiber.
-    pub queue: VecDeque<(RequestId, J)>,
+    pub queue: VecDeque<(RequestId, Access, J)>,
+    /// What its own keys have signed, by the tokens' hashes, and until when that is good.
+    pub proven: Vec<([u8; 32], Access, Instant)>,
     /// It is in the line of those whose requests wait for a fiber.
     pub queued: bool,
     /// Where it takes turns, once its row is known.
@@ -99,6 +103,7 @@ impl<J> Tenant<J> {
             served: Served::default(),
             waiting: VecDeque::new(),
             queue: VecDeque::new(),
+            proven: Vec::new(),
             queued: false,
             place: None,
             tasks: 0,
@@ -202,22 +207,79 @@ impl<J> Tenant<J> {
     }
 }
 
+/// Tokens of its own keys that a tenant remembers.
+const PROVEN_MAX: usize = 16;
+
+/// How long a token that one of its own keys has signed is believed without another look.
+const PROVEN_NS: u64 = 60 * limits::SECOND_NS;
+
+/// What `claim` may in the database of this row: the check at the tenant's boundary.
+fn judge<J: Job>(
+    row: &DatabaseRow,
+    proven: &mut Vec<([u8; 32], Access, Instant)>,
+    claim: Claim,
+    job: &J,
+    now: Instant,
+) -> Result<Access, Denial> {
+    let access = match claim {
+        Claim::Access(access) => access,
+        Claim::Foreign => {
+            let digest = job.foreign_token().ok_or(Denial::Unauthorised)?;
+            proven.retain(|&(.., until)| now < until);
+            match proven.iter().find(|(known, ..)| known == digest) {
+                Some(&(_, access, _)) => access,
+                None => {
+                    let mut proofs = holders(row).filter_map(|(holder, settings)| {
+                        let keys = Some(&settings.jwt_keys[..]).filter(|keys| !keys.is_empty())?;
+                        job.prove(holder, keys)
+                    });
+                    let Proven { access, good_for_ns } =
+                        proofs.next().ok_or(Denial::Unauthorised)?;
+                    if proven.len() == PROVEN_MAX {
+                        proven.remove(0);
+                    }
+                    proven.push((*digest, access, now.after(good_for_ns.min(PROVEN_NS))));
+                    access
+                }
+            }
+        }
+    };
+    access.enter(row).map(|()| access)
+}
+
 impl<J: Job> Engine<J> {
     // ---- opening ----
 
     /// The tenant of this name, found or begun to be opened.
-    pub(super) fn tenant_by_name(&mut self, name: &str) -> Key {
+    pub(super) fn tenant_by_name(&mut self, name: &str, claim: &Claim) -> Key {
         if let Some(&key) = self.names.get(name) {
             return key;
         }
         let key = self.tenants.insert(Tenant::new(name));
         self.names.insert(name.into(), key);
-        self.find_in_catalogue(key, name.to_owned());
+        let make = self.may_make(name, claim);
+        self.find_in_catalogue(key, name.to_owned(), make);
         key
     }
 
-    pub(super) fn submit_to(&mut self, key: Key, request: RequestId, job: J) {
+    fn may_make(&self, name: &str, claim: &Claim) -> bool {
+        let may = matches!(claim, Claim::Access(access) if access.may_make(name));
+        may && self.options.create_on_first_use
+    }
+
+    pub(super) fn submit_to(&mut self, key: Key, request: RequestId, claim: Claim, job: J) {
+        let now = self.now;
         let tenant = self.tenants.get_mut(key).expect("named just now");
+        let Some(row) = &tenant.row else {
+            if let Some(exceeded) = tenant.exceeds(&job) {
+                return self.emit(Event::Refused(request, Refusal::Exceeded(exceeded)));
+            }
+            return tenant.waiting.push_back((request, claim, job));
+        };
+        let access = match judge(row, &mut tenant.proven, claim, &job, now) {
+            Ok(access) => access,
+            Err(denial) => return self.refuse_denied(request, denial),
+        };
         tenant.visited = true;
         tenant.last_used = self.now;
         if let Some(reason) = &tenant.fenced {
@@ -235,17 +297,68 @@ impl<J: Job> Engine<J> {
         }
         let tenant = self.tenants.get_mut(key).expect("named just now");
         if tenant.volume.is_none() || tenant.closing || tenant.dropped {
-            tenant.waiting.push_back((request, job));
+            tenant.waiting.push_back((request, Claim::Access(access), job));
             return;
         }
-        self.admit(key, request, job);
+        self.admit(key, request, access, job);
+    }
+
+    /// There is no such database: who may have it made asks again, the others are told, each what it may
+    /// know.
+    fn on_not_found(&mut self, key: Key) {
+        let tenant = self.tenants.get_mut(key).expect("it is being opened");
+        let name = tenant.name.clone();
+        let waiting = std::mem::take(&mut tenant.waiting);
+        for (request, claim, job) in waiting {
+            if self.may_make(&name, &claim) {
+                let tenant = self.tenants.get_mut(key).expect("it is being opened");
+                tenant.waiting.push_back((request, claim, job));
+                continue;
+            }
+            let refusal = match claim {
+                Claim::Access(access) if access.knows(&name) => Refusal::NotFound,
+                _ => Refusal::Unauthorised,
+            };
+            self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+        }
+        if self.tenants.get(key).is_some_and(|tenant| tenant.waiting.is_empty()) {
+            return self.refuse_waiting(key, &Refusal::NotFound);
+        }
+        sometimes!("a database is made for somebody who came after one who may not");
+        self.find_in_catalogue(key, name.into(), true);
+    }
+
+    /// Refuse those who wait for a database and have no rights to it, now that its row is known.
+    fn judge_waiting(&mut self, key: Key, row: &DatabaseRow) {
+        let now = self.now;
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        let mut refused = Vec::new();
+        for (request, claim, job) in std::mem::take(&mut tenant.waiting) {
+            match judge(row, &mut tenant.proven, claim, &job, now) {
+                Ok(access) => tenant.waiting.push_back((request, Claim::Access(access), job)),
+                Err(denial) => refused.push((request, denial)),
+            }
+        }
+        for (request, denial) in refused {
+            sometimes!("a request for a cold database of another is refused");
+            self.refuse_denied(request, denial);
+        }
     }
 
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
         match outcome {
-            Outcome::Row(row) => self.open_row(key, *row),
-            Outcome::NotFound => self.refuse_waiting(key, &Refusal::NotFound),
+            Outcome::Row(row) => {
+                self.judge_waiting(key, &row);
+                let wanted = self.tenants.get(key).is_some_and(|t| !t.waiting.is_empty());
+                // What recovery found of it is left for its checkpoint.
+                if wanted {
+                    self.open_row(key, *row)
+                } else {
+                    self.refuse_waiting(key, &Refusal::NotFound)
+                }
+            }
+            Outcome::NotFound => self.on_not_found(key),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
             Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
             _ => unreachable!("a row was asked for"),
@@ -259,7 +372,7 @@ impl<J: Job> Engine<J> {
         assert!(tenant.place.is_none());
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
-        for (request, _) in tenant.waiting {
+        for (request, ..) in tenant.waiting {
             self.emit_gated(self.catalogue_key, Event::Refused(request, refusal.clone()));
         }
     }
@@ -313,8 +426,8 @@ impl<J: Job> Engine<J> {
             Ok(volume) => {
                 tenant.volume = Some(volume);
                 let waiting = std::mem::take(&mut tenant.waiting);
-                for (request, job) in waiting {
-                    self.submit_to(key, request, job);
+                for (request, claim, job) in waiting {
+                    self.submit_to(key, request, claim, job);
                 }
                 self.set_timer(crate::limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             }
@@ -601,8 +714,8 @@ impl<J: Job> Engine<J> {
             tenant.closing = false;
             tenant.ending = false;
             let waiting = std::mem::take(&mut tenant.waiting);
-            for (request, job) in waiting {
-                self.admit(key, request, job);
+            for (request, claim, job) in waiting {
+                self.submit_to(key, request, claim, job);
             }
             self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
             return;
@@ -666,16 +779,16 @@ impl<J: Job> Engine<J> {
             self.remove_dropped(tenant.id, file);
         }
         if let Some(reason) = &tenant.fenced {
-            for (request, _) in tenant.waiting {
+            for (request, ..) in tenant.waiting {
                 self.emit(Event::Refused(request, Refusal::Fenced(reason.clone())));
             }
         } else if self.phase == Phase::Serving {
-            for (request, job) in tenant.waiting {
-                let key = self.tenant_by_name(&tenant.name);
-                self.submit_to(key, request, job);
+            for (request, claim, job) in tenant.waiting {
+                let key = self.tenant_by_name(&tenant.name, &claim);
+                self.submit_to(key, request, claim, job);
             }
         } else {
-            for (request, _) in tenant.waiting {
+            for (request, ..) in tenant.waiting {
                 self.emit(Event::Refused(request, Refusal::Unavailable));
             }
         }
@@ -699,7 +812,7 @@ impl<J: Job> Engine<J> {
             // Without it no database can be opened and no checkpoint settled.
             return self.fail_for_catalogue(&reason);
         }
-        for (request, _) in std::mem::take(&mut tenant.waiting) {
+        for (request, ..) in std::mem::take(&mut tenant.waiting) {
             self.emit(Event::Refused(request, Refusal::Fenced(reason.clone())));
         }
         self.fence_in_catalogue(id, reason);
@@ -729,7 +842,7 @@ impl<J: Job> Engine<J> {
         tenant.dropped = true;
         tenant.ending = true;
         let waiting = std::mem::take(&mut tenant.waiting);
-        for (request, _) in waiting {
+        for (request, ..) in waiting {
             self.emit(Event::Refused(request, Refusal::NotFound));
         }
         self.note_redo(key);

@@ -14,6 +14,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
@@ -27,6 +28,7 @@ mod context;
 mod control;
 mod disk;
 mod gauges;
+mod keys;
 mod life;
 mod places;
 mod pressure;
@@ -46,6 +48,7 @@ use storage::io::{Clock, FileId, Instant};
 use storage::log::{Log, LogFile, LogOptions, RecoveredTenant, Sequence};
 use storage::sometimes;
 
+use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::limits;
@@ -62,6 +65,7 @@ pub use views::{Served, TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
+use keys::{Keys, Waiting};
 use life::Tenant;
 use places::Places;
 use startup::Startup;
@@ -104,6 +108,14 @@ pub enum Refusal {
     InUse(u64),
     /// There are as many plans as there may be.
     TooManyPlans,
+    /// The scope has as many keys as it may have.
+    TooManyKeys,
+    /// It is protected against being deleted.
+    Protected,
+    /// Who asked has no rights there; whether it exists is not said.
+    Unauthorised,
+    /// Who asked has rights there, and not this one.
+    Forbidden,
     /// The server is stopping, or the database is being dropped or closed.
     Unavailable,
     /// Databases hold as much memory as they may together.
@@ -239,6 +251,7 @@ pub struct Engine<J: Job> {
     ids: BTreeMap<TenantId, Key>,
     catalogue: Catalogue,
     catalogue_key: Key,
+    keys: Keys<J>,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -305,6 +318,7 @@ impl<J: Job> Engine<J> {
             ids: BTreeMap::new(),
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
+            keys: Keys::default(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -337,8 +351,26 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    /// Carry out `job` on the database of this name.
-    pub fn submit(&mut self, request: RequestId, name: &str, job: J) {
+    /// Carry out `job` on the database of this name, for somebody who comes with this. Who has no rights
+    /// there is refused with [`Refusal::Unauthorised`], whether or not it exists.
+    pub fn submit(&mut self, request: RequestId, name: &str, credential: Credential, job: J) {
+        let claim = match credential {
+            Credential::Access(access) => Claim::Access(access),
+            Credential::Foreign => Claim::Foreign,
+            Credential::Key(proof) => {
+                if self.phase != Phase::Serving {
+                    return self.emit(Event::Refused(request, Refusal::Unavailable));
+                }
+                let waiting = Waiting::Job(request, name.into(), job);
+                let Some((access, waiting)) = self.access_of_key(proof, waiting) else { return };
+                let Waiting::Job(_, _, job) = waiting else { unreachable!("a job was handed in") };
+                return self.submit_as(request, name, Claim::Access(access), job);
+            }
+        };
+        self.submit_as(request, name, claim, job);
+    }
+
+    fn submit_as(&mut self, request: RequestId, name: &str, claim: Claim, job: J) {
         if self.phase != Phase::Serving {
             self.emit(Event::Refused(request, Refusal::Unavailable));
             return;
@@ -348,8 +380,8 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
-        let key = self.tenant_by_name(name);
-        self.submit_to(key, request, job);
+        let key = self.tenant_by_name(name, &claim);
+        self.submit_to(key, request, claim, job);
     }
 
     /// Why the budget of the database of this name does not allow a request of so many bytes, as far as

@@ -18,7 +18,7 @@ use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, LOG_FOLDER, Operation};
 use super::life::Tenant;
 use super::{Engine, Event, Failure, Phase};
-use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
+use crate::catalogue::{Call, DatabaseRow, Outcome, RowState, Started};
 
 /// See the head of the file.
 pub(super) struct Startup {
@@ -178,8 +178,8 @@ impl<J: Job> Engine<J> {
             // It was told to stop meanwhile.
             return;
         }
-        let (rows, plans) = match outcome {
-            Outcome::Started(rows, plans) => (rows, plans),
+        let Started { rows, plans, signing, has_admin } = match outcome {
+            Outcome::Started(started) => *started,
             Outcome::Failed(text) => return self.fail(Failure::Start(text)),
             Outcome::Full => {
                 let text = "there is no room for the catalogue in the commit log or on its disk";
@@ -194,6 +194,8 @@ impl<J: Job> Engine<J> {
             return;
         }
         self.phase = Phase::Serving;
+        self.catalogue.signing = signing;
+        self.catalogue.has_admin = has_admin;
         self.catalogue.plans = plans.into_iter().map(|plan| (plan.name, plan.budget)).collect();
         // What is left of a tenant that is damaged in the log is not to be opened, nor to be
         // brought into its file: without its damaged pages it is another database.

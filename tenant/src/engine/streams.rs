@@ -7,6 +7,8 @@ use storage::sometimes;
 use super::context::{Job, Reply};
 use super::tasks::{Kind, Work};
 use super::{Engine, Timer};
+use crate::access::Holder;
+use crate::catalogue::DatabaseRow;
 use crate::limits;
 use crate::pool::Key;
 use crate::session::{PooledConnection, Session};
@@ -135,6 +137,7 @@ impl<J: Job> Engine<J> {
         }
         let mut pooled = pooled;
         pooled.connection().forget_insert();
+        pooled.set_read_only(false);
         while let Some(task) = tenant.openers.pop_front() {
             if self.tasks.get(task).is_some() {
                 tenant.active += 1;
@@ -185,6 +188,22 @@ impl<J: Job> Engine<J> {
             State::Busy(_) => None,
         });
         parked.collect()
+    }
+
+    /// Parked streams of rights that `ends` says are no more.
+    pub(super) fn parked_by(
+        &self,
+        ends: &impl Fn(&Holder, Option<&DatabaseRow>) -> bool,
+    ) -> Vec<Ticket> {
+        let ended = |stream: &Stream| match &stream.state {
+            State::Parked(session, _) => {
+                let row = self.tenants.get(stream.tenant).and_then(|tenant| tenant.row.as_ref());
+                ends(&session.holder, row)
+            }
+            State::Busy(_) => false,
+        };
+        let parked = self.streams.iter().filter(|(_, stream)| ended(stream));
+        parked.map(|(&ticket, _)| ticket).collect()
     }
 
     /// Close every parked stream of the tenant.

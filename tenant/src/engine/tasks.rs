@@ -14,9 +14,10 @@ use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL, SqliteError};
 use storage::vfs;
 use storage::volume::{ConnectionId, Volume};
 
-use super::context::{Ask, Job, JobContext, Reply};
+use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
+use crate::access::Holder;
 use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
@@ -26,7 +27,7 @@ use crate::statement::{Gone, SqlStream, StreamError};
 
 /// What a fiber does.
 pub(super) enum Work<J> {
-    Client(J, RequestLimits),
+    Client(J, RequestLimits, Permit),
     Catalogue(Vec<Call>),
     Checkpoint(Option<PooledConnection>),
     /// Roll an idle transaction back; the session lives on.
@@ -112,6 +113,10 @@ pub(super) struct Task<J: Job> {
     /// Since when a part of its response is with the client.
     flushing_since: Instant,
     cancelled: bool,
+    /// Who holds its rights, if it is a client's.
+    pub holder: Option<Holder>,
+    /// They are no more: it ends, and what comes of it is not told.
+    revoked: bool,
     waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
@@ -126,9 +131,9 @@ pub(super) struct Task<J: Job> {
 
 fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) -> Ended<J::Reply> {
     match work {
-        Work::Client(job, limits) => {
+        Work::Client(job, limits, permit) => {
             let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
-            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits)))
+            Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits, permit)))
         }
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
@@ -146,6 +151,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
                 .into_iter()
                 .filter_map(|mut pooled| {
                     pooled.roll_back();
+                    pooled.set_read_only(false);
                     pooled.is_clean().then_some(pooled)
                 })
                 .collect(),
@@ -304,11 +310,16 @@ impl<J: Job> Engine<J> {
         let stack = self.stacks.take().ok()?;
         // The engine's own work has a queue of its own, and counts for its tenant as most requests do.
         let priority = match &work {
-            Work::Client(job, _) => {
+            Work::Client(job, _, permit) => {
                 let most = self.tenants.get(tenant).map_or(Priority::Normal, |t| t.limits.priority);
+                let most = permit.priority.map_or(most, |cap| most.min(cap));
                 job.priority().map_or(most, |asked| asked.min(most))
             }
             _ => Priority::Normal,
+        };
+        let holder = match &work {
+            Work::Client(_, _, permit) => Some(permit.holder),
+            _ => None,
         };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
@@ -320,6 +331,8 @@ impl<J: Job> Engine<J> {
             started: self.now,
             flushing_since: self.now,
             cancelled: false,
+            holder,
+            revoked: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
             commit_charged_bytes: 0,
@@ -367,6 +380,14 @@ impl<J: Job> Engine<J> {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.cancelled = true;
         self.answer_flush(key, Err(Gone));
+    }
+
+    /// The task's rights are no more: it goes on only to its end, and waits for nobody.
+    pub(super) fn revoke_task(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.revoked = true;
+        self.answer_flush(key, Err(Gone));
+        self.writer_timed_out(key);
     }
 
     /// In a doomed world: let every wait fail until no fiber is left.
@@ -434,7 +455,11 @@ impl<J: Job> Engine<J> {
                 clock,
                 quantum_steps: limits::QUANTUM_STEPS.saturating_sub(steps),
                 slice_ends,
-                interrupt: self.doomed || overdue || task.cancelled || (client && tenant.ending),
+                interrupt: self.doomed
+                    || overdue
+                    || task.cancelled
+                    || task.revoked
+                    || (client && tenant.ending),
             };
             // The log is everybody's, and only a checkpoint lets go of it.
             let aided = task.kind == Kind::Checkpoint;
@@ -849,7 +874,13 @@ impl<J: Job> Engine<J> {
                 self.resume_stream(key, tenant_key, ticket).map(Reply::Stream)
             }
             Ask::Promise => Some(Reply::Ticket(self.promise_stream(tenant_key))),
-            Ask::Park(session) => Some(Reply::Ticket(self.park_stream(tenant_key, session))),
+            Ask::Park(session) => {
+                let ticket = self.park_stream(tenant_key, session);
+                if self.tasks.get(key).is_some_and(|task| task.revoked) {
+                    self.stream_expired(ticket);
+                }
+                Some(Reply::Ticket(ticket))
+            }
             Ask::Close(pooled, promised) => {
                 Some(Reply::Closed(self.close_stream(tenant_key, pooled, promised)))
             }
@@ -905,7 +936,7 @@ impl<J: Job> Engine<J> {
         let Kind::Client(request) = task.kind else {
             unreachable!("only a client's job has a response")
         };
-        if task.cancelled || self.doomed || damaged {
+        if task.cancelled || task.revoked || self.doomed || damaged {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -928,6 +959,7 @@ impl<J: Job> Engine<J> {
             (Kind::Client(request), Ended::Client(reply)) => {
                 self.by_request.retain(|&(_, task)| task != key);
                 let event = match self.damage(tenant_key) {
+                    _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
                 };

@@ -7,9 +7,10 @@
 use storage::io::{Clock, Instant};
 use storage::sometimes;
 
-use super::context::Job;
+use super::context::{Job, Permit};
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Refusal, RequestId};
+use crate::access::Access;
 use crate::budget::RequestLimits;
 use crate::limits;
 use crate::pool::Key;
@@ -98,15 +99,15 @@ impl<J: Job> Engine<J> {
     // ---- fibers ----
 
     /// Start the job's fiber, or let it wait for one.
-    pub(super) fn admit(&mut self, key: Key, request: RequestId, job: J) {
+    pub(super) fn admit(&mut self, key: Key, request: RequestId, access: Access, job: J) {
         let free = self.free_fibers();
         let tenant = self.tenants.get_mut(key).expect("the caller has it");
         if tenant.queue.is_empty() && tenant.fibers < free {
-            return self.start_client(key, request, job);
+            return self.start_client(key, request, access, job);
         }
         sometimes!("a request waits for a fiber");
         tenant.tasks += 1;
-        tenant.queue.push_back((request, job));
+        tenant.queue.push_back((request, access, job));
         if !std::mem::replace(&mut tenant.queued, true) {
             self.admission.push_back(key);
         }
@@ -140,10 +141,13 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn start_client(&mut self, key: Key, request: RequestId, job: J) {
+    fn start_client(&mut self, key: Key, request: RequestId, access: Access, job: J) {
         let tenant = self.tenants.get_mut(key).expect("the caller has it");
         tenant.usage.requests += 1;
-        let work = Work::Client(job, RequestLimits::from(&tenant.limits));
+        let row = tenant.row.as_ref().expect("a tenant with a volume has its row");
+        let denials = access.denials(row.settings());
+        let permit = Permit { holder: access.holder(), priority: access.priority, denials };
+        let work = Work::Client(job, RequestLimits::from(&tenant.limits), permit);
         if self.start_task(key, Kind::Client(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             self.emit(Event::Refused(request, refusal));
@@ -164,7 +168,7 @@ impl<J: Job> Engine<J> {
                 continue;
             }
             passed = 0;
-            let (request, job) = tenant.queue.pop_front().expect("it waits for something");
+            let (request, access, job) = tenant.queue.pop_front().expect("it waits for something");
             tenant.tasks -= 1;
             tenant.queued = !tenant.queue.is_empty();
             if tenant.queued {
@@ -174,7 +178,7 @@ impl<J: Job> Engine<J> {
                 self.emit(Event::Refused(request, Refusal::Unavailable));
                 self.after_task(key);
             } else {
-                self.start_client(key, request, job);
+                self.start_client(key, request, access, job);
             }
         }
     }

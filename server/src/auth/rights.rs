@@ -1,0 +1,110 @@
+//! What each thing that may be asked takes: the one table of rights.
+//!
+//! A role is compared with it here, in numbers; whether the scope covers what is asked for is decided
+//! where that is looked up: in the engine for a database (`tenant::access`), in the catalogue's own
+//! transaction for calls of the control API.
+
+use tenant::ControlCall;
+use tenant::access::{Needs, Role};
+
+/// What a statement takes at least; writing takes [`Role::Write`], judged statement by statement.
+pub const STATEMENTS: Needs = Needs { role: Role::Read, machine: false };
+
+/// What `/metrics` and `/v1/top` take: they show neighbours to each other.
+pub const OVERVIEW: Needs = Needs { role: Role::Read, machine: true };
+
+/// What a call of the control API takes.
+#[must_use]
+pub fn of_call(call: &ControlCall) -> Needs {
+    let (role, machine) = match call {
+        // What there is, of what one has.
+        ControlCall::Show(_)
+        | ControlCall::Budget(_)
+        | ControlCall::Usage(_)
+        | ControlCall::Settings(_)
+        | ControlCall::NodeSettings(_)
+        | ControlCall::Node(_) => (Role::Read, false),
+        // What there is at all.
+        ControlCall::Permit => (Role::Read, true),
+        ControlCall::List { .. } | ControlCall::Plans | ControlCall::Plan(_) => (Role::Read, true),
+        // Changes within what one has; and keys, which are rights to it.
+        ControlCall::Create(..)
+        | ControlCall::Place(..)
+        | ControlCall::Set(..)
+        | ControlCall::Drop(_)
+        | ControlCall::PutNode(..)
+        | ControlCall::SetNode(..)
+        | ControlCall::DropNode(_)
+        | ControlCall::CreateKey(_)
+        | ControlCall::RevokeKey(_)
+        | ControlCall::Sign(..) => (Role::Admin, false),
+        ControlCall::Keys { scope, .. } => (Role::Admin, scope.is_none()),
+        // Plans are everybody's.
+        ControlCall::PutPlan(_) | ControlCall::DropPlan(_) => (Role::Admin, true),
+    };
+    Needs { role, machine }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::TenantId;
+    use tenant::access::{Access, Name, Scope};
+    use tenant::budget::Budget;
+    use tenant::settings::SettingsChange;
+    use tenant::{Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
+
+    use super::*;
+
+    /// Each call with who may make it: `r`, `w`, `a` are the roles; first on the machine, then on a part
+    /// of it.
+    #[test]
+    fn the_table() {
+        let name = || "shop".to_owned();
+        let path = || NodePath { organisation: "acme".into(), group: None };
+        let plan = Plan { name: "free".into(), budget: Budget::default() };
+        let list = ControlCall::List { after: name(), prefix: name(), limit: 1 };
+        let keys = |scope| ControlCall::Keys { scope, after: 0, limit: 1 };
+        for (call, machine, part) in [
+            (ControlCall::Show(name()), "rwa", "rwa"),
+            (ControlCall::Budget(name()), "rwa", "rwa"),
+            (ControlCall::Usage(name()), "rwa", "rwa"),
+            (ControlCall::Node(path()), "rwa", "rwa"),
+            (ControlCall::Settings(name()), "rwa", "rwa"),
+            (ControlCall::NodeSettings(path()), "rwa", "rwa"),
+            (ControlCall::Permit, "rwa", ""),
+            (list, "rwa", ""),
+            (ControlCall::Plans, "rwa", ""),
+            (ControlCall::Plan(name()), "rwa", ""),
+            (ControlCall::PutPlan(plan), "a", ""),
+            (ControlCall::DropPlan(name()), "a", ""),
+            (ControlCall::Create(name(), Change::default()), "a", "a"),
+            (ControlCall::Place(name(), Change::default()), "a", "a"),
+            (ControlCall::Set(name(), SettingsChange::default()), "a", "a"),
+            (ControlCall::Drop(name()), "a", "a"),
+            (ControlCall::PutNode(path(), Said::default()), "a", "a"),
+            (ControlCall::SetNode(path(), SettingsChange::default()), "a", "a"),
+            (ControlCall::DropNode(path()), "a", "a"),
+            (ControlCall::RevokeKey("key".into()), "a", "a"),
+            (ControlCall::Sign(KeyScope::Machine, Secret([0; 32])), "a", "a"),
+            (keys(None), "a", ""),
+            (keys(Some(KeyScope::Database(name()))), "a", "a"),
+        ] {
+            let needs = of_call(&call);
+            let allowed = |scope| -> String {
+                let may = |role: &Role| {
+                    let access = Access { role: *role, scope, ..Access::MACHINE };
+                    access.meets(needs).is_ok()
+                };
+                Role::ALL.iter().filter(|role| may(role)).map(|role| &role.name()[..1]).collect()
+            };
+            assert_eq!(allowed(Scope::Machine), machine, "{call:?}");
+            let short = Name::new("shop").expect("it is short");
+            for scope in [Scope::Node(NodeId(1)), Scope::Database(TenantId(1)), Scope::Name(short)]
+            {
+                assert_eq!(allowed(scope), part, "{call:?} {scope:?}");
+            }
+        }
+        assert!(Access::MACHINE.meets(OVERVIEW).is_ok());
+        assert!(Access::MACHINE.meets(STATEMENTS).is_ok());
+    }
+}
