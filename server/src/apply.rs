@@ -14,8 +14,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::bench::request::Target;
-use crate::caller::call;
+use crate::caller::{Admin, call};
 
 /// Makes plans, organisations and groups what a JSON file says. What it does not name stays.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,10 +27,9 @@ pub struct Options {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The control API of the running server (http://host:port)
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    #[arg(env = "MYRIAD_ADMIN")]
-    pub admin: String,
+    /// Where it is.
+    #[command(flatten)]
+    pub admin: Admin,
 
     /// Say what would be done, and do nothing
     #[arg(long)]
@@ -64,7 +62,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
         return Ok(());
     }
-    let target = Target::resolve(&options.admin, None)?;
+    let target = options.admin.target()?;
     for step in &steps {
         let (status, answer) = call(&target, "PUT", &step.path, &step.body.to_string())?;
         if status != 200 {

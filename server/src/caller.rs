@@ -14,6 +14,30 @@ use crate::bench::request::{Target, Template};
 /// An answer takes the server some milliseconds; after this it is not there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where the control API is, and what to come with.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Admin {
+    /// The control API of the running server (http://host:port)
+    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(env = "MYRIAD_ADMIN")]
+    pub url: String,
+
+    /// A key or token for it, where it asks for one
+    #[arg(long, value_name = "KEY", env = "MYRIAD_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+}
+
+impl Admin {
+    /// The server that is meant.
+    ///
+    /// # Errors
+    /// A sentence for the person at the terminal.
+    pub fn target(&self) -> Result<Target, String> {
+        let authorization = self.key.as_ref().map(|key| format!("Bearer {key}"));
+        Target::resolve(&self.url, authorization.as_deref())
+    }
+}
+
 /// The answer to a GET that is to succeed.
 ///
 /// # Errors
@@ -21,6 +45,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn get(target: &Target, path: &str) -> Result<Value, String> {
     match call(target, "GET", path, "")? {
         (200, answer) => Ok(answer),
+        (401 | 403, _) => {
+            let hint = "it asks for a key that may do this: give one with --key or MYRIAD_KEY";
+            Err(sentence("may not ask", target, &hint))
+        }
         (status, _) => {
             let failed = format!("it answers {path} with status {status}");
             Err(sentence("is this", target, &failed))

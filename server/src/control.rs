@@ -18,6 +18,8 @@
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
 //! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
+//! GET, PUT  /v1/namespaces/{name}/settings       S         200 its settings: see `settings`
+//! GET, PUT  /v1/organisations/{o}/settings, /v1/organisations/{o}/groups/{g}/settings   the same
 //! POST   /v1/namespaces/{name}/tokens?expiration=&authorization=   200 {"jwt":…}
 //! POST   /v1/namespaces/{name}/tokens/rotate              200 {}; older tokens are refused
 //! POST   /v1/keys                       K                 200 the key, once
@@ -38,7 +40,7 @@
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
 //! - `budgets`: bodies and answers about budgets, plans and use.
-//! - `keys`: keys and tokens.
+//! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
 //! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
 //! - `top`: which open tenants use most.
@@ -46,6 +48,7 @@
 pub(crate) mod budgets;
 pub mod keys;
 pub(crate) mod percent;
+pub mod settings;
 pub(crate) mod sqld;
 pub mod top;
 
@@ -164,6 +167,12 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         ["v1", "organisations", organisation, "groups", group] => {
             node(method, budgets::node(organisation, Some(group))?, body)
         }
+        ["v1", "organisations", organisation, "settings"] => {
+            node_settings(method, budgets::node(organisation, None)?, body)
+        }
+        ["v1", "organisations", organisation, "groups", group, "settings"] => {
+            node_settings(method, budgets::node(organisation, Some(group))?, body)
+        }
         _ => Err(Problem::not_found()),
     };
     call.map(AdminRequest::Call)
@@ -191,6 +200,9 @@ fn namespace(
             let rotate = SettingsChange { rotate_tokens: true, ..SettingsChange::default() };
             Ok(ControlCall::Set(name, rotate))
         }
+        (["settings"], Method::Get) => Ok(ControlCall::Settings(name)),
+        (["settings"], Method::Put) => Ok(ControlCall::Set(name, settings::change(body)?)),
+        (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
         (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
         (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
@@ -253,6 +265,15 @@ fn node(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Prob
     }
 }
 
+/// The settings of an organisation or group.
+fn node_settings(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Problem> {
+    match method {
+        Method::Get => Ok(ControlCall::NodeSettings(path)),
+        Method::Put => Ok(ControlCall::SetNode(path, settings::change(body)?)),
+        _ => Err(Problem::wrong_method("GET, HEAD, PUT")),
+    }
+}
+
 fn list(query: &str) -> Result<ControlCall, Problem> {
     let (mut after, mut prefix, mut limit) = (String::new(), String::new(), LIST_PAGE);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -304,6 +325,12 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         }
         (ControlCall::Set(_, change), ControlReply::Databases(_)) if change.rotate_tokens => {
             json!({})
+        }
+        (ControlCall::Set(..) | ControlCall::Settings(_), ControlReply::Databases(rows)) => {
+            rows.first().map_or(Value::Null, |row| settings::answer(row.settings()))
+        }
+        (ControlCall::SetNode(..) | ControlCall::NodeSettings(_), ControlReply::Node(node)) => {
+            settings::answer(node.0.settings())
         }
         (ControlCall::Keys { limit, .. }, ControlReply::Keys(rows)) => {
             keys::list_answer(rows, *limit)
@@ -429,6 +456,7 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
         | ControlCall::Show(name)
         | ControlCall::Budget(name)
         | ControlCall::Set(name, _)
+        | ControlCall::Settings(name)
         | ControlCall::Usage(name) => Some(name),
         ControlCall::Sign(KeyScope::Database(name), _) => Some(name),
         ControlCall::CreateKey(key) => match &key.scope {

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod hrana;
 pub mod http;
 pub mod inspect;
+pub mod keys;
 pub mod limits;
 pub mod memory;
 mod metrics;

@@ -56,6 +56,9 @@ enum Command {
     Top(server::top::Options),
     /// Make plans, organisations and groups what a JSON file says.
     Apply(server::apply::Options),
+    /// Make, list and revoke keys of a running server.
+    #[command(subcommand)]
+    Key(server::keys::Command),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -222,6 +225,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => server::bench::run(options),
         Command::Top(options) => server::top::run(&options),
         Command::Apply(options) => server::apply::run(&options),
+        Command::Key(command) => server::keys::run(&command),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };

@@ -26,7 +26,7 @@ use tenant::{
     Gauge, Key, KeyScope, Pool, Refusal, RequestId, Secret,
 };
 
-use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, When, rights};
+use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, rights};
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::control::keys::{TokenWanted, Wanted};
@@ -111,7 +111,7 @@ const FIRST_KEY: RequestId = u64::MAX;
 /// What a request on the admin address waits for.
 enum Pending {
     /// A call's answer.
-    Call(ControlCall),
+    Call(Box<ControlCall>),
     /// A key, with its secret.
     Key(String),
     /// A token.
@@ -481,7 +481,7 @@ impl Server {
             BodyFraming::Chunked => true,
         };
         if self.auth.is_required() && (large || head.expects_continue()) {
-            let when = When { now: self.now, now_s: wall_s(io) };
+            let when = self.auth.when(self.now, io);
             let claimed = match connection.admin {
                 true => self.auth.claimed(&head, Place::Control, when).map(drop),
                 false => route(&head).and_then(|routed| match &routed.tenant {
@@ -546,7 +546,7 @@ impl Server {
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
-        let when = When { now: self.now, now_s: wall_s(io) };
+        let when = self.auth.when(self.now, io);
         let claimed = self.auth.claimed(&head, Place::Database(name.as_str()), when);
         let Claimed { credential, principal, foreign } = match claimed {
             Ok(claimed) => claimed,
@@ -577,7 +577,7 @@ impl Server {
             None => self.batons.clone(),
         };
         let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let work = Work { kind, request, ceiling, priority, connections, batons, foreign, out };
+        let work = Work { kind, request, ceiling, priority, foreign, connections, batons, out };
         self.engine.submit(request_id(key), name.as_str(), credential, work);
         self.watch(io, key);
     }
@@ -622,7 +622,7 @@ impl Server {
     fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let connection = self.connections.get_mut(key).expect("its request was read");
         let head = connection.reader.head();
-        let when = When { now: self.now, now_s: wall_s(io) };
+        let when = self.auth.when(self.now, io);
         let claimed = match control::is_open(&head) {
             true => Ok(Credential::Access(Access::MACHINE)),
             false => {
@@ -659,7 +659,7 @@ impl Server {
             request => (request, None, None),
         };
         let (pending, call) = match request {
-            AdminRequest::Call(call) => (Pending::Call(call.clone()), call),
+            AdminRequest::Call(call) => (Pending::Call(Box::new(call.clone())), call),
             AdminRequest::CreateKey(wanted) => {
                 let made = auth::key::make(io);
                 (Pending::Key(made.text), wanted.call(made.shown))
@@ -917,7 +917,13 @@ impl Server {
             Some(shape) => shape.problem(refusal, name),
             None => control::problem(refusal, name),
         };
-        if matches!(refusal, Refusal::Exceeded(exceeded) if exceeded.part == Part::Connections) {
+        let not_its_own = match refusal {
+            Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
+            // A stranger's connections are not the database's.
+            Refusal::Unauthorised => true,
+            _ => false,
+        };
+        if not_its_own {
             self.uncount(key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };

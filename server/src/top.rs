@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bench::request::Target;
-use crate::caller::get;
+use crate::caller::{Admin, get};
 pub use crate::control::top::By;
 use crate::control::top::LIMIT_MAX;
 
@@ -36,10 +35,9 @@ const MIB: f64 = 1_048_576.0;
 /// Shows which databases use most: processor, disk, memory, and what their budgets hold back.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The control API of the running server (http://host:port)
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-    #[arg(env = "MYRIAD_ADMIN")]
-    pub admin: String,
+    /// Where it is.
+    #[command(flatten)]
+    pub admin: Admin,
 
     /// What the first ones are first by
     #[arg(long, value_enum, value_name = "NAME", default_value = "cpu")]
@@ -80,7 +78,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A sentence for the person at the terminal: the server does not answer, or is another one.
 pub fn run(options: &Options) -> Result<(), String> {
-    let target = Target::resolve(&options.admin, None)?;
+    let target = options.admin.target()?;
     let mut view = View::default();
     view.take(&get(&target, &view.path(options.by))?)?;
     loop {
@@ -243,7 +241,7 @@ mod tests {
     }
 
     fn options(by: By) -> Options {
-        let admin = "http://127.0.0.1:1".to_owned();
+        let admin = Admin { url: "http://127.0.0.1:1".to_owned(), key: None };
         Options { admin, by, interval: Duration::from_secs(1), limit: 2, once: true }
     }
 

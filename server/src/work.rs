@@ -31,10 +31,10 @@ pub struct Work {
     pub ceiling: Option<Box<Ceiling>>,
     /// How urgent it says that it is.
     pub priority: Option<Priority>,
-    /// Connections to its database, if this one is new among them.
-    pub connections: Option<u64>,
     /// A token that a key of the database itself may have signed.
     pub foreign: Option<Box<Foreign>>,
+    /// Connections to its database, if this one is new among them.
+    pub connections: Option<u64>,
     /// Seals batons.
     pub batons: BatonKey,
     /// An empty buffer for the reply.

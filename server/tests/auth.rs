@@ -406,17 +406,120 @@ fn keys_have_a_role_an_expiry_and_a_priority() {
     server.stop();
 }
 
+/// A token, signed by the key of this number; and that key's public half in base64url.
+fn signed(number: u8, payload: &Value) -> (String, String) {
+    let signer = SigningKey::from_bytes(&[number; 32]);
+    let text = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", text(r#"{"alg":"EdDSA"}"#), text(&payload.to_string()));
+    let signature = URL_SAFE_NO_PAD.encode(signer.sign(signed.as_bytes()).to_bytes());
+    (format!("{signed}.{signature}"), URL_SAFE_NO_PAD.encode(signer.verifying_key().to_bytes()))
+}
+
+#[test]
+fn a_database_s_own_keys_sign_for_it_alone() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    for path in ["acme", "acme/groups/web"] {
+        call(&server, "PUT", &format!("/v1/organisations/{path}"), &json!({}));
+    }
+    for name in ["shop", "bank", "till"] {
+        create(&server, name, &json!({"group": "acme/web"}));
+    }
+    create(&server, "alone", &Value::Null);
+    let may = |number, payload: Value, name: &str| {
+        let mut database = open(&server, &signed(number, &payload).0, name);
+        let read = database.run(&["SELECT 1"]).map_err(refusal);
+        let wrote = database.run(&["PRAGMA user_version = 1"]);
+        read.map(|_| wrote.is_ok())
+    };
+    assert_eq!(may(5, json!({}), "shop"), Err(unauthorised()));
+    let keys = |number: u8| json!({"jwt_keys": [signed(number, &json!({})).1]});
+    let own = "/v1/namespaces/shop/settings";
+    assert_eq!(call(&server, "PUT", own, &keys(5))["jwt_keys"], keys(5)["jwt_keys"]);
+    call(&server, "PUT", "/v1/organisations/acme/groups/web/settings", &keys(6));
+    for _ in 0..2 {
+        assert_eq!(may(5, json!({}), "shop"), Ok(true));
+        assert_eq!(may(5, json!({"a": "ro"}), "shop"), Ok(false));
+    }
+    assert_eq!(may(5, json!({"id": "shop"}), "shop"), Ok(true));
+    assert_eq!(may(5, json!({"id": "bank"}), "shop"), Err(unauthorised()));
+    assert_eq!(may(5, json!({"id": "bank"}), "bank"), Err(unauthorised()), "not its key");
+    assert_eq!(may(5, json!({}), "bank"), Err(unauthorised()));
+    assert_eq!(may(6, json!({}), "bank"), Ok(true));
+    assert_eq!(may(6, json!({"p": {"ro": {"ns": ["till"]}}}), "till"), Ok(false));
+    assert_eq!(may(6, json!({"p": {"ro": {"ns": ["till"]}}}), "shop"), Err(unauthorised()));
+    assert_eq!(may(6, json!({}), "alone"), Err(unauthorised()));
+    assert_eq!(may(6, json!({}), "nothing"), Err(unauthorised()));
+    // Such tokens are for SQL, whatever they say.
+    let response = ask(&server, &signed(5, &json!({})).0, "GET", own, &Value::Null);
+    assert_eq!(response.status, 401);
+    // One that has no time of issue was issued before everything.
+    call(&server, "POST", "/v1/namespaces/shop/tokens/rotate", &Value::Null);
+    assert_eq!(may(5, json!({"id": "shop"}), "shop"), Err(unauthorised()));
+    // Without the key, at once.
+    assert_eq!(may(6, json!({"a": "ro"}), "bank"), Ok(false));
+    call(&server, "PUT", "/v1/organisations/acme/groups/web/settings", &json!({"jwt_keys": []}));
+    assert_eq!(may(6, json!({"a": "ro"}), "bank"), Err(unauthorised()));
+    server.stop();
+    // Settings are there after a restart.
+    let server = start(data.path(), &[]);
+    assert_eq!(call(&server, "GET", own, &Value::Null)["jwt_keys"], keys(5)["jwt_keys"]);
+    server.stop();
+}
+
+#[test]
+fn what_is_blocked_is_refused_statement_by_statement() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let mut shop = server.create("shop");
+    shop.rows(&["CREATE TABLE t(a)", "INSERT INTO t VALUES (1)"]);
+    let set = |body: Value| {
+        let body = body.to_string();
+        let path = "/v1/namespaces/shop/settings";
+        let answer = server.admin().call("PUT", path, body.as_bytes()).expect("answered");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let blocked = |shop: &mut Database, sql: &str, words: &str| match shop.run(&[sql]) {
+        Err(Trouble::Sql { code, message }) => {
+            assert_eq!((code.as_str(), message.as_str()), ("BLOCKED", words), "{sql}");
+        }
+        other => panic!("{sql}: {other:?}"),
+    };
+    let mut holder = server.database("shop");
+    holder.step("BEGIN").unwrap();
+    holder.step("INSERT INTO t VALUES (2)").unwrap();
+    set(json!({"block_writes": true, "block_reason": "moving house"}));
+    for sql in
+        ["INSERT INTO t VALUES (3)", "DROP TABLE t", "BEGIN IMMEDIATE", "PRAGMA user_version = 1"]
+    {
+        blocked(&mut shop, sql, "Operation was blocked: moving house");
+    }
+    assert_eq!(shop.value("SELECT count(*) FROM t"), "1");
+    // What was begun before can be ended.
+    assert_eq!(holder.step("INSERT INTO t VALUES (4)").unwrap_err().code(), "BLOCKED");
+    holder.step("COMMIT").unwrap();
+    holder.finish();
+    assert_eq!(shop.value("SELECT count(*) FROM t"), "2");
+    set(json!({"block_reads": true, "block_writes": false, "block_reason": null}));
+    for sql in
+        ["SELECT a FROM t", "INSERT INTO t VALUES (3)", "PRAGMA table_info(t)", "EXPLAIN SELECT 1"]
+    {
+        blocked(&mut shop, sql, "Operation was blocked");
+    }
+    set(json!({"block_reads": false, "delete_protection": true}));
+    assert_eq!(shop.value("SELECT count(*) FROM t"), "2");
+    let dropped = server.admin().call("DELETE", "/v1/namespaces/shop", b"").unwrap();
+    assert_eq!((dropped.status, &dropped.json()["code"]), (409, &json!("DELETE_PROTECTED")));
+    set(json!({"delete_protection": false}));
+    server.drop_database("shop");
+    server.stop();
+}
+
 #[test]
 fn tokens_of_the_platform_are_read_as_sqld_reads_them() {
     let data = folder();
-    let signer = SigningKey::from_bytes(&[7; 32]);
-    let sign = |payload: Value| {
-        let text = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        let signed = format!("{}.{}", text(r#"{"alg":"EdDSA"}"#), text(&payload.to_string()));
-        let signature = URL_SAFE_NO_PAD.encode(signer.sign(signed.as_bytes()).to_bytes());
-        format!("{signed}.{signature}")
-    };
-    let public = URL_SAFE_NO_PAD.encode(signer.verifying_key().to_bytes());
+    let sign = |payload: Value| signed(7, &payload).0;
+    let public = signed(7, &json!({})).1;
     let create_on_use = ["--jwt-key", &public, "--create-on-first-use"];
     let server = start(data.path(), &create_on_use);
     create(&server, "shop", &Value::Null);
@@ -439,6 +542,34 @@ fn tokens_of_the_platform_are_read_as_sqld_reads_them() {
     let list = |payload: Value| ask(&server, &sign(payload), "GET", "/v1/namespaces", &Value::Null);
     assert_eq!(list(json!({})).json()["namespaces"].as_array().unwrap().len(), 2);
     assert_eq!(list(json!({"id": "shop"})).status, 403);
+    server.stop();
+}
+
+#[test]
+fn keys_are_made_listed_and_revoked_at_the_command_line() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    create(&server, "shop", &Value::Null);
+    let url = format!("http://{}", server.admin);
+    let run = |arguments: &[&str], key: &str| {
+        let (action, rest) = arguments.split_at(1 + usize::from(arguments[0] == "key"));
+        bare(&[action, &["--admin", &url, "--key", key], rest].concat())
+    };
+    let made = ["key", "create", "--scope", "database:shop", "--role", "read", "--name", "ci"];
+    let ended = run(&made, ROOT);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let secret = ended.stdout.trim();
+    open(&server, secret, "shop").rows(&["SELECT 1"]);
+    let listed = run(&["key", "list", "--scope", "database:shop"], ROOT).stdout;
+    assert!(listed.contains(&secret[4..20]) && listed.contains("good"), "{listed}");
+    assert!(!listed.contains(&secret[20..]), "{listed}");
+    let refused = run(&["key", "list"], secret);
+    assert!(!refused.status.success() && refused.stderr.contains("--key"), "{}", refused.stderr);
+    let ended = run(&["key", "revoke", secret], ROOT);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(open(&server, secret, "shop").run(&["SELECT 1"]).is_err());
+    let ended = run(&["top", "--once", "--interval", "100ms"], ROOT);
+    assert!(ended.status.success(), "{}", ended.stderr);
     server.stop();
 }
 

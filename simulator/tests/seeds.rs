@@ -49,6 +49,12 @@ const FOUND: &[(Profile, u64, &str)] = &[
         1148,
         "a checkpoint without memory kept a transaction open: no later one could begin",
     ),
+    (
+        Profile::Drawn,
+        52_033,
+        "a memory budget full of frames left its checkpoint none, and the log full for ever",
+    ),
+    (Profile::Swarm, 51_059, "a commit's bytes were counted long after they were charged"),
     (Profile::Swarm, 295, "a commit was reported as interrupted by a late look at the clock"),
 ];
 

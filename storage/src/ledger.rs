@@ -109,6 +109,31 @@ pub fn close(id: AccountId) {
 
 // ---- charging ----
 
+/// Whether the account and those above it hold no more than they may.
+#[must_use]
+pub fn is_within(id: AccountId) -> bool {
+    LEDGER.with_borrow(|ledger| ledger.full_node(id.0, 0).is_none())
+}
+
+/// Until [`end_extra`], charges may pass each limit by so many bytes, or what was held when the limit
+/// was lowered: for work that no budget may stop, because others wait for it.
+pub fn begin_extra(bytes: u64) {
+    LEDGER.with_borrow_mut(|ledger| ledger.extra = bytes);
+}
+
+/// Charges are limited again. Where this account or one above holds more than its limit, it is as if
+/// the limit had been lowered.
+pub fn end_extra(id: AccountId) {
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.extra = 0;
+        for index in ledger.accounts[id.0 as usize].above().chain([id.0]) {
+            let account = &mut ledger.accounts[index as usize];
+            let is_within = account.memory <= account.memory_limit;
+            account.grace = if is_within { 0 } else { account.grace.max(account.memory) };
+        }
+    });
+}
+
 /// Book `bytes` more of `kind`, unless that passes a limit of the account or of a node above it
 /// even without cached pages (see the head of the file).
 #[must_use]

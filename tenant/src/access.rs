@@ -229,9 +229,11 @@ impl Access {
     /// # Errors
     /// [`Denial::Unauthorised`]: it is of another, or the token is older than a rotation.
     pub fn enter(&self, row: &DatabaseRow) -> Result<(), Denial> {
-        let above = row.path.iter().map(NodeRow::settings);
-        let is_old = self.is_older(std::iter::once(row.settings()).chain(above));
-        if self.covers(row) && !is_old { Ok(()) } else { Err(Denial::Unauthorised) }
+        if self.covers(row) && !self.holder().is_older_than(row) {
+            Ok(())
+        } else {
+            Err(Denial::Unauthorised)
+        }
     }
 
     /// As [`enter`](Self::enter), for an organisation or group.
@@ -239,18 +241,14 @@ impl Access {
     /// # Errors
     /// [`Denial::Unauthorised`].
     pub fn enter_node(&self, path: &[NodeRow]) -> Result<(), Denial> {
-        let is_old = self.is_older(path.iter().map(NodeRow::settings));
+        let is_old = self.holder().is_older(path.iter().map(NodeRow::settings));
         if self.covers_node(path) && !is_old { Ok(()) } else { Err(Denial::Unauthorised) }
     }
 
-    /// Whether the token is older than a rotation of this organisation or group alone.
-    pub(crate) fn is_older_than(&self, node: &NodeRow) -> bool {
-        self.is_older(std::iter::once(node.settings()))
-    }
-
-    fn is_older<'a>(&self, mut settings: impl Iterator<Item = &'a Settings>) -> bool {
-        let Some(issued_s) = self.issued_s else { return false };
-        settings.any(|settings| issued_s < settings.tokens_after_s)
+    /// Who holds it.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder { key: self.key, issued_s: self.issued_s }
     }
 
     /// What statements may not do under this access in a database of these settings; `None` where they
@@ -265,6 +263,35 @@ impl Access {
         };
         let any = denials.read_only || denials.block_writes;
         any.then(|| Box::new(denials))
+    }
+}
+
+/// What of an access can be taken away while a request runs: a few words, as they are moved with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// See [`Access::key`].
+    pub key: Option<KeyId>,
+    /// See [`Access::issued_s`].
+    pub issued_s: Option<u64>,
+}
+
+impl Holder {
+    /// Whether it is a token that was issued before a rotation of the database's, its group's or its
+    /// organisation's.
+    #[must_use]
+    pub fn is_older_than(&self, row: &DatabaseRow) -> bool {
+        let above = row.path.iter().map(NodeRow::settings);
+        self.is_older(std::iter::once(row.settings()).chain(above))
+    }
+
+    /// Whether it is a token that was issued before a rotation of this organisation or group itself.
+    pub(crate) fn is_older_than_node(&self, node: &NodeRow) -> bool {
+        self.is_older(std::iter::once(node.settings()))
+    }
+
+    fn is_older<'a>(&self, mut settings: impl Iterator<Item = &'a Settings>) -> bool {
+        let Some(issued_s) = self.issued_s else { return false };
+        settings.any(|settings| issued_s < settings.tokens_after_s)
     }
 }
 

@@ -62,6 +62,11 @@ pub const WRITER_WAIT_NS: u64 = 15 * SECOND_NS;
 /// How long a commit waits for space in the log before it is refused.
 pub const LOG_WAIT_NS: u64 = 5 * SECOND_NS;
 
+/// Bytes by which a checkpoint may pass the memory budgets of its database and of those above it: a
+/// connection, and the order of a write-ahead log's frames. A budget that is full of frames would keep
+/// them for ever otherwise, and the log's room with them.
+pub const CHECKPOINT_EXTRA_BYTES: u64 = 128 * 1024;
+
 /// Pages that the catalogue's transaction about one checkpoint may change: the leaf with the row,
 /// and one more when it splits.
 pub const CHECKPOINT_ROW_PAGES: u32 = 2;
@@ -102,11 +107,11 @@ pub const REQUEST_NS_MIN: u64 = 10_000_000;
 /// A tenant without requests and streams is closed after this.
 pub const TENANT_IDLE_NS: u64 = 60 * SECOND_NS;
 
-/// VM steps of a turn: about 0.1 ms of simple steps.
-pub const QUANTUM_STEPS: u64 = 5_000;
+/// VM steps of a turn of a fiber: what [`QUANTUM_NS`] is enough for.
+pub const QUANTUM_STEPS: u64 = 2_500;
 
 /// Nanoseconds of a turn of a database of weight [`WEIGHT`]: what those steps take.
-pub const QUANTUM_NS: u64 = 50_000;
+pub const QUANTUM_NS: u64 = 25_000;
 
 /// Nanoseconds that a VM step counts where the clock stands still during a turn, as in a simulation:
 /// simple ones take about as long. Where it moves, what it says counts.

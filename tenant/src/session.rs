@@ -24,7 +24,7 @@ use storage::ledger::{self, Booking, Level};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
-use crate::access::{Access, Denials};
+use crate::access::{Denials, Holder};
 use crate::budget::{Exceeded, Part, RequestLimits};
 use crate::failure::{Circumstances, cost_refused, memory_refused, statement_error};
 use crate::limits;
@@ -375,8 +375,8 @@ pub struct Session {
     pub(crate) promised: Option<crate::statement::Ticket>,
     /// What held for the database when the present request began.
     pub(crate) limits: RequestLimits,
-    /// The rights of the present request.
-    pub(crate) access: Access,
+    /// Who holds the rights of the present request.
+    pub(crate) holder: Holder,
     /// What its statements may not do, if anything.
     denials: Option<Box<Denials>>,
     /// What the present request has cost, and what it may.
@@ -393,7 +393,7 @@ impl Session {
             timed_out: false,
             promised: None,
             limits: *limits,
-            access: Access::MACHINE,
+            holder: Holder::default(),
             denials: None,
             cost: Cost::default(),
             ceiling: None,
@@ -404,12 +404,12 @@ impl Session {
     pub(crate) fn under(
         mut self,
         limits: &RequestLimits,
-        access: Access,
+        holder: Holder,
         denials: Option<Box<Denials>>,
     ) -> Session {
         let read_only = denials.as_ref().is_some_and(|denials| denials.read_only);
         self.pooled.set_read_only(read_only);
-        Session { limits: *limits, access, denials, ..self }
+        Session { limits: *limits, holder, denials, ..self }
     }
 
     /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
@@ -417,8 +417,7 @@ impl Session {
     fn permit(&self, compiled: &Compiled) -> Result<(), StatementError> {
         // A short statement runs to its end without a look at this: rights that were taken away while
         // the request waited for something are not for the next one.
-        let ends = self.access.key.is_some() || self.access.issued_s.is_some();
-        if ends && fiber::is_interrupted() {
+        if self.holder != Holder::default() && fiber::is_interrupted() {
             sometimes!("a statement does not begin because its request is to end");
             let (code, message) = (codes::SQLITE_INTERRUPT, "interrupted".to_owned());
             let request_ns = self.limits.request_ns;

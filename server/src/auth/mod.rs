@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use storage::io::Instant;
+use storage::io::{Clock, Instant};
 use storage::sometimes;
 use tenant::access::{Access, Credential, KeyProof, Name, Proven, Role, Scope};
 use tenant::settings::PublicKey;
@@ -155,6 +155,13 @@ impl Authenticator {
     #[must_use]
     pub fn is_required(&self) -> bool {
         self.required
+    }
+
+    /// The time, where somebody is asked for something that has one.
+    #[must_use]
+    pub fn when(&self, now: Instant, clock: &impl Clock) -> When {
+        let now_s = if self.required { clock.wall().0 / 1_000_000_000 } else { 0 };
+        When { now, now_s }
     }
 
     /// The operator has given a key that may everything, or keys that sign tokens for it.

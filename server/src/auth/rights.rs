@@ -27,6 +27,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::Nodes { .. }
         | ControlCall::Members { .. }
         | ControlCall::Sum(_)
+        | ControlCall::Settings(_)
+        | ControlCall::NodeSettings(_)
         | ControlCall::Node(_) => (Role::Read, false),
         ControlCall::ShowKey(_) => (Role::Read, false),
         ControlCall::RevokeNamed(_) => (Role::Admin, true),
@@ -78,6 +80,8 @@ mod tests {
             (ControlCall::Budget(name()), "rwa", "rwa"),
             (ControlCall::Usage(name()), "rwa", "rwa"),
             (ControlCall::Node(path()), "rwa", "rwa"),
+            (ControlCall::Settings(name()), "rwa", "rwa"),
+            (ControlCall::NodeSettings(path()), "rwa", "rwa"),
             (ControlCall::Permit, "rwa", ""),
             (list, "rwa", ""),
             (ControlCall::Plans, "rwa", ""),

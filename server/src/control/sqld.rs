@@ -19,9 +19,6 @@ use crate::problem::Problem;
 /// The words of sqld for how sure a commit is before it is answered.
 const DURABILITY: [&str; 4] = ["off", "relaxed", "strong", "extra"];
 
-/// Longest reason that statements are refused with.
-const REASON_BYTES_MAX: usize = 1024;
-
 /// The body of `POST …/config`.
 pub(super) fn config(body: &[u8]) -> Result<Change, Problem> {
     let object = budgets::object(body)?;
@@ -61,10 +58,7 @@ pub(super) fn setting(
         ("block_reads", Value::Bool(on)) => settings.block_reads = Some(*on),
         ("block_writes", Value::Bool(on)) => settings.block_writes = Some(*on),
         ("delete_protection", Value::Bool(on)) => settings.delete_protection = Some(*on),
-        ("block_reason", Value::Null) => settings.block_reason = Some(None),
-        ("block_reason", Value::String(text)) if text.len() <= REASON_BYTES_MAX => {
-            settings.block_reason = Some(Some(text.as_str().into()));
-        }
+        ("block_reason", value) => settings.block_reason = Some(super::settings::reason(value)?),
         ("jwt_key", Value::Null) => settings.jwt_keys = Some(Vec::new()),
         ("jwt_key", Value::String(text)) => {
             let keys = jwt::read_public_keys(text)
@@ -77,8 +71,7 @@ pub(super) fn setting(
         }
         ("durability_mode", Value::String(mode)) if DURABILITY.contains(&mode.as_str()) => {}
         (
-            "block_reads" | "block_writes" | "delete_protection" | "block_reason" | "jwt_key"
-            | "durability_mode",
+            "block_reads" | "block_writes" | "delete_protection" | "jwt_key" | "durability_mode",
             Value::Bool(_)
             | Value::Number(_)
             | Value::String(_)
@@ -164,8 +157,6 @@ mod tests {
     #[test]
     fn what_get_says_can_be_posted() {
         let mut row = DatabaseRow::new(storage::TenantId(7), "shop", 0);
-        let key = URL_SAFE_NO_PAD.decode("iTrDcD7XsfWgIJS9mBkBtYL0NhpJCbMhRKKkCdaGjYk");
-        drop(key);
         row.set_settings(tenant::settings::Settings {
             block_writes: true,
             block_reason: Some("moved".into()),

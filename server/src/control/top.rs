@@ -154,6 +154,7 @@ pub(crate) mod tests {
             id: TenantId(number),
             name: format!("shop-{number}").into(),
             state: TenantState::Idle,
+            checkpointing: false,
             held: [held; storage::ledger::KINDS],
             usage,
             requests: 0,

@@ -133,6 +133,16 @@ pub(super) const TABLE: &[Route] = &[
         &[], "", "UsageShown",
     ),
     route(
+        "Databases", GET, "/v1/namespaces/{name}/settings",
+        "Its settings",
+        &[], "", "Settings",
+    ),
+    route(
+        "Databases", PUT, "/v1/namespaces/{name}/settings",
+        "Change its settings; what is absent stays",
+        &[], "SettingsChange", "Settings",
+    ),
+    route(
         "Databases", POST, "/v1/namespaces/{name}/tokens",
         "A token for it",
         &["expiration", "authorization"], "", "Jwt",
@@ -181,6 +191,26 @@ pub(super) const TABLE: &[Route] = &[
         "Plans and places", DELETE, "/v1/organisations/{organisation}",
         "Remove an organisation without groups",
         &[], "", "Done",
+    ),
+    route(
+        "Plans and places", GET, "/v1/organisations/{organisation}/settings",
+        "Its settings",
+        &[], "", "Settings",
+    ),
+    route(
+        "Plans and places", PUT, "/v1/organisations/{organisation}/settings",
+        "Change its settings; what is absent stays",
+        &[], "SettingsChange", "Settings",
+    ),
+    route(
+        "Plans and places", GET, "/v1/organisations/{organisation}/groups/{group}/settings",
+        "Its settings",
+        &[], "", "Settings",
+    ),
+    route(
+        "Plans and places", PUT, "/v1/organisations/{organisation}/groups/{group}/settings",
+        "Change its settings; what is absent stays",
+        &[], "SettingsChange", "Settings",
     ),
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/usage",

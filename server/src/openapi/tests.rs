@@ -33,7 +33,7 @@ fn body_of(route: &Route) -> &'static str {
 #[test]
 fn each_route_of_the_document_is_there_and_takes_no_other_method() {
     for route in TABLE {
-        let path = route.path.replace('{', "").replace('}', "");
+        let path = route.path.replace(['{', '}'], "");
         let method = word_of(route.method).to_uppercase();
         assert_eq!(routed(&method, &path, body_of(route)), 200, "{method} {path}");
         let segments: Vec<&str> = route.segments().collect();

@@ -11,7 +11,8 @@
 //!   (checkpoints, commits), which is charged as well.
 //! - FAIR-4 too: what goes first because of a reservation is at most what was reserved.
 //! - BOUND: streams, clients' requests and memory of a database, and the memory of a group, are within
-//!   their limits, or were greater already when those were lowered, and have not grown since.
+//!   their limits, or were greater already when those were lowered, and have not grown since. Memory
+//!   may pass its limit by what a checkpoint may, while there is one.
 //! - MEM-1: of groups and organisations those have an account that have an open database.
 //!
 //! Where the order of a turn is not known (limits that change, databases that move), the buckets here
@@ -23,7 +24,7 @@ use storage::TenantId;
 use storage::io::Instant;
 use storage::ledger::{self, MEMORY_KINDS};
 use tenant::budget::Limits;
-use tenant::limits::{IO_UNLIMITED, QUANTUM_NS, RESERVATION_BURST_NS};
+use tenant::limits::{CHECKPOINT_EXTRA_BYTES, IO_UNLIMITED, QUANTUM_NS, RESERVATION_BURST_NS};
 use tenant::{NodeId, Served, TenantView};
 
 use super::model::Violation;
@@ -34,6 +35,8 @@ const SLICE_NS: u64 = 2 * QUANTUM_NS;
 
 /// Most bytes of one transfer: a group of pages.
 const SLICE_BYTES: u64 = 256 * 1024;
+
+const MEMORY: &str = "bytes of memory";
 
 const SECOND_NS: i128 = 1_000_000_000;
 
@@ -77,6 +80,7 @@ struct Leaf {
     chain: Vec<NodeId>,
     streams: usize,
     requests: usize,
+    checkpointing: bool,
 }
 
 /// A group or organisation, and the databases with a place below it.
@@ -166,6 +170,12 @@ fn reserved_rate(limits: &Limits) -> Option<Rate> {
 }
 
 impl Ceilings {
+    /// By how much a database may have passed limits of memory.
+    fn extra_of(&self, view: &TenantView) -> u64 {
+        let was = self.leaves.get(&view.id).is_some_and(|leaf| leaf.checkpointing);
+        if was || view.checkpointing { CHECKPOINT_EXTRA_BYTES } else { 0 }
+    }
+
     /// Judge a turn that began at `now`, by what is open behind it.
     ///
     /// # Errors
@@ -195,6 +205,7 @@ impl Ceilings {
             leaf.served = view.served;
             leaf.streams = view.streams;
             leaf.requests = view.client_requests;
+            leaf.checkpointing = view.checkpointing;
             leaf.place.memory_bytes = memory_of(view);
             leaves.insert(view.id, leaf);
         }
@@ -240,7 +251,10 @@ impl Ceilings {
                 let [processor, disk] = sums;
                 judge(branch.place.processor.take(processor, SLICE_NS, now), "processor", name)?;
                 judge(branch.place.disk.take(disk, SLICE_BYTES, now), "disk", name)?;
-                if steady && held > limits.memory_bytes.max(branch.place.memory_bytes) {
+                let extra: u64 = views.iter().map(|view| self.extra_of(view)).sum();
+                let bound =
+                    limits.memory_bytes.max(branch.place.memory_bytes).saturating_add(extra);
+                if steady && held > bound {
                     let text = format!("{}: {held} bytes of {}", name(), limits.memory_bytes);
                     return Err(Violation::new("BOUND", text));
                 }
@@ -293,10 +307,12 @@ fn judge_leaf(leaf: &Leaf, view: &TenantView) -> Result<(), Violation> {
     let bounds = [
         ("streams", leaf.streams as u64, view.streams as u64, limits.streams),
         ("requests", leaf.requests as u64, view.client_requests as u64, limits.requests),
-        ("bytes of memory", leaf.place.memory_bytes, memory_of(view), limits.memory_bytes),
+        (MEMORY, leaf.place.memory_bytes, memory_of(view), limits.memory_bytes),
     ];
+    let may_pass = leaf.checkpointing || view.checkpointing;
     for (what, before, now, limit) in bounds {
-        if now > limit.max(before) {
+        let extra = if may_pass && what == MEMORY { CHECKPOINT_EXTRA_BYTES } else { 0 };
+        if now > limit.max(before).saturating_add(extra) {
             let text = format!("database {} has {now} {what} of {limit}, had {before}", view.name);
             return Err(Violation::new("BOUND", text));
         }

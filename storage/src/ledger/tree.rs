@@ -101,11 +101,14 @@ pub(super) struct Ledger {
     pub(super) free: Vec<u32>,
     /// What all leaves hold, by kind.
     pub(super) total: [u64; KINDS],
+    /// See [`super::set_extra`].
+    pub(super) extra: u64,
 }
 
 impl Ledger {
     pub(super) fn new() -> Ledger {
-        let mut ledger = Ledger { accounts: Vec::new(), free: Vec::new(), total: [0; KINDS] };
+        let mut ledger =
+            Ledger { accounts: Vec::new(), free: Vec::new(), total: [0; KINDS], extra: 0 };
         ledger.accounts.push(Account::new(Level::Machine, u64::MAX, None));
         for (id, _) in &AccountId::NAMED[1..] {
             assert!(ledger.accounts.len() == id.0 as usize);
@@ -198,19 +201,29 @@ impl Ledger {
     pub(super) fn full_node(&self, index: u32, bytes: u64) -> Option<u32> {
         let account = &self.accounts[index as usize];
         let grown = account.memory.saturating_add(bytes);
-        if grown > account.memory_limit {
+        if grown > self.with_extra(account, account.memory_limit) {
             return Some(index);
         }
         account.above().find(|&above| {
             let node = &self.accounts[above as usize];
-            node.memory.saturating_add(bytes) > node.limit_for(grown)
+            node.memory.saturating_add(bytes) > self.with_extra(node, node.limit_for(grown))
         })
     }
 
     /// The limit that a node has for a charge to this leaf.
     pub(super) fn limit_for(&self, node: u32, leaf: u32, bytes: u64) -> u64 {
         let grown = self.accounts[leaf as usize].memory.saturating_add(bytes);
-        self.accounts[node as usize].limit_for(grown)
+        let node = &self.accounts[node as usize];
+        self.with_extra(node, node.limit_for(grown))
+    }
+
+    /// The limit as it is now, see [`super::begin_extra`].
+    #[inline]
+    fn with_extra(&self, account: &Account, limit: u64) -> u64 {
+        match self.extra {
+            0 => limit,
+            extra => limit.max(account.grace).saturating_add(extra),
+        }
     }
 
     #[inline]

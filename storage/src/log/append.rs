@@ -432,9 +432,13 @@ impl Log {
     /// Batches below `sequence` are not needed any more: every tenant's pages in them are in its
     /// file for sure. Segments become free once a header that says so is durable; `flush` writes
     /// an empty batch for that if there is nothing else to write. Never goes back.
+    ///
+    /// A transaction that is still open keeps the batch of its first fragment, also when it has ended:
+    /// the caller does not know of it yet, and only its next word here takes that into account.
     pub fn set_redo_from(&mut self, sequence: Sequence) {
         assert!(sequence <= self.filling.sequence);
-        self.redo_wanted = self.redo_wanted.max(sequence);
+        let open = self.open.iter().map(|(_, first)| *first).min();
+        self.redo_wanted = self.redo_wanted.max(sequence.min(open.unwrap_or(sequence)));
     }
 
     /// The catalogue's file holds its checkpoint with this stamp for sure. Each header says so from
@@ -613,10 +617,10 @@ impl Log {
         self.place_filling();
     }
 
-    /// What a header may say now: no further than the oldest transaction that is still open.
+    /// What a header may say now.
     fn redo_from(&self) -> Sequence {
-        let open = self.open.iter().map(|(_, first)| *first).min();
-        self.redo_wanted.min(open.unwrap_or(self.redo_wanted)).max(self.redo_sealed)
+        assert!(self.open.iter().all(|(_, first)| self.redo_wanted <= *first));
+        self.redo_wanted.max(self.redo_sealed)
     }
 
     fn oldest_segment(&self) -> u64 {

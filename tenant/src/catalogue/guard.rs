@@ -106,7 +106,7 @@ pub(super) fn organisations(
         Scope::Database(id) => super::find_by_id(pooled, id)?.map_or(Vec::new(), |row| row.path),
         Scope::Name(_) | Scope::Machine => Vec::new(),
     };
-    let entered = path.iter().all(|node| !access.is_older_than(node));
+    let entered = path.iter().all(|node| !access.holder().is_older_than_node(node));
     Ok(Outcome::Nodes(path.into_iter().next_back().filter(|_| entered).into_iter().collect()))
 }
 

@@ -2,7 +2,7 @@
 
 use storage::fiber::{self, Handle};
 
-use crate::access::{Access, Denials, Proven, Scope};
+use crate::access::{Denials, Holder, Proven, Scope};
 use crate::budget::{Priority, RequestLimits};
 use crate::session::{PooledConnection, Session};
 use crate::settings::PublicKey;
@@ -83,8 +83,10 @@ pub struct JobContext<'a> {
 
 /// What a job was let in with.
 pub struct Permit {
-    /// Its rights.
-    pub(super) access: Access,
+    /// Who holds its rights.
+    pub(super) holder: Holder,
+    /// The most urgent that it may be.
+    pub(super) priority: Option<Priority>,
     /// What its statements may not do, if anything.
     pub(super) denials: Option<Box<Denials>>,
 }
@@ -101,8 +103,8 @@ impl<'a> JobContext<'a> {
 
     /// The stream for this job, under its limits and rights.
     fn lend(&self, session: Session) -> Session {
-        let Permit { access, denials } = &self.permit;
-        session.under(&self.limits, *access, denials.clone())
+        let Permit { holder, denials, .. } = &self.permit;
+        session.under(&self.limits, *holder, denials.clone())
     }
 }
 

@@ -49,6 +49,10 @@ pub enum ControlCall {
     Node(NodePath),
     /// Remove an organisation without groups, or a group without databases.
     DropNode(NodePath),
+    /// Show a database's settings, in its row.
+    Settings(String),
+    /// Show the settings of an organisation or group.
+    NodeSettings(NodePath),
     /// Change a database's settings; answered with its row.
     Set(String, SettingsChange),
     /// Change the settings of an organisation or group.
@@ -276,6 +280,8 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
         ControlCall::PutNode(path, said) => (Form::Row, Call::PutNode(path, said)),
         ControlCall::Node(path) => (Form::Row, Call::FindNode(path)),
         ControlCall::DropNode(path) => (Form::Row, Call::DropNode(path)),
+        ControlCall::Settings(name) => (Form::Row, Call::Find(name)),
+        ControlCall::NodeSettings(path) => (Form::Row, Call::FindNode(path)),
         ControlCall::Set(name, change) => (Form::Row, Call::Set(name, change)),
         ControlCall::SetNode(path, change) => (Form::Row, Call::SetNode(path, change)),
         ControlCall::CreateKey(key) => (Form::Row, Call::CreateKey(key)),

@@ -16,7 +16,7 @@ use storage::sometimes;
 use super::context::Job;
 use super::control::{Asker, ControlCall};
 use super::{Engine, Event, Refusal, RequestId};
-use crate::access::{Access, Claim, Denial, KeyProof, Needs, Scope};
+use crate::access::{Access, Claim, Denial, Holder, KeyProof, Needs, Scope};
 use crate::catalogue::{Call, DatabaseRow, KeyRow, Outcome};
 use crate::limits;
 use crate::pool::Key;
@@ -122,13 +122,13 @@ impl<J> Keys<J> {
 }
 
 /// Whether tokens may be good no more after this call.
-fn ends_tokens(call: &Call) -> bool {
+fn rotates(call: &Call) -> bool {
     let change = match call {
         Call::Set(_, change) | Call::SetNode(_, change) => Some(change),
         Call::Place(_, change) => change.settings.as_deref(),
         _ => None,
     };
-    change.is_some_and(|change| change.rotate_tokens || change.jwt_keys.is_some())
+    change.is_some_and(|change| change.rotate_tokens)
 }
 
 impl<J: Job> Engine<J> {
@@ -224,13 +224,13 @@ impl<J: Job> Engine<J> {
                     }
                     if row.revoked_s.is_some() {
                         let id = row.id;
-                        self.end_requests(|access, _| access.key == Some(id));
+                        self.end_requests(|holder, _| holder.key == Some(id));
                     }
                 }
             }
-            (call, Outcome::Row(_) | Outcome::Node(_)) if ends_tokens(call) => {
-                let old = |access: &Access, row: Option<&DatabaseRow>| {
-                    row.is_some_and(|row| access.issued_s.is_some() && access.enter(row).is_err())
+            (call, Outcome::Row(_) | Outcome::Node(_)) if rotates(call) => {
+                let old = |holder: &Holder, row: Option<&DatabaseRow>| {
+                    row.is_some_and(|row| holder.is_older_than(row))
                 };
                 self.end_requests(old);
             }
@@ -240,7 +240,7 @@ impl<J: Job> Engine<J> {
 
     /// End what runs, waits or is parked with rights that `ends` says are no more. O(open tenants, tasks
     /// and streams).
-    fn end_requests(&mut self, ends: impl Fn(&Access, Option<&DatabaseRow>) -> bool) {
+    fn end_requests(&mut self, ends: impl Fn(&Holder, Option<&DatabaseRow>) -> bool) {
         for key in self.tenants.keys() {
             for request in self.take_waiting(key, &ends) {
                 self.refuse_denied(request, Denial::Unauthorised);
@@ -249,7 +249,7 @@ impl<J: Job> Engine<J> {
         for key in self.tasks.keys() {
             let Some(task) = self.tasks.get(key) else { continue };
             let row = self.tenants.get(task.tenant).and_then(|tenant| tenant.row.as_ref());
-            if task.access.is_some_and(|access| ends(&access, row)) {
+            if task.holder.is_some_and(|holder| ends(&holder, row)) {
                 sometimes!("a request ends because its key is revoked");
                 self.revoke_task(key);
             }
@@ -264,20 +264,20 @@ impl<J: Job> Engine<J> {
     fn take_waiting(
         &mut self,
         key: Key,
-        ends: &impl Fn(&Access, Option<&DatabaseRow>) -> bool,
+        ends: &impl Fn(&Holder, Option<&DatabaseRow>) -> bool,
     ) -> Vec<RequestId> {
         let mut taken = Vec::new();
         let Some(tenant) = self.tenants.get_mut(key) else { return taken };
         let row = tenant.row.as_ref();
         // Those that wait for the volume are judged again when it is there; a key is not.
         tenant.waiting.retain(|(request, claim, _)| {
-            let ended = matches!(claim, Claim::Access(access) if ends(access, row));
+            let ended = matches!(claim, Claim::Access(access) if ends(&access.holder(), row));
             taken.extend(ended.then_some(*request));
             !ended
         });
         let waiting = tenant.queue.len();
         tenant.queue.retain(|(request, access, _)| {
-            let ended = ends(access, row);
+            let ended = ends(&access.holder(), row);
             taken.extend(ended.then_some(*request));
             !ended
         });

@@ -68,7 +68,7 @@ pub(super) struct Tenant<J> {
     pub last_used: Instant,
     /// SIEVE's mark: used since the hand passed.
     pub visited: bool,
-    checkpointing: bool,
+    pub(super) checkpointing: bool,
     /// No checkpoint before this instant: the last one failed.
     retry_at: Instant,
     /// Checkpoints that failed since the server began to stop.

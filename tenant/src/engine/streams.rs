@@ -7,7 +7,7 @@ use storage::sometimes;
 use super::context::{Job, Reply};
 use super::tasks::{Kind, Work};
 use super::{Engine, Timer};
-use crate::access::Access;
+use crate::access::Holder;
 use crate::catalogue::DatabaseRow;
 use crate::limits;
 use crate::pool::Key;
@@ -193,12 +193,12 @@ impl<J: Job> Engine<J> {
     /// Parked streams of rights that `ends` says are no more.
     pub(super) fn parked_by(
         &self,
-        ends: &impl Fn(&Access, Option<&DatabaseRow>) -> bool,
+        ends: &impl Fn(&Holder, Option<&DatabaseRow>) -> bool,
     ) -> Vec<Ticket> {
         let ended = |stream: &Stream| match &stream.state {
             State::Parked(session, _) => {
                 let row = self.tenants.get(stream.tenant).and_then(|tenant| tenant.row.as_ref());
-                ends(&session.access, row)
+                ends(&session.holder, row)
             }
             State::Busy(_) => false,
         };

@@ -3,9 +3,10 @@
 //! A task is *ready* (in the ready queue, with the input for its next resume) or *waiting* (somebody
 //! will call `answer`). It runs until it waits; answers that are there at once do not leave the run.
 
-use storage::fiber::with_volume;
+use storage::fiber::{self, with_volume};
 use storage::fiber::{Answer, Fiber, Input, Loan, Step, Wait};
 use storage::io::{Clock, Instant};
+use storage::ledger;
 use storage::log::{Class, Sequence};
 use storage::sometimes;
 use storage::sqlite::codes::{SQLITE_IOERR, SQLITE_IOERR_NOMEM, SQLITE_IOERR_READ};
@@ -16,7 +17,7 @@ use storage::volume::{ConnectionId, Volume};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::disk::DiskOperation;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
-use crate::access::Access;
+use crate::access::Holder;
 use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
 use crate::limits;
@@ -38,7 +39,6 @@ pub(super) enum Work<J> {
 }
 
 /// What a fiber ends with.
-#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Ended<R> {
     Client(R),
     Catalogue(Vec<Outcome>),
@@ -113,8 +113,8 @@ pub(super) struct Task<J: Job> {
     /// Since when a part of its response is with the client.
     flushing_since: Instant,
     cancelled: bool,
-    /// Its rights, if it is a client's.
-    pub access: Option<Access>,
+    /// Who holds its rights, if it is a client's.
+    pub holder: Option<Holder>,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
     waits_for: WaitsFor,
@@ -225,8 +225,11 @@ fn run_checkpoint<R>(pooled: Option<PooledConnection>) -> Ended<R> {
         let text = format!("{what} (SQLite result {code})");
         with_volume(|volume| volume.set_damage(text));
     }
-    // A transaction that could not be rolled back for lack of memory ends with its connection.
-    Ended::Checkpoint(result, pooled.is_clean().then_some(pooled))
+    // A transaction that could not be rolled back for lack of memory ends with its connection, and what
+    // only a checkpoint may hold with the checkpoint.
+    ledger::end_extra(fiber::account());
+    let is_kept = pooled.is_clean() && ledger::is_within(fiber::account());
+    Ended::Checkpoint(result, is_kept.then_some(pooled))
 }
 
 fn is_storage_error(code: i32) -> bool {
@@ -306,13 +309,17 @@ impl<J: Job> Engine<J> {
     pub(super) fn start_task(&mut self, tenant: Key, kind: Kind, work: Work<J>) -> Option<Key> {
         let stack = self.stacks.take().ok()?;
         // The engine's own work has a queue of its own, and counts for its tenant as most requests do.
-        let (priority, access) = match &work {
+        let priority = match &work {
             Work::Client(job, _, permit) => {
                 let most = self.tenants.get(tenant).map_or(Priority::Normal, |t| t.limits.priority);
-                let most = permit.access.priority.map_or(most, |cap| cap.min(most));
-                (job.priority().map_or(most, |asked| asked.min(most)), Some(permit.access))
+                let most = permit.priority.map_or(most, |cap| most.min(cap));
+                job.priority().map_or(most, |asked| asked.min(most))
             }
-            _ => (Priority::Normal, None),
+            _ => Priority::Normal,
+        };
+        let holder = match &work {
+            Work::Client(_, _, permit) => Some(permit.holder),
+            _ => None,
         };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
@@ -324,7 +331,7 @@ impl<J: Job> Engine<J> {
             started: self.now,
             flushing_since: self.now,
             cancelled: false,
-            access,
+            holder,
             revoked: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
@@ -454,7 +461,16 @@ impl<J: Job> Engine<J> {
                     || task.revoked
                     || (client && tenant.ending),
             };
+            // The log is everybody's, and only a checkpoint lets go of it.
+            let aided = task.kind == Kind::Checkpoint;
+            if aided {
+                ledger::begin_extra(limits::CHECKPOINT_EXTRA_BYTES);
+            }
+            let account = loan.volume.account();
             let (step, taken) = task.fiber.resume(loan, input);
+            if aided {
+                ledger::end_extra(account);
+            }
             tenant.usage.cost += task.fiber.take_cost();
             steps += taken;
             self.counters.resumes += 1;

@@ -34,17 +34,19 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    /// Run tasks for about [`limits::TURN_NS`].
+    /// Run tasks for about [`limits::TURN_NS`], or until one of them has used up its slice: whoever runs
+    /// long is looked away from after each, so that answers leave and requests come meanwhile.
     pub(super) fn run_tasks(&mut self, clock: &dyn Clock) {
         let mut spent_ns = 0;
+        let mut last_ns = 0;
         for _ in 0..limits::RESUMES_PER_TURN {
-            if spent_ns >= limits::TURN_NS {
+            if spent_ns >= limits::TURN_NS || last_ns >= limits::QUANTUM_NS {
                 return;
             }
             self.system_next = !self.system_next;
             let first = if self.system_next { self.system.pop_front() } else { None };
             if let Some(key) = first {
-                spent_ns += self.run_system(key, clock);
+                last_ns = self.run_system(key, clock);
             } else if let Some(turn) = self.schedule.next(self.now) {
                 let tenant = self.tasks.get(turn.work).map(|task| task.tenant);
                 let (cost_ns, ended) = self.run_task(turn.work, clock);
@@ -55,12 +57,13 @@ impl<J: Job> Engine<J> {
                     tenant.served.reserved_ns += if own { cost_ns } else { 0 };
                 }
                 self.schedule.charge(&turn, cost_ns, ended);
-                spent_ns += cost_ns;
+                last_ns = cost_ns;
             } else if let Some(key) = self.system.pop_front() {
-                spent_ns += self.run_system(key, clock);
+                last_ns = self.run_system(key, clock);
             } else {
                 return;
             }
+            spent_ns += last_ns;
         }
     }
 
@@ -142,7 +145,8 @@ impl<J: Job> Engine<J> {
         let tenant = self.tenants.get_mut(key).expect("the caller has it");
         tenant.usage.requests += 1;
         let row = tenant.row.as_ref().expect("a tenant with a volume has its row");
-        let permit = Permit { access, denials: access.denials(row.settings()) };
+        let denials = access.denials(row.settings());
+        let permit = Permit { holder: access.holder(), priority: access.priority, denials };
         let work = Work::Client(job, RequestLimits::from(&tenant.limits), permit);
         if self.start_task(key, Kind::Client(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());

@@ -55,6 +55,9 @@ pub struct TenantView {
     pub name: Box<str>,
     /// Where it is in its life.
     pub state: TenantState,
+    /// Its checkpoint runs: it may hold more memory than its budget, by
+    /// [`limits::CHECKPOINT_EXTRA_BYTES`](crate::limits::CHECKPOINT_EXTRA_BYTES).
+    pub checkpointing: bool,
     /// Bytes that it holds, by [`ledger::Kind`].
     pub held: [u64; ledger::KINDS],
     /// What it has used since it was created; counters that only grow.
@@ -108,6 +111,7 @@ impl<J: Job> Engine<J> {
             id: tenant.id,
             name: tenant.name.clone(),
             state: tenant.state(),
+            checkpointing: tenant.checkpointing,
             held: account.map_or([0; ledger::KINDS], ledger::held),
             usage: self.usage_of(tenant),
             requests: tenant.tasks + tenant.waiting_requests(),
