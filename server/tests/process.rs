@@ -1,4 +1,5 @@
-//! The real binary on the real kernel: its manners, budgets, damaged files, a full disk, streams in time,
+//! The real binary on the real kernel: its manners, budgets, damaged files, a full disk, the
+//! Platform API, streams in time,
 //! readers that do not read, memory, and what an operator sees. Each subject has its file below `process`.
 
 #[path = "process/budgets.rs"]
@@ -11,6 +12,8 @@ mod full_disk;
 mod manners;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/platform.rs"]
+mod platform;
 #[path = "process/mod.rs"]
 mod process;
 #[path = "process/receipts.rs"]

@@ -57,7 +57,8 @@
 //! has the secret with which the server signs tokens of its own, in at most one row.
 //!
 //! Version 1 of the schema had only the table of databases, up to `txid`; version 2 had no settings,
-//! keys and signing. A start adds what is missing, in the transaction of the start itself.
+//! keys and signing, version 3 no sizes: they are NULL, and count as 0, until the next checkpoint. A start
+//! adds what is missing, in the transaction of the start itself.
 //!
 //! Runs on a fiber of tenant 0, many calls in one transaction, and knows nothing of who asked.
 //!
@@ -87,7 +88,7 @@ pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// Each version's step from the one before.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
@@ -125,9 +126,6 @@ PRAGMA user_version = 2;
 ",
     "
 ALTER TABLE databases ADD COLUMN settings TEXT;
-ALTER TABLE databases ADD COLUMN bytes INTEGER;
-DROP INDEX grouped;
-CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN settings TEXT;
 ALTER TABLE nodes ADD COLUMN created_s INTEGER;
 CREATE TABLE keys(
@@ -146,6 +144,12 @@ CREATE TABLE keys(
 CREATE INDEX keyed ON keys(scope, scope_id);
 CREATE TABLE signing(id INTEGER PRIMARY KEY, secret BLOB NOT NULL, created_s INTEGER NOT NULL);
 PRAGMA user_version = 3;
+",
+    "
+ALTER TABLE databases ADD COLUMN bytes INTEGER;
+DROP INDEX grouped;
+CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
+PRAGMA user_version = 4;
 ",
 ];
 
