@@ -12,12 +12,14 @@
 //!   `from` and `to` are read and change nothing, and `period` says `"all"`.
 //! - API tokens are keys of the machine, or of an organisation or group: `/v1/keys` shows them too.
 //!
-//! Pure: heads and bodies in, calls out (`route`, `bodies`); replies in, JSON out (`answers`). `host` says
-//! where databases are reached.
+//! Pure: heads and bodies in, calls out (`route`, `inside`, `bodies`); replies in, JSON out (`answers`,
+//! `forms`). `host` says where databases are reached.
 
 mod answers;
 mod bodies;
+mod forms;
 pub mod host;
+mod inside;
 mod route;
 #[cfg(test)]
 mod tests;
