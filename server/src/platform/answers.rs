@@ -44,8 +44,10 @@ pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> 
             json!({ "tokens": shown.map(token_entry).collect::<Vec<Value>>() })
         }
         (Shape::Expiry, ControlReply::Keys(rows)) => {
-            let expires_s = rows.first().and_then(|row| row.expires_s);
-            json!({ "exp": expires_s.map_or(NEVER_S, |at| at.max(0) as u64) })
+            let good = rows.first().filter(|row| row.revoked_s.is_none());
+            // -1: it is none.
+            let exp = good.map_or(-1, |row| row.expires_s.unwrap_or(NEVER_S as i64));
+            json!({ "exp": exp })
         }
         (Shape::Databases { limit }, ControlReply::Databases(rows)) => {
             let last = rows.last().filter(|_| rows.len() == *limit);

@@ -275,6 +275,8 @@ fn api_tokens_are_listed_without_those_of_databases() {
     assert_eq!(tokens["tokens"].as_array().map(Vec::len), Some(1));
     assert_eq!(tokens["tokens"][0]["created_at"], "1970-01-01T00:00:00Z");
     assert_eq!(answered(&Shape::Expiry, &reply), json!({ "exp": 1_790_000_000 }));
+    let unknown = ControlReply::Keys(Vec::new());
+    assert_eq!(answered(&Shape::Expiry, &unknown), json!({ "exp": -1 }));
 }
 
 #[test]
