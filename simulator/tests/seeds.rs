@@ -54,6 +54,11 @@ const FOUND: &[(Profile, u64, &str)] = &[
         52_033,
         "a memory budget full of frames left its checkpoint none, and the log full for ever",
     ),
+    (
+        Profile::Drawn,
+        61_114,
+        "a request of a dropped database was told of damage: its pages had left the log",
+    ),
     (Profile::Swarm, 51_059, "a commit's bytes were counted long after they were charged"),
     (Profile::Swarm, 295, "a commit was reported as interrupted by a late look at the clock"),
 ];

@@ -8,7 +8,7 @@ use rusqlite::ffi;
 
 use super::Code;
 use super::extents::{READ_TRIES, read_file};
-use crate::fiber::{Answer, Wait, suspend, with_volume};
+use crate::fiber::{self, Answer, Wait, suspend, with_volume};
 use crate::io::FileId;
 use crate::log::PageLocation;
 use crate::page::{self, PAGE_BYTES};
@@ -126,6 +126,10 @@ fn read_page_from_log(
             _ if failed + 1 == READ_TRIES => return Err(ffi::SQLITE_IOERR_READ),
             _ => failed += 1,
         }
+    }
+    if fiber::is_interrupted() {
+        // Of a dropped database the log keeps nothing: other pages may be in that place by now.
+        return Err(ffi::SQLITE_INTERRUPT);
     }
     sometimes!("a page that is read from the log is damaged");
     let text = format!("page {page_number} is damaged in the commit log");
