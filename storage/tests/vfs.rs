@@ -486,6 +486,26 @@ fn turns_of(prepare: &'static str, sql: &'static str) -> u64 {
     turns
 }
 
+/// The product of the sizes is what is limited: a small patch of a large target is none too many.
+#[test]
+fn a_patch_that_would_take_long_is_refused() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    world.run(&mut volume, || {
+        let mut connection = Connection::open().expect("opens");
+        let target = "json_object('a', hex(zeroblob(100000)))";
+        let rows =
+            run(&mut connection, &format!("SELECT length(json_patch({target}, '{{\"b\":1}}'))"));
+        assert_eq!(rows, [["200014"]]);
+        for function in ["json_patch", "jsonb_patch"] {
+            let sql = format!("SELECT {function}({target}, {target})");
+            let (statement, _) = connection.prepare(&sql, false).expect("compiles");
+            let error = statement.expect("a statement").step(&connection).expect_err("refused");
+            assert!(error.message.contains("exceed 1000000000"), "{}", error.message);
+        }
+    });
+}
+
 #[test]
 fn long_functions_give_up_their_turn_and_can_be_interrupted() {
     let cases = [

@@ -235,6 +235,26 @@ fn requests_streams_and_sizes_are_refused_with_their_limit() {
     server.stop();
 }
 
+/// Each stream has a connection; what does not fit is refused as what it is, not as a database that
+/// cannot be opened.
+#[test]
+fn streams_that_do_not_fit_into_memory_say_so() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let budget = json!({"budget": {"memory_bytes": MIB, "streams": 1000}});
+    create(&server, "narrow", &budget);
+    let body = json!({"requests": [{"type": "execute", "stmt": {"sql": "SELECT 1"}}]}).to_string();
+    let mut client = server.client();
+    let refused = (0..200).find_map(|_| {
+        let response = client.call("POST", "/db/narrow/v2/pipeline", body.as_bytes());
+        let response = response.expect("answered");
+        (response.status != 200).then(|| (response.status, response.json()))
+    });
+    let (status, answer) = refused.expect("200 connections do not fit into 1 MiB");
+    assert_eq!((status, answer["code"].as_str()), (429, Some("BUDGET_EXCEEDED")), "{answer}");
+    assert_eq!((&answer["budget"], &answer["limit"]), (&json!("memory_bytes"), &json!(MIB)));
+}
+
 #[test]
 fn connections_are_counted_by_the_database_of_their_last_request() {
     let data = folder();
