@@ -8,6 +8,11 @@
 //!
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
+//!
+//! - `admin`: requests on the admin address. `responses`: how answers leave.
+
+mod admin;
+mod responses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -19,28 +24,24 @@ use storage::io::{
 };
 use storage::ledger::{self, AccountId, Kind};
 use storage::sometimes;
-use tenant::access::{Access, Credential};
-use tenant::budget::Part;
 use tenant::{
-    ControlCall, ControlReply, DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure,
-    Gauge, Key, KeyScope, Pool, Refusal, RequestId, Secret,
+    DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool, RequestId,
 };
 
-use crate::auth::{self, AuthOptions, Authenticator, Claimed, Place, rights};
+use crate::auth::{AuthOptions, Authenticator, Claimed, Place};
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
-use crate::control::keys::{TokenWanted, Wanted};
-use crate::control::top::Top;
-use crate::control::{self, AdminRequest};
+use crate::control;
 use crate::cost;
-use crate::http::response::{CONTINUE, CrossOrigin, ResponseHead, write_problem};
-use crate::http::{BodyFraming, Endpoint, Progress, TenantName, Version, chunked, route};
+use crate::http::response::CONTINUE;
+use crate::http::{BodyFraming, Endpoint, Progress, TenantName, route};
 use crate::limits;
-use crate::metrics::{Gauges, Traffic, metrics};
-use crate::openapi;
-use crate::platform::{PublicHost, Shape};
+use crate::metrics::Traffic;
+use crate::platform::PublicHost;
 use crate::problem::Problem;
 use crate::work::{Work, WorkKind, WorkReply};
+
+use self::admin::VERSION_TEXT;
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -88,7 +89,7 @@ pub struct Server {
     by_database: BTreeMap<TenantName, u64>,
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
-    calls: BTreeMap<RequestId, Pending>,
+    calls: BTreeMap<RequestId, admin::Pending>,
     auth: Authenticator,
     /// The key that may everything, made because there was none; told once.
     first_key: Option<String>,
@@ -103,34 +104,6 @@ pub struct Server {
     traffic: Traffic,
     /// Receives and sends of closed connections that have not come back.
     orphans: usize,
-}
-
-/// The request of the server itself that makes its first key; no connection's has this number.
-const FIRST_KEY: RequestId = u64::MAX;
-
-/// What a request on the admin address waits for.
-enum Pending {
-    /// A call's answer.
-    Call(Box<ControlCall>),
-    /// A key, with its secret.
-    Key(String),
-    /// A token.
-    Token(TokenWanted),
-    /// Leave to see everything.
-    Metrics,
-    /// The same.
-    Top(Top),
-    /// The same.
-    Diagnostics,
-    /// One of these, in another tool's form.
-    Shaped(Shape, Box<Pending>),
-}
-
-impl Pending {
-    /// Whether it shows everything, as it is at the moment.
-    fn is_overview(&self) -> bool {
-        matches!(self, Pending::Metrics | Pending::Top(_) | Pending::Diagnostics)
-    }
 }
 
 fn request_id(key: Key) -> RequestId {
@@ -619,178 +592,6 @@ impl Server {
         }
     }
 
-    fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
-        let connection = self.connections.get_mut(key).expect("its request was read");
-        let head = connection.reader.head();
-        let when = self.auth.when(self.now, io);
-        let claimed = match control::is_open(&head) {
-            true => Ok(Credential::Access(Access::MACHINE)),
-            false => {
-                self.auth.claimed(&head, Place::Control, when).map(|claimed| claimed.credential)
-            }
-        };
-        let routed = claimed.and_then(|credential| {
-            Ok((credential, control::route(&head, connection.reader.body())?))
-        });
-        connection.reader.finish();
-        match routed {
-            Ok((_, AdminRequest::Health)) => self.answer(io, key, "text/plain", Vec::new()),
-            Ok((_, AdminRequest::Version)) => {
-                self.answer(io, key, "text/plain", VERSION_TEXT.as_bytes().to_vec());
-            }
-            Ok((_, AdminRequest::OpenApi)) => {
-                self.answer(io, key, "application/json", openapi::document());
-            }
-            Ok((credential, request)) => self.ask_engine(io, key, credential, request),
-            Err(problem) => self.answer_problem(io, key, &problem),
-        }
-    }
-
-    /// Let the engine say whether a request on the admin address may, and carry it out.
-    fn ask_engine<I: Io<Server>>(
-        &mut self,
-        io: &mut I,
-        key: Key,
-        credential: Credential,
-        request: AdminRequest,
-    ) {
-        let (request, form, within) = match request {
-            AdminRequest::Shaped(asked) => (asked.request, Some(asked.shape), asked.within),
-            request => (request, None, None),
-        };
-        let (pending, call) = match request {
-            AdminRequest::Call(call) => (Pending::Call(Box::new(call.clone())), call),
-            AdminRequest::CreateKey(wanted) => {
-                let made = auth::key::make(io);
-                (Pending::Key(made.text), wanted.call(made.shown))
-            }
-            AdminRequest::Token(wanted) => {
-                let mut candidate = [0; 32];
-                io.fill(&mut candidate);
-                let call = wanted.call(Secret(candidate));
-                (Pending::Token(wanted), call)
-            }
-            AdminRequest::Metrics => (Pending::Metrics, ControlCall::Permit),
-            AdminRequest::Top(top) => (Pending::Top(top), ControlCall::Permit),
-            AdminRequest::Diagnostics => (Pending::Diagnostics, ControlCall::Permit),
-            AdminRequest::Health | AdminRequest::Version | AdminRequest::OpenApi => {
-                unreachable!("these were answered")
-            }
-            AdminRequest::Shaped(_) => unreachable!("a form has no form"),
-        };
-        let call = match within {
-            Some(organisation) => ControlCall::Within(organisation, Box::new(call)),
-            None => call,
-        };
-        let overview = pending.is_overview();
-        let needs = match call {
-            ControlCall::Permit if overview => rights::OVERVIEW,
-            ControlCall::Permit => rights::ANYBODY,
-            _ => rights::of_call(&call),
-        };
-        let pending = match form {
-            Some(shape) => Pending::Shaped(shape, Box::new(pending)),
-            None => pending,
-        };
-        // Seen also while the engine does not serve.
-        if overview
-            && let Credential::Access(access) = credential
-            && access.meets(needs).is_ok()
-        {
-            return self.answer_overview(io, key, &pending);
-        }
-        self.calls.insert(request_id(key), pending);
-        self.engine.control(request_id(key), credential, needs, call);
-        self.watch(io, key);
-    }
-
-    fn answer_overview<I: Io<Server>>(&mut self, io: &mut I, key: Key, pending: &Pending) {
-        let views = self.engine.tenant_views();
-        match pending {
-            Pending::Top(top) => {
-                let body = control::top::answer(top, self.now, &views);
-                self.answer(io, key, "application/json", body);
-            }
-            Pending::Diagnostics => {
-                let body = diagnostics(&self.engine.gauges());
-                self.answer(io, key, "application/json", body);
-            }
-            _ => {
-                let text = metrics(&self.gauges(), &self.traffic, &views);
-                self.answer(io, key, "text/plain; version=0.0.4", text);
-            }
-        }
-    }
-
-    /// A request on the admin address is answered.
-    fn on_control<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, reply: &ControlReply) {
-        let Some(pending) = self.calls.remove(&request) else { return };
-        let key = key_of(request);
-        let (shape, pending) = match pending {
-            Pending::Shaped(shape, pending) => (Some(shape), *pending),
-            pending => (None, pending),
-        };
-        let body = match (pending, reply) {
-            (Pending::Key(secret), _) if request == FIRST_KEY => {
-                self.first_key = Some(secret);
-                self.ready = true;
-                return;
-            }
-            (Pending::Call(call), reply) => match &shape {
-                Some(shape) => shape.answer(reply, &self.public_host),
-                None => control::answer(&call, reply),
-            },
-            (Pending::Key(secret), ControlReply::Keys(rows)) => {
-                let row = rows.first().expect("a key that was made is there");
-                match &shape {
-                    Some(shape) => shape.created(row, &secret),
-                    None => control::keys::created_answer(row, &secret),
-                }
-            }
-            (Pending::Token(wanted), ControlReply::Signing(signing)) => {
-                let TokenWanted { role, lifetime_s, .. } = wanted;
-                let jwt = self.auth.mint(signing, role, lifetime_s, wall_s(io));
-                control::keys::token_answer(&jwt)
-            }
-            (pending, _) if pending.is_overview() => {
-                return self.answer_overview(io, key, &pending);
-            }
-            _ => unreachable!("a call is answered in its own kind"),
-        };
-        self.answer(io, key, "application/json", body);
-    }
-
-    /// The engine serves: so does the server, once there is somebody who may administer it.
-    fn on_ready<I: Io<Server>>(&mut self, io: &mut I) {
-        if let Some(secret) = self.engine.signing() {
-            self.auth.set_own(secret);
-        }
-        let known = self.auth.has_operator() || self.engine.has_admin_key();
-        if known || !self.auth.is_required() {
-            self.ready = true;
-            return;
-        }
-        let made = auth::key::make(io);
-        let call = Wanted::first().call(made.shown);
-        self.calls.insert(FIRST_KEY, Pending::Key(made.text));
-        let credential = Credential::Access(Access::MACHINE);
-        self.engine.control(FIRST_KEY, credential, rights::of_call(&call), call);
-    }
-
-    fn gauges(&self) -> Gauges {
-        let (log_used_bytes, log_capacity_bytes) = self.engine.log_bytes();
-        Gauges {
-            counters: self.engine.counters(),
-            memory_bytes: self.engine.memory_bytes(),
-            connections: self.connections.len(),
-            open_tenants: self.engine.open_tenants(),
-            parked_streams: self.engine.parked_streams(),
-            log_used_bytes,
-            log_capacity_bytes,
-            throttled_ns: self.engine.throttled_ns_total(),
-        }
-    }
-
     // ---- the engine works ----
 
     fn on_event<I: Io<Server>>(&mut self, io: &mut I, event: Event<WorkReply>) {
@@ -834,285 +635,6 @@ impl Server {
                 DiskOperation::Remove(path) => io.remove(token, Path::new(&path), on_done::<I>),
                 DiskOperation::Close(file) => io.close_file(file),
             }
-        }
-    }
-
-    // ---- responses leave ----
-
-    fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            sometimes!("a part of an answer comes too late for its client");
-            // It went while its request still waited for the database to open: there was no job to
-            // cancel then, and now there is one that waits for this part to leave.
-            self.engine.cancel(request_id(key));
-            return self.recycle(part);
-        };
-        // Its fiber waits until it has left, and has it booked: the first bytes here, the rest there.
-        connection.tenant_bytes = part.capacity();
-        let exchange = &mut connection.exchange;
-        if exchange.version == Version::Http11 {
-            chunked::frame(&mut part);
-        }
-        if !exchange.streamed {
-            self.traffic.note_response(200, self.now.since(exchange.began));
-            let mut head = ResponseHead::streamed(exchange.content_type, exchange.version);
-            exchange.keep_alive &= exchange.version == Version::Http11 && self.stopping.is_none();
-            head.keep_alive = exchange.keep_alive;
-            head.prepend_to(&mut part, false, &mut self.scratch);
-        }
-        exchange.streamed = true;
-        exchange.flushing = true;
-        self.send(io, key, part);
-    }
-
-    fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: WorkReply) {
-        self.recycle(work.buffer);
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.recycle(work.reply.body);
-        };
-        connection.running_bytes = 0;
-        let reply = work.reply;
-        let mut body = reply.body;
-        let booked_bytes = usize::try_from(reply.booking.bytes()).unwrap_or(usize::MAX);
-        connection.tenant_bytes = booked_bytes.min(body.capacity());
-        connection.booking = Some(reply.booking);
-        if connection.exchange.streamed {
-            if connection.exchange.version == Version::Http11 {
-                chunked::frame_last(&mut body);
-            }
-        } else {
-            let took_ns = self.now.since(connection.exchange.began);
-            self.traffic.note_response(reply.status, took_ns);
-            let mut head = ResponseHead::new(reply.status, reply.content_type, body.len());
-            connection.exchange.keep_alive &= self.stopping.is_none();
-            head.keep_alive = connection.exchange.keep_alive;
-            head.retry_after_seconds = reply.retry_after_seconds;
-            head.cost = Some(reply.cost);
-            head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
-        }
-        self.respond(io, key, body);
-    }
-
-    fn on_refused<I: Io<Server>>(&mut self, io: &mut I, request: RequestId, refusal: &Refusal) {
-        let key = key_of(request);
-        let call = self.calls.remove(&request);
-        if request == FIRST_KEY {
-            tracing::error!("no first key could be made: give one with --root-key-file");
-            self.ready = true;
-        }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.running_bytes = 0;
-        let tenant = connection.exchange.tenant.as_ref();
-        let (shape, call) = match call {
-            Some(Pending::Shaped(shape, pending)) => (Some(shape), Some(*pending)),
-            call => (None, call),
-        };
-        let name = match &call {
-            Some(Pending::Call(call)) => control::subject(call).unwrap_or_default(),
-            Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
-            Some(_) => "",
-            None => tenant.map_or("", TenantName::as_str),
-        };
-        let problem = match &shape {
-            Some(shape) => shape.problem(refusal, name),
-            None => control::problem(refusal, name),
-        };
-        let not_its_own = match refusal {
-            Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
-            // A stranger's connections are not the database's.
-            Refusal::Unauthorised => true,
-            _ => false,
-        };
-        if not_its_own {
-            self.uncount(key);
-        }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.exchange.streamed {
-            sometimes!("an answer breaks off after its status");
-            // The status has left: only a broken end can say that this is not all.
-            return self.close(io, key);
-        }
-        if !connection.admin {
-            let took_ns = self.now.since(connection.exchange.began);
-            self.traffic.note_response(problem.status, took_ns);
-        }
-        self.answer_problem(io, key, &problem);
-    }
-
-    fn answer_text<I: Io<Server>>(&mut self, io: &mut I, key: Key, text: &'static str) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.reader.finish();
-        let mut body = self.spare.pop().unwrap_or_default();
-        body.extend_from_slice(text.as_bytes());
-        self.answer(io, key, "text/plain", body);
-    }
-
-    fn answer<I: Io<Server>>(
-        &mut self,
-        io: &mut I,
-        key: Key,
-        content_type: &'static str,
-        mut body: Vec<u8>,
-    ) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut head = ResponseHead::new(200, content_type, body.len());
-        connection.exchange.keep_alive &= self.stopping.is_none();
-        head.keep_alive = connection.exchange.keep_alive;
-        head.cross_origin = cross_origin(connection.admin);
-        head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
-        self.respond(io, key, body);
-    }
-
-    fn answer_preflight<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut body = self.spare.pop().unwrap_or_default();
-        let request_head = connection.reader.head();
-        let mut head = ResponseHead::new(200, "text/plain", 0);
-        connection.exchange.keep_alive &= self.stopping.is_none();
-        head.keep_alive = connection.exchange.keep_alive;
-        head.cross_origin = CrossOrigin::Preflight(request_head.requested_headers());
-        head.prepend_to(&mut body, false, &mut self.scratch);
-        connection.reader.finish();
-        self.respond(io, key, body);
-    }
-
-    fn answer_problem<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.exchange.keep_alive &= !problem.close && self.stopping.is_none();
-        let Exchange { keep_alive, is_head, .. } = connection.exchange;
-        let mut out = self.spare.pop().unwrap_or_default();
-        write_problem(&mut out, problem, keep_alive, is_head, cross_origin(connection.admin));
-        self.traffic.note_refusal(problem.code);
-        tracing::debug!(status = problem.status, code = problem.code, "{}", problem.log);
-        self.respond(io, key, out);
-    }
-
-    /// Answer a violation of the protocol; nothing after it can be read.
-    fn refuse<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        sometimes!("a violation of the protocol is refused");
-        if !connection.reader.has_head() {
-            connection.exchange = Exchange::unknown();
-        }
-        connection.exchange.keep_alive = false;
-        connection.drain_bytes = limits::DRAIN_BYTES_MAX;
-        self.answer_problem(io, key, problem);
-    }
-
-    /// The rest of the response.
-    fn respond<I: Io<Server>>(&mut self, io: &mut I, key: Key, bytes: Vec<u8>) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.phase = Phase::Responding;
-        connection.close_after = !connection.exchange.keep_alive;
-        self.send(io, key, bytes);
-    }
-
-    fn send<I: Io<Server>>(&mut self, io: &mut I, key: Key, bytes: Vec<u8>) {
-        self.set_deadline(key, self.now.after(limits::SEND_STALL_NS));
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if bytes.is_empty() && !connection.sending && connection.out.is_empty() {
-            return self.all_sent(io, key, bytes);
-        }
-        if connection.sending || !connection.out.is_empty() {
-            // Only a `100 Continue` can still be on its way.
-            connection.next_out.extend_from_slice(&bytes);
-            return self.recycle(bytes);
-        }
-        connection.out = bytes;
-        connection.out_sent = 0;
-        self.flush(io, key);
-    }
-
-    /// Send what is there, if nothing is being sent.
-    fn flush<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.sending {
-            return;
-        }
-        if connection.out_sent < connection.out.len() {
-            connection.sending = true;
-            let bytes = std::mem::take(&mut connection.out);
-            connection.lent_bytes[1] = bytes.capacity();
-            let offset = connection.out_sent;
-            connection.book();
-            io.send(token_of(key), connection.socket, bytes, offset, on_sent::<I>);
-            return;
-        }
-        if connection.out_sent > 0 {
-            let mut done =
-                std::mem::replace(&mut connection.out, std::mem::take(&mut connection.next_out));
-            connection.out_sent = 0;
-            done.clear();
-            if !connection.out.is_empty() {
-                self.recycle(done);
-                return self.flush(io, key);
-            }
-            self.all_sent(io, key, done);
-        }
-    }
-
-    /// Everything that was to be sent has left.
-    fn all_sent<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut buffer: Vec<u8>) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.release_tenant();
-        if connection.phase == Phase::Running {
-            buffer.shrink_to(limits::RECEIVE_BYTES_KEPT);
-            connection.running_bytes = connection.request_bytes + buffer.capacity();
-            self.set_deadline(key, Instant(u64::MAX));
-            let connection = self.connections.get_mut(key).expect("looked at just now");
-            if std::mem::take(&mut connection.exchange.flushing) {
-                self.engine.flushed(request_id(key), buffer);
-            }
-            return;
-        }
-        self.recycle(buffer);
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.phase != Phase::Responding {
-            return;
-        }
-        if connection.close_after {
-            if connection.drain_bytes == 0 {
-                return self.close(io, key);
-            }
-            io.shutdown(connection.socket);
-            connection.phase = Phase::Draining;
-            self.set_deadline(key, self.now.after(limits::DRAIN_NS));
-            self.touched.push_back(key);
-            return;
-        }
-        connection.phase = Phase::Reading;
-        connection.waiting_bytes = false;
-        self.set_deadline(key, self.now.after(limits::KEEP_ALIVE_NS));
-        self.touched.push_back(key);
-    }
-
-    fn drain<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.receiving {
-            return;
-        }
-        if connection.ended || connection.drain_bytes == 0 {
-            return self.close(io, key);
-        }
-        connection.receiving = true;
-        let buffer = Vec::with_capacity(limits::RECEIVE_BYTES);
-        connection.lent_bytes[0] = buffer.capacity();
-        connection.book();
-        io.receive(token_of(key), connection.socket, buffer, on_received::<I>);
-    }
-
-    /// A buffer of a closed connection has come back from the Io.
-    fn on_orphan(&mut self, buffer: Vec<u8>) {
-        self.orphans -= 1;
-        ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, buffer.capacity() as u64);
-        self.recycle(buffer);
-    }
-
-    fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < limits::SPARE_BUFFERS_MAX && buffer.capacity() > 0 {
-            buffer.clear();
-            buffer.shrink_to(limits::RECEIVE_BYTES_KEPT);
-            self.spare.push(buffer);
         }
     }
 
@@ -1204,18 +726,6 @@ impl Server {
     }
 }
 
-/// How full everything is, as JSON: a list of lines.
-fn diagnostics(gauges: &[Gauge]) -> Vec<u8> {
-    let line = |gauge: &Gauge| format!("{}: {} of {}", gauge.name, gauge.used, gauge.limit);
-    let lines: Vec<String> = gauges.iter().map(line).collect();
-    serde_json::Value::from(lines).to_string().into_bytes()
-}
-
-/// The time by the wall's clock, in seconds since 1970.
-fn wall_s(clock: &impl Clock) -> u64 {
-    clock.wall().0 / 1_000_000_000
-}
-
 /// Bytes by which buffers of connections may grow, all together.
 fn free_bytes(bytes_max: u64) -> u64 {
     bytes_max.saturating_sub(ledger::memory_held(AccountId::CONNECTIONS))
@@ -1228,12 +738,6 @@ fn buffers_full() -> Problem {
         "the server's memory for requests and responses is used up; try again",
     )
     .retry_after(1)
-}
-
-const VERSION_TEXT: &str = concat!("myriad ", env!("CARGO_PKG_VERSION"), "\n");
-
-fn cross_origin(admin: bool) -> CrossOrigin<'static> {
-    if admin { CrossOrigin::Refused } else { CrossOrigin::Allowed }
 }
 
 // ---- callbacks: they only note what arrived ----

@@ -109,10 +109,16 @@ pub fn close(id: AccountId) {
 
 // ---- charging ----
 
-/// Whether the account and those above it hold no more than they may.
+/// Whether the account and those above it hold no more than their limits, whatever charges may pass now.
 #[must_use]
 pub fn is_within(id: AccountId) -> bool {
-    LEDGER.with_borrow(|ledger| ledger.full_node(id.0, 0).is_none())
+    LEDGER.with_borrow(|ledger| {
+        let mut chain = ledger.accounts[id.0 as usize].above().chain([id.0]);
+        chain.all(|index| {
+            let account = &ledger.accounts[index as usize];
+            account.memory <= account.memory_limit
+        })
+    })
 }
 
 /// Until [`end_extra`], charges may pass each limit by so many bytes, or what was held when the limit

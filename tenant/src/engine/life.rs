@@ -13,12 +13,13 @@ use storage::sometimes;
 use storage::volume::{ConnectionId, Volume, VolumeOptions};
 
 use super::budgets::Node;
+use super::checkpoint::Checkpointed;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::keys::holders;
 use super::places::Place;
-use super::tasks::{Checkpointed, Kind, Work};
+use super::tasks::{Kind, Work};
 use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Claim, Denial, Proven};

@@ -24,6 +24,7 @@
 //! not durable wait in `gated`.
 
 mod budgets;
+mod checkpoint;
 mod context;
 mod control;
 mod disk;
