@@ -266,6 +266,8 @@ pub struct Engine<J: Job> {
     /// Tenants whose requests wait for a fiber, in order.
     admission: VecDeque<Key>,
     by_request: Vec<(RequestId, Key)>,
+    /// See [`Engine::holds_long`].
+    holds_long: bool,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
     durable_waiters: BTreeMap<Sequence, Vec<Key>>,
@@ -328,6 +330,7 @@ impl<J: Job> Engine<J> {
             system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
+            holds_long: false,
             log_waiters: VecDeque::new(),
             batch_waiters: VecDeque::new(),
             durable_waiters: BTreeMap::new(),
@@ -423,7 +426,26 @@ impl<J: Job> Engine<J> {
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
-        self.run_tasks(clock);
+        self.run_tasks(clock, false);
+        self.follow_tasks();
+    }
+
+    /// It is the turn of a fiber that runs long, and `turn` has left it for [`Engine::turn_long`].
+    #[must_use]
+    pub fn holds_long(&self) -> bool {
+        self.holds_long
+    }
+
+    /// The rest of a turn, after what the first part has answered was sent: a slice of a fiber that runs
+    /// long.
+    pub fn turn_long(&mut self, clock: &dyn Clock) {
+        self.now = self.now.max(clock.now());
+        self.run_tasks(clock, true);
+        self.follow_tasks();
+    }
+
+    /// What follows from what fibers did.
+    fn follow_tasks(&mut self) {
         self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();

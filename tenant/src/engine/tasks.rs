@@ -104,6 +104,8 @@ pub(super) struct Task<J: Job> {
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
     waits_for: WaitsFor,
+    /// It has used up a slice.
+    pub is_long: bool,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
     /// Bytes of its commit that were charged before.
@@ -196,6 +198,7 @@ impl<J: Job> Engine<J> {
             holder,
             revoked: false,
             waits_for: WaitsFor::Storage,
+            is_long: false,
             transfer_bytes: 0,
             commit_charged_bytes: 0,
             log_pages: None,
@@ -337,8 +340,11 @@ impl<J: Job> Engine<J> {
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;
+            let mut over = steps >= limits::QUANTUM_STEPS;
             let next = match step {
                 Step::Waits(wait) => {
+                    over |= clock.now() >= slice_ends;
+                    task.is_long |= over;
                     task.waits_for = WaitsFor::Storage;
                     self.on_wait(key, tenant_key, wait).map(Input::Answer)
                 }
@@ -350,7 +356,6 @@ impl<J: Job> Engine<J> {
             };
             self.settle(tenant_key);
             let Some(next) = next else { return steps };
-            let over = steps >= limits::QUANTUM_STEPS || clock.now() >= slice_ends;
             if over && !self.doomed {
                 self.wake(key, next);
                 return steps;
@@ -819,7 +824,8 @@ impl<J: Job> Engine<J> {
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
-                self.by_request.retain(|&(_, task)| task != key);
+                let place = self.by_request.binary_search_by_key(&request, |&(other, _)| other);
+                self.by_request.remove(place.expect("a client's task is found by its request"));
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
@@ -835,7 +841,7 @@ impl<J: Job> Engine<J> {
                 self.checkpoint_done(tenant_key, result);
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
-                self.rolled_back(tenant_key, ticket, session.map(|session| *session));
+                self.rolled_back(tenant_key, ticket, session);
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);
