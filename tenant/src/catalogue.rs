@@ -20,11 +20,15 @@
 //!   budget TEXT,                           -- its own budget, as budget/text.rs writes it
 //!   usage TEXT,                            -- what it has used, as of the last checkpoint or close
 //!   settings TEXT,                         -- its settings, as settings.rs writes them
-//!   bytes INTEGER                          -- its size, as of the last checkpoint
+//!   bytes INTEGER,                         -- its size, as of the last checkpoint
+//!   ends_s INTEGER,                        -- when to look whether its time is over; NULL: never
+//!   used_s INTEGER,                        -- its last use, as of the last checkpoint or close
+//!   ended INTEGER                          -- why it is frozen, as life.rs numbers it; NULL: it is not
 //! );
 //! CREATE INDEX unsettled ON databases(state) WHERE state = 1;
 //! CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 //! CREATE INDEX planned ON databases(plan) WHERE plan IS NOT NULL;
+//! CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 //! CREATE TABLE plans(name TEXT PRIMARY KEY, budget TEXT NOT NULL) WITHOUT ROWID;
 //! CREATE TABLE nodes(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
@@ -34,8 +38,23 @@
 //!   budget TEXT,
 //!   settings TEXT,                         -- as a database's
 //!   created_s INTEGER,                     -- NULL: nobody has noted it
+//!   rearm TEXT,                            -- its databases behind this name have an old ends_s
 //!   UNIQUE(parent, name)
 //! );
+//! CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
+//! CREATE TABLE machine(                    -- at most one row
+//!   id INTEGER PRIMARY KEY,
+//!   settings TEXT,                         -- as a database's
+//!   clean INTEGER NOT NULL                 -- 1: the last stop noted each database's last use
+//! );
+//! CREATE TABLE bulk(                       -- creates and drops of many, by the caller's key
+//!   key TEXT PRIMARY KEY,
+//!   digest BLOB NOT NULL,                  -- of what was asked
+//!   created_s INTEGER NOT NULL,
+//!   done INTEGER NOT NULL,                 -- names that have been gone through
+//!   outcome TEXT NOT NULL                  -- what came of them, as bulk.rs writes it
+//! ) WITHOUT ROWID;
+//! CREATE INDEX bulk_age ON bulk(created_s);
 //! CREATE TABLE keys(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   public TEXT NOT NULL UNIQUE,           -- what of the key may be seen
@@ -57,8 +76,9 @@
 //! has the secret with which the server signs tokens of its own, in at most one row.
 //!
 //! Version 1 of the schema had only the table of databases, up to `txid`; version 2 had no settings,
-//! keys and signing, version 3 no sizes: they are NULL, and count as 0, until the next checkpoint. A start
-//! adds what is missing, in the transaction of the start itself.
+//! keys and signing, version 3 no sizes: they are NULL, and count as 0, until the next checkpoint. Version 4
+//! had nothing of what begins with `ends_s`. A start adds what is missing, in the transaction of the
+//! start itself.
 //!
 //! Runs on a fiber of tenant 0, many calls in one transaction, and knows nothing of who asked.
 //!
@@ -88,7 +108,7 @@ pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 /// Each version's step from the one before.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
@@ -150,6 +170,24 @@ ALTER TABLE databases ADD COLUMN bytes INTEGER;
 DROP INDEX grouped;
 CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 PRAGMA user_version = 4;
+",
+    "
+ALTER TABLE databases ADD COLUMN ends_s INTEGER;
+ALTER TABLE databases ADD COLUMN used_s INTEGER;
+ALTER TABLE databases ADD COLUMN ended INTEGER;
+CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
+ALTER TABLE nodes ADD COLUMN rearm TEXT;
+CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
+CREATE TABLE machine(id INTEGER PRIMARY KEY, settings TEXT, clean INTEGER NOT NULL);
+CREATE TABLE bulk(
+  key TEXT PRIMARY KEY,
+  digest BLOB NOT NULL,
+  created_s INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  outcome TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX bulk_age ON bulk(created_s);
+PRAGMA user_version = 5;
 ",
 ];
 
