@@ -135,6 +135,7 @@ mod tests {
         allowance.settle(60, 10);
         assert_eq!(allowance.price_used, 50, "the first was compiled anew and cost less");
         assert_eq!(allowance.begin(), Err(UsedUp::Price), "it stays used up");
+        allowance.settle(40, 40);
         allowance.limit(200, 0, false);
         assert_eq!(allowance.used_up(), Some(UsedUp::Statements));
         allowance.limit(1, 0, true);
