@@ -591,9 +591,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
             Ok(Outcome::Row(Box::new(row)))
         }
         Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
-        Call::Endings { after, until_s, limit } => {
-            life::endings(pooled, *after, *until_s, *limit)
-        }
+        Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
         Call::Rearm => life::rearm(pooled),
         Call::List { after, prefix, limit } => {
             let sql = select!(

@@ -67,15 +67,8 @@ pub(super) fn read_budget(text: &str) -> Result<Budget, Unreadable> {
 
 /// Each counter with its name.
 pub(super) fn counters(usage: &mut Usage) -> [(&'static str, &mut u64); COUNTERS] {
-    let Usage {
-        cost,
-        cpu_ns,
-        io_read_bytes,
-        io_written_bytes,
-        requests,
-        statements,
-        throttled_ns,
-    } = usage;
+    let Usage { cost, cpu_ns, io_read_bytes, io_written_bytes, requests, statements, throttled_ns } =
+        usage;
     [
         ("vm_steps", &mut cost.vm_steps),
         ("pages_read", &mut cost.pages_read),

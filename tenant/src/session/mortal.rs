@@ -66,13 +66,17 @@ fn used_up_error(used_up: UsedUp) -> StatementError {
             let (limit, used) =
                 (RequestUnits(allowance.price_max), RequestUnits(allowance.price_used));
             let name = Part::MaxSpend.name();
-            let text = format!("the database may spend ru={limit} in its life ({name}), and is at ru={used}");
+            let text = format!(
+                "the database may spend ru={limit} in its life ({name}), and is at ru={used}"
+            );
             ("SPEND_LIMIT", text)
         }
         UsedUp::Statements => {
             let (limit, used) = (allowance.statements_max, allowance.statements_used);
             let name = Part::MaxStatements.name();
-            let text = format!("{limit} statements may run in the database's life ({name}), and {used} have");
+            let text = format!(
+                "{limit} statements may run in the database's life ({name}), and {used} have"
+            );
             ("STATEMENT_LIMIT", text)
         }
     };
