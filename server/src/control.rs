@@ -43,6 +43,7 @@
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
 //! - `life`: how long databases live.
+//! - `receipt`: what a dropped database has given back.
 //! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
 //! - `top`: which open tenants use most.
 
@@ -50,6 +51,7 @@ pub(crate) mod budgets;
 pub mod keys;
 mod life;
 pub(crate) mod percent;
+pub(crate) mod receipt;
 pub mod settings;
 pub(crate) mod sqld;
 pub mod top;
@@ -345,6 +347,11 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         }
         (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
+        (_, ControlReply::Dropped(dropped)) => {
+            let mut answer = database(&dropped.0);
+            answer["receipt"] = receipt::answer(&dropped.1);
+            answer
+        }
         (ControlCall::Plans, ControlReply::Plans(plans)) => {
             let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
             json!({ "plans": plans })

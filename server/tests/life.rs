@@ -195,3 +195,50 @@ fn a_group_says_how_long_its_databases_live() {
         call(&server, "PUT", "/v1/namespaces/own/settings", &json!({"class": "memory"}));
     assert_eq!(status, 400);
 }
+
+#[test]
+fn a_drop_is_answered_with_a_receipt() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let drop =
+        |name: &str| good(&server, "DELETE", &format!("/v1/namespaces/{name}"), &Value::Null);
+    create(&server, "untouched", &json!({}));
+    let receipt = &drop("untouched")["receipt"];
+    assert_eq!((&receipt["even"], &receipt["taken"]["files"]), (&json!(true), &json!(0)));
+    let mut database = create(&server, "used", &json!({}));
+    database.rows(&["CREATE TABLE t(a)", "INSERT INTO t VALUES (randomblob(100000))"]);
+    // Somebody holds the writer lock, and somebody waits for it.
+    database.step("BEGIN IMMEDIATE").expect("it begins");
+    let mut other = Database::of(server.client(), "used");
+    other.send(&["INSERT INTO t VALUES (1)"]);
+    let begun = Instant::now();
+    let answer = drop("used");
+    assert!(begun.elapsed() < Duration::from_secs(5), "a drop waits for nobody");
+    let receipt = &answer["receipt"];
+    assert_eq!(receipt["taken"], receipt["returned"]);
+    assert_eq!(receipt["even"], true);
+    assert!(receipt["taken"]["wal"].as_u64().unwrap() > 100_000, "{receipt}");
+    assert!(receipt["taken"]["pages"].as_u64().unwrap() > 20, "{receipt}");
+    assert!(other.answer().is_err());
+    let mut database = create(&server, "filed", &json!({}));
+    database.rows(&["CREATE TABLE t(a)"]);
+    good(&server, "POST", "/v1/namespaces/filed/checkpoint", &Value::Null);
+    let folders = data.path().join("tenants");
+    let files = || walk(&folders).into_iter().filter(|name| name != "0.db").count();
+    until("it has a file", || files() == 1);
+    let receipt = &drop("filed")["receipt"];
+    assert_eq!((&receipt["even"], &receipt["returned"]["files"]), (&json!(true), &json!(1)));
+    assert_eq!(files(), 0);
+    assert_eq!(server.metric("uneven_receipts_total"), 0);
+}
+
+/// The names of all files below a folder.
+fn walk(folder: &std::path::Path) -> Vec<String> {
+    let entries =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    let of_one = |entry: std::fs::DirEntry| match entry.path().is_dir() {
+        true => walk(&entry.path()),
+        false => vec![entry.file_name().to_string_lossy().into_owned()],
+    };
+    entries.flat_map(of_one).collect()
+}

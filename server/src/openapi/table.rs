@@ -85,8 +85,8 @@ const TABLE: &[Route] = &[
     ),
     route(
         "Databases", DELETE, "/v1/namespaces/{name}",
-        "Drop a database",
-        &[], "", "Namespace",
+        "Drop a database; the receipt says what it took and gave back",
+        &[], "", "NamespaceDropped",
     ),
     route(
         "Databases", POST, "/v1/namespaces/{name}/create",

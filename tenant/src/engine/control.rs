@@ -8,6 +8,7 @@ use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
 use super::context::Job;
+use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
@@ -127,6 +128,8 @@ pub enum ControlReply {
     Done,
     /// Rows: one, unless a list was asked for.
     Databases(Vec<DatabaseRow>),
+    /// The database that was dropped, and what it has given back.
+    Dropped(Box<(DatabaseRow, Receipt)>),
     /// What a database says, and what holds for it.
     Budget(Box<BudgetView>),
     /// What a database has used, and holds now.
@@ -471,14 +474,18 @@ impl<J: Job> Engine<J> {
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
         let call = call.into_inner();
-        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
-            self.on_dropped(name, row);
-        }
         self.budgets_changed(&call, &outcome);
         self.keys_changed(&call, &outcome);
         self.lives_changed(&call, &outcome);
         if let Outcome::Signing(signing) = &outcome {
             self.catalogue.signing = Some(signing.secret);
+        }
+        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
+            let dropper = match asker {
+                Asker::Control(request, _) => Dropper::Control(request),
+                _ => Dropper::Nobody,
+            };
+            return self.on_dropped(name, row, dropper);
         }
         match asker {
             Asker::Startup => self.startup_rows(outcome),

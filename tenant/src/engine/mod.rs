@@ -14,6 +14,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `drops`: from a tombstone to the receipt of all that the database held.
 //! - `mortal`: databases that end by their age, their last use, or what they have used.
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
@@ -29,6 +30,7 @@ mod checkpoint;
 mod context;
 mod control;
 mod disk;
+mod drops;
 mod gauges;
 mod keys;
 mod life;
@@ -64,11 +66,13 @@ pub use budgets::{BudgetView, Node, UsageView};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use drops::Receipt;
 pub use gauges::Gauge;
 pub use views::{Served, TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
+use drops::Dropping;
 use keys::{Keys, Waiting};
 use life::Tenant;
 use mortal::Mortality;
@@ -216,6 +220,10 @@ pub struct Counters {
     pub left_to_log: u64,
     /// Databases that ended by their settings: dropped or frozen.
     pub ended: u64,
+    /// Databases that were dropped, with all that they held.
+    pub drops: u64,
+    /// Of them, those that did not give back on their account what they had taken: any is a bug.
+    pub uneven_receipts: u64,
     /// Volumes opened.
     pub opens: u64,
     /// Volumes closed.
@@ -263,6 +271,8 @@ pub struct Engine<J: Job> {
     catalogue_key: Key,
     keys: Keys<J>,
     mortality: Mortality,
+    /// Databases that were dropped and still hold something.
+    drops: BTreeMap<TenantId, Dropping>,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -331,6 +341,7 @@ impl<J: Job> Engine<J> {
             catalogue_key: Key::default(),
             keys: Keys::default(),
             mortality: Mortality::default(),
+            drops: BTreeMap::new(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),

@@ -244,6 +244,12 @@ impl<J: Job> Engine<J> {
         self.answer_flush(key, Err(Gone));
     }
 
+    /// The task's database is no more: it waits for nobody.
+    pub(super) fn release_task(&mut self, key: Key) {
+        self.answer_flush(key, Err(Gone));
+        self.writer_timed_out(key);
+    }
+
     /// The task's rights are no more: it goes on only to its end, and waits for nobody.
     pub(super) fn revoke_task(&mut self, key: Key) {
         let Some(task) = self.tasks.get_mut(key) else { return };
