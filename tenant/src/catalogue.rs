@@ -20,11 +20,15 @@
 //!   budget TEXT,                           -- its own budget, as budget/text.rs writes it
 //!   usage TEXT,                            -- what it has used, as of the last checkpoint or close
 //!   settings TEXT,                         -- its settings, as settings.rs writes them
-//!   bytes INTEGER                          -- its size, as of the last checkpoint
+//!   bytes INTEGER,                         -- its size, as of the last checkpoint
+//!   ends_s INTEGER,                        -- when to look whether its time is over; NULL: never
+//!   used_s INTEGER,                        -- its last use, as of the last checkpoint or close
+//!   ended INTEGER                          -- why it is frozen, as life.rs numbers it; NULL: it is not
 //! );
 //! CREATE INDEX unsettled ON databases(state) WHERE state = 1;
 //! CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 //! CREATE INDEX planned ON databases(plan) WHERE plan IS NOT NULL;
+//! CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 //! CREATE TABLE plans(name TEXT PRIMARY KEY, budget TEXT NOT NULL) WITHOUT ROWID;
 //! CREATE TABLE nodes(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
@@ -34,8 +38,22 @@
 //!   budget TEXT,
 //!   settings TEXT,                         -- as a database's
 //!   created_s INTEGER,                     -- NULL: nobody has noted it
+//!   rearm TEXT,                            -- its databases behind this name have an old ends_s
 //!   UNIQUE(parent, name)
 //! );
+//! CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
+//! CREATE TABLE machine(                    -- at most one row
+//!   id INTEGER PRIMARY KEY,
+//!   settings TEXT                          -- as a database's
+//! );
+//! CREATE TABLE bulk(                       -- creates and drops of many, by the caller's key
+//!   key TEXT PRIMARY KEY,
+//!   digest BLOB NOT NULL,                  -- of what was asked
+//!   created_s INTEGER NOT NULL,
+//!   done INTEGER NOT NULL,                 -- names that have been gone through
+//!   outcome TEXT NOT NULL                  -- what came of them, as bulk.rs writes it
+//! ) WITHOUT ROWID;
+//! CREATE INDEX bulk_age ON bulk(created_s);
 //! CREATE TABLE keys(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   public TEXT NOT NULL UNIQUE,           -- what of the key may be seen
@@ -57,8 +75,9 @@
 //! has the secret with which the server signs tokens of its own, in at most one row.
 //!
 //! Version 1 of the schema had only the table of databases, up to `txid`; version 2 had no settings,
-//! keys and signing, version 3 no sizes: they are NULL, and count as 0, until the next checkpoint. A start
-//! adds what is missing, in the transaction of the start itself.
+//! keys and signing, version 3 no sizes: they are NULL, and count as 0, until the next checkpoint. Version 4
+//! had nothing of what begins with `ends_s`. A start adds what is missing, in the transaction of the
+//! start itself.
 //!
 //! Runs on a fiber of tenant 0, many calls in one transaction, and knows nothing of who asked.
 //!
@@ -68,6 +87,7 @@
 
 mod guard;
 mod keys;
+mod life;
 mod members;
 mod nodes;
 mod rows;
@@ -78,6 +98,7 @@ use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
 use crate::access::{Access, Denial, Scope};
 use crate::budget::{Budget, Usage};
+use crate::life::Ending;
 use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
@@ -88,7 +109,7 @@ pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 /// Each version's step from the one before.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
@@ -151,6 +172,24 @@ DROP INDEX grouped;
 CREATE INDEX grouped ON databases(group_id, name) WHERE group_id IS NOT NULL;
 PRAGMA user_version = 4;
 ",
+    "
+ALTER TABLE databases ADD COLUMN ends_s INTEGER;
+ALTER TABLE databases ADD COLUMN used_s INTEGER;
+ALTER TABLE databases ADD COLUMN ended INTEGER;
+CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
+ALTER TABLE nodes ADD COLUMN rearm TEXT;
+CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
+CREATE TABLE machine(id INTEGER PRIMARY KEY, settings TEXT);
+CREATE TABLE bulk(
+  key TEXT PRIMARY KEY,
+  digest BLOB NOT NULL,
+  created_s INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  outcome TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX bulk_age ON bulk(created_s);
+PRAGMA user_version = 5;
+",
 ];
 
 /// What may be asked of the catalogue.
@@ -212,8 +251,29 @@ pub enum Call {
     /// What a token for a database, organisation or group needs: its row, and the secret that signs
     /// tokens, which is this one if there is none yet.
     Sign(KeyScope, Secret),
-    /// What a database has used, at its close.
-    Used(TenantId, Usage),
+    /// What a database has used, at its close, and when it was used last, in seconds since 1970.
+    Used(TenantId, Usage, u64),
+    /// The time of a database is over, or its limit reached: end it as it says; where no limit is given
+    /// and its time is not over, say when that is.
+    End {
+        /// Whose.
+        id: TenantId,
+        /// When it was used last, as far as the caller knows: not before that.
+        used_s: u64,
+        /// Which limit it has reached, if it has.
+        ending: Option<Ending>,
+    },
+    /// Up to `limit` databases that are to be looked at by `until_s`, those behind `after`, in order.
+    Endings {
+        /// The last one of the page before.
+        after: (u64, TenantId),
+        /// Up to this time.
+        until_s: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Give some databases of a group that says other times now their own: a bounded step.
+    Rearm,
     /// A new organisation or group that says nothing.
     CreateNode(NodePath),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
@@ -259,6 +319,8 @@ pub enum Call {
         usage: Usage,
         /// The database's size.
         bytes: u64,
+        /// When it was used last, in seconds since 1970.
+        used_s: u64,
     },
     /// The tenant is damaged.
     Fence(TenantId, String),
@@ -315,6 +377,7 @@ impl Call {
                 | Call::Nodes { .. }
                 | Call::Members { .. }
                 | Call::Sum(_)
+                | Call::Endings { .. }
         )
     }
 
@@ -333,17 +396,20 @@ impl Call {
             Call::Create { change, .. } if change.is_empty() => 2,
             Call::Guarded(_, call) | Call::Within(_, call) => call.pages(),
             // A leaf of each of the keys' table and indexes too.
-            Call::Drop(_) => 7,
+            Call::Drop(_) => 8,
+            Call::End { .. } => 9,
+            Call::Rearm => life::REARM_PAGES,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Place(..) => 7,
+            Call::Create { .. } | Call::Place(..) => 9,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::CreateNode(_) | Call::Set(..) | Call::SetNode(..) => 2,
+            Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
+            Call::Set(..) => 4,
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
             Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
             Call::FindKey(_) | Call::Keys { .. } => 0,
-            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) => 0,
+            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) | Call::Endings { .. } => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
             Call::Find(_) | Call::List { .. } => 0,
             Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
@@ -370,6 +436,12 @@ pub enum Outcome {
     Nodes(Vec<NodeRow>),
     /// What all databases of an organisation or group have used.
     Sum(Box<Sum>),
+    /// The database has ended: it is dropped, or its row says that it is frozen.
+    Ended(Box<DatabaseRow>, Ending),
+    /// Not yet: its row says when to look again.
+    NotYet(Box<DatabaseRow>),
+    /// Which databases are to be looked at when, and whether there may be more.
+    Endings(Vec<(u64, TenantId)>, bool),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
@@ -407,6 +479,8 @@ pub struct Started {
     pub signing: Option<Secret>,
     /// There is a key that may everything, neither revoked nor expired.
     pub has_admin: bool,
+    /// Databases of a group have times that it does not say any more.
+    pub rearming: bool,
 }
 
 /// What all databases of an organisation or group have used.
@@ -513,12 +587,12 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
             if row.settings().delete_protection {
                 return Ok(Outcome::Protected);
             }
-            let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL \
-                       WHERE id = ?1";
-            run(pooled, sql, &[integer(row.id)])?;
-            keys::forget(pooled, Scope::Database(row.id))?;
+            bury(pooled, row.id)?;
             Ok(Outcome::Row(Box::new(row)))
         }
+        Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
+        Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
+        Call::Rearm => life::rearm(pooled),
         Call::List { after, prefix, limit } => {
             let sql = select!(
                 "WHERE d.name > ?1 AND d.name >= ?2 AND d.name < ?2 || x'ff' \
@@ -557,13 +631,21 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
     }
 }
 
+/// Make the row of a database its tombstone; its keys go with it.
+fn bury(pooled: &mut PooledConnection, id: TenantId) -> Result<(), SqliteError> {
+    let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL, \
+               ends_s = NULL WHERE id = ?1";
+    run(pooled, sql, &[integer(id)])?;
+    keys::forget(pooled, Scope::Database(id))
+}
+
 /// What the engine tells of a tenant, by its id.
 fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
     let text = |usage: &Usage| (*usage != Usage::default()).then(|| usage.to_text());
     match call {
-        Call::Checkpointed { id, stamp, txid, usage, bytes } => {
-            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5 \
-                 WHERE id = ?1";
+        Call::Checkpointed { id, stamp, txid, usage, bytes, used_s } => {
+            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5, \
+                 used_s = ?6 WHERE id = ?1";
             let usage = text(usage);
             let arguments = [
                 integer(*id),
@@ -571,13 +653,15 @@ fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
                 ValueRef::Integer(*txid as i64),
                 rows::text_or_null(usage.as_deref()),
                 ValueRef::Integer(*bytes as i64),
+                ValueRef::Integer(*used_s as i64),
             ];
             run(pooled, sql, &arguments)
         }
-        Call::Used(id, usage) => {
-            let sql = "UPDATE databases SET usage = ?2 WHERE id = ?1";
+        Call::Used(id, usage, used_s) => {
+            let sql = "UPDATE databases SET usage = ?2, used_s = ?3 WHERE id = ?1";
             let usage = text(usage);
-            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref())])
+            let used_s = ValueRef::Integer(*used_s as i64);
+            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref()), used_s])
         }
         Call::Fence(id, reason) => {
             let sql = "UPDATE databases SET state = 2, reason = ?2 WHERE id = ?1 AND state = 0";
@@ -630,7 +714,7 @@ fn create(
     if change.is_empty() {
         return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
     }
-    Ok(found(find(pooled, name)?))
+    life::settled(pooled, name)
 }
 
 fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, SqliteError> {
@@ -658,5 +742,6 @@ fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, Sql
         plans: nodes::plans(pooled)?,
         signing: keys::signing(pooled)?,
         has_admin: keys::has_admin(pooled)?,
+        rearming: life::is_rearming(pooled)?,
     })))
 }

@@ -8,6 +8,7 @@ pub mod budget;
 mod catalogue;
 pub mod engine;
 mod failure;
+pub mod life;
 pub mod limits;
 mod policy;
 mod pool;
@@ -16,6 +17,7 @@ pub mod schedule;
 mod session;
 pub mod settings;
 mod statement;
+mod wheel;
 
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
@@ -23,8 +25,8 @@ pub use catalogue::{
 };
 pub use engine::{
     BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
-    TenantState, TenantView, UsageView,
+    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Receipt, Refusal, RequestId,
+    Served, TenantState, TenantView, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
 pub use limits::{PRICES, request_units_micro};

@@ -247,6 +247,12 @@ impl<J: Job> Engine<J> {
         self.answer_flush(key, Err(Gone));
     }
 
+    /// The task's database is no more: it waits for nobody.
+    pub(super) fn release_task(&mut self, key: Key) {
+        self.answer_flush(key, Err(Gone));
+        self.writer_timed_out(key);
+    }
+
     /// The task's rights are no more: it goes on only to its end, and waits for nobody.
     pub(super) fn revoke_task(&mut self, key: Key) {
         let Some(task) = self.tasks.get_mut(key) else { return };
@@ -382,6 +388,7 @@ impl<J: Job> Engine<J> {
         }
         self.grant_writer(tenant_key);
         self.note_redo(tenant_key);
+        self.note_allowance(tenant_key);
         self.settle_unsealed(tenant_key);
     }
 
@@ -821,6 +828,9 @@ impl<J: Job> Engine<J> {
         tenant.tasks -= 1;
         tenant.fibers -= usize::from(matches!(task.kind, Kind::Client(_)));
         tenant.last_used = self.now;
+        if matches!(task.kind, Kind::Client(_)) {
+            tenant.client_used = self.now;
+        }
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
