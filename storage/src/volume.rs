@@ -28,6 +28,7 @@ use crate::ledger::{self, AccountId, Counted, Kind};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page;
+use crate::quarantine::Quarantine;
 use crate::sometimes;
 
 /// Bytes of a WAL header.
@@ -169,6 +170,8 @@ pub struct Volume {
     reserved_for: Option<ConnectionId>,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
+    /// A stranger's file, while the database is made from it.
+    pub quarantine: Option<Quarantine>,
     /// Files to close: [`Volume::take_closing`].
     pub closing: Vec<FileId>,
     last_txid: u64,
@@ -267,6 +270,7 @@ impl Volume {
             next_connection: 0,
             reserved_for: None,
             scratch: Slab::new(),
+            quarantine: None,
             closing: Vec::new(),
             last_txid,
             last_sequence: None,
@@ -294,6 +298,7 @@ impl Volume {
         assert!(self.locks.iter().all(|lock| lock.shared == 0 && lock.exclusive.is_none()));
         let mut files = std::mem::take(&mut self.closing);
         files.extend(self.wal.clear());
+        files.extend(self.quarantine.take().and_then(Quarantine::clear));
         files.extend(self.main.handle.take());
         files.extend(self.main.direct.take());
         self.main.pages = 0;
@@ -319,7 +324,9 @@ impl Volume {
         let main =
             usize::from(self.main.handle.is_some()) + usize::from(self.main.direct.is_some());
         let scratch = self.scratch.iter().filter(|(_, extent)| extent.file().is_some()).count();
-        main + scratch + usize::from(self.wal.file().is_some()) + self.closing.len()
+        let quarantine = self.quarantine.as_ref().is_some_and(|q| q.extent.file().is_some());
+        let extents = scratch + usize::from(self.wal.file().is_some()) + usize::from(quarantine);
+        main + extents + self.closing.len()
     }
 
     /// Files that a fiber has left to be closed. Also books what it left open, and the file's size:

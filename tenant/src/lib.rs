@@ -8,6 +8,7 @@ pub mod budget;
 mod catalogue;
 pub mod engine;
 mod failure;
+mod import;
 pub mod limits;
 mod policy;
 mod pool;
@@ -27,6 +28,7 @@ pub use engine::{
     TenantState, TenantView, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
+pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

@@ -239,6 +239,37 @@ pub const KEYS_REMEMBERED: usize = 8192;
 /// Requests that wait for their key to be looked up: more come from nobody with a key.
 pub const KEY_WAITERS_MAX: usize = 1024;
 
+/// Bytes of an upload, whatever its database's budget allows: what a temporary file may take of a disk
+/// for hours.
+pub const IMPORT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Uploads that are received or made into databases at a time: each has a fiber, and up to
+/// [`IMPORT_BYTES_MAX`] of the disk.
+pub const IMPORTS_MAX: usize = 16;
+
+/// How long an import may work, the time that its sender takes not counted: some gigabytes.
+pub const IMPORT_NS: u64 = 3600 * SECOND_NS;
+
+/// Bytes of rows in one transaction of an import: a quarter of what a checkpoint waits for.
+pub const IMPORT_BATCH_BYTES: u64 = 512 * 1024;
+
+/// Rows in one transaction of an import: short ones cost their pages' log too.
+pub const IMPORT_BATCH_ROWS: u64 = 10_000;
+
+/// An upload larger than this has its indexes made before its rows: an index that is made of all rows is
+/// one transaction, and has to fit into the write-ahead log and the commit log.
+pub const IMPORT_INDEX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Steps that checking an upload may take at least, and for each KiB: some ten times what tables with
+/// short rows and a handful of indexes take.
+pub const CHECK_STEPS: u64 = 10_000_000;
+
+/// See [`CHECK_STEPS`].
+pub const CHECK_STEPS_PER_KIB: u64 = 20_000;
+
+/// Bytes of one statement of a dump: SQLite is built for no more.
+pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
 
@@ -279,3 +310,5 @@ const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_mul
 const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);
+const _: () = assert!(IMPORT_BATCH_BYTES * 4 <= CHECKPOINT_WAL_BYTES);
+const _: () = assert!(IMPORT_INDEX_BYTES * 2 < storage::limits::WAL_BYTES_MAX);
