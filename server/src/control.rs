@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! POST   /v1/namespaces/{name}/create   empty, {} or C    200 the database; 400 if it exists
+//! POST   /v1/namespaces/{name}/upload   see `uploads`     200 the database, made from a file or SQL
 //! GET    /v1/namespaces/{name}                            200 the database; 404
 //! DELETE /v1/namespaces/{name}                            200 the database; 404
 //! GET    /v1/namespaces?limit=&after=&prefix=             200 {"namespaces":[…],"next":name|null}
@@ -43,7 +44,7 @@
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
 //! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
-//! - `top`: which open tenants use most.
+//! - `top`: which open tenants use most. `uploads`: databases made from files and SQL text.
 
 pub(crate) mod budgets;
 pub mod keys;
@@ -51,6 +52,7 @@ pub(crate) mod percent;
 pub mod settings;
 pub(crate) mod sqld;
 pub mod top;
+pub mod uploads;
 
 #[cfg(test)]
 pub(crate) use budgets::plan as plan_of;
@@ -192,7 +194,7 @@ fn namespace(
         (["create"], Method::Post) => Ok(ControlCall::Create(name, budgets::create(body)?)),
         (["config"], Method::Post) => Ok(ControlCall::Place(name, sqld::config(body)?)),
         (["config"], _) => Err(Problem::wrong_method("GET, HEAD, POST")),
-        (["create"], _) => Err(Problem::wrong_method("POST")),
+        (["create" | "upload"], _) => Err(Problem::wrong_method("POST")),
         (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
         (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
         (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
@@ -307,6 +309,7 @@ fn database(row: &DatabaseRow) -> Value {
             RowState::Live => "live",
             RowState::Dropped => "dropped",
             RowState::Fenced => "fenced",
+            RowState::Building => "building",
         },
         "reason": row.reason,
         "group": group,
@@ -336,6 +339,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             keys::list_answer(rows, *limit)
         }
         (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
+        (_, ControlReply::Imported(made)) => uploads::answer(&made.0, &made.1),
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
         (ControlCall::Plans, ControlReply::Plans(plans)) => {
             let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
@@ -409,6 +413,9 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "DELETE_PROTECTED",
             "it is protected against being deleted: change its setting delete_protection first",
         ),
+        Refusal::Import(error) => uploads::problem(error),
+        Refusal::Building => Problem::new(409, "DATABASE_BUILDING", "it is being built").retry_after(1),
+        Refusal::Unbuilt(_) => Problem::new(503, "UNBUILT", "it could not be built").retry_after(1),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(
@@ -450,6 +457,7 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
     match call {
         ControlCall::Within(_, call) => subject(call),
         ControlCall::Create(name, _)
+        | ControlCall::Import { name, .. }
         | ControlCall::Checkpoint(name)
         | ControlCall::Place(name, _)
         | ControlCall::Drop(name)

@@ -25,7 +25,7 @@ pub use catalogue::{
 pub use engine::{
     BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
     EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
-    TenantState, TenantView, UsageView,
+    TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};

@@ -38,6 +38,7 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::List { .. } | ControlCall::Plans | ControlCall::Plan(_) => (Role::Read, true),
         // Changes within what one has; and keys, which are rights to it.
         ControlCall::Create(..)
+        | ControlCall::Import { .. }
         | ControlCall::Place(..)
         | ControlCall::Set(..)
         | ControlCall::Drop(_)

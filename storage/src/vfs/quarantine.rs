@@ -1,5 +1,7 @@
 //! The quarantine as a file of SQLite's: pages of any size, no WAL, no journal.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, c_int};
 
 use rusqlite::ffi;
@@ -15,12 +17,18 @@ const VERSIONS: std::ops::Range<u64> = 18..20;
 /// As of the other files, without a shared memory: so SQLite opens no WAL for it, whatever it says.
 pub(super) static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     iVersion: 1,
+    xLock: Some(lock),
     xShmMap: None,
     xShmLock: None,
     xShmBarrier: None,
     xShmUnmap: None,
     ..super::METHODS
 };
+
+/// One fiber has it, and one connection at a time.
+unsafe extern "C" fn lock(_: *mut ffi::sqlite3_file, _level: c_int) -> c_int {
+    ffi::SQLITE_OK
+}
 
 /// It is the quarantine that SQLite opens, and there is one.
 pub(super) fn is_asked_for(name: &CStr, flags: c_int) -> bool {

@@ -135,6 +135,13 @@ impl ImportError {
         ImportError::new(Blame::Sender, "UPLOAD_BROKEN_OFF", "the upload broke off")
     }
 
+    /// The new database cannot be opened.
+    #[must_use]
+    pub(crate) fn no_connection() -> ImportError {
+        let text = "the new database could not be opened: its memory (memory_bytes) does not suffice";
+        ImportError::new(Blame::Budget, "MEMORY_EXCEEDED", text)
+    }
+
     fn too_large(bytes: u64, bytes_max: u64) -> ImportError {
         sometimes!("an upload is larger than it may be");
         ImportError::new(
