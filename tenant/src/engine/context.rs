@@ -54,6 +54,8 @@ pub enum Ask {
     Close(PooledConnection, Option<Ticket>),
     /// Send a part of the response.
     Flush(Vec<u8>),
+    /// From now on, the volume of the other database: the copy's, or again the original's.
+    Switch,
 }
 
 /// What the engine answers.
@@ -68,7 +70,7 @@ pub enum Reply {
     Closed(Option<PooledConnection>),
     /// To [`Ask::Flush`].
     Flushed(Result<Vec<u8>, Gone>),
-    /// To [`Ask::OpenFailed`].
+    /// To [`Ask::OpenFailed`] and [`Ask::Switch`].
     Done,
 }
 

@@ -14,8 +14,8 @@ use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
 use crate::catalogue::{
-    Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
-    Secret, Signing, Sum,
+    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
+    Said, Secret, Signing, Sum,
 };
 use crate::limits;
 use crate::pool::Key;
@@ -29,6 +29,16 @@ const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
 pub enum ControlCall {
     /// Create a database, with its place in the tree and its budget.
     Create(String, Change),
+    /// A new database that is a copy of another as it is at some moment from now on; answered with its
+    /// row when all of it is there.
+    Fork {
+        /// What is copied.
+        from: String,
+        /// The copy's name.
+        to: String,
+        /// The copy's place and budget; it stands in the same group unless this says another.
+        change: Change,
+    },
     /// Give a database another place or budget; answered as [`ControlCall::Budget`].
     Place(String, Change),
     /// Show what a database says, and what holds for it.
@@ -152,6 +162,7 @@ pub(super) enum Form {
     Budget,
     Usage,
     Checkpoint,
+    Fork,
 }
 
 /// Who waits for a call.
@@ -163,6 +174,10 @@ pub(super) enum Asker {
     Opening(Key),
     /// Requests that wait for a key with this public part.
     Key([u8; 16]),
+    /// The request for a copy of a database.
+    Fork(RequestId),
+    /// The request that had a database built.
+    Built(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -263,6 +278,10 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
     match call {
         ControlCall::Create(name, change) => {
             (Form::Row, Call::Create { name, exists_ok: false, change })
+        }
+        ControlCall::Fork { from, to, change } => {
+            let build = Build { name: to, from: Some(from), change };
+            (Form::Fork, Call::Build(Box::new(build)))
         }
         ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
         ControlCall::Show(name) => (Form::Row, Call::Find(name)),
@@ -377,7 +396,11 @@ impl<J: Job> Engine<J> {
             Scope::Machine => call,
             _ => Call::Guarded(access, Box::new(call)),
         };
-        self.call_catalogue(Asker::Control(request, form), call);
+        let asker = match form {
+            Form::Fork => Asker::Fork(request),
+            form => Asker::Control(request, form),
+        };
+        self.call_catalogue(asker, call);
     }
 
     pub(super) fn call_catalogue(&mut self, asker: Asker, call: Call) {
@@ -501,21 +524,29 @@ impl<J: Job> Engine<J> {
                 }
                 _ => self.checkpoint_failed(key),
             },
+            Asker::Fork(request) => self.fork_begun(request, outcome),
+            Asker::Built(request) => self.built(request, &call, outcome),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
     }
 
-    fn control_reply(&mut self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
+    pub(super) fn control_reply(
+        &mut self,
+        form: Form,
+        outcome: Outcome,
+    ) -> Result<ControlReply, Refusal> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
                 Form::Row => ControlReply::Databases(vec![*row]),
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
+                Form::Fork => unreachable!("it has an asker of its own"),
                 Form::Checkpoint => {
                     self.checkpoint_now(&row);
                     ControlReply::Databases(vec![*row])
                 }
             },
+            Outcome::Build(_) => unreachable!("it has an asker of its own"),
             Outcome::Rows(rows) => ControlReply::Databases(rows),
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),

@@ -17,6 +17,7 @@
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
+//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
@@ -24,10 +25,13 @@
 //! not durable wait in `gated`.
 
 mod budgets;
+mod building;
 mod checkpoint;
 mod context;
 mod control;
+mod copy;
 mod disk;
+mod fork;
 mod gauges;
 mod keys;
 mod life;
@@ -58,6 +62,7 @@ use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
+pub use building::Unbuilt;
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
@@ -66,6 +71,7 @@ pub use views::{Served, TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
+use fork::Forks;
 use keys::{Keys, Waiting};
 use life::Tenant;
 use places::Places;
@@ -113,6 +119,10 @@ pub enum Refusal {
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// The database is being built, and not there yet.
+    Building,
+    /// It could not be built.
+    Unbuilt(Unbuilt),
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
@@ -274,6 +284,7 @@ pub struct Engine<J: Job> {
     operations: Pool<Operation>,
     transfers: Transfers,
     places: Places,
+    forks: Forks,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -336,6 +347,7 @@ impl<J: Job> Engine<J> {
             operations: Pool::default(),
             transfers: Transfers::default(),
             places: Places::default(),
+            forks: Forks::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -423,6 +435,7 @@ impl<J: Job> Engine<J> {
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
+        self.pump_forks();
         self.run_tasks(clock);
         self.pump_aside();
         self.pump_catalogue();
