@@ -549,6 +549,17 @@ impl Connection {
         unsafe { (*self.main_file()).mark_statement() };
     }
 
+    /// What the connection sees, page by page: so many pages, as SQLite says. It must be in a transaction
+    /// that has begun to read.
+    ///
+    /// # Errors
+    /// An SQLite result code.
+    pub fn snapshot(&self, pages: u32) -> Result<vfs::Snapshot, i32> {
+        // SAFETY: our VFS opened the main file as a File; SQLite is not in a call on it now.
+        let shared = unsafe { (*self.main_file()).shared_locks() };
+        vfs::Snapshot::of(shared, pages)
+    }
+
     /// Compile the first statement of `sql`. Gives it (`None` for white space and comments) and
     /// the byte offset behind it. `keep` tells SQLite that it will be used many times.
     ///

@@ -170,6 +170,20 @@ pub const CHECKPOINTS_MAX: usize = 16;
 /// Bytes of WAL after which a tenant is checkpointed: about 500 pages.
 pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Bytes of a database's write-ahead log at which a fork or export of it is given up: half of what it may
+/// have, so that its writers never hear of it.
+pub const SNAPSHOT_WAL_BYTES_MAX: u64 = storage::limits::WAL_BYTES_MAX / 2;
+
+/// Share of the commit log in percent above which a snapshot is given up that keeps the log from being
+/// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
+pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
+
+/// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
+pub const FORKS_MAX: usize = 8;
+
+/// Copies that wait for their turn.
+pub const FORKS_WAITING_MAX: usize = 1024;
+
 /// After a failed or incomplete checkpoint the next try waits this long.
 pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 
@@ -298,6 +312,7 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
     storage::meter::price(cost, &PRICES)
 }
 
+const _: () = assert!(LOG_PRESSURE_PERCENT < SNAPSHOT_LOG_PERCENT && SNAPSHOT_LOG_PERCENT < 90);
 const _: () = assert!(MEMORY_PRESSURE_PERCENT < MEMORY_LARGE_PERCENT);
 const _: () = assert!(MEMORY_LARGE_PERCENT < MEMORY_OVERLOAD_PERCENT);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);

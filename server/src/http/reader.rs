@@ -27,10 +27,18 @@ pub enum Progress {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    AwaitHead { scanned_bytes: usize, in_target: bool },
-    Body { framing: Framing },
+    AwaitHead {
+        scanned_bytes: usize,
+        in_target: bool,
+    },
+    Body {
+        framing: Framing,
+    },
     /// The body is taken away in pieces.
-    Streaming { framing: Framing, left_bytes: u64 },
+    Streaming {
+        framing: Framing,
+        left_bytes: u64,
+    },
     Complete,
     Failed,
 }

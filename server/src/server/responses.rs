@@ -92,7 +92,7 @@ impl Server {
             call => (None, call),
         };
         let name = match &call {
-            Some(Pending::Call(call)) => control::subject(call).unwrap_or_default(),
+            Some(Pending::Call(call)) => control::refused(call, refusal).unwrap_or_default(),
             Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
             Some(_) => "",
             None => tenant.map_or("", TenantName::as_str),

@@ -69,7 +69,8 @@ impl Server {
     ) {
         let key = key_of(request);
         let now = self.now;
-        let upload = self.connections.get_mut(key).and_then(|connection| connection.upload.as_mut());
+        let upload =
+            self.connections.get_mut(key).and_then(|connection| connection.upload.as_mut());
         let Some(upload) = upload else {
             sometimes!("an upload's client has gone before its body was asked for");
             self.recycle(spare);

@@ -21,7 +21,8 @@ fn a_file_of_any_page_size_and_encoding_is_there_as_it_was() {
     for (index, page_bytes) in [512, 1024, 4096, 16_384, 65_536].into_iter().enumerate() {
         let encoding = ["UTF-8", "UTF-16le", "UTF-16be"][index % 3];
         let name = format!("p{page_bytes}");
-        let bytes = file(made.path(), &name, |connection| everything(connection, page_bytes, encoding));
+        let bytes =
+            file(made.path(), &name, |connection| everything(connection, page_bytes, encoding));
         let response = upload(&server, &name, &bytes);
         assert_eq!(response.status, 200, "{name}: {}", response.text());
         assert_eq!(response.json()["imported"]["bytes"], bytes.len());

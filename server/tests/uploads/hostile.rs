@@ -10,7 +10,8 @@ struct Draw(u64);
 
 impl Draw {
     fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % below.max(1)
     }
 }
@@ -121,7 +122,8 @@ fn hostile(base: &[Vec<u8>], crafted: &[(String, Vec<u8>)], index: usize) -> (St
             "headers of pages".to_owned()
         }
         _ => {
-            let (from, to) = (draw.next(bytes.len() / page_bytes), draw.next(bytes.len() / page_bytes));
+            let (from, to) =
+                (draw.next(bytes.len() / page_bytes), draw.next(bytes.len() / page_bytes));
             let (from, to) = (from * page_bytes, to * page_bytes);
             bytes.copy_within(from..from + page_bytes, to);
             format!("page {} twice", from / page_bytes + 1)
@@ -167,14 +169,15 @@ fn hostile_files_are_refused_or_opened_safely() {
     let mut neighbour = server.create("neighbour");
     neighbour.rows(&["CREATE TABLE t(a)", "INSERT INTO t VALUES(42)"]);
     let before = held(&server);
-    let base: Vec<Vec<u8>> = [(512, "UTF-8"), (4096, "UTF-16le"), (4096, "UTF-8"), (65_536, "UTF-8")]
-        .iter()
-        .enumerate()
-        .map(|(index, (page_bytes, encoding))| {
-            let name = format!("b{index}");
-            file(made.path(), &name, |connection| everything(connection, *page_bytes, encoding))
-        })
-        .collect();
+    let base: Vec<Vec<u8>> =
+        [(512, "UTF-8"), (4096, "UTF-16le"), (4096, "UTF-8"), (65_536, "UTF-8")]
+            .iter()
+            .enumerate()
+            .map(|(index, (page_bytes, encoding))| {
+                let name = format!("b{index}");
+                file(made.path(), &name, |connection| everything(connection, *page_bytes, encoding))
+            })
+            .collect();
     let crafted = crafted();
     let count = number("MYRIAD_HOSTILE_UPLOADS", 200);
     let (mut opened, mut refused) = (0, 0);

@@ -202,8 +202,11 @@ fn check_size(
         return Err(BadHeader::Truncated { has: file_bytes, wants });
     }
     let pages = if claims { u64::from(claimed) } else { whole };
-    u32::try_from(pages)
-        .map_err(|_| BadHeader::Field { offset: 28, name: "size in pages", value: pages })
+    u32::try_from(pages).map_err(|_| BadHeader::Field {
+        offset: 28,
+        name: "size in pages",
+        value: pages,
+    })
 }
 
 #[cfg(test)]
@@ -264,11 +267,17 @@ mod tests {
             (&[(59, 4)], "byte 56: its text encoding is 4, which it cannot be"),
             (&[(100, 0x0a)], "byte 100: its kind of page 1 is 10, which it cannot be"),
             (&[(31, 4)], "it ends after 12288 bytes, and its header speaks of 16384"),
-            (&[(0, b'P'), (1, b'K'), (2, 3), (3, 4)], "it is compressed (zip): send the database file itself"),
+            (
+                &[(0, b'P'), (1, b'K'), (2, 3), (3, 4)],
+                "it is compressed (zip): send the database file itself",
+            ),
         ] {
             assert_eq!(text(&with(changes), 3 * 4096), said);
         }
-        assert_eq!(text(&good(), 3 * 4096 + 1), "it ends after 12289 bytes, and its header speaks of 16384");
+        assert_eq!(
+            text(&good(), 3 * 4096 + 1),
+            "it ends after 12289 bytes, and its header speaks of 16384"
+        );
         assert!(text(b"hello", 5).starts_with("byte 0: it does not begin"));
         assert!(text(b"", 0).starts_with("it has 0 bytes"));
         let small = with(&[(16, 2), (17, 0), (20, 33)]);
@@ -294,7 +303,11 @@ mod tests {
                     _ => [0, 1, 2, 255][draw() % 4],
                 };
             }
-            bytes.truncate(if draw() % 8 == 0 { draw() % (HEADER_BYTES + 1) } else { HEADER_BYTES });
+            bytes.truncate(if draw() % 8 == 0 {
+                draw() % (HEADER_BYTES + 1)
+            } else {
+                HEADER_BYTES
+            });
             let size = [0, 512, 4096, 12_288, 65_536, u64::MAX, 3 * 65_536][draw() % 7];
             if let Ok(header) = check(&bytes, size) {
                 accepted += 1;

@@ -10,14 +10,18 @@
 
 #![allow(unsafe_code)]
 
+mod build;
 mod checkpoint;
 mod extents;
 mod main_file;
 mod quarantine;
+mod snapshot;
 
 pub(crate) use quarantine::{quarantine_cut, quarantine_read, quarantine_write};
 
+pub use build::{begin_build, build_pages, end_build};
 pub use checkpoint::{abandon_checkpoint, begin_checkpoint, checkpoint_failure, end_checkpoint};
+pub use snapshot::Snapshot;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::{mem, ptr, slice};
@@ -83,6 +87,11 @@ impl File {
     /// Let pragmas through that are not allowed to clients, or not any more.
     pub(crate) fn set_own_pragma(&mut self, own: bool) {
         self.own_pragma = own;
+    }
+
+    /// Locks of the wal-index that it holds shared.
+    pub(crate) fn shared_locks(&self) -> u8 {
+        self.shared
     }
 
     /// Note that a statement starts on the connection of this main file.

@@ -62,6 +62,8 @@ impl<J: Job> Engine<J> {
             self.trim_log();
         }
         self.begin_closing(key);
+        // It may have been about to close before.
+        self.after_task(key);
     }
 
     /// Its volume is closed.

@@ -61,6 +61,8 @@ pub enum Ask {
     Pause,
     /// Tell who asked how far it is.
     Tell(Progress),
+    /// From now on, the volume of the other database: the copy's, or again the original's.
+    Switch,
 }
 
 /// What the engine answers.
@@ -77,7 +79,7 @@ pub enum Reply {
     Flushed(Result<Vec<u8>, Gone>),
     /// To [`Ask::Receive`].
     Received(Result<Option<Vec<u8>>, Gone>),
-    /// To [`Ask::OpenFailed`], [`Ask::Pause`] and [`Ask::Tell`].
+    /// To [`Ask::OpenFailed`], [`Ask::Switch`], [`Ask::Pause`] and [`Ask::Tell`].
     Done,
 }
 

@@ -14,8 +14,8 @@ use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
 use crate::catalogue::{
-    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
-    Secret, Signing, Sum,
+    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
+    Said, Secret, Signing, Sum,
 };
 use crate::import::{ImportFormat, Imported};
 use crate::limits;
@@ -39,6 +39,16 @@ pub enum ControlCall {
         change: Change,
         /// What is sent.
         format: ImportFormat,
+    },
+    /// A new database that is a copy of another as it is at some moment from now on; answered with its
+    /// row when all of it is there.
+    Fork {
+        /// What is copied.
+        from: String,
+        /// The copy's name.
+        to: String,
+        /// The copy's place and budget; it stands in the same group unless this says another.
+        change: Change,
     },
     /// Give a database another place or budget; answered as [`ControlCall::Budget`].
     Place(String, Change),
@@ -166,6 +176,7 @@ pub(super) enum Form {
     Usage,
     Checkpoint,
     Import(ImportFormat),
+    Fork,
 }
 
 /// Who waits for a call.
@@ -179,6 +190,8 @@ pub(super) enum Asker {
     Key([u8; 16]),
     /// The request that makes a database from what it sends.
     Import(RequestId, ImportFormat),
+    /// The request for a copy of a database.
+    Fork(RequestId),
     /// The request that had a database built.
     Built(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
@@ -284,6 +297,10 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
         }
         ControlCall::Import { name, change, format } => {
             (Form::Import(format), Call::Build(Box::new(Build { name, from: None, change })))
+        }
+        ControlCall::Fork { from, to, change } => {
+            let build = Build { name: to, from: Some(from), change };
+            (Form::Fork, Call::Build(Box::new(build)))
         }
         ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
         ControlCall::Show(name) => (Form::Row, Call::Find(name)),
@@ -405,6 +422,7 @@ impl<J: Job> Engine<J> {
                 }
                 Asker::Import(request, format)
             }
+            Form::Fork => Asker::Fork(request),
             form => Asker::Control(request, form),
         };
         self.call_catalogue(asker, call);
@@ -532,17 +550,23 @@ impl<J: Job> Engine<J> {
                 _ => self.checkpoint_failed(key),
             },
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
+            Asker::Fork(request) => self.fork_begun(request, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
     }
 
-    pub(super) fn control_reply(&mut self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
+    pub(super) fn control_reply(
+        &mut self,
+        form: Form,
+        outcome: Outcome,
+    ) -> Result<ControlReply, Refusal> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
                 Form::Row | Form::Import(_) => ControlReply::Databases(vec![*row]),
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
+                Form::Fork => unreachable!("it has an asker of its own"),
                 Form::Checkpoint => {
                     self.checkpoint_now(&row);
                     ControlReply::Databases(vec![*row])

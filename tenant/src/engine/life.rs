@@ -359,6 +359,7 @@ impl<J: Job> Engine<J> {
 
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
+        let copied = self.fork_source_found(key, &outcome);
         match outcome {
             Outcome::Row(row) if row.state == RowState::Building => {
                 self.judge_waiting(key, &row);
@@ -368,7 +369,7 @@ impl<J: Job> Engine<J> {
                 self.judge_waiting(key, &row);
                 let wanted = self.tenants.get(key).is_some_and(|t| !t.waiting.is_empty());
                 // What recovery found of it is left for its checkpoint.
-                if wanted {
+                if wanted || copied {
                     self.open_row(key, *row)
                 } else {
                     self.refuse_waiting(key, &Refusal::NotFound)

@@ -17,7 +17,8 @@
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
-//! - `building`: databases that are being filled. `import`: from what a client sends.
+//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
+//!   `import`: from what a client sends.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
@@ -29,7 +30,9 @@ mod building;
 mod checkpoint;
 mod context;
 mod control;
+mod copy;
 mod disk;
+mod fork;
 mod gauges;
 mod import;
 mod keys;
@@ -71,6 +74,7 @@ pub use views::{Served, TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
+use fork::Forks;
 use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
@@ -291,6 +295,7 @@ pub struct Engine<J: Job> {
     transfers: Transfers,
     places: Places,
     imports: Imports,
+    forks: Forks,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -354,6 +359,7 @@ impl<J: Job> Engine<J> {
             transfers: Transfers::default(),
             places: Places::default(),
             imports: Imports::default(),
+            forks: Forks::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -441,6 +447,7 @@ impl<J: Job> Engine<J> {
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
+        self.pump_forks();
         self.run_tasks(clock);
         self.pump_aside();
         self.pump_catalogue();

@@ -12,6 +12,7 @@ use storage::volume::{ConnectionId, Volume};
 
 use super::checkpoint::{Checkpointed, run_checkpoint};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
+use super::copy::{CopyFailure, CopyOrder, run_copy};
 use super::disk::DiskOperation;
 use super::import::run_import;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
@@ -37,6 +38,8 @@ pub(super) enum Work<J> {
     Discard(Vec<PooledConnection>),
     /// Make the database from what a client sends.
     Import(ImportFormat, RequestLimits),
+    /// Copy the database into another one that is being built.
+    Copy(CopyOrder),
 }
 
 /// What a fiber ends with.
@@ -47,6 +50,7 @@ pub(super) enum Ended<R> {
     RolledBack(Option<Box<Session>>),
     Closed(Vec<PooledConnection>),
     Imported(Result<Imported, ImportError>),
+    Copied(Result<(), CopyFailure>),
 }
 
 /// Who a task works for.
@@ -58,6 +62,7 @@ pub(super) enum Kind {
     RollBack(crate::statement::Ticket),
     Close,
     Import(RequestId),
+    Copy,
 }
 
 /// What a suspended task is to be resumed with.
@@ -108,6 +113,8 @@ type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
 /// See the head of the file.
 pub(super) struct Task<J: Job> {
     pub tenant: Key,
+    /// The other database that it works on, if it copies one into another; it stays open, too.
+    pub other: Option<Key>,
     pub kind: Kind,
     /// Whose turn it is first, at the processor and at the disk.
     pub priority: Priority,
@@ -120,6 +127,8 @@ pub(super) struct Task<J: Job> {
     pub cancelled: bool,
     /// Who holds its rights, if it is a client's.
     pub holder: Option<Holder>,
+    /// It keeps a snapshot for longer than a request as a rule.
+    pub holds_snapshot: bool,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
     pub waits_for: WaitsFor,
@@ -143,6 +152,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
         Work::Import(format, limits) => Ended::Imported(run_import(handle, format, limits)),
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
+        Work::Copy(order) => Ended::Copied(run_copy(handle, order)),
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
             // Without memory even that fails; closing the connection needs none.
@@ -198,15 +208,18 @@ impl<J: Job> Engine<J> {
                 job.priority().map_or(most, |asked| asked.min(most))
             }
             Work::Import(..) => Priority::Background,
+            Work::Copy(_) => Priority::Background,
             _ => Priority::Normal,
         };
         let holder = match &work {
             Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
+        let holds_snapshot = kind == Kind::Copy;
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
+            other: None,
             kind,
             priority,
             fiber,
@@ -215,6 +228,7 @@ impl<J: Job> Engine<J> {
             flushing_since: self.now,
             cancelled: false,
             holder,
+            holds_snapshot,
             revoked: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
@@ -327,6 +341,8 @@ impl<J: Job> Engine<J> {
         let Some(mut input) = task.input.take() else { return steps };
         let slice_ends = started.after(limits::QUANTUM_NS);
         loop {
+            let stopping = self.is_stopping();
+            let other_ends = self.other_ends(key);
             let task = self.tasks.get_mut(key).expect("the task runs");
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
@@ -338,6 +354,7 @@ impl<J: Job> Engine<J> {
             if task.cancelled {
                 sometimes!("a job runs on after its client went");
             }
+            let given_up = task.kind == Kind::Copy && (tenant.ending || other_ends || stopping);
             let loan = Loan {
                 volume,
                 clock,
@@ -347,6 +364,7 @@ impl<J: Job> Engine<J> {
                     || overdue
                     || task.cancelled
                     || task.revoked
+                    || given_up
                     || (client && tenant.ending),
             };
             // The log is everybody's, and only a checkpoint lets go of it.
@@ -516,6 +534,7 @@ impl<J: Job> Engine<J> {
     /// Requests whose time is over, or that nobody waits for any more, do not wait for their budgets
     /// either: they run on and end. Nor do checkpoints that have become urgent.
     pub(super) fn hasten_ended(&mut self) {
+        self.end_snapshots();
         let stopping = self.is_stopping();
         let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
         let tasks = if delays { self.tasks.keys() } else { Vec::new() };
@@ -527,6 +546,7 @@ impl<J: Job> Engine<J> {
             let hastens = match task.kind {
                 Kind::Client(_) | Kind::Import(_) => ended || stopping,
                 Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
+                Kind::Copy => ended || stopping || self.other_ends(key),
                 _ => false,
             };
             if !hastens {
@@ -776,6 +796,10 @@ impl<J: Job> Engine<J> {
             Ask::Receive(spare) => self.on_receive(key, spare),
             Ask::Pause => self.on_pause(key, tenant_key),
             Ask::Tell(progress) => Some(self.on_progress(key, progress)),
+            Ask::Switch => {
+                self.switch(key);
+                None
+            }
         }
     }
 
@@ -869,6 +893,10 @@ impl<J: Job> Engine<J> {
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
                 self.rolled_back(tenant_key, ticket, session.map(|session| *session));
+            }
+            (Kind::Copy, Ended::Copied(result)) => {
+                let target = task.other.expect("a copy has its original");
+                self.copied(tenant_key, target, task.cancelled, result);
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);

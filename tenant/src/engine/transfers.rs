@@ -94,7 +94,7 @@ impl<J: Job> Engine<J> {
         let (priority, kind, key) = (entry.priority, entry.kind, entry.tenant);
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
         let takes_turns = match kind {
-            Kind::Client(_) | Kind::Import(_) => true,
+            Kind::Client(_) | Kind::Copy | Kind::Import(_) => true,
             Kind::Checkpoint => !self.is_checkpoint_urgent(key),
             _ => false,
         };

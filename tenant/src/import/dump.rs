@@ -105,7 +105,8 @@ pub(super) fn run(host: &mut dyn ImportHost, bytes_max: u64) -> Result<u64, Impo
         }
         splitter.feed(&piece);
         if !booking.grow_to(splitter.held_bytes() as u64) {
-            let text = "the database's memory (memory_bytes) has no room for a statement of the dump";
+            let text =
+                "the database's memory (memory_bytes) has no room for a statement of the dump";
             return Err(ImportError::new(Blame::Budget, "MEMORY_EXCEEDED", text));
         }
         maker.run_whole(&mut splitter)?;
@@ -138,7 +139,8 @@ impl Maker {
         let failed = |error: SqliteError| ImportError::quarantined("the dump", &error);
         let mut connection = Connection::open_quarantine(purpose).map_err(failed)?;
         policy::confine(&mut connection);
-        connection.set_limit(codes::SQLITE_LIMIT_SQL_LENGTH, limits::DUMP_STATEMENT_BYTES_MAX as i32);
+        connection
+            .set_limit(codes::SQLITE_LIMIT_SQL_LENGTH, limits::DUMP_STATEMENT_BYTES_MAX as i32);
         self.connection = Some(connection);
         self.step("BEGIN").map_err(failed)
     }
@@ -228,7 +230,9 @@ impl Maker {
 
     fn explain(&self, line: u64, sql: &str, error: &SqliteError) -> ImportError {
         let at = line_of(line, sql.as_bytes(), error.offset.unwrap_or_else(|| start_of(sql)));
-        if error.primary() == codes::SQLITE_FULL && storage::quarantine::size() >= self.bytes_max / 2 {
+        if error.primary() == codes::SQLITE_FULL
+            && storage::quarantine::size() >= self.bytes_max / 2
+        {
             return ImportError::too_large(storage::quarantine::size(), self.bytes_max);
         }
         if let Some(stopped) = ImportError::stopped(&format!("line {at}"), error) {
@@ -242,7 +246,9 @@ impl Maker {
         let committed = self.step("COMMIT");
         self.connection = None;
         committed.map_err(|error| match error.primary() {
-            codes::SQLITE_FULL => ImportError::too_large(storage::quarantine::size(), self.bytes_max),
+            codes::SQLITE_FULL => {
+                ImportError::too_large(storage::quarantine::size(), self.bytes_max)
+            }
             _ => ImportError::quarantined("the end of the dump", &error),
         })
     }

@@ -138,7 +138,8 @@ impl ImportError {
     /// The new database cannot be opened.
     #[must_use]
     pub(crate) fn no_connection() -> ImportError {
-        let text = "the new database could not be opened: its memory (memory_bytes) does not suffice";
+        let text =
+            "the new database could not be opened: its memory (memory_bytes) does not suffice";
         ImportError::new(Blame::Budget, "MEMORY_EXCEEDED", text)
     }
 

@@ -69,7 +69,9 @@ fn fill_fts5(
 ) -> Result<(), ImportError> {
     let title = format!("the {}", object.title());
     if module.option("locale").is_some_and(|value| value != "0") {
-        return Err(ImportError::schema(format!("{title}: FTS5's option locale is not taken over")));
+        return Err(ImportError::schema(format!(
+            "{title}: FTS5's option locale is not taken over"
+        )));
     }
     let table = quote(&object.name);
     let settings = format!("SELECT k, v FROM {}", quote(&format!("{}_config", object.name)));
@@ -96,7 +98,8 @@ fn fill_fts5(
             let content = quote(&format!("{}_content", object.name));
             let select = format!("SELECT id{texts} FROM {content}");
             let places = vec!["?"; names.len() + 1].join(", ");
-            let insert = format!("INSERT INTO {table}(rowid, {}) VALUES({places})", names.join(", "));
+            let insert =
+                format!("INSERT INTO {table}(rowid, {}) VALUES({places})", names.join(", "));
             copy(source, target, &title, &select, &insert, |_| true)
         }
     }
@@ -146,7 +149,8 @@ fn fill_rtree(
 ) -> Result<(), ImportError> {
     let title = format!("the {}", object.title());
     let damaged = |error| ImportError::quarantined(&title, &error);
-    let names: Vec<String> = columns(target, &object.name)?.iter().map(|name| quote(name)).collect();
+    let names: Vec<String> =
+        columns(target, &object.name)?.iter().map(|name| quote(name)).collect();
     let shadow = |ending: &str| quote(&format!("{}_{ending}", object.name));
     let sql = format!(
         "SELECT n.data, r.* FROM {} AS r LEFT JOIN {} AS n ON n.nodeno = r.nodeno",
@@ -161,7 +165,8 @@ fn fill_rtree(
         return Err(ImportError::damaged(format!("{title}: its tables do not fit together")));
     }
     let places = vec!["?"; names.len()].join(", ");
-    let insert = format!("INSERT INTO {}({}) VALUES({places})", quote(&object.name), names.join(", "));
+    let insert =
+        format!("INSERT INTO {}({}) VALUES({places})", quote(&object.name), names.join(", "));
     let mut insert = target.prepare(&title, &insert)?;
     while select.step(&source.connection).map_err(damaged)? {
         let number = match select.column(1) {

@@ -38,9 +38,9 @@ impl<'a> Target<'a> {
         session: &'a mut Session,
         host: &'a mut dyn ImportHost,
     ) -> Result<Target<'a>, ImportError> {
-        let room = session.limit_room().map_err(|error| {
-            ImportError::new(Blame::Server, "IMPORT_IO_ERROR", error.message)
-        })?;
+        let room = session
+            .limit_room()
+            .map_err(|error| ImportError::new(Blame::Server, "IMPORT_IO_ERROR", error.message))?;
         let mut target = Target {
             session,
             host,
@@ -244,7 +244,10 @@ fn columns(source: &mut Source, object: &Object) -> Result<Vec<ColumnOf>, Import
     });
     read.map_err(|error| ImportError::quarantined(&object.title(), &error))?;
     if !good || columns.is_empty() {
-        return Err(ImportError::damaged(format!("the {}: its columns cannot be read", object.title())));
+        return Err(ImportError::damaged(format!(
+            "the {}: its columns cannot be read",
+            object.title()
+        )));
     }
     Ok(columns)
 }
@@ -325,8 +328,7 @@ fn copy(
     list: &str,
 ) -> Result<(), ImportError> {
     let damaged = |error: SqliteError| ImportError::quarantined(table, &error);
-    let mut select =
-        source.prepare(&format!("SELECT {list} FROM {table}")).map_err(damaged)?;
+    let mut select = source.prepare(&format!("SELECT {list} FROM {table}")).map_err(damaged)?;
     let count = select.column_count();
     let places = vec!["?"; count].join(", ");
     let insert = format!("INSERT INTO {table}({list}) VALUES({places})");

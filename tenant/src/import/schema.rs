@@ -146,7 +146,9 @@ impl Source {
         let count = rows.len();
         let known: Vec<Object> = rows.into_iter().flatten().collect();
         if known.len() < count {
-            return Err(ImportError::damaged("the schema: it has a row that is no object of SQLite's"));
+            return Err(ImportError::damaged(
+                "the schema: it has a row that is no object of SQLite's",
+            ));
         }
         Ok(known)
     }

@@ -415,7 +415,8 @@ mod tests {
         assert_eq!(module.option("tokenize").as_deref(), Some("unicode61 tokenchars '(,'"));
         assert_eq!(module.option("a"), None);
         assert_eq!(module_of("CREATE TABLE t(a)"), None);
-        let empty = module_of("create virtual table t using fts5(a, content='')").expect("it is one");
+        let empty =
+            module_of("create virtual table t using fts5(a, content='')").expect("it is one");
         assert_eq!(empty.option("content").as_deref(), Some(""));
         assert_eq!(quote("a\"b"), "\"a\"\"b\"");
     }
