@@ -9,10 +9,11 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `responses`: how answers leave.
+//! - `admin`: requests on the admin address. `responses`: how answers leave. `uploads`: bodies in pieces.
 
 mod admin;
 mod responses;
+mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -360,6 +361,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match connection.phase {
             Phase::Reading => self.read_requests(io, key),
+            Phase::Running if connection.upload.is_some() => self.feed_upload(io, key),
             // One receive stays posted, to notice a peer that resets; more waits in the kernel.
             Phase::Running if !connection.waiting_bytes => self.receive(io, key),
             Phase::Running | Phase::Responding => {}
@@ -379,6 +381,11 @@ impl Server {
                     connection.in_body = true;
                     connection.exchange = Exchange::of(&connection.reader.head());
                     self.set_deadline(key, self.now.after(limits::BODY_NS));
+                    match self.begin_upload(io, key) {
+                        Ok(true) => return,
+                        Ok(false) => {}
+                        Err(problem) => return self.refuse(io, key, &problem),
+                    }
                     if let Err(problem) = self.on_head(io, key) {
                         return self.refuse(io, key, &problem);
                     }
@@ -430,7 +437,8 @@ impl Server {
         let growth_bytes = connection.reader.growth_bytes() as u64;
         // As long as none has more than is left for all others, something is left for small ones,
         // however many large ones there are (Choudhury and Hahne, as for fibers).
-        if held_bytes > 0 && growth_bytes > 0 && held_bytes + growth_bytes > free_bytes {
+        let grows = connection.upload.is_none() && held_bytes > 0 && growth_bytes > 0;
+        if grows && held_bytes + growth_bytes > free_bytes {
             sometimes!("a request is refused because buffers are used up");
             return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
         }
@@ -608,6 +616,8 @@ impl Server {
         match event {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
+            Event::Wants(request, spare) => self.on_wants(io, request, spare),
+            Event::Progress(..) => {}
             Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
             Event::Control(request, reply) => self.on_control(io, request, &reply),

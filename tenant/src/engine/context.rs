@@ -4,6 +4,7 @@ use storage::fiber::{self, Handle};
 
 use crate::access::{Denials, Holder, Proven, Scope};
 use crate::budget::{Priority, RequestLimits};
+use crate::import::Progress;
 use crate::session::{PooledConnection, Session};
 use crate::settings::PublicKey;
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
@@ -54,6 +55,14 @@ pub enum Ask {
     Close(PooledConnection, Option<Ticket>),
     /// Send a part of the response.
     Flush(Vec<u8>),
+    /// The next piece of the request's body, into this empty buffer.
+    Receive(Vec<u8>),
+    /// Wait for a checkpoint, if one is due.
+    Pause,
+    /// Tell who asked how far it is.
+    Tell(Progress),
+    /// From now on, the volume of the other database: the copy's, or again the original's.
+    Switch,
 }
 
 /// What the engine answers.
@@ -68,7 +77,9 @@ pub enum Reply {
     Closed(Option<PooledConnection>),
     /// To [`Ask::Flush`].
     Flushed(Result<Vec<u8>, Gone>),
-    /// To [`Ask::OpenFailed`].
+    /// To [`Ask::Receive`].
+    Received(Result<Option<Vec<u8>>, Gone>),
+    /// To [`Ask::OpenFailed`], [`Ask::Switch`], [`Ask::Pause`] and [`Ask::Tell`].
     Done,
 }
 
@@ -99,6 +110,10 @@ impl<'a> JobContext<'a> {
         permit: Permit,
     ) -> JobContext<'a> {
         JobContext { handle, tenant_id, limits, permit }
+    }
+
+    pub(super) fn ask(&self, ask: Ask) -> Reply {
+        self.handle.ask(ask)
     }
 
     /// The stream for this job, under its limits and rights.

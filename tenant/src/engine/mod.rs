@@ -19,6 +19,8 @@
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
+//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
+//!   `import`: from what a client sends.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
@@ -26,12 +28,16 @@
 //! not durable wait in `gated`.
 
 mod budgets;
+mod building;
 mod checkpoint;
 mod context;
 mod control;
+mod copy;
 mod disk;
 mod drops;
+mod fork;
 mod gauges;
+mod import;
 mod keys;
 mod life;
 mod mortal;
@@ -56,6 +62,7 @@ use storage::sometimes;
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
 use crate::catalogue::{DatabaseRow, Missing};
+use crate::import::{ImportError, Progress};
 use crate::life::Ending;
 use crate::limits;
 use crate::pool::{Key, Pool};
@@ -63,6 +70,7 @@ use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
+pub use building::Unbuilt;
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
@@ -73,6 +81,8 @@ pub use views::{Served, TenantState, TenantView};
 use control::Catalogue;
 use disk::Operation;
 use drops::Dropping;
+use fork::Forks;
+use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
 use mortal::Mortality;
@@ -123,6 +133,12 @@ pub enum Refusal {
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// The database is being built, and not there yet.
+    Building,
+    /// It could not be built.
+    Unbuilt(Unbuilt),
+    /// It could not be made from what was sent.
+    Import(ImportError),
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
@@ -144,6 +160,10 @@ pub enum Event<R> {
     Ready,
     /// A part of a response; the job waits until [`Engine::flushed`].
     Part(RequestId, Vec<u8>),
+    /// An import wants the next piece of what is sent, in this buffer: [`Engine::supply`].
+    Wants(RequestId, Vec<u8>),
+    /// An import is so far.
+    Progress(RequestId, Progress),
     /// A job has ended.
     Finished(RequestId, R),
     /// A job or control call was refused; a job may have sent parts before.
@@ -296,6 +316,8 @@ pub struct Engine<J: Job> {
     operations: Pool<Operation>,
     transfers: Transfers,
     places: Places,
+    imports: Imports,
+    forks: Forks,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -361,6 +383,8 @@ impl<J: Job> Engine<J> {
             operations: Pool::default(),
             transfers: Transfers::default(),
             places: Places::default(),
+            imports: Imports::default(),
+            forks: Forks::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -453,6 +477,7 @@ impl<J: Job> Engine<J> {
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
+        self.pump_forks();
         self.run_tasks(clock, false);
         self.follow_tasks();
     }

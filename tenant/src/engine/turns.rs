@@ -26,7 +26,7 @@ impl<J: Job> Engine<J> {
             .as_ref()
             .is_some_and(|volume| volume.reserved_pages.is_some() || volume.sealing.is_some());
         match task.kind {
-            Kind::Client(_) if !commits => {
+            Kind::Client(_) | Kind::Copy | Kind::Import(_) if !commits => {
                 let place = tenant.place.expect("a tenant with tasks has its place");
                 self.schedule.push(place.turns, task.priority, key, self.now);
             }
