@@ -103,6 +103,8 @@ pub(super) struct Task<J: Job> {
     pub holder: Option<Holder>,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
+    /// Its database was dropped while a part of its answer was on the way: the rest is not told.
+    broken_off: bool,
     waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
@@ -195,6 +197,7 @@ impl<J: Job> Engine<J> {
             cancelled: false,
             holder,
             revoked: false,
+            broken_off: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
             commit_charged_bytes: 0,
@@ -246,6 +249,9 @@ impl<J: Job> Engine<J> {
 
     /// The task's database is no more: it waits for nobody.
     pub(super) fn release_task(&mut self, key: Key) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.broken_off |= task.waits_for == WaitsFor::Flush && task.input.is_none();
+        }
         self.answer_flush(key, Err(Gone));
         self.writer_timed_out(key);
     }
@@ -468,6 +474,9 @@ impl<J: Job> Engine<J> {
             return Some(Answer::TimedOut);
         }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        if tenant.dropped {
+            return Some(Answer::TimedOut);
+        }
         sometimes!("a statement waits for the writer lock");
         tenant.writers.push_back((key, connection));
         let idle_ns = tenant.limits.transaction_idle_ns;
@@ -800,12 +809,14 @@ impl<J: Job> Engine<J> {
     }
 
     fn flush_part(&mut self, key: Key, tenant_key: Key, part: Vec<u8>) -> Option<Reply> {
-        let damaged = self.damage(tenant_key).is_some();
+        let over = self.damage(tenant_key).is_some()
+            || self.tenants.get(tenant_key).is_none_or(|tenant| tenant.dropped);
         let task = self.tasks.get_mut(key).expect("the task runs");
         let Kind::Client(request) = task.kind else {
             unreachable!("only a client's job has a response")
         };
-        if task.cancelled || task.revoked || self.doomed || damaged {
+        task.broken_off |= over;
+        if task.cancelled || task.revoked || self.doomed || over {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -832,6 +843,7 @@ impl<J: Job> Engine<J> {
                 self.by_request.retain(|&(_, task)| task != key);
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
+                    None if task.broken_off => Event::Refused(request, Refusal::Unavailable),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
                 };
