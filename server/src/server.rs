@@ -12,6 +12,7 @@
 //! - `admin`: requests on the admin address. `responses`: how answers leave.
 
 mod admin;
+mod bulk;
 mod responses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -600,6 +601,7 @@ impl Server {
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
+            Event::Bulk(request, progress) => self.on_bulk(io, request, &progress),
             Event::Control(request, reply) => self.on_control(io, request, &reply),
             Event::Stopped => self.exit = Some(Exit::Stopped),
             Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),

@@ -24,9 +24,9 @@ pub use catalogue::{
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::{
-    BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Receipt, Refusal, RequestId,
-    Served, TenantState, TenantView, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
+    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
+    Receipt, Refusal, RequestId, Served, TenantState, TenantView, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
 pub use limits::{PRICES, request_units_micro};

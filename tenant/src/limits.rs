@@ -239,6 +239,16 @@ pub const KEYS_REMEMBERED: usize = 8192;
 /// Requests that wait for their key to be looked up: more come from nobody with a key.
 pub const KEY_WAITERS_MAX: usize = 1024;
 
+/// Databases that one bulk call may be about.
+pub const BULK_MAX: usize = 10_000;
+
+/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
+/// room in the log for some 300 pages at most.
+pub const BULK_PART: usize = 64;
+
+/// Bulk calls that run at a time: each holds its names.
+pub const BULKS_MAX: usize = 64;
+
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
 
