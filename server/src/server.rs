@@ -12,6 +12,7 @@
 //! - `admin`: requests on the admin address. `responses`: how answers leave. `uploads`: bodies in pieces.
 
 mod admin;
+mod bulk;
 mod responses;
 mod uploads;
 
@@ -620,6 +621,7 @@ impl Server {
             Event::Progress(..) => {}
             Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
+            Event::Bulk(request, progress) => self.on_bulk(io, request, &progress),
             Event::Control(request, reply) => self.on_control(io, request, &reply),
             Event::Stopped => self.exit = Some(Exit::Stopped),
             Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),

@@ -88,6 +88,7 @@
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
 mod building;
+mod bulk;
 mod guard;
 mod keys;
 mod life;
@@ -106,6 +107,7 @@ use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
 pub use building::{Build, Built};
+pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
@@ -280,6 +282,12 @@ pub enum Call {
         /// At most so many.
         limit: usize,
     },
+    /// The record of a bulk call's key.
+    FindBulk(Box<str>),
+    /// A part of a bulk call, with how far it was before, if it has a key.
+    Bulk(Option<Box<BulkRecord>>, Vec<Call>),
+    /// The bulk call of this key has ended, and this came of it.
+    EndBulk(Box<str>, Box<str>),
     /// Give some databases of a group that says other times now their own: a bounded step.
     Rearm,
     /// A new organisation or group that says nothing.
@@ -387,6 +395,7 @@ impl Call {
                 | Call::Members { .. }
                 | Call::Sum(_)
                 | Call::Endings { .. }
+                | Call::FindBulk(_)
         )
     }
 
@@ -408,6 +417,9 @@ impl Call {
             Call::Drop(_) => 8,
             Call::End { .. } => 9,
             Call::Rearm => life::REARM_PAGES,
+            Call::FindBulk(_) => 0,
+            Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
+            Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
@@ -454,6 +466,10 @@ pub enum Outcome {
     NotYet(Box<DatabaseRow>),
     /// Which databases are to be looked at when, and whether there may be more.
     Endings(Vec<(u64, TenantId)>, bool),
+    /// The record of a bulk call's key, if there is one.
+    BulkRecord(Option<Box<BulkRecord>>),
+    /// What came of each call of a part.
+    Many(Vec<Outcome>),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
@@ -607,6 +623,9 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
         Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
         Call::Rearm => life::rearm(pooled),
+        Call::FindBulk(key) => bulk::find(pooled, key),
+        Call::Bulk(record, calls) => bulk::carry_out(pooled, record.as_deref(), calls),
+        Call::EndBulk(key, outcome) => bulk::end(pooled, key, outcome),
         Call::List { after, prefix, limit } => {
             let sql = select!(
                 "WHERE d.name > ?1 AND d.name >= ?2 AND d.name < ?2 || x'ff' \

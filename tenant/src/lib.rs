@@ -25,9 +25,9 @@ pub use catalogue::{
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::{
-    BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Receipt, Refusal, RequestId,
-    Served, TenantState, TenantView, Unbuilt, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
+    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
+    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};

@@ -283,6 +283,15 @@ pub const CHECK_STEPS_PER_KIB: u64 = 20_000;
 
 /// Bytes of one statement of a dump: SQLite is built for no more.
 pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+/// Databases that one bulk call may be about.
+pub const BULK_MAX: usize = 10_000;
+
+/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
+/// room in the log for some 300 pages at most.
+pub const BULK_PART: usize = 64;
+
+/// Bulk calls that run at a time: each holds its names.
+pub const BULKS_MAX: usize = 64;
 
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;

@@ -48,6 +48,7 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::DropNode(_)
         | ControlCall::CreateNode(_)
         | ControlCall::Checkpoint(_)
+        | ControlCall::Bulk(_)
         | ControlCall::CreateKey(_)
         | ControlCall::RevokeKey(_)
         | ControlCall::Sign(..) => (Role::Admin, false),
@@ -64,7 +65,7 @@ mod tests {
     use tenant::access::{Access, Name, Scope};
     use tenant::budget::Budget;
     use tenant::settings::SettingsChange;
-    use tenant::{Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
+    use tenant::{Bulk, BulkWork, Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
 
     use super::*;
 
@@ -75,9 +76,11 @@ mod tests {
         let name = || "shop".to_owned();
         let path = || NodePath { organisation: "acme".into(), group: None };
         let plan = Plan { name: "free".into(), budget: Budget::default() };
+        let bulk = || Bulk { work: BulkWork::Drop, names: Vec::new(), key: None, digest: [0; 32] };
         let list = ControlCall::List { after: name(), prefix: name(), limit: 1 };
         let keys = |scope| ControlCall::Keys { scope, after: 0, limit: 1 };
         for (call, machine, part) in [
+            (ControlCall::Bulk(Box::new(bulk())), "a", "a"),
             (ControlCall::Show(name()), "rwa", "rwa"),
             (ControlCall::Budget(name()), "rwa", "rwa"),
             (ControlCall::Usage(name()), "rwa", "rwa"),

@@ -25,6 +25,7 @@ fn body_of(route: &Route) -> &'static str {
     match route.body {
         "T_Name" | "T_DatabaseCreate" => r#"{"name":"shop"}"#,
         "KeyCreate" => r#"{"scope":"machine","role":"read"}"#,
+        "BulkCreate" | "BulkNames" => r#"{"names":["shop"]}"#,
         "" => "",
         _ => "{}",
     }
