@@ -10,6 +10,8 @@
 
 #![allow(unsafe_code)]
 
+mod mark;
+
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::Once;

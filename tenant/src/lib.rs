@@ -9,6 +9,7 @@ mod catalogue;
 pub mod engine;
 mod failure;
 pub mod limits;
+pub mod migration;
 mod policy;
 mod pool;
 mod room;
@@ -17,6 +18,7 @@ mod session;
 pub mod settings;
 mod statement;
 
+pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,

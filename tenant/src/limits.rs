@@ -239,6 +239,24 @@ pub const KEYS_REMEMBERED: usize = 8192;
 /// Requests that wait for their key to be looked up: more come from nobody with a key.
 pub const KEY_WAITERS_MAX: usize = 1024;
 
+/// Jobs of one organisation, group or the machine, ended ones too until somebody deletes them: they are
+/// counted when one is made.
+pub const JOBS_MAX: u64 = 100;
+
+/// Jobs at a time that are not at their ends, paused ones not counted: each is in memory.
+pub const JOBS_ACTIVE_MAX: u64 = 32;
+
+/// Databases that a job may have ahead of the first one without a result: enough that one which takes
+/// its time holds up nobody, few enough that all are looked at after a crash.
+pub const JOB_WINDOW: usize = 256;
+
+/// The same after a crash, with room for databases that have come in between meanwhile: so far a job
+/// looks, and no further can it have been.
+pub const JOB_WINDOW_MAX: usize = 3 * JOB_WINDOW;
+
+/// Results of a job that go in one transaction when it is deleted.
+pub const JOB_ERASE_RESULTS: usize = 1000;
+
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
 

@@ -5,18 +5,25 @@
 //! so neither has what the other lacks. `tests/clients/api.py` sends what the document allows, and more, to
 //! a real server and compares the answers with it.
 
+mod jobs;
 mod table;
 
 use serde_json::{Map, Value, json};
 
 use crate::http::Method;
+use jobs::JOBS;
 use table::{Route, TABLE};
+
+/// All routes.
+fn routes() -> impl Iterator<Item = &'static Route> {
+    TABLE.iter().chain(JOBS)
+}
 
 /// Whether a path, without its empty segments, takes this method. HEAD is where GET is.
 #[must_use]
 pub fn has(method: Method, segments: &[&str]) -> bool {
     let method = if method == Method::Head { Method::Get } else { method };
-    TABLE.iter().any(|route| route.method == method && route.matches(segments))
+    routes().any(|route| route.method == method && route.matches(segments))
 }
 
 impl Route {
@@ -91,7 +98,7 @@ fn word_of(method: Method) -> &'static str {
 #[must_use]
 pub fn document() -> Vec<u8> {
     let mut paths: Map<String, Value> = Map::new();
-    for route in TABLE {
+    for route in routes() {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[word_of(route.method)] = route.operation();
     }

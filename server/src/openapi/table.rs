@@ -16,13 +16,13 @@ pub(super) struct Route {
     pub answer: &'static str,
 }
 
-const GET: Method = Method::Get;
-const POST: Method = Method::Post;
+pub(super) const GET: Method = Method::Get;
+pub(super) const POST: Method = Method::Post;
 const PUT: Method = Method::Put;
 const PATCH: Method = Method::Patch;
-const DELETE: Method = Method::Delete;
+pub(super) const DELETE: Method = Method::Delete;
 
-const fn route(
+pub(super) const fn route(
     tag: &'static str,
     method: Method,
     path: &'static str,

@@ -13,6 +13,9 @@
 mod checkpoint;
 mod extents;
 mod main_file;
+mod mark;
+
+pub(crate) use mark::read_mark;
 
 pub use checkpoint::{abandon_checkpoint, begin_checkpoint, checkpoint_failure, end_checkpoint};
 
@@ -247,7 +250,10 @@ fn write_wal(offset: u64, bytes: &[u8]) -> Code {
     if offset + bytes.len() as u64 > limits::WAL_BYTES_MAX {
         return Err(ffi::SQLITE_FULL);
     }
-    write_extent(Role::Wal, offset, bytes)?;
+    match mark::marked(offset, bytes) {
+        Some(page) => write_extent(Role::Wal, offset, &page)?,
+        None => write_extent(Role::Wal, offset, bytes)?,
+    }
     let word = |at: usize| {
         u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes of a longer slice"))
     };

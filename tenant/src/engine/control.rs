@@ -13,6 +13,7 @@ use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
+use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
     Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
     Secret, Signing, Sum,
@@ -103,6 +104,8 @@ pub enum ControlCall {
     Checkpoint(String),
     /// A call on a database, if that is in this organisation; else there is none of that name.
     Within(Box<str>, Box<ControlCall>),
+    /// About fleet jobs; answered by [`ControlReply::Job`].
+    Job(JobCall),
     /// Nothing: whether it would be allowed.
     Permit,
     /// Drop a database.
@@ -143,6 +146,8 @@ pub enum ControlReply {
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
     Signing(Box<Signing>),
+    /// About fleet jobs.
+    Job(JobReply),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -308,6 +313,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             let (form, call) = catalogue_call(*call);
             (form, Call::Within(organisation, Box::new(call)))
         }
+        ControlCall::Job(call) => (Form::Row, Call::Job(call)),
         ControlCall::Permit => unreachable!("it is answered without the catalogue"),
     }
 }
@@ -530,6 +536,8 @@ impl<J: Job> Engine<J> {
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
             Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Job(reply) => ControlReply::Job(reply),
+            Outcome::JobRefused(refusal) => return Err(Refusal::Job(refusal)),
             Outcome::Protected => return Err(Refusal::Protected),
             Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
             Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),

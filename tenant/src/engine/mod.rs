@@ -51,6 +51,7 @@ use storage::sometimes;
 
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
+use crate::catalogue::jobs::JobRefusal;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::limits;
 use crate::pool::{Key, Pool};
@@ -113,6 +114,8 @@ pub enum Refusal {
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// A job is not made, or not where that can be done to it.
+    Job(JobRefusal),
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.

@@ -75,7 +75,7 @@ impl<J: Job> Task<J> {
 
     /// Its request has run for longer than it may.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
-        now.since(self.started) > limits.request_ns
+        now.since(self.started) > self.run_ns.unwrap_or(limits.request_ns)
     }
 
     /// What it is to be resumed with.
@@ -96,6 +96,8 @@ pub(super) struct Task<J: Job> {
     input: Option<Input<Reply>>,
     /// When it started, later by the time that its client took to read.
     started: Instant,
+    /// How long it may run, if not as long as its tenant's requests.
+    run_ns: Option<u64>,
     /// Since when a part of its response is with the client.
     flushing_since: Instant,
     cancelled: bool,
@@ -183,6 +185,10 @@ impl<J: Job> Engine<J> {
             Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
+        let run_ns = match &work {
+            Work::Client(job, ..) => job.run_ns(),
+            _ => None,
+        };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
@@ -191,6 +197,7 @@ impl<J: Job> Engine<J> {
             fiber,
             input: Some(Input::Start),
             started: self.now,
+            run_ns,
             flushing_since: self.now,
             cancelled: false,
             holder,
