@@ -30,6 +30,7 @@
 //! GET    /v1/organisations, …/{o}/groups  ?limit=&after=   200 {"organisations":[…],"next":name|null}
 //! GET    /v1/organisations/{o}/usage, …/groups/{g}/usage  200 the sum of their databases'
 //! POST   /v1/bulk/create, /v1/bulk/drop               200 line by line: see `bulk`
+//! POST, GET  /v1/jobs; …/v1/jobs/{job}/…                200 fleet jobs: see `jobs`
 //! GET    /v1/diagnostics                                  200 how full everything is, line by line
 //! GET    /openapi.json                                    200 all routes: see `openapi`
 //! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
@@ -44,6 +45,7 @@
 //!
 //! - `bulk`: creates and drops of many.
 //! - `budgets`: bodies and answers about budgets, plans and use.
+//! - `jobs`: one migration for many databases.
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `seed`: what a new database begins with.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
@@ -54,6 +56,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod bulk;
+pub(crate) mod jobs;
 pub mod keys;
 mod life;
 pub(crate) mod percent;
@@ -148,6 +151,7 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
             return top::asked(query).map(AdminRequest::Top);
         }
         ["v1", "keys"] => return keys::route(method, query, body),
+        ["v1", "jobs", rest @ ..] => jobs::route(method, rest, query, body),
         ["v1", "keys", public] => keys::revoke(method, public),
         ["v1", "namespaces", name, "tokens"] => {
             return keys::token(method, name, query);
@@ -383,8 +387,15 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         }
         (_, ControlReply::Sum(sum)) => budgets::sum_answer(sum),
         (_, ControlReply::Nodes(_) | ControlReply::Bulk(_)) => json!({}),
+        (ControlCall::Job(call), ControlReply::Job(reply)) => jobs::answer(call, reply, |_| None),
         // Clients of sqld read JSON from every answer.
-        (_, ControlReply::Node(_) | ControlReply::Done | ControlReply::Signing(_)) => json!({}),
+        (
+            _,
+            ControlReply::Node(_)
+            | ControlReply::Done
+            | ControlReply::Signing(_)
+            | ControlReply::Job(_),
+        ) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -474,6 +485,7 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         )
         .retry_after(1),
         Refusal::Unbuilt(why) => unbuilt_problem(why),
+        Refusal::Job(refusal) => jobs::problem(*refusal),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(
@@ -536,6 +548,7 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Job => jobs::problem_missing(),
         Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }
 }

@@ -11,6 +11,7 @@ mod failure;
 mod import;
 pub mod life;
 pub mod limits;
+pub mod migration;
 mod policy;
 mod pool;
 mod room;
@@ -20,6 +21,7 @@ pub mod settings;
 mod statement;
 mod wheel;
 
+pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,

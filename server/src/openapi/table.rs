@@ -1,6 +1,7 @@
 //! One line a route. A name in braces is a parameter of the path; it, the words of `query` and the
 //! schemas of bodies and answers are in `schemas.json`.
 
+mod jobs;
 mod life;
 
 use crate::http::Method;
@@ -18,13 +19,13 @@ pub(super) struct Route {
     pub answer: &'static str,
 }
 
-const GET: Method = Method::Get;
-const POST: Method = Method::Post;
+pub(super) const GET: Method = Method::Get;
+pub(super) const POST: Method = Method::Post;
 const PUT: Method = Method::Put;
 const PATCH: Method = Method::Patch;
-const DELETE: Method = Method::Delete;
+pub(super) const DELETE: Method = Method::Delete;
 
-const fn route(
+pub(super) const fn route(
     tag: &'static str,
     method: Method,
     path: &'static str,
@@ -38,7 +39,7 @@ const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, life::TABLE].into_iter().flatten()
+    [TABLE, jobs::JOBS, life::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]

@@ -175,6 +175,7 @@ impl Server {
                 self.ready = true;
                 return;
             }
+            (Pending::Call(call), ControlReply::Job(reply)) => self.answer_about_jobs(&call, reply),
             (Pending::Call(call), reply) => match &shape {
                 Some(shape) => shape.answer(reply, &self.public_host),
                 None => control::answer(&call, reply),
@@ -204,6 +205,7 @@ impl Server {
         if let Some(secret) = self.engine.signing() {
             self.auth.set_own(secret);
         }
+        self.jobs.start(self.now);
         let known = self.auth.has_operator() || self.engine.has_admin_key();
         if known || !self.auth.is_required() {
             self.ready = true;

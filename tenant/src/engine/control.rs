@@ -15,6 +15,7 @@ use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
+use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
     Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
     Said, Secret, Signing, Sum,
@@ -129,6 +130,8 @@ pub enum ControlCall {
     /// Create or drop many; answered by [`Event::Bulk`] again and again, and [`ControlReply::Bulk`] at
     /// the end.
     Bulk(Box<Bulk>),
+    /// About fleet jobs; answered by [`ControlReply::Job`].
+    Job(JobCall),
     /// Nothing: whether it would be allowed.
     Permit,
     /// Drop a database.
@@ -175,6 +178,8 @@ pub enum ControlReply {
     Imported(Box<(DatabaseRow, Imported)>),
     /// What came of a call about many databases: all that was not done.
     Bulk(Box<BulkProgress>),
+    /// About fleet jobs.
+    Job(JobReply),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -357,6 +362,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             let (form, call) = catalogue_call(*call);
             (form, Call::Within(organisation, Box::new(call)))
         }
+        ControlCall::Job(call) => (Form::Row, Call::Job(call)),
         ControlCall::Permit | ControlCall::Bulk(_) => {
             unreachable!("the catalogue is not asked for it as such")
         }
@@ -622,6 +628,8 @@ impl<J: Job> Engine<J> {
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
             Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Job(reply) => ControlReply::Job(reply),
+            Outcome::JobRefused(refusal) => return Err(Refusal::Job(refusal)),
             Outcome::Protected => return Err(Refusal::Protected),
             Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
             Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),

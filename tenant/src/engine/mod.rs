@@ -63,6 +63,7 @@ use storage::sometimes;
 
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
+use crate::catalogue::jobs::JobRefusal;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::import::{ImportError, Progress};
 use crate::life::Ending;
@@ -149,6 +150,8 @@ pub enum Refusal {
     Unbuilt(Unbuilt),
     /// It could not be made from what was sent.
     Import(ImportError),
+    /// A job is not made, or not where that can be done to it.
+    Job(JobRefusal),
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.

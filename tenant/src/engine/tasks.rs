@@ -92,7 +92,7 @@ impl<J: Job> Task<J> {
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
         let most_ns = match self.kind {
             Kind::Import(_) => limits::IMPORT_NS,
-            _ => limits.request_ns,
+            _ => self.run_ns.unwrap_or(limits.request_ns),
         };
         now.since(self.started) > most_ns
     }
@@ -122,6 +122,8 @@ pub(super) struct Task<J: Job> {
     input: Option<Input<Reply>>,
     /// When it started, later by the time that its client took to read.
     pub started: Instant,
+    /// How long it may run, if not as long as its tenant's requests.
+    run_ns: Option<u64>,
     /// Since when a part of its response is with the client.
     pub flushing_since: Instant,
     pub cancelled: bool,
@@ -220,6 +222,10 @@ impl<J: Job> Engine<J> {
             _ => None,
         };
         let holds_snapshot = kind == Kind::Copy;
+        let run_ns = match &work {
+            Work::Client(job, ..) => job.run_ns(),
+            _ => None,
+        };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
@@ -229,6 +235,7 @@ impl<J: Job> Engine<J> {
             fiber,
             input: Some(Input::Start),
             started: self.now,
+            run_ns,
             flushing_since: self.now,
             cancelled: false,
             holder,
