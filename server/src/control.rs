@@ -486,6 +486,13 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         .retry_after(1),
         Refusal::Unbuilt(why) => unbuilt_problem(why),
         Refusal::Job(refusal) => jobs::problem(*refusal),
+        Refusal::KeySpent { again_ns } => Problem::detailed(
+            429,
+            "KEY_BUDGET_EXCEEDED",
+            "a key has spent its budget",
+            "the key has spent its cost_per_second; try again when that has come back".to_owned(),
+        )
+        .retry_after(u32::try_from(again_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(

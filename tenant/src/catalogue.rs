@@ -99,6 +99,9 @@
 //!   priority INTEGER,                      -- the most urgent that its requests may be
 //!   created_s INTEGER NOT NULL,
 //!   expires_s INTEGER,                     -- NULL: never
+//!   request_cost INTEGER,                  -- what it may spend: see `key_budget`
+//!   cost_per_second INTEGER,
+//!   cost_burst INTEGER,
 //!   revoked_s INTEGER                      -- NULL: it is good
 //! );
 //! CREATE INDEX keyed ON keys(scope, scope_id);
@@ -218,6 +221,9 @@ PRAGMA user_version = 4;
 ALTER TABLE databases ADD COLUMN ends_s INTEGER;
 ALTER TABLE databases ADD COLUMN used_s INTEGER;
 ALTER TABLE databases ADD COLUMN ended INTEGER;
+ALTER TABLE keys ADD COLUMN request_cost INTEGER;
+ALTER TABLE keys ADD COLUMN cost_per_second INTEGER;
+ALTER TABLE keys ADD COLUMN cost_burst INTEGER;
 CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN rearm TEXT;
 CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;

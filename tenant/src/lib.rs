@@ -9,6 +9,7 @@ mod catalogue;
 pub mod engine;
 mod failure;
 mod import;
+mod key_budget;
 pub mod life;
 pub mod limits;
 pub mod migration;
@@ -33,6 +34,7 @@ pub use engine::{
 };
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
+pub use key_budget::KeyBudget;
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

@@ -152,6 +152,11 @@ pub enum Refusal {
     Import(ImportError),
     /// A job is not made, or not where that can be done to it.
     Job(JobRefusal),
+    /// The key that it came with has spent its budget for now.
+    KeySpent {
+        /// In so many nanoseconds it has something again.
+        again_ns: u64,
+    },
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
