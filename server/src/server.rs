@@ -296,14 +296,24 @@ impl Server {
             self.advance(io, key);
         }
         self.engine.turn(io);
-        // Fibers have run meanwhile.
+        self.follow_engine(io);
+        self.fire_timers(io);
+        self.accept_more(io);
+        if self.engine.holds_long() {
+            // Answers do not wait for those that take long.
+            io.submit();
+            self.engine.turn_long(io);
+            self.follow_engine(io);
+        }
+    }
+
+    /// What follows from what fibers did.
+    fn follow_engine<I: Io<Server>>(&mut self, io: &mut I) {
         self.now = io.now();
         while let Some(event) = self.engine.next_event() {
             self.on_event(io, event);
         }
         self.submit_disk(io);
-        self.fire_timers(io);
-        self.accept_more(io);
     }
 
     // ---- connections come ----

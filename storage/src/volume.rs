@@ -21,10 +21,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
+use crate::allowance::Allowance;
 use crate::extent::Extent;
 use crate::identity::TenantId;
 use crate::io::{Buffer, FileId};
-use crate::ledger::{self, AccountId, Counted, Kind};
+use crate::ledger::{self, AccountId, Counted, Kind, Turnover};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page;
@@ -190,6 +191,8 @@ pub struct Volume {
     pub full_answers: u64,
     /// The checkpoint that is being written.
     pub checkpoint: Option<Checkpoint>,
+    /// What its statements may still do in its life.
+    pub allowance: Allowance,
     damage: Option<String>,
     statistics: u64,
     random: blake3::OutputReader,
@@ -281,18 +284,20 @@ impl Volume {
             abandoned: None,
             full_answers: 0,
             checkpoint: None,
+            allowance: Allowance::default(),
             damage: None,
             statistics: 0,
             random: random.finalize_xof(),
         })
     }
 
-    /// Close: give back all memory. Temporary and main files to close are returned.
+    /// Close: give back all memory. Temporary and main files to close are returned, and all that was
+    /// booked on its account.
     ///
     /// # Panics
     /// If a connection or a checkpoint still uses the volume.
     #[must_use]
-    pub fn close(mut self) -> Vec<FileId> {
+    pub fn close(mut self) -> (Vec<FileId>, Turnover) {
         assert!(self.scratch.is_empty());
         assert!(self.sealing.is_none());
         assert!(self.locks.iter().all(|lock| lock.shared == 0 && lock.exclusive.is_none()));
@@ -308,8 +313,7 @@ impl Volume {
         ledger::credit(self.account, Kind::WalIndex, index_bytes);
         let account = self.account;
         drop(self);
-        ledger::close(account);
-        files
+        (files, ledger::close(account))
     }
 
     /// Whose volume this is.

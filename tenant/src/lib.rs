@@ -9,6 +9,7 @@ mod catalogue;
 pub mod engine;
 mod failure;
 mod import;
+pub mod life;
 pub mod limits;
 mod policy;
 mod pool;
@@ -17,6 +18,7 @@ pub mod schedule;
 mod session;
 pub mod settings;
 mod statement;
+mod wheel;
 
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
@@ -24,8 +26,8 @@ pub use catalogue::{
 };
 pub use engine::{
     BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
-    TenantState, TenantView, Unbuilt, UsageView,
+    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Receipt, Refusal, RequestId,
+    Served, TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};

@@ -439,24 +439,33 @@ fn scan(buffer: &[u8], scanned: usize, mut in_target: bool) -> Result<Scan, Prob
         // Most likely TLS; waiting for a line end would only time out.
         return Err(bad("this is not an HTTP request"));
     }
-    for (index, byte) in buffer.iter().enumerate().skip(scanned) {
+    let check = |index: usize, in_target: bool| {
         if in_target && index > TARGET_BYTES_MAX + "OPTIONS  HTTP/1.1\r".len() {
             return Err(head::target_too_long());
         }
-        if index >= HEAD_BYTES_MAX {
-            return Err(head::head_too_large());
+        if index >= HEAD_BYTES_MAX { Err(head::head_too_large()) } else { Ok(()) }
+    };
+    let mut from = scanned - usize::from(buffer[..scanned].ends_with(b"\r"));
+    while let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[from..]) {
+        let found = from + found;
+        check(found, in_target)?;
+        if buffer[found] == b'\n' {
+            return Err(bad("a line feed without a carriage return"));
         }
-        let after_return = index > 0 && buffer[index - 1] == b'\r';
-        match (byte, after_return) {
-            (b'\n', true) => in_target = false,
-            (b'\n', false) => return Err(bad("a line feed without a carriage return")),
-            (_, true) => return Err(bad("a carriage return without a line feed")),
-            (_, false) => continue,
+        let Some(&next) = buffer.get(found + 1) else {
+            return Ok(Scan { head_end: None, in_target });
+        };
+        check(found + 1, in_target)?;
+        if next != b'\n' {
+            return Err(bad("a carriage return without a line feed"));
         }
-        if buffer[..=index].ends_with(b"\r\n\r\n") {
-            return Ok(Scan { head_end: Some(index + 1), in_target });
+        in_target = false;
+        from = found + 2;
+        if buffer[..from].ends_with(b"\r\n\r\n") {
+            return Ok(Scan { head_end: Some(from), in_target });
         }
     }
+    check(buffer.len().saturating_sub(1), in_target)?;
     Ok(Scan { head_end: None, in_target })
 }
 

@@ -22,10 +22,10 @@ pub(super) fn with_extent<R>(role: Role, body: impl FnOnce(&mut Extent) -> R) ->
     })
 }
 
-/// Read `out.len()` bytes; `false` if the end came first (the rest is zeros).
 /// Tries to read a file: errors that pass by themselves last up to three.
 pub(super) const READ_TRIES: u32 = 4;
 
+/// Read `out.len()` bytes; `false` if the end came first (the rest is zeros).
 pub(super) fn read_extent(role: Role, offset: u64, out: &mut [u8]) -> Result<bool, c_int> {
     let size = with_extent(role, |extent| extent.size());
     let there = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());

@@ -50,7 +50,7 @@ pub enum Ask {
     /// A ticket for the stream in use.
     Promise,
     /// Keep a stream for later.
-    Park(Session),
+    Park(Box<Session>),
     /// A stream has ended; its connection is free. Comes back if it must be closed.
     Close(PooledConnection, Option<Ticket>),
     /// Send a part of the response.
@@ -70,7 +70,7 @@ pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
     /// To [`Ask::Resume`].
-    Stream(Result<Session, StreamError>),
+    Stream(Result<Box<Session>, StreamError>),
     /// To [`Ask::Promise`] and [`Ask::Park`].
     Ticket(Ticket),
     /// To [`Ask::Close`]: the connection, if nobody wants it.
@@ -144,7 +144,7 @@ impl JobHost for JobContext<'_> {
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {
         match self.handle.ask(Ask::Resume(ticket)) {
-            Reply::Stream(stream) => stream.map(|stream| self.lend(stream)),
+            Reply::Stream(stream) => stream.map(|stream| self.lend(*stream)),
             _ => unreachable!("a stream was asked for"),
         }
     }
@@ -163,7 +163,7 @@ impl JobHost for JobContext<'_> {
     }
 
     fn park(&mut self, stream: Session) -> Ticket {
-        match self.handle.ask(Ask::Park(stream)) {
+        match self.handle.ask(Ask::Park(Box::new(stream))) {
             Reply::Ticket(ticket) => ticket,
             _ => unreachable!("a ticket was asked for"),
         }

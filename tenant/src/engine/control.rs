@@ -8,6 +8,7 @@ use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
 use super::context::Job;
+use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
@@ -148,6 +149,8 @@ pub enum ControlReply {
     Done,
     /// Rows: one, unless a list was asked for.
     Databases(Vec<DatabaseRow>),
+    /// The database that was dropped, and what it has given back.
+    Dropped(Box<(DatabaseRow, Receipt)>),
     /// What a database says, and what holds for it.
     Budget(Box<BudgetView>),
     /// What a database has used, and holds now.
@@ -217,8 +220,8 @@ pub(super) struct Catalogue {
     later: Vec<Call>,
     /// All plans.
     pub(super) plans: BTreeMap<Box<str>, Budget>,
-    /// What closed databases have used, not yet in their rows.
-    pub(super) used: BTreeMap<TenantId, Usage>,
+    /// What closed databases have used, and when last, not yet in their rows.
+    pub(super) used: BTreeMap<TenantId, (Usage, u64)>,
     /// What signs the server's own tokens, once there is one.
     pub(super) signing: Option<Secret>,
     /// At the start there was a key that may everything.
@@ -521,13 +524,18 @@ impl<J: Job> Engine<J> {
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
         let call = call.into_inner();
-        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
-            self.on_dropped(name, row);
-        }
         self.budgets_changed(&call, &outcome);
         self.keys_changed(&call, &outcome);
+        self.lives_changed(&call, &outcome);
         if let Outcome::Signing(signing) = &outcome {
             self.catalogue.signing = Some(signing.secret);
+        }
+        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
+            let dropper = match asker {
+                Asker::Control(request, _) => Dropper::Control(request),
+                _ => Dropper::Nobody,
+            };
+            return self.on_dropped(name, row, dropper);
         }
         match asker {
             Asker::Startup => self.startup_rows(outcome),
@@ -584,6 +592,9 @@ impl<J: Job> Engine<J> {
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
+            Outcome::Ended(..) | Outcome::NotYet(_) | Outcome::Endings(..) => {
+                unreachable!("only the engine asks for the end of a database")
+            }
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),

@@ -18,6 +18,7 @@ use super::checkpoint::Checkpointed;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::drops::Dropper;
 use super::keys::holders;
 use super::places::Place;
 use super::tasks::{Kind, Work};
@@ -68,6 +69,10 @@ pub(super) struct Tenant<J> {
     /// Tasks that wait a moment for a connection in use, in order.
     pub openers: VecDeque<Key>,
     pub last_used: Instant,
+    /// When a client's request came or ended.
+    pub client_used: Instant,
+    /// The catalogue was asked to end it, for its limit is reached.
+    pub end_asked: bool,
     /// SIEVE's mark: used since the hand passed.
     pub visited: bool,
     pub(super) checkpointing: bool,
@@ -118,6 +123,8 @@ impl<J> Tenant<J> {
             active: 0,
             openers: VecDeque::new(),
             last_used: Instant(0),
+            client_used: Instant(0),
+            end_asked: false,
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
@@ -294,6 +301,7 @@ impl<J: Job> Engine<J> {
         };
         tenant.visited = true;
         tenant.last_used = self.now;
+        tenant.client_used = self.now;
         if let Some(reason) = &tenant.fenced {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
@@ -408,7 +416,10 @@ impl<J: Job> Engine<J> {
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
-        row.usage = unsaved.unwrap_or(row.usage);
+        if let Some((usage, used_s)) = unsaved {
+            row.usage = usage;
+            row.used_s = used_s;
+        }
         let place = self.take_place(row.id, &limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
@@ -438,10 +449,16 @@ impl<J: Job> Engine<J> {
         tenant.row = Some(row);
         tenant.file = file;
         tenant.last_used = now;
+        tenant.client_used = now;
         tenant.redo = redo;
         match opened {
-            Ok(volume) => {
+            Ok(mut volume) => {
+                volume.allowance.price_used = limits::request_units_micro(&tenant.usage.cost);
+                volume.allowance.prices = limits::PRICES;
+                volume.allowance.statements_used = tenant.usage.statements;
                 tenant.volume = Some(volume);
+                self.renew_allowance(key);
+                let tenant = self.tenants.get_mut(key).expect("it is being opened");
                 let waiting = std::mem::take(&mut tenant.waiting);
                 for (request, claim, job) in waiting {
                     self.submit_to(key, request, claim, job);
@@ -584,8 +601,8 @@ impl<J: Job> Engine<J> {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
-                    let bytes = tenant.bytes();
-                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes };
+                    let (bytes, used_s) = (tenant.bytes(), self.used_s(tenant));
+                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes, used_s };
                     self.call_catalogue(asker, call);
                 }
             }
@@ -803,9 +820,12 @@ impl<J: Job> Engine<J> {
         if let Some(mut volume) = tenant.volume.take() {
             file |= volume.main.exists;
             volume.abandon_sealing();
-            for handle in volume.close() {
+            let pages = volume.database_bytes().unwrap_or(0) / storage::page::PAGE_BYTES as u64;
+            let (handles, turnover) = volume.close();
+            for handle in handles {
                 self.close_file(handle);
             }
+            self.note_returned(tenant.id, pages, turnover);
         }
         if let Some(place) = tenant.place.take() {
             self.counters.throttled_ns += self.throttled_ns(&place);
@@ -860,7 +880,8 @@ impl<J: Job> Engine<J> {
     // ---- dropping ----
 
     /// The catalogue has the tombstone: end the tenant's life.
-    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
+    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow, dropper: Dropper) {
+        self.begin_drop(row, dropper);
         self.recovered_rows.remove(&row.id);
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
@@ -886,13 +907,16 @@ impl<J: Job> Engine<J> {
         for (request, ..) in waiting {
             self.emit(Event::Refused(request, Refusal::NotFound));
         }
+        self.hasten_drop(key);
         self.note_redo(key);
         self.trim_log();
         self.go_on_closing(key);
     }
 
     pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
+        self.note_file(id, file);
         if !file {
+            self.end_drop(id, true);
             return self.call_catalogue(Asker::Nobody, Call::Forget(id));
         }
         let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
@@ -923,11 +947,18 @@ impl<J: Job> Engine<J> {
                 self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Sync), what);
             }
             (RemoveStep::Remove, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.end_drop(id, true);
                 self.call_catalogue(Asker::Nobody, Call::Forget(id));
             }
-            (RemoveStep::Sync, Ok(())) => self.call_catalogue(Asker::Nobody, Call::Forget(id)),
+            (RemoveStep::Sync, Ok(())) => {
+                self.end_drop(id, true);
+                self.call_catalogue(Asker::Nobody, Call::Forget(id));
+            }
             // The tombstone stays: the next start tries again.
-            (_, Err(_)) => sometimes!("a dropped tenant's file cannot be removed"),
+            (_, Err(_)) => {
+                sometimes!("a dropped tenant's file cannot be removed");
+                self.end_drop(id, false);
+            }
         }
     }
 

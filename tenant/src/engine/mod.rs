@@ -14,6 +14,8 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `drops`: from a tombstone to the receipt of all that the database held.
+//! - `mortal`: databases that end by their age, their last use, or what they have used.
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
@@ -32,11 +34,13 @@ mod context;
 mod control;
 mod copy;
 mod disk;
+mod drops;
 mod fork;
 mod gauges;
 mod import;
 mod keys;
 mod life;
+mod mortal;
 mod places;
 mod pressure;
 mod remains;
@@ -59,6 +63,7 @@ use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::import::{ImportError, Progress};
+use crate::life::Ending;
 use crate::limits;
 use crate::pool::{Key, Pool};
 use crate::schedule::Scheduler;
@@ -69,15 +74,18 @@ pub use building::Unbuilt;
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use drops::Receipt;
 pub use gauges::Gauge;
 pub use views::{Served, TenantState, TenantView};
 
 use control::Catalogue;
 use disk::Operation;
+use drops::Dropping;
 use fork::Forks;
 use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
+use mortal::Mortality;
 use places::Places;
 use startup::Startup;
 use streams::Stream;
@@ -111,6 +119,8 @@ pub enum Refusal {
     Exists,
     /// The database is damaged and fenced; the text says what was found.
     Fenced(String),
+    /// The database has ended by its settings, and is no more.
+    Expired(Ending),
     /// A budget does not allow it.
     Exceeded(Exceeded),
     /// A plan, organisation or group that the call names is not there.
@@ -192,6 +202,7 @@ enum Timer {
     CatalogueHeld,
     UsageDue,
     Overdue,
+    Endings,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -227,6 +238,12 @@ pub struct Counters {
     /// Databases that were closed without their checkpoint, since the disk refused it while the server
     /// stopped: the commit log keeps what the next start is to finish.
     pub left_to_log: u64,
+    /// Databases that ended by their settings: dropped or frozen.
+    pub ended: u64,
+    /// Databases that were dropped, with all that they held.
+    pub drops: u64,
+    /// Of them, those that did not give back on their account what they had taken: any is a bug.
+    pub uneven_receipts: u64,
     /// Volumes opened.
     pub opens: u64,
     /// Volumes closed.
@@ -273,6 +290,9 @@ pub struct Engine<J: Job> {
     catalogue: Catalogue,
     catalogue_key: Key,
     keys: Keys<J>,
+    mortality: Mortality,
+    /// Databases that were dropped and still hold something.
+    drops: BTreeMap<TenantId, Dropping>,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -286,6 +306,8 @@ pub struct Engine<J: Job> {
     /// Tenants whose requests wait for a fiber, in order.
     admission: VecDeque<Key>,
     by_request: Vec<(RequestId, Key)>,
+    /// See [`Engine::holds_long`].
+    holds_long: bool,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
     durable_waiters: BTreeMap<Sequence, Vec<Key>>,
@@ -342,6 +364,8 @@ impl<J: Job> Engine<J> {
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             keys: Keys::default(),
+            mortality: Mortality::default(),
+            drops: BTreeMap::new(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -350,6 +374,7 @@ impl<J: Job> Engine<J> {
             system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
+            holds_long: false,
             log_waiters: VecDeque::new(),
             batch_waiters: VecDeque::new(),
             durable_waiters: BTreeMap::new(),
@@ -405,6 +430,9 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
+        if self.is_told_of_end(request, name, &claim) {
+            return;
+        }
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
     }
@@ -442,13 +470,34 @@ impl<J: Job> Engine<J> {
     /// One turn: fire timers, run ready fibers (a bounded number), write the log.
     pub fn turn(&mut self, clock: &dyn Clock) {
         self.now = self.now.max(clock.now());
+        self.note_wall(clock);
         self.fire_timers();
         self.pump_startup();
+        self.pump_endings();
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
         self.pump_forks();
-        self.run_tasks(clock);
+        self.run_tasks(clock, false);
+        self.follow_tasks();
+    }
+
+    /// It is the turn of a fiber that runs long, and `turn` has left it for [`Engine::turn_long`].
+    #[must_use]
+    pub fn holds_long(&self) -> bool {
+        self.holds_long
+    }
+
+    /// The rest of a turn, after what the first part has answered was sent: a slice of a fiber that runs
+    /// long.
+    pub fn turn_long(&mut self, clock: &dyn Clock) {
+        self.now = self.now.max(clock.now());
+        self.run_tasks(clock, true);
+        self.follow_tasks();
+    }
+
+    /// What follows from what fibers did.
+    fn follow_tasks(&mut self) {
         self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();
@@ -666,6 +715,8 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
                 Timer::Overdue => self.hasten_ended(),
+                // It has woken the loop, and each turn looks.
+                Timer::Endings => {}
             }
         }
     }

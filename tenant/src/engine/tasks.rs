@@ -131,6 +131,8 @@ pub(super) struct Task<J: Job> {
     pub holds_snapshot: bool,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
+    /// It has used up a slice.
+    pub is_long: bool,
     pub waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
@@ -231,6 +233,7 @@ impl<J: Job> Engine<J> {
             holds_snapshot,
             revoked: false,
             waits_for: WaitsFor::Storage,
+            is_long: false,
             transfer_bytes: 0,
             commit_charged_bytes: 0,
             log_pages: None,
@@ -280,6 +283,12 @@ impl<J: Job> Engine<J> {
             return self.supply(request, Err(Gone));
         }
         self.answer_flush(key, Err(Gone));
+    }
+
+    /// The task's database is no more: it waits for nobody.
+    pub(super) fn release_task(&mut self, key: Key) {
+        self.answer_flush(key, Err(Gone));
+        self.writer_timed_out(key);
     }
 
     /// The task's rights are no more: it goes on only to its end, and waits for nobody.
@@ -381,8 +390,11 @@ impl<J: Job> Engine<J> {
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;
+            let mut over = steps >= limits::QUANTUM_STEPS;
             let next = match step {
                 Step::Waits(wait) => {
+                    over |= clock.now() >= slice_ends;
+                    task.is_long |= over;
                     task.waits_for = WaitsFor::Storage;
                     self.on_wait(key, tenant_key, wait).map(Input::Answer)
                 }
@@ -394,7 +406,6 @@ impl<J: Job> Engine<J> {
             };
             self.settle(tenant_key);
             let Some(next) = next else { return steps };
-            let over = steps >= limits::QUANTUM_STEPS || clock.now() >= slice_ends;
             if over && !self.doomed {
                 self.wake(key, next);
                 return steps;
@@ -421,6 +432,7 @@ impl<J: Job> Engine<J> {
         }
         self.grant_writer(tenant_key);
         self.note_redo(tenant_key);
+        self.note_allowance(tenant_key);
         self.settle_unsealed(tenant_key);
     }
 
@@ -869,10 +881,14 @@ impl<J: Job> Engine<J> {
         tenant.tasks -= 1;
         tenant.fibers -= usize::from(matches!(task.kind, Kind::Client(_)));
         tenant.last_used = self.now;
+        if matches!(task.kind, Kind::Client(_)) {
+            tenant.client_used = self.now;
+        }
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
-                self.by_request.retain(|&(_, task)| task != key);
+                let place = self.by_request.binary_search_by_key(&request, |&(other, _)| other);
+                self.by_request.remove(place.expect("a client's task is found by its request"));
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
@@ -892,7 +908,7 @@ impl<J: Job> Engine<J> {
                 self.checkpoint_done(tenant_key, result);
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
-                self.rolled_back(tenant_key, ticket, session.map(|session| *session));
+                self.rolled_back(tenant_key, ticket, session);
             }
             (Kind::Copy, Ended::Copied(result)) => {
                 let target = task.other.expect("a copy has its original");

@@ -216,7 +216,7 @@ impl Maker {
             let message = "there is a second statement behind the first".to_owned();
             return Err(SqliteError { code: codes::SQLITE_ERROR, message, offset: Some(end) });
         }
-        fiber::start_run(Cost::default(), None);
+        fiber::start_run(Cost::default(), None, false);
         let result = loop {
             match statement.step(connection) {
                 Ok(true) => {}

@@ -84,7 +84,7 @@ impl<'a> Target<'a> {
         if !self.open {
             self.open = true;
             self.steps = 0;
-            fiber::start_run(Cost::default(), None);
+            fiber::start_run(Cost::default(), None, false);
             let begun = self.run_alone("BEGIN IMMEDIATE");
             begun.map_err(|error| self.explain("the new database", &error))?;
         }

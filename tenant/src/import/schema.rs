@@ -163,7 +163,7 @@ impl Source {
         let steps = limits::CHECK_STEPS + kibibytes.saturating_mul(limits::CHECK_STEPS_PER_KIB);
         let mut ceiling = Ceiling::NONE;
         ceiling.parts[0] = steps;
-        fiber::start_run(Cost::default(), Some(ceiling));
+        fiber::start_run(Cost::default(), Some(ceiling), false);
         let mut found = None;
         let result = loop {
             match statement.step(&self.connection) {
