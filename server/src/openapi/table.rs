@@ -2,6 +2,7 @@
 //! schemas of bodies and answers are in `schemas.json`.
 
 mod life;
+mod uploads;
 
 use crate::http::Method;
 
@@ -38,7 +39,7 @@ const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, life::TABLE].into_iter().flatten()
+    [TABLE, life::TABLE, uploads::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]

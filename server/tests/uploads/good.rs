@@ -91,7 +91,9 @@ fn a_dump_is_there_as_it_was() {
     file(made.path(), "dumped", |connection| everything(connection, 4096, "UTF-8"));
     let connection = rusqlite::Connection::open(made.path().join("dumped")).expect("it opens");
     // Numbers that a dump does not have.
-    connection.execute_batch("DELETE FROM \"odd name; --\"; PRAGMA user_version = 0").expect("gone");
+    connection
+        .execute_batch("DELETE FROM \"odd name; --\"; PRAGMA user_version = 0")
+        .expect("gone");
     connection.execute_batch("PRAGMA application_id = 0").expect("gone");
     let text = dump(&connection);
     let response = upload_sql(&server, "dumped", &text);
@@ -118,7 +120,9 @@ fn a_dump_is_there_as_it_was() {
 /// A database of so many bytes, more or less, with an index over all of it.
 pub fn large(connection: &rusqlite::Connection, bytes: u64) {
     let rows = bytes / 420;
-    connection.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b BLOB)").expect("made");
+    connection
+        .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b BLOB)")
+        .expect("made");
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
                INSERT INTO t SELECT i, hex(randomblob(40)), randomblob(200) FROM n";
     connection.execute(sql, [rows as i64]).expect("rows");
@@ -136,7 +140,11 @@ fn a_large_file_takes_bounded_memory_and_a_clean_restart_has_it() {
     let response = upload(&server, "large", &bytes);
     assert_eq!(response.status, 200, "{}", response.text());
     let grown = server.resident_bytes().saturating_sub(before) >> 20;
-    println!("{} MiB uploaded in {:?}, {grown} MiB more resident", bytes.len() >> 20, began.elapsed());
+    println!(
+        "{} MiB uploaded in {:?}, {grown} MiB more resident",
+        bytes.len() >> 20,
+        began.elapsed()
+    );
     assert!(grown < 48, "{grown} MiB more are resident");
     server.stop();
     let server = Launch::on(data.path()).start();

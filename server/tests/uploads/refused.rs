@@ -29,7 +29,11 @@ fn a_dump_that_fails_says_at_which_line() {
         ("SELECT load_extension('x');", "DUMP_FAILED", "line 1: "),
         (".read /etc/passwd\n;", "DUMP_FAILED", "line 1: "),
         ("CREATE VIRTUAL TABLE v USING dbstat;", "DUMP_FAILED", "line 1: "),
-        ("PRAGMA writable_schema=ON; CREATE VIRTUAL TABLE v USING fts5(a);", "DUMP_FAILED", "line 1: "),
+        (
+            "PRAGMA writable_schema=ON; CREATE VIRTUAL TABLE v USING fts5(a);",
+            "DUMP_FAILED",
+            "line 1: ",
+        ),
         ("CREATE TABLE t(a);\u{ff}", "DUMP_FAILED", "UTF-8"),
     ] {
         let path = "/v1/namespaces/dumped/upload";
@@ -43,7 +47,8 @@ fn a_dump_that_fails_says_at_which_line() {
     }
     let long = format!("INSERT INTO t VALUES('{}');", "x".repeat(1 << 20));
     assert_eq!(refusal(&upload_sql(&server, "long", &long)), (413, "STATEMENT_TOO_LONG".into()));
-    let text = format!("CREATE TABLE t(a); INSERT INTO t VALUES(zeroblob(1000)); {}", ";".repeat(3000));
+    let text =
+        format!("CREATE TABLE t(a); INSERT INTO t VALUES(zeroblob(1000)); {}", ";".repeat(3000));
     assert_eq!(upload_sql(&server, "long", &text).status, 200);
     server.stop();
 }
@@ -55,7 +60,8 @@ fn what_does_not_fit_is_refused_by_the_name_of_the_limit() {
     let bytes = file(made.path(), "f", |connection| everything(connection, 4096, "UTF-8"));
     let small = json!({ "budget": { "storage_bytes": "64KiB" } });
     let put = |path: &str, body: &serde_json::Value| {
-        let response = server.admin().call("PUT", path, body.to_string().as_bytes()).expect("answered");
+        let response =
+            server.admin().call("PUT", path, body.to_string().as_bytes()).expect("answered");
         assert_eq!(response.status, 200, "{path}: {}", response.text());
     };
     put("/v1/organisations/acme", &json!({}));
@@ -114,7 +120,8 @@ fn an_upload_that_breaks_off_leaves_nothing_also_over_a_crash() {
     let (data, made) = (folder(), folder());
     let server = Launch::on(data.path()).start();
     let bytes = file(made.path(), "f", |connection| everything(connection, 4096, "UTF-8"));
-    let head = format!("content-type: application/vnd.sqlite3\r\ncontent-length: {}\r\n", bytes.len());
+    let head =
+        format!("content-type: application/vnd.sqlite3\r\ncontent-length: {}\r\n", bytes.len());
     // The client goes in the middle.
     let mut client = begin(&server, "broken", &head);
     client.send_raw(&bytes[..bytes.len() / 2]).expect("sent");
