@@ -76,6 +76,8 @@ pub enum Stream {
     Operator,
     /// Budgets: whether there are any, who changes which, and when.
     Budgets,
+    /// Uploads: whether there are any, which, and when.
+    Imports,
 }
 
 /// An inclusive range of whole numbers.

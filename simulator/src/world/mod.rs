@@ -13,6 +13,7 @@
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
+//! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -26,6 +27,7 @@ mod ends;
 pub(crate) mod files;
 mod glutton;
 pub(crate) mod ground;
+mod importer;
 pub(crate) mod journal;
 mod landlord;
 mod mix;
@@ -69,6 +71,7 @@ use client::Client;
 use ends::Ambush;
 use glutton::Gluttons;
 use ground::Ground;
+use importer::Importer;
 use landlord::Landlord;
 use operator::Operator;
 use stranger::Strangers;
@@ -112,6 +115,7 @@ struct World {
     routes: BTreeMap<ClientSocket, usize>,
     strangers: Strangers,
     landlord: Landlord,
+    importer: Importer,
     gluttons: Gluttons,
     ceilings: Ceilings,
     /// When the turn in hand began.
@@ -195,11 +199,13 @@ impl World {
         let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
         let landlord = Landlord::new(&mut io, &options);
+        let importer = Importer::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
+            importer,
             gluttons,
             ceilings: Ceilings::default(),
             operator,
@@ -231,6 +237,7 @@ impl World {
         self.strangers.leave(&mut self.io);
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
+        self.look_at_imports()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -410,6 +417,9 @@ impl Host for World {
         while let Some(wake) = self.io.next_wake() {
             let Ground { grants, options, .. } = &mut self.ground;
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
+                continue;
+            }
+            if self.importer.heed(&mut self.io, options, wake)? {
                 continue;
             }
             if self.gluttons.heed(&mut self.io, options, wake)? {
