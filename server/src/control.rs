@@ -19,8 +19,8 @@
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
 //! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
-//! GET, PUT  /v1/namespaces/{name}/settings       S         200 its settings: see `settings`
-//! GET, PUT  /v1/organisations/{o}/settings, /v1/organisations/{o}/groups/{g}/settings   the same
+//! GET, PUT, PATCH  /v1/namespaces/{name}/settings  S       200 its settings: see `settings`
+//! GET, PUT, PATCH  /v1/organisations/{o}/settings, /v1/organisations/{o}/groups/{g}/settings   the same
 //! POST   /v1/namespaces/{name}/tokens?expiration=&authorization=   200 {"jwt":…}
 //! POST   /v1/namespaces/{name}/tokens/rotate              200 {}; older tokens are refused
 //! POST   /v1/keys                       K                 200 the key, once
@@ -44,11 +44,13 @@
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `seed`: what a new database begins with.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
+//! - `life`: how long databases live.
 //! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
 //! - `top`: which open tenants use most.
 
 pub(crate) mod budgets;
 pub mod keys;
+mod life;
 pub(crate) mod percent;
 pub(crate) mod seed;
 pub mod settings;
@@ -204,8 +206,12 @@ fn namespace(
             Ok(ControlCall::Set(name, rotate))
         }
         (["settings"], Method::Get) => Ok(ControlCall::Settings(name)),
-        (["settings"], Method::Put) => Ok(ControlCall::Set(name, settings::change(body)?)),
-        (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        (["settings"], Method::Put | Method::Patch) => {
+            let change = settings::change(body)?;
+            life::of_database(&change)?;
+            Ok(ControlCall::Set(name, change))
+        }
+        (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
         (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
         (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
@@ -276,8 +282,8 @@ fn node(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Prob
 fn node_settings(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Problem> {
     match method {
         Method::Get => Ok(ControlCall::NodeSettings(path)),
-        Method::Put => Ok(ControlCall::SetNode(path, settings::change(body)?)),
-        _ => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        Method::Put | Method::Patch => Ok(ControlCall::SetNode(path, settings::change(body)?)),
+        _ => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
     }
 }
 
@@ -311,12 +317,14 @@ fn database(row: &DatabaseRow) -> Value {
         "name": row.name,
         "created_at": row.created_s,
         "state": match row.state {
+            RowState::Live if row.ended.is_some() => "frozen",
             RowState::Live => "live",
             RowState::Dropped => "dropped",
             RowState::Fenced => "fenced",
             RowState::Building => "building",
         },
-        "reason": row.reason,
+        "reason": row.reason.clone().or_else(|| row.ended.map(|ended| ended.name().to_owned())),
+        "ends_at": row.ends_s,
         "group": group,
         "plan": plan,
     })
@@ -390,6 +398,16 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             format!(
                 "the database is damaged and was taken out of service: {reason}; restore it from \
                  a backup, or drop it"
+            ),
+        ),
+        Refusal::Expired(ending) => Problem::detailed(
+            410,
+            "DATABASE_EXPIRED",
+            "the database has ended by its settings",
+            format!(
+                "the database has ended by its {} and was dropped; create it anew, with a later end if \
+                 it is to live longer",
+                ending.name()
             ),
         ),
         Refusal::Exceeded(exceeded) => Problem::exceeded(exceeded),

@@ -309,12 +309,13 @@ pub(crate) fn on_commit(pages: u32) {
     }
 }
 
-/// A statement of a client begins to run, in a request whose earlier statements cost `before`.
+/// A statement of a client begins to run, in a request whose earlier statements cost `before`. One that
+/// is `bounded` was counted by its database's allowance ([`crate::allowance`]), which may stop it.
 ///
 /// # Panics
 /// If no fiber runs, or the run before was not ended.
-pub fn start_run(before: Cost, ceiling: Option<Ceiling>) {
-    context().meter().start_run(before, ceiling);
+pub fn start_run(before: Cost, ceiling: Option<Ceiling>, bounded: bool) {
+    context().meter().start_run(before, ceiling, bounded);
 }
 
 /// The run is over: what it cost. `counted_steps` is what the statements' own counters say.
@@ -322,7 +323,25 @@ pub fn start_run(before: Cost, ceiling: Option<Ceiling>) {
 /// # Panics
 /// If no fiber runs, or no run was started.
 pub fn end_run(counted_steps: u64) -> Cost {
-    context().meter().end_run(counted_steps)
+    let meter = context().meter();
+    let cost = meter.end_run(counted_steps);
+    with_volume(|volume| meter.settle(&mut volume.allowance, &cost));
+    cost
+}
+
+/// The running statement has to stop, because with `more` it costs more than its database may still
+/// spend.
+pub(crate) fn overspends(more: Cost) -> bool {
+    let Some(context) = context_opt() else { return false };
+    // Inside of a closure over the volume nothing is looked at: the next time comes soon.
+    !context.borrowed.get()
+        && with_volume(|volume| context.meter().overspends(&mut volume.allowance, more))
+}
+
+/// The present run, or the last one, was stopped by its database's allowance.
+#[must_use]
+pub fn is_overspent() -> bool {
+    context_opt().is_some_and(|context| context.meter().is_overspent())
 }
 
 /// What the present run has read and stepped so far came to nothing: it was compiling, after all.
@@ -367,6 +386,7 @@ pub(crate) fn on_progress() -> bool {
     let steps = context.steps.get() + u64::from(PROGRESS_STEPS);
     context.steps.set(steps);
     let beyond = context.meter().on_progress(u64::from(PROGRESS_STEPS));
+    let beyond = overspends(Cost::default()) || beyond;
     // SQLite asks once more between a statement's commit and its end, and would say of what is
     // committed that it was interrupted.
     if context.committed.replace(false) {

@@ -4,6 +4,7 @@
 //! Leaves to others who may use how much, what SQL is allowed, and every protocol.
 
 pub mod allocator;
+pub mod allowance;
 pub mod counting;
 pub mod extent;
 pub mod fiber;

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
+use crate::allowance::Allowance;
 use crate::extent::Extent;
 use crate::identity::TenantId;
 use crate::io::{Buffer, FileId};
@@ -187,6 +188,8 @@ pub struct Volume {
     pub full_answers: u64,
     /// The checkpoint that is being written.
     pub checkpoint: Option<Checkpoint>,
+    /// What its statements may still do in its life.
+    pub allowance: Allowance,
     damage: Option<String>,
     statistics: u64,
     random: blake3::OutputReader,
@@ -277,6 +280,7 @@ impl Volume {
             abandoned: None,
             full_answers: 0,
             checkpoint: None,
+            allowance: Allowance::default(),
             damage: None,
             statistics: 0,
             random: random.finalize_xof(),

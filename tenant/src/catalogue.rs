@@ -45,8 +45,7 @@
 //! CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
 //! CREATE TABLE machine(                    -- at most one row
 //!   id INTEGER PRIMARY KEY,
-//!   settings TEXT,                         -- as a database's
-//!   clean INTEGER NOT NULL                 -- 1: the last stop noted each database's last use
+//!   settings TEXT                          -- as a database's
 //! );
 //! CREATE TABLE bulk(                       -- creates and drops of many, by the caller's key
 //!   key TEXT PRIMARY KEY,
@@ -91,6 +90,7 @@
 mod building;
 mod guard;
 mod keys;
+mod life;
 mod members;
 mod nodes;
 mod rows;
@@ -101,6 +101,7 @@ use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
 use crate::access::{Access, Denial, Scope};
 use crate::budget::{Budget, Usage};
+use crate::life::Ending;
 use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
@@ -182,7 +183,7 @@ ALTER TABLE databases ADD COLUMN ended INTEGER;
 CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN rearm TEXT;
 CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
-CREATE TABLE machine(id INTEGER PRIMARY KEY, settings TEXT, clean INTEGER NOT NULL);
+CREATE TABLE machine(id INTEGER PRIMARY KEY, settings TEXT);
 CREATE TABLE bulk(
   key TEXT PRIMARY KEY,
   digest BLOB NOT NULL,
@@ -258,8 +259,29 @@ pub enum Call {
     /// What a token for a database, organisation or group needs: its row, and the secret that signs
     /// tokens, which is this one if there is none yet.
     Sign(KeyScope, Secret),
-    /// What a database has used, at its close.
-    Used(TenantId, Usage),
+    /// What a database has used, at its close, and when it was used last, in seconds since 1970.
+    Used(TenantId, Usage, u64),
+    /// The time of a database is over, or its limit reached: end it as it says; where no limit is given
+    /// and its time is not over, say when that is.
+    End {
+        /// Whose.
+        id: TenantId,
+        /// When it was used last, as far as the caller knows: not before that.
+        used_s: u64,
+        /// Which limit it has reached, if it has.
+        ending: Option<Ending>,
+    },
+    /// Up to `limit` databases that are to be looked at by `until_s`, those behind `after`, in order.
+    Endings {
+        /// The last one of the page before.
+        after: (u64, TenantId),
+        /// Up to this time.
+        until_s: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Give some databases of a group that says other times now their own: a bounded step.
+    Rearm,
     /// A new organisation or group that says nothing.
     CreateNode(NodePath),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
@@ -305,6 +327,8 @@ pub enum Call {
         usage: Usage,
         /// The database's size.
         bytes: u64,
+        /// When it was used last, in seconds since 1970.
+        used_s: u64,
     },
     /// The tenant is damaged.
     Fence(TenantId, String),
@@ -362,6 +386,7 @@ impl Call {
                 | Call::Nodes { .. }
                 | Call::Members { .. }
                 | Call::Sum(_)
+                | Call::Endings { .. }
         )
     }
 
@@ -380,18 +405,21 @@ impl Call {
             Call::Create { change, .. } if change.is_empty() => 2,
             Call::Guarded(_, call) | Call::Within(_, call) => call.pages(),
             // A leaf of each of the keys' table and indexes too.
-            Call::Drop(_) => 7,
+            Call::Drop(_) => 8,
+            Call::End { .. } => 9,
+            Call::Rearm => life::REARM_PAGES,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Place(..) | Call::Build(_) => 7,
+            Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::CreateNode(_) | Call::Set(..) | Call::SetNode(..) => 2,
+            Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
+            Call::Set(..) => 4,
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
             Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
             Call::FindKey(_) | Call::Keys { .. } => 0,
-            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) => 0,
+            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) | Call::Endings { .. } => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
             Call::Find(_) | Call::List { .. } => 0,
             Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
@@ -420,6 +448,12 @@ pub enum Outcome {
     Nodes(Vec<NodeRow>),
     /// What all databases of an organisation or group have used.
     Sum(Box<Sum>),
+    /// The database has ended: it is dropped, or its row says that it is frozen.
+    Ended(Box<DatabaseRow>, Ending),
+    /// Not yet: its row says when to look again.
+    NotYet(Box<DatabaseRow>),
+    /// Which databases are to be looked at when, and whether there may be more.
+    Endings(Vec<(u64, TenantId)>, bool),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
@@ -457,6 +491,8 @@ pub struct Started {
     pub signing: Option<Secret>,
     /// There is a key that may everything, neither revoked nor expired.
     pub has_admin: bool,
+    /// Databases of a group have times that it does not say any more.
+    pub rearming: bool,
 }
 
 /// What all databases of an organisation or group have used.
@@ -565,12 +601,12 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
             if row.settings().delete_protection {
                 return Ok(Outcome::Protected);
             }
-            let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL \
-                       WHERE id = ?1";
-            run(pooled, sql, &[integer(row.id)])?;
-            keys::forget(pooled, Scope::Database(row.id))?;
+            bury(pooled, row.id)?;
             Ok(Outcome::Row(Box::new(row)))
         }
+        Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
+        Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
+        Call::Rearm => life::rearm(pooled),
         Call::List { after, prefix, limit } => {
             let sql = select!(
                 "WHERE d.name > ?1 AND d.name >= ?2 AND d.name < ?2 || x'ff' \
@@ -609,13 +645,21 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
     }
 }
 
+/// Make the row of a database its tombstone; its keys go with it.
+fn bury(pooled: &mut PooledConnection, id: TenantId) -> Result<(), SqliteError> {
+    let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL, \
+               ends_s = NULL WHERE id = ?1";
+    run(pooled, sql, &[integer(id)])?;
+    keys::forget(pooled, Scope::Database(id))
+}
+
 /// What the engine tells of a tenant, by its id.
 fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
     let text = |usage: &Usage| (*usage != Usage::default()).then(|| usage.to_text());
     match call {
-        Call::Checkpointed { id, stamp, txid, usage, bytes } => {
-            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5 \
-                 WHERE id = ?1";
+        Call::Checkpointed { id, stamp, txid, usage, bytes, used_s } => {
+            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5, \
+                 used_s = ?6 WHERE id = ?1";
             let usage = text(usage);
             let arguments = [
                 integer(*id),
@@ -623,13 +667,15 @@ fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
                 ValueRef::Integer(*txid as i64),
                 rows::text_or_null(usage.as_deref()),
                 ValueRef::Integer(*bytes as i64),
+                ValueRef::Integer(*used_s as i64),
             ];
             run(pooled, sql, &arguments)
         }
-        Call::Used(id, usage) => {
-            let sql = "UPDATE databases SET usage = ?2 WHERE id = ?1";
+        Call::Used(id, usage, used_s) => {
+            let sql = "UPDATE databases SET usage = ?2, used_s = ?3 WHERE id = ?1";
             let usage = text(usage);
-            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref())])
+            let used_s = ValueRef::Integer(*used_s as i64);
+            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref()), used_s])
         }
         Call::Fence(id, reason) => {
             let sql = "UPDATE databases SET state = 2, reason = ?2 WHERE id = ?1 AND state = 0";
@@ -682,7 +728,7 @@ fn create(
     if change.is_empty() {
         return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
     }
-    Ok(found(find(pooled, name)?))
+    life::settled(pooled, name)
 }
 
 fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, SqliteError> {
@@ -710,5 +756,6 @@ fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, Sql
         plans: nodes::plans(pooled)?,
         signing: keys::signing(pooled)?,
         has_admin: keys::has_admin(pooled)?,
+        rearming: life::is_rearming(pooled)?,
     })))
 }

@@ -8,6 +8,7 @@ pub mod budget;
 mod catalogue;
 pub mod engine;
 mod failure;
+pub mod life;
 pub mod limits;
 mod policy;
 mod pool;
@@ -16,6 +17,7 @@ pub mod schedule;
 mod session;
 pub mod settings;
 mod statement;
+mod wheel;
 
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,

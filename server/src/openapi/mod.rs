@@ -10,13 +10,13 @@ mod table;
 use serde_json::{Map, Value, json};
 
 use crate::http::Method;
-use table::{Route, TABLE};
+use table::{Route, routes};
 
 /// Whether a path, without its empty segments, takes this method. HEAD is where GET is.
 #[must_use]
 pub fn has(method: Method, segments: &[&str]) -> bool {
     let method = if method == Method::Head { Method::Get } else { method };
-    TABLE.iter().any(|route| route.method == method && route.matches(segments))
+    routes().any(|route| route.method == method && route.matches(segments))
 }
 
 impl Route {
@@ -91,7 +91,7 @@ fn word_of(method: Method) -> &'static str {
 #[must_use]
 pub fn document() -> Vec<u8> {
     let mut paths: Map<String, Value> = Map::new();
-    for route in TABLE {
+    for route in routes() {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[word_of(route.method)] = route.operation();
     }

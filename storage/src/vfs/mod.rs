@@ -134,6 +134,10 @@ fn sync_wal(connection: ConnectionId) -> Code {
         sometimes!("a commit would cost more than its request may");
         return Err(ffi::SQLITE_FULL);
     }
+    if fiber::overspends(Cost::of_commit(pages)) {
+        sometimes!("a commit would cost more than its database may spend");
+        return Err(ffi::SQLITE_FULL);
+    }
     if with_volume(|volume| volume.reserved_pages == Some(pages)) {
         return Ok(());
     }

@@ -199,8 +199,8 @@ pub(super) struct Catalogue {
     later: Vec<Call>,
     /// All plans.
     pub(super) plans: BTreeMap<Box<str>, Budget>,
-    /// What closed databases have used, not yet in their rows.
-    pub(super) used: BTreeMap<TenantId, Usage>,
+    /// What closed databases have used, and when last, not yet in their rows.
+    pub(super) used: BTreeMap<TenantId, (Usage, u64)>,
     /// What signs the server's own tokens, once there is one.
     pub(super) signing: Option<Secret>,
     /// At the start there was a key that may everything.
@@ -499,6 +499,7 @@ impl<J: Job> Engine<J> {
         }
         self.budgets_changed(&call, &outcome);
         self.keys_changed(&call, &outcome);
+        self.lives_changed(&call, &outcome);
         if let Outcome::Signing(signing) = &outcome {
             self.catalogue.signing = Some(signing.secret);
         }
@@ -555,6 +556,9 @@ impl<J: Job> Engine<J> {
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
+            Outcome::Ended(..) | Outcome::NotYet(_) | Outcome::Endings(..) => {
+                unreachable!("only the engine asks for the end of a database")
+            }
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),

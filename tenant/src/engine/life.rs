@@ -68,6 +68,10 @@ pub(super) struct Tenant<J> {
     /// Tasks that wait a moment for a connection in use, in order.
     pub openers: VecDeque<Key>,
     pub last_used: Instant,
+    /// When a client's request came or ended.
+    pub client_used: Instant,
+    /// The catalogue was asked to end it, for its limit is reached.
+    pub end_asked: bool,
     /// SIEVE's mark: used since the hand passed.
     pub visited: bool,
     pub(super) checkpointing: bool,
@@ -118,6 +122,8 @@ impl<J> Tenant<J> {
             active: 0,
             openers: VecDeque::new(),
             last_used: Instant(0),
+            client_used: Instant(0),
+            end_asked: false,
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
@@ -294,6 +300,7 @@ impl<J: Job> Engine<J> {
         };
         tenant.visited = true;
         tenant.last_used = self.now;
+        tenant.client_used = self.now;
         if let Some(reason) = &tenant.fenced {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
@@ -408,7 +415,10 @@ impl<J: Job> Engine<J> {
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
-        row.usage = unsaved.unwrap_or(row.usage);
+        if let Some((usage, used_s)) = unsaved {
+            row.usage = usage;
+            row.used_s = used_s;
+        }
         let place = self.take_place(row.id, &limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
@@ -438,10 +448,16 @@ impl<J: Job> Engine<J> {
         tenant.row = Some(row);
         tenant.file = file;
         tenant.last_used = now;
+        tenant.client_used = now;
         tenant.redo = redo;
         match opened {
-            Ok(volume) => {
+            Ok(mut volume) => {
+                volume.allowance.price_used = limits::request_units_micro(&tenant.usage.cost);
+                volume.allowance.prices = limits::PRICES;
+                volume.allowance.statements_used = tenant.usage.statements;
                 tenant.volume = Some(volume);
+                self.renew_allowance(key);
+                let tenant = self.tenants.get_mut(key).expect("it is being opened");
                 let waiting = std::mem::take(&mut tenant.waiting);
                 for (request, claim, job) in waiting {
                     self.submit_to(key, request, claim, job);
@@ -584,8 +600,8 @@ impl<J: Job> Engine<J> {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
-                    let bytes = tenant.bytes();
-                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes };
+                    let (bytes, used_s) = (tenant.bytes(), self.used_s(tenant));
+                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes, used_s };
                     self.call_catalogue(asker, call);
                 }
             }

@@ -14,6 +14,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `mortal`: databases that end by their age, their last use, or what they have used.
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
@@ -35,6 +36,7 @@ mod fork;
 mod gauges;
 mod keys;
 mod life;
+mod mortal;
 mod places;
 mod pressure;
 mod remains;
@@ -56,6 +58,7 @@ use storage::sometimes;
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
 use crate::catalogue::{DatabaseRow, Missing};
+use crate::life::Ending;
 use crate::limits;
 use crate::pool::{Key, Pool};
 use crate::schedule::Scheduler;
@@ -74,6 +77,7 @@ use disk::Operation;
 use fork::Forks;
 use keys::{Keys, Waiting};
 use life::Tenant;
+use mortal::Mortality;
 use places::Places;
 use startup::Startup;
 use streams::Stream;
@@ -107,6 +111,8 @@ pub enum Refusal {
     Exists,
     /// The database is damaged and fenced; the text says what was found.
     Fenced(String),
+    /// The database has ended by its settings, and is no more.
+    Expired(Ending),
     /// A budget does not allow it.
     Exceeded(Exceeded),
     /// A plan, organisation or group that the call names is not there.
@@ -182,6 +188,7 @@ enum Timer {
     CatalogueHeld,
     UsageDue,
     Overdue,
+    Endings,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -217,6 +224,8 @@ pub struct Counters {
     /// Databases that were closed without their checkpoint, since the disk refused it while the server
     /// stopped: the commit log keeps what the next start is to finish.
     pub left_to_log: u64,
+    /// Databases that ended by their settings: dropped or frozen.
+    pub ended: u64,
     /// Volumes opened.
     pub opens: u64,
     /// Volumes closed.
@@ -263,6 +272,7 @@ pub struct Engine<J: Job> {
     catalogue: Catalogue,
     catalogue_key: Key,
     keys: Keys<J>,
+    mortality: Mortality,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -331,6 +341,7 @@ impl<J: Job> Engine<J> {
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             keys: Keys::default(),
+            mortality: Mortality::default(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -393,6 +404,9 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
+        if self.is_told_of_end(request, name, &claim) {
+            return;
+        }
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
     }
@@ -430,8 +444,10 @@ impl<J: Job> Engine<J> {
     /// One turn: fire timers, run ready fibers (a bounded number), write the log.
     pub fn turn(&mut self, clock: &dyn Clock) {
         self.now = self.now.max(clock.now());
+        self.note_wall(clock);
         self.fire_timers();
         self.pump_startup();
+        self.pump_endings();
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
@@ -654,6 +670,8 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
                 Timer::Overdue => self.hasten_ended(),
+                // It has woken the loop, and each turn looks.
+                Timer::Endings => {}
             }
         }
     }

@@ -178,7 +178,7 @@ impl<J: Job> Engine<J> {
             // It was told to stop meanwhile.
             return;
         }
-        let Started { rows, plans, signing, has_admin } = match outcome {
+        let Started { rows, plans, signing, has_admin, rearming } = match outcome {
             Outcome::Started(started) => *started,
             Outcome::Failed(text) => return self.fail(Failure::Start(text)),
             Outcome::Full => {
@@ -232,6 +232,7 @@ impl<J: Job> Engine<J> {
             self.counters.fences += 1;
             self.fence_in_catalogue(damage.tenant, damage.reason);
         }
+        self.begin_mortality(rearming);
         self.emit(Event::Ready);
     }
 

@@ -395,6 +395,7 @@ impl<J: Job> Engine<J> {
         }
         self.grant_writer(tenant_key);
         self.note_redo(tenant_key);
+        self.note_allowance(tenant_key);
         self.settle_unsealed(tenant_key);
     }
 
@@ -840,6 +841,9 @@ impl<J: Job> Engine<J> {
         tenant.tasks -= 1;
         tenant.fibers -= usize::from(matches!(task.kind, Kind::Client(_)));
         tenant.last_used = self.now;
+        if matches!(task.kind, Kind::Client(_)) {
+            tenant.client_used = self.now;
+        }
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
