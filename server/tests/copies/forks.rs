@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::process::{IOS, Launch, Server, Trouble, create_path, eventually, folder, tenant_file};
 use crate::{ask, check, fill, fork, good, refused, transfer};
 
+/// Copies that are made one after the other while it is written to.
+const COPIES: usize = 3;
+
 /// Write to the database until told to stop; how many turns were acknowledged.
 fn write_until(server: &Server, name: &str, first: u64, done: &AtomicBool, count: &AtomicU64) {
     let mut database = server.database(name);
@@ -27,15 +30,14 @@ fn a_database_that_is_written_to_is_copied_as_it_was_at_one_moment() {
     for io in IOS {
         let data = folder();
         let server = Launch::on(data.path()).io(io).start();
-        let mut source = server.create("source");
-        fill(&mut source, 4000);
+        fill(&mut server.create("source"), 1500);
         let (done, count) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for writer in 0..2 {
                 let (server, done, count) = (&server, &done, &count);
                 scope.spawn(move || write_until(server, "source", writer, done, count));
             }
-            for copy in 0..6 {
+            for copy in 0..COPIES {
                 let name = format!("copy-{copy}");
                 let mut source = server.database("source");
                 source.rows(&[&format!("INSERT INTO log(text) VALUES('before {copy}')")]);
@@ -52,11 +54,12 @@ fn a_database_that_is_written_to_is_copied_as_it_was_at_one_moment() {
             }
             done.store(true, Ordering::Relaxed);
         });
+        let mut source = server.database("source");
         check(&mut source);
         assert_eq!(source.value("SELECT count(*) FROM log WHERE text = 'own'"), "0");
         server.stop();
         let server = Launch::on(data.path()).io(io).start();
-        for copy in 0..6 {
+        for copy in 0..COPIES {
             let mut database = server.database(&format!("copy-{copy}"));
             assert_eq!(database.value("PRAGMA integrity_check"), "ok");
             assert_eq!(database.value("SELECT count(*) FROM account"), "0");
