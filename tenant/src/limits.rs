@@ -174,6 +174,9 @@ pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 /// have, so that its writers never hear of it.
 pub const SNAPSHOT_WAL_BYTES_MAX: u64 = storage::limits::WAL_BYTES_MAX / 2;
 
+/// Bytes of it at which a copy does not come last any more, but takes its turns as requests do.
+pub const SNAPSHOT_HURRY_BYTES: u64 = SNAPSHOT_WAL_BYTES_MAX / 8;
+
 /// Share of the commit log in percent above which a snapshot is given up that keeps the log from being
 /// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
 pub const SNAPSHOT_LOG_PERCENT: u64 = 75;

@@ -1,6 +1,7 @@
 //! One line a route. A name in braces is a parameter of the path; it, the words of `query` and the
 //! schemas of bodies and answers are in `schemas.json`.
 
+mod copies;
 mod life;
 mod uploads;
 
@@ -39,7 +40,7 @@ const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, life::TABLE, uploads::TABLE].into_iter().flatten()
+    [TABLE, copies::TABLE, life::TABLE, uploads::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]
