@@ -9,9 +9,12 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `responses`: how answers leave. `uploads`: bodies in pieces.
+//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `responses`: how
+//!   answers leave. `uploads`: bodies in pieces.
 
 mod admin;
+mod bulk;
+mod jobs;
 mod responses;
 mod uploads;
 
@@ -36,11 +39,12 @@ use crate::control;
 use crate::cost;
 use crate::http::response::CONTINUE;
 use crate::http::{BodyFraming, Endpoint, Progress, TenantName, route};
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::metrics::Traffic;
 use crate::platform::PublicHost;
 use crate::problem::Problem;
-use crate::work::{Work, WorkKind, WorkReply};
+use crate::work::{Asked, Work, WorkKind, WorkReply};
 
 use self::admin::VERSION_TEXT;
 
@@ -91,6 +95,7 @@ pub struct Server {
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, admin::Pending>,
+    jobs: Jobs,
     auth: Authenticator,
     /// The key that may everything, made because there was none; told once.
     first_key: Option<String>,
@@ -158,6 +163,7 @@ impl Server {
             touched: VecDeque::new(),
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
+            jobs: Jobs::default(),
             auth: Authenticator::new(&options.auth),
             first_key: None,
             public_host: options
@@ -225,6 +231,7 @@ impl Server {
         let response = limits::RESPONSE_BYTES_MAX + limits::HEAD_BYTES_MAX;
         let mut gauges = self.engine.gauges();
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
+        gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
         gauges.push(Gauge::new("connection_out_bytes", out.unwrap_or(0), response));
@@ -284,7 +291,8 @@ impl Server {
         }
         let accept = self.wants_accept().then_some(self.accept_after);
         let timer = self.timers.first().map(|&(at, _)| at);
-        [self.engine.deadline(), timer, self.stopping, accept].into_iter().flatten().min()
+        let jobs = self.jobs.deadline(self.now);
+        [self.engine.deadline(), timer, self.stopping, accept, jobs].into_iter().flatten().min()
     }
 
     /// One turn: see the head of the file.
@@ -295,6 +303,7 @@ impl Server {
             let Some(key) = self.touched.pop_front() else { break };
             self.advance(io, key);
         }
+        self.turn_jobs();
         self.engine.turn(io);
         self.follow_engine(io);
         self.fire_timers(io);
@@ -568,7 +577,8 @@ impl Server {
             None => self.batons.clone(),
         };
         let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let work = Work { kind, request, ceiling, priority, foreign, connections, batons, out };
+        let asked = Asked { kind, request, ceiling, priority, foreign, connections, batons, out };
+        let work = Work::Request(Box::new(asked));
         self.engine.submit(request_id(key), name.as_str(), credential, work);
         self.watch(io, key);
     }
@@ -613,13 +623,18 @@ impl Server {
     // ---- the engine works ----
 
     fn on_event<I: Io<Server>>(&mut self, io: &mut I, event: Event<WorkReply>) {
+        let Some(event) = self.hand_to_jobs(event) else { return };
         match event {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Wants(request, spare) => self.on_wants(io, request, spare),
             Event::Progress(..) => {}
-            Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
+            Event::Finished(request, WorkReply::Request(answered)) => {
+                self.on_finished(io, key_of(request), *answered);
+            }
+            Event::Finished(_, WorkReply::Migration(_)) => unreachable!("it is a job's"),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
+            Event::Bulk(request, progress) => self.on_bulk(io, request, &progress),
             Event::Control(request, reply) => self.on_control(io, request, &reply),
             Event::Stopped => self.exit = Some(Exit::Stopped),
             Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),
@@ -741,6 +756,7 @@ impl Server {
         }
         if self.connections.is_empty() {
             self.engine_stopping = true;
+            self.stop_jobs();
             self.engine.stop();
         }
     }

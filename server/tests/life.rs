@@ -242,3 +242,61 @@ fn walk(folder: &std::path::Path) -> Vec<String> {
     };
     entries.flat_map(of_one).collect()
 }
+
+/// Ask for many: all lines of the answer.
+fn bulk(server: &Server, what: &str, body: &Value, key: &str) -> (u16, Vec<Value>) {
+    let mut client = server.admin();
+    let key = if key.is_empty() { String::new() } else { format!("idempotency-key: {key}\r\n") };
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "POST /v1/bulk/{what} HTTP/1.1\r\nhost: localhost\r\n{key}content-length: {length}\r\n\r\n"
+    );
+    client.send_raw((head + &body).as_bytes()).expect("sent");
+    let response = client.receive().expect("answered");
+    let text = response.text();
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+    (response.status, lines.collect())
+}
+
+#[test]
+fn many_are_created_and_dropped_in_one_call() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    create(&server, "ctx-7", &json!({}));
+    let body = json!({"prefix": "ctx-", "count": 1000, "ttl": "1h"});
+    let (status, lines) = bulk(&server, "create", &body, "first");
+    assert_eq!(status, 200, "{lines:?}");
+    let last = lines.last().unwrap();
+    assert!(lines.len() > 10, "word of how far it is");
+    assert_eq!((&last["finished"], &last["succeeded"]), (&json!(true), &json!(999)));
+    assert_eq!(last["failed"], json!([{"name": "ctx-7", "code": "DATABASE_EXISTS"}]));
+    // The same again is answered the same, and makes nothing; after a crash too.
+    let (_, again) = bulk(&server, "create", &body, "first");
+    assert_eq!(again.last(), lines.last());
+    let _ = server.kill();
+    let server = Launch::on(data.path()).start();
+    let (_, again) = bulk(&server, "create", &body, "first");
+    assert_eq!(again.last(), lines.last());
+    let (status, refused) = bulk(&server, "create", &json!({"names": ["other"]}), "first");
+    assert_eq!((status, &refused[0]["code"]), (422, &json!("IDEMPOTENCY_KEY_REUSED")));
+    let mut used = Database::of(server.client(), "ctx-999");
+    used.rows(&["CREATE TABLE t(a)"]);
+    let names = json!({"prefix": "ctx-", "count": 1001});
+    let (_, lines) = bulk(&server, "drop", &names, "second");
+    let last = lines.last().unwrap();
+    assert_eq!((&last["succeeded"], &last["receipt"]["even"]), (&json!(1000), &json!(true)));
+    assert_eq!(last["failed"], json!([{"name": "ctx-1000", "code": "DATABASE_NOT_FOUND"}]));
+    let (_, again) = bulk(&server, "drop", &names, "second");
+    assert_eq!(again.last(), lines.last());
+    let left = good(&server, "GET", "/v1/namespaces", &Value::Null);
+    assert_eq!(left["namespaces"], json!([]));
+    for body in [
+        json!({}),
+        json!({"names": []}),
+        json!({"prefix": "x", "count": 10_001}),
+        json!({"names": ["_"]}),
+    ] {
+        assert_eq!(bulk(&server, "drop", &body, "").0, 400, "{body}");
+    }
+}

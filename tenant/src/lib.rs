@@ -11,6 +11,7 @@ mod failure;
 mod import;
 pub mod life;
 pub mod limits;
+pub mod migration;
 mod policy;
 mod pool;
 mod room;
@@ -20,14 +21,15 @@ pub mod settings;
 mod statement;
 mod wheel;
 
+pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::{
-    BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Receipt, Refusal, RequestId,
-    Served, TenantState, TenantView, Unbuilt, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
+    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
+    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};

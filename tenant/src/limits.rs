@@ -287,6 +287,34 @@ pub const CHECK_STEPS_PER_KIB: u64 = 20_000;
 /// Bytes of one statement of a dump: SQLite is built for no more.
 pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 
+/// Databases that one bulk call may be about.
+pub const BULK_MAX: usize = 10_000;
+
+/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
+/// room in the log for some 300 pages at most.
+pub const BULK_PART: usize = 64;
+
+/// Bulk calls that run at a time: each holds its names.
+pub const BULKS_MAX: usize = 64;
+
+/// Jobs of one organisation, group or the machine, ended ones too until somebody deletes them: they are
+/// counted when one is made.
+pub const JOBS_MAX: u64 = 100;
+
+/// Jobs at a time that are not at their ends, paused ones not counted: each is in memory.
+pub const JOBS_ACTIVE_MAX: u64 = 32;
+
+/// Databases that a job may have ahead of the first one without a result: enough that one which takes
+/// its time holds up nobody, few enough that all are looked at after a crash.
+pub const JOB_WINDOW: usize = 256;
+
+/// The same after a crash, with room for databases that have come in between meanwhile: so far a job
+/// looks, and no further can it have been.
+pub const JOB_WINDOW_MAX: usize = 3 * JOB_WINDOW;
+
+/// Results of a job that go in one transaction when it is deleted.
+pub const JOB_ERASE_RESULTS: usize = 1000;
+
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
 

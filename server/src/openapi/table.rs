@@ -2,6 +2,7 @@
 //! schemas of bodies and answers are in `schemas.json`.
 
 mod copies;
+mod jobs;
 mod life;
 mod uploads;
 
@@ -20,13 +21,13 @@ pub(super) struct Route {
     pub answer: &'static str,
 }
 
-const GET: Method = Method::Get;
-const POST: Method = Method::Post;
+pub(super) const GET: Method = Method::Get;
+pub(super) const POST: Method = Method::Post;
 const PUT: Method = Method::Put;
 const PATCH: Method = Method::Patch;
-const DELETE: Method = Method::Delete;
+pub(super) const DELETE: Method = Method::Delete;
 
-const fn route(
+pub(super) const fn route(
     tag: &'static str,
     method: Method,
     path: &'static str,
@@ -40,7 +41,7 @@ const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, copies::TABLE, life::TABLE, uploads::TABLE].into_iter().flatten()
+    [TABLE, copies::TABLE, jobs::JOBS, life::TABLE, uploads::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]

@@ -15,7 +15,7 @@ use crate::http::response::{CrossOrigin, ResponseHead, write_problem};
 use crate::http::{TenantName, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
-use crate::work::WorkReply;
+use crate::work::Answered;
 
 impl Server {
     pub(super) fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
@@ -44,7 +44,7 @@ impl Server {
         self.send(io, key, part);
     }
 
-    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: WorkReply) {
+    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: Answered) {
         self.recycle(work.buffer);
         let Some(connection) = self.connections.get_mut(key) else {
             return self.recycle(work.reply.body);

@@ -135,7 +135,8 @@ fn a_copy_has_the_group_of_its_original_and_a_budget_of_its_own() {
         assert_eq!(status, expected.0, "{from} {to} {code}");
     }
     let path = "/v1/namespaces/shop/fork/past";
-    let (status, answer) = ask(&server, "POST", path, &json!({ "timestamp": "2024-01-01T00:00:00" }));
+    let (status, answer) =
+        ask(&server, "POST", path, &json!({ "timestamp": "2024-01-01T00:00:00" }));
     assert_eq!(status, 400, "{answer}");
     server.stop();
 }

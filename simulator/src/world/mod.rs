@@ -12,6 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
 //! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
@@ -25,6 +26,7 @@ mod ceilings;
 pub(crate) mod client;
 mod ends;
 pub(crate) mod files;
+mod fleet;
 mod glutton;
 pub(crate) mod ground;
 mod importer;
@@ -69,6 +71,7 @@ use crate::trace::{Checkpoint, Sink};
 use ceilings::Ceilings;
 use client::Client;
 use ends::Ambush;
+use fleet::Fleet;
 use glutton::Gluttons;
 use ground::Ground;
 use importer::Importer;
@@ -117,6 +120,7 @@ struct World {
     landlord: Landlord,
     importer: Importer,
     gluttons: Gluttons,
+    fleet: Fleet,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -201,12 +205,14 @@ impl World {
         let landlord = Landlord::new(&mut io, &options);
         let importer = Importer::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
+        let fleet = Fleet::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
             importer,
             gluttons,
+            fleet,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -238,6 +244,7 @@ impl World {
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
         self.look_at_imports()?;
+        self.bring_jobs_to_rest()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -423,6 +430,9 @@ impl Host for World {
                 continue;
             }
             if self.gluttons.heed(&mut self.io, options, wake)? {
+                continue;
+            }
+            if self.fleet.heed(&mut self.io, options, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {

@@ -25,6 +25,11 @@ pub trait Job: 'static {
     fn priority(&self) -> Option<Priority> {
         None
     }
+    /// How long it may run, if not as long as its tenant's budget gives a request: the engine's own work
+    /// for a tenant may take longer than any client waits.
+    fn run_ns(&self) -> Option<u64> {
+        None
+    }
     /// The hash of a token that a key of the database itself may have signed, if it comes with one.
     fn foreign_token(&self) -> Option<&[u8; 32]> {
         None

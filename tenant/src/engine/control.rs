@@ -7,6 +7,7 @@ use storage::io::Instant;
 use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
+use super::bulk::{Bulk, BulkProgress};
 use super::context::Job;
 use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
@@ -14,6 +15,7 @@ use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
+use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
     Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
     Said, Secret, Signing, Sum,
@@ -125,6 +127,11 @@ pub enum ControlCall {
     Checkpoint(String),
     /// A call on a database, if that is in this organisation; else there is none of that name.
     Within(Box<str>, Box<ControlCall>),
+    /// Create or drop many; answered by [`Event::Bulk`] again and again, and [`ControlReply::Bulk`] at
+    /// the end.
+    Bulk(Box<Bulk>),
+    /// About fleet jobs; answered by [`ControlReply::Job`].
+    Job(JobCall),
     /// Nothing: whether it would be allowed.
     Permit,
     /// Drop a database.
@@ -169,6 +176,10 @@ pub enum ControlReply {
     Signing(Box<Signing>),
     /// A database that was made from what was sent.
     Imported(Box<(DatabaseRow, Imported)>),
+    /// What came of a call about many databases: all that was not done.
+    Bulk(Box<BulkProgress>),
+    /// About fleet jobs.
+    Job(JobReply),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -199,6 +210,8 @@ pub(super) enum Asker {
     Built(RequestId),
     /// The request that had one built which will not be whole, and why.
     GivenUp(RequestId, Box<Refusal>),
+    /// A call about many databases.
+    Bulk(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -351,7 +364,10 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             let (form, call) = catalogue_call(*call);
             (form, Call::Within(organisation, Box::new(call)))
         }
-        ControlCall::Permit => unreachable!("it is answered without the catalogue"),
+        ControlCall::Job(call) => (Form::Row, Call::Job(call)),
+        ControlCall::Permit | ControlCall::Bulk(_) => {
+            unreachable!("the catalogue is not asked for it as such")
+        }
     }
 }
 
@@ -410,6 +426,9 @@ impl<J: Job> Engine<J> {
         }
         if call == ControlCall::Permit {
             return self.emit(Event::Control(request, ControlReply::Done));
+        }
+        if let ControlCall::Bulk(bulk) = call {
+            return self.start_bulk(request, access, *bulk);
         }
         if matches!(call, ControlCall::Sum(_)) {
             // What closed databases have used is in their rows then.
@@ -524,12 +543,10 @@ impl<J: Job> Engine<J> {
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
         let call = call.into_inner();
-        self.budgets_changed(&call, &outcome);
-        self.keys_changed(&call, &outcome);
-        self.lives_changed(&call, &outcome);
-        if let Outcome::Signing(signing) = &outcome {
-            self.catalogue.signing = Some(signing.secret);
+        if let Asker::Bulk(request) = asker {
+            return self.on_bulk(request, call, outcome);
         }
+        self.catalogue_changed(&call, &outcome);
         if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
             let dropper = match asker {
                 Asker::Control(request, _) => Dropper::Control(request),
@@ -563,7 +580,18 @@ impl<J: Job> Engine<J> {
             Asker::Fork(request) => self.fork_begun(request, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
             Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
+            Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
+        }
+    }
+
+    /// What follows from a call, whoever asked for it.
+    pub(super) fn catalogue_changed(&mut self, call: &Call, outcome: &Outcome) {
+        self.budgets_changed(call, outcome);
+        self.keys_changed(call, outcome);
+        self.lives_changed(call, outcome);
+        if let Outcome::Signing(signing) = outcome {
+            self.catalogue.signing = Some(signing.secret);
         }
     }
 
@@ -592,15 +620,19 @@ impl<J: Job> Engine<J> {
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
-            Outcome::Ended(..) | Outcome::NotYet(_) | Outcome::Endings(..) => {
-                unreachable!("only the engine asks for the end of a database")
-            }
+            Outcome::Ended(..)
+            | Outcome::NotYet(_)
+            | Outcome::Endings(..)
+            | Outcome::BulkRecord(_)
+            | Outcome::Many(_) => unreachable!("only the engine asks for it"),
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
             Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Job(reply) => ControlReply::Job(reply),
+            Outcome::JobRefused(refusal) => return Err(Refusal::Job(refusal)),
             Outcome::Protected => return Err(Refusal::Protected),
             Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
             Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),

@@ -64,6 +64,8 @@ pub(super) enum Dropper {
     Nobody,
     /// A request on the control API.
     Control(RequestId),
+    /// One that drops many.
+    Bulk(RequestId),
 }
 
 /// A drop whose database still holds something.
@@ -127,6 +129,7 @@ impl<J: Job> Engine<J> {
         }
         match dropper {
             Dropper::Nobody => {}
+            Dropper::Bulk(request) => self.bulk_dropped(request, &receipt),
             Dropper::Control(request) => {
                 let reply = ControlReply::Dropped(Box::new((row, receipt)));
                 self.emit_gated(self.catalogue_key, Event::Control(request, reply));

@@ -178,9 +178,9 @@ impl<J: Job> Engine<J> {
         let other = task.other.as_mut().expect("only a copy has two");
         std::mem::swap(&mut task.tenant, other);
         // The longer it takes, the more of the log its snapshot keeps: then it does not come last any more.
-        let kept = [task.tenant, *other].into_iter().filter_map(|key| {
-            Some(self.tenants.get(key)?.volume.as_ref()?.wal_bytes())
-        });
+        let kept = [task.tenant, *other]
+            .into_iter()
+            .filter_map(|key| Some(self.tenants.get(key)?.volume.as_ref()?.wal_bytes()));
         if kept.max() > Some(limits::SNAPSHOT_HURRY_BYTES) {
             sometimes!("a copy becomes more urgent");
             task.priority = Priority::Normal;

@@ -14,6 +14,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `bulk`: creates and drops of many in one call.
 //! - `drops`: from a tombstone to the receipt of all that the database held.
 //! - `mortal`: databases that end by their age, their last use, or what they have used.
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
@@ -29,6 +30,7 @@
 
 mod budgets;
 mod building;
+mod bulk;
 mod checkpoint;
 mod context;
 mod control;
@@ -61,6 +63,7 @@ use storage::sometimes;
 
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
+use crate::catalogue::jobs::JobRefusal;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::import::{ImportError, Progress};
 use crate::life::Ending;
@@ -71,6 +74,7 @@ use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
 pub use building::Unbuilt;
+pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
@@ -78,6 +82,7 @@ pub use drops::Receipt;
 pub use gauges::Gauge;
 pub use views::{Served, TenantState, TenantView};
 
+use bulk::Bulks;
 use control::Catalogue;
 use disk::Operation;
 use drops::Dropping;
@@ -127,6 +132,12 @@ pub enum Refusal {
     Missing(Missing),
     /// It cannot be removed while so many use it.
     InUse(u64),
+    /// A call is about so many databases, and may be about so many.
+    TooMany(usize, usize),
+    /// A call with the same key runs.
+    KeyRuns,
+    /// The key was used for another call.
+    KeyReused,
     /// There are as many plans as there may be.
     TooManyPlans,
     /// The scope has as many keys as it may have.
@@ -139,6 +150,8 @@ pub enum Refusal {
     Unbuilt(Unbuilt),
     /// It could not be made from what was sent.
     Import(ImportError),
+    /// A job is not made, or not where that can be done to it.
+    Job(JobRefusal),
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
@@ -168,6 +181,8 @@ pub enum Event<R> {
     Finished(RequestId, R),
     /// A job or control call was refused; a job may have sent parts before.
     Refused(RequestId, Refusal),
+    /// How far a call about many databases is; the next part waits until [`Engine::flushed`].
+    Bulk(RequestId, Box<BulkProgress>),
     /// A control call has ended.
     Control(RequestId, ControlReply),
     /// Everything is checkpointed and closed.
@@ -293,6 +308,7 @@ pub struct Engine<J: Job> {
     mortality: Mortality,
     /// Databases that were dropped and still hold something.
     drops: BTreeMap<TenantId, Dropping>,
+    bulks: Bulks,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -366,6 +382,7 @@ impl<J: Job> Engine<J> {
             keys: Keys::default(),
             mortality: Mortality::default(),
             drops: BTreeMap::new(),
+            bulks: BTreeMap::new(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -456,6 +473,8 @@ impl<J: Job> Engine<J> {
     pub fn flushed(&mut self, request: RequestId, buffer: Vec<u8>) {
         if let Some(key) = self.task_of(request) {
             self.answer_flush(key, Ok(buffer));
+        } else {
+            self.bulk_flushed(request, false);
         }
     }
 
@@ -464,6 +483,8 @@ impl<J: Job> Engine<J> {
     pub fn cancel(&mut self, request: RequestId) {
         if let Some(key) = self.task_of(request) {
             self.cancel_task(key);
+        } else {
+            self.bulk_flushed(request, true);
         }
     }
 

@@ -92,7 +92,7 @@ impl<J: Job> Task<J> {
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
         let most_ns = match self.kind {
             Kind::Import(_) => limits::IMPORT_NS,
-            _ => limits.request_ns,
+            _ => self.run_ns.unwrap_or(limits.request_ns),
         };
         now.since(self.started) > most_ns
     }
@@ -122,6 +122,8 @@ pub(super) struct Task<J: Job> {
     input: Option<Input<Reply>>,
     /// When it started, later by the time that its client took to read.
     pub started: Instant,
+    /// How long it may run, if not as long as its tenant's requests.
+    run_ns: Option<u64>,
     /// Since when a part of its response is with the client.
     pub flushing_since: Instant,
     pub cancelled: bool,
@@ -133,6 +135,8 @@ pub(super) struct Task<J: Job> {
     revoked: bool,
     /// It has used up a slice.
     pub is_long: bool,
+    /// Its database was dropped while a part of its answer was on the way: the rest is not told.
+    broken_off: bool,
     pub waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
@@ -218,6 +222,10 @@ impl<J: Job> Engine<J> {
             _ => None,
         };
         let holds_snapshot = kind == Kind::Copy;
+        let run_ns = match &work {
+            Work::Client(job, ..) => job.run_ns(),
+            _ => None,
+        };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
@@ -227,11 +235,13 @@ impl<J: Job> Engine<J> {
             fiber,
             input: Some(Input::Start),
             started: self.now,
+            run_ns,
             flushing_since: self.now,
             cancelled: false,
             holder,
             holds_snapshot,
             revoked: false,
+            broken_off: false,
             waits_for: WaitsFor::Storage,
             is_long: false,
             transfer_bytes: 0,
@@ -287,6 +297,9 @@ impl<J: Job> Engine<J> {
 
     /// The task's database is no more: it waits for nobody.
     pub(super) fn release_task(&mut self, key: Key) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.broken_off |= task.waits_for == WaitsFor::Flush && task.input.is_none();
+        }
         self.answer_flush(key, Err(Gone));
         self.writer_timed_out(key);
     }
@@ -517,6 +530,9 @@ impl<J: Job> Engine<J> {
             return Some(Answer::TimedOut);
         }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        if tenant.dropped {
+            return Some(Answer::TimedOut);
+        }
         sometimes!("a statement waits for the writer lock");
         tenant.writers.push_back((key, connection));
         let idle_ns = tenant.limits.transaction_idle_ns;
@@ -858,12 +874,14 @@ impl<J: Job> Engine<J> {
     }
 
     fn flush_part(&mut self, key: Key, tenant_key: Key, part: Vec<u8>) -> Option<Reply> {
-        let damaged = self.damage(tenant_key).is_some();
+        let over = self.damage(tenant_key).is_some()
+            || self.tenants.get(tenant_key).is_none_or(|tenant| tenant.dropped);
         let task = self.tasks.get_mut(key).expect("the task runs");
         let Kind::Client(request) = task.kind else {
             unreachable!("only a client's job has a response")
         };
-        if task.cancelled || task.revoked || self.doomed || damaged {
+        task.broken_off |= over;
+        if task.cancelled || task.revoked || self.doomed || over {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -891,6 +909,7 @@ impl<J: Job> Engine<J> {
                 self.by_request.remove(place.expect("a client's task is found by its request"));
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
+                    None if task.broken_off => Event::Refused(request, Refusal::Unavailable),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
                 };

@@ -155,7 +155,9 @@ impl<J: Job> Engine<J> {
         let row = tenant.row.as_ref().expect("a tenant with a volume has its row");
         let denials = access.denials(row.settings());
         let permit = Permit { holder: access.holder(), priority: access.priority, denials };
-        let work = Work::Client(job, RequestLimits::from(&tenant.limits), permit);
+        let mut request_limits = RequestLimits::from(&tenant.limits);
+        request_limits.request_ns = job.run_ns().unwrap_or(request_limits.request_ns);
+        let work = Work::Client(job, request_limits, permit);
         if self.start_task(key, Kind::Client(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             self.emit(Event::Refused(request, refusal));
