@@ -156,6 +156,7 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         ["v1", "namespaces", name, "tokens"] => {
             return keys::token(method, name, query);
         }
+        ["v1", "namespaces", _, "upload"] if method == Method::Post => uploads::route(head),
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();

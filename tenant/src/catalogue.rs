@@ -299,6 +299,8 @@ pub enum Call {
     Build(Box<Build>),
     /// A database that was being built is whole: it is there from now on.
     Built(Built),
+    /// A database that was being built will not be whole: its name is free.
+    GiveUp(TenantId),
     /// Give a database another place or budget.
     Place(String, Change),
     /// Drop by name.
@@ -509,6 +511,7 @@ impl Call {
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
+            Call::GiveUp(_) => 7,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
             Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
             Call::Set(..) => 4,
@@ -703,6 +706,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
+        Call::GiveUp(id) => building::give_up(pooled, *id),
         Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };

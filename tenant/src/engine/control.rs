@@ -208,6 +208,8 @@ pub(super) enum Asker {
     Fork(RequestId),
     /// The request that had a database built.
     Built(RequestId),
+    /// The request that had one built which will not be whole, and why.
+    GivenUp(RequestId, Box<Refusal>),
     /// A call about many databases.
     Bulk(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
@@ -577,6 +579,7 @@ impl<J: Job> Engine<J> {
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
             Asker::Fork(request) => self.fork_begun(request, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
+            Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
             Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
@@ -640,7 +643,7 @@ impl<J: Job> Engine<J> {
 
     /// Fences and tombstones must not be lost with a failed transaction: it has other calls too,
     /// and memory, the disk or the log may be short only now.
-    fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
+    pub(super) fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
             // A later one says more; see `budgets.rs` for what is lost.
             (Call::Used(..), _) => {}

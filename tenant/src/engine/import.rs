@@ -116,6 +116,10 @@ impl<J: Job> Engine<J> {
         request: RequestId,
         result: Result<Imported, ImportError>,
     ) {
+        if self.doomed {
+            // Nobody is told, and `close_doomed` closes everything.
+            return;
+        }
         match result {
             Ok(imported) => {
                 self.imports.insert(request, Some(imported));

@@ -304,7 +304,10 @@ impl<J: Job> Engine<J> {
                     self.rearm();
                 }
             }
-            (Call::Create { .. } | Call::Place(..) | Call::Set(..), Outcome::Row(row)) => {
+            (
+                Call::Create { .. } | Call::Built(_) | Call::Place(..) | Call::Set(..),
+                Outcome::Row(row),
+            ) => {
                 self.mortality.arm(row.ends_s, row.id);
                 // Limits may be others, and what had ended by them may live again.
                 if let Some(key) = self.ids.get(&row.id).copied() {
