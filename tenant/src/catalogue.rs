@@ -9,7 +9,8 @@
 //! CREATE TABLE databases(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   name TEXT UNIQUE,                      -- NULL once dropped: the name is free, the id is not
-//!   state INTEGER NOT NULL,                -- 0 live, 1 dropped (its file is being removed), 2 fenced
+//!   state INTEGER NOT NULL,                -- 0 live, 1 dropped (its file is being removed), 2 fenced;
+//!                                          -- 1 with a name: it is being built, see building.rs
 //!   reason TEXT,                           -- why it is fenced
 //!   created_s INTEGER NOT NULL,            -- wall-clock seconds since 1970
 //!   file INTEGER NOT NULL,                 -- 1: a checkpoint has made its file (F1)
@@ -83,8 +84,10 @@
 //!
 //! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups; `members`:
 //!   their databases together.
+//! - `building`: databases that are made of others' bytes, and are not there before they are whole.
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
+mod building;
 mod bulk;
 mod guard;
 mod keys;
@@ -103,6 +106,7 @@ use crate::life::Ending;
 use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
+pub use building::{Build, Built};
 pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
@@ -211,6 +215,10 @@ pub enum Call {
         /// Its place in the tree, and its budget.
         change: Change,
     },
+    /// A new database that is still to be filled; answered by [`Outcome::Build`].
+    Build(Box<Build>),
+    /// A database that was being built is whole: it is there from now on.
+    Built(Built),
     /// Give a database another place or budget.
     Place(String, Change),
     /// Drop by name.
@@ -364,6 +372,7 @@ impl Call {
                 Some(name)
             }
             Call::Sign(KeyScope::Database(name), _) => Some(name),
+            Call::Build(build) => build.from.as_deref(),
             Call::Guarded(_, call) | Call::Within(_, call) => call.database(),
             _ => None,
         }
@@ -413,7 +422,8 @@ impl Call {
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Place(..) => 9,
+            Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
+            Call::Built(_) => 2,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
             Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
             Call::Set(..) => 4,
@@ -438,6 +448,8 @@ pub enum Outcome {
     Started(Box<Started>),
     /// The row; for a create or a change the new one, for a drop the one that was.
     Row(Box<DatabaseRow>),
+    /// The row of a database that is to be filled, and that of what it is to be filled from.
+    Build(Box<(DatabaseRow, Option<DatabaseRow>)>),
     /// Rows.
     Rows(Vec<DatabaseRow>),
     /// Plans.
@@ -597,6 +609,8 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
+        Call::Build(build) => building::begin(pooled, build),
+        Call::Built(built) => building::finish(pooled, built),
         Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };

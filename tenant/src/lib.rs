@@ -8,6 +8,7 @@ pub mod budget;
 mod catalogue;
 pub mod engine;
 mod failure;
+mod import;
 pub mod life;
 pub mod limits;
 mod policy;
@@ -26,9 +27,10 @@ pub use catalogue::{
 pub use engine::{
     BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
     DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
-    Receipt, Refusal, RequestId, Served, TenantState, TenantView, UsageView,
+    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
+pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

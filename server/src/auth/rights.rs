@@ -38,6 +38,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::List { .. } | ControlCall::Plans | ControlCall::Plan(_) => (Role::Read, true),
         // Changes within what one has; and keys, which are rights to it.
         ControlCall::Create(..)
+        | ControlCall::Import { .. }
+        | ControlCall::Fork { .. }
         | ControlCall::Place(..)
         | ControlCall::Set(..)
         | ControlCall::Drop(_)
@@ -104,6 +106,7 @@ mod tests {
             (ControlCall::PutPlan(plan), "a", ""),
             (ControlCall::DropPlan(name()), "a", ""),
             (ControlCall::Create(name(), Change::default()), "a", "a"),
+            (ControlCall::Fork { from: name(), to: name(), change: Change::default() }, "a", "a"),
             (ControlCall::Place(name(), Change::default()), "a", "a"),
             (ControlCall::Set(name(), SettingsChange::default()), "a", "a"),
             (ControlCall::Drop(name()), "a", "a"),

@@ -32,7 +32,7 @@ fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-pub(super) fn unknown(key: &str) -> Problem {
+pub(crate) fn unknown(key: &str) -> Problem {
     Problem::body(format!("the option {:?} is not supported", shown(key)))
 }
 

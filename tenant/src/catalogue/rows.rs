@@ -3,6 +3,7 @@
 use storage::TenantId;
 use storage::sqlite::{SqliteError, Statement, ValueRef, codes};
 
+use super::nodes::NodePath;
 use crate::budget::{Budget, Level, Unreadable, Usage};
 use crate::life::{Ending, Life};
 use crate::session::PooledConnection;
@@ -17,6 +18,8 @@ pub enum RowState {
     Dropped,
     /// Damaged: answers nothing but why.
     Fenced,
+    /// Not there yet: it is being filled. See `building.rs`.
+    Building,
 }
 
 /// What somebody wrote down for a database or a node. Most databases have nothing of it.
@@ -161,6 +164,14 @@ impl DatabaseRow {
         self.settings = boxed(settings);
     }
 
+    /// The name of its group and that one's organisation, if it is in one.
+    #[must_use]
+    pub fn group(&self) -> Option<NodePath> {
+        let [group, organisation] = &self.path[..] else { return None };
+        let (organisation, group) = (organisation.name.clone(), Some(group.name.clone()));
+        Some(NodePath { organisation, group })
+    }
+
     /// The row of a database that was created just now.
     #[must_use]
     pub fn new(id: TenantId, name: &str, created_s: i64) -> DatabaseRow {
@@ -302,6 +313,7 @@ pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable>
         name: text_at(statement, 1).unwrap_or_default(),
         state: match integer_at(statement, 2) {
             0 => RowState::Live,
+            1 if text_at(statement, 1).is_some_and(|name| !name.is_empty()) => RowState::Building,
             1 => RowState::Dropped,
             _ => RowState::Fenced,
         },

@@ -16,9 +16,10 @@ use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
 use crate::catalogue::{
-    Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
-    Secret, Signing, Sum,
+    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
+    Said, Secret, Signing, Sum,
 };
+use crate::import::{ImportFormat, Imported};
 use crate::limits;
 use crate::pool::Key;
 use crate::settings::SettingsChange;
@@ -31,6 +32,26 @@ const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
 pub enum ControlCall {
     /// Create a database, with its place in the tree and its budget.
     Create(String, Change),
+    /// A new database, made from what the request's body brings: [`Event::Wants`] asks for it. Answered
+    /// with [`ControlReply::Imported`] when all of it is there.
+    Import {
+        /// Its name.
+        name: String,
+        /// Its place and budget.
+        change: Change,
+        /// What is sent.
+        format: ImportFormat,
+    },
+    /// A new database that is a copy of another as it is at some moment from now on; answered with its
+    /// row when all of it is there.
+    Fork {
+        /// What is copied.
+        from: String,
+        /// The copy's name.
+        to: String,
+        /// The copy's place and budget; it stands in the same group unless this says another.
+        change: Change,
+    },
     /// Give a database another place or budget; answered as [`ControlCall::Budget`].
     Place(String, Change),
     /// Show what a database says, and what holds for it.
@@ -152,6 +173,8 @@ pub enum ControlReply {
     Signing(Box<Signing>),
     /// What came of a call about many databases: all that was not done.
     Bulk(Box<BulkProgress>),
+    /// A database that was made from what was sent.
+    Imported(Box<(DatabaseRow, Imported)>),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -161,6 +184,8 @@ pub(super) enum Form {
     Budget,
     Usage,
     Checkpoint,
+    Import(ImportFormat),
+    Fork,
 }
 
 /// Who waits for a call.
@@ -174,6 +199,12 @@ pub(super) enum Asker {
     Key([u8; 16]),
     /// A call about many databases.
     Bulk(RequestId),
+    /// The request that makes a database from what it sends.
+    Import(RequestId, ImportFormat),
+    /// The request for a copy of a database.
+    Fork(RequestId),
+    /// The request that had a database built.
+    Built(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -274,6 +305,13 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
     match call {
         ControlCall::Create(name, change) => {
             (Form::Row, Call::Create { name, exists_ok: false, change })
+        }
+        ControlCall::Import { name, change, format } => {
+            (Form::Import(format), Call::Build(Box::new(Build { name, from: None, change })))
+        }
+        ControlCall::Fork { from, to, change } => {
+            let build = Build { name: to, from: Some(from), change };
+            (Form::Fork, Call::Build(Box::new(build)))
         }
         ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
         ControlCall::Show(name) => (Form::Row, Call::Find(name)),
@@ -393,7 +431,17 @@ impl<J: Job> Engine<J> {
             Scope::Machine => call,
             _ => Call::Guarded(access, Box::new(call)),
         };
-        self.call_catalogue(Asker::Control(request, form), call);
+        let asker = match form {
+            Form::Import(format) => {
+                if let Err(refusal) = self.admit_import(request) {
+                    return self.emit(Event::Refused(request, refusal));
+                }
+                Asker::Import(request, format)
+            }
+            Form::Fork => Asker::Fork(request),
+            form => Asker::Control(request, form),
+        };
+        self.call_catalogue(asker, call);
     }
 
     pub(super) fn call_catalogue(&mut self, asker: Asker, call: Call) {
@@ -521,6 +569,9 @@ impl<J: Job> Engine<J> {
                 _ => self.checkpoint_failed(key),
             },
             Asker::Bulk(_) => unreachable!("it was told above"),
+            Asker::Import(request, format) => self.import_begun(request, format, outcome),
+            Asker::Fork(request) => self.fork_begun(request, outcome),
+            Asker::Built(request) => self.built(request, &call, outcome),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
     }
@@ -535,17 +586,23 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    fn control_reply(&mut self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
+    pub(super) fn control_reply(
+        &mut self,
+        form: Form,
+        outcome: Outcome,
+    ) -> Result<ControlReply, Refusal> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
-                Form::Row => ControlReply::Databases(vec![*row]),
+                Form::Row | Form::Import(_) => ControlReply::Databases(vec![*row]),
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
+                Form::Fork => unreachable!("it has an asker of its own"),
                 Form::Checkpoint => {
                     self.checkpoint_now(&row);
                     ControlReply::Databases(vec![*row])
                 }
             },
+            Outcome::Build(_) => unreachable!("it has an asker of its own"),
             Outcome::Rows(rows) => ControlReply::Databases(rows),
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),

@@ -13,6 +13,7 @@ use storage::sometimes;
 use storage::volume::{ConnectionId, Volume, VolumeOptions};
 
 use super::budgets::Node;
+use super::building::Building;
 use super::checkpoint::Checkpointed;
 use super::context::Job;
 use super::control::Asker;
@@ -25,7 +26,7 @@ use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Claim, Denial, Proven};
 use crate::budget::{Exceeded, Limits, Part, Usage};
-use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
+use crate::catalogue::{Built, Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::PooledConnection;
@@ -90,6 +91,8 @@ pub(super) struct Tenant<J> {
     file: bool,
     /// It was dropped: end everything, then remove the file.
     pub dropped: bool,
+    /// It is being filled: nobody finds it by its name.
+    pub building: Option<Building>,
     /// Running jobs are told to end.
     pub ending: bool,
     /// Its connections and volume are to be closed.
@@ -97,7 +100,7 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str) -> Tenant<J> {
+    pub(super) fn new(name: &str) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
@@ -131,6 +134,7 @@ impl<J> Tenant<J> {
             fenced: None,
             file: false,
             dropped: false,
+            building: None,
             ending: false,
             closing: false,
         }
@@ -217,7 +221,8 @@ impl<J> Tenant<J> {
 
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
     pub fn is_unused(&self) -> bool {
-        self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
+        let at_rest = self.waiting.is_empty() && !self.checkpointing && self.building.is_none();
+        self.tasks == 0 && self.streams == 0 && at_rest
     }
 }
 
@@ -362,12 +367,17 @@ impl<J: Job> Engine<J> {
 
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
+        let copied = self.fork_source_found(key, &outcome);
         match outcome {
+            Outcome::Row(row) if row.state == RowState::Building => {
+                self.judge_waiting(key, &row);
+                self.refuse_waiting(key, &Refusal::Building);
+            }
             Outcome::Row(row) => {
                 self.judge_waiting(key, &row);
                 let wanted = self.tenants.get(key).is_some_and(|t| !t.waiting.is_empty());
                 // What recovery found of it is left for its checkpoint.
-                if wanted {
+                if wanted || copied {
                     self.open_row(key, *row)
                 } else {
                     self.refuse_waiting(key, &Refusal::NotFound)
@@ -610,6 +620,7 @@ impl<J: Job> Engine<J> {
             tenant.stop_failures += u32::from(self.phase == Phase::Stopping);
             self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
         }
+        self.checkpoint_over(key);
         self.after_task(key);
     }
 
@@ -637,6 +648,7 @@ impl<J: Job> Engine<J> {
         }
         self.note_redo(key);
         self.trim_log();
+        self.checkpoint_over(key);
         self.after_task(key);
     }
 
@@ -798,6 +810,13 @@ impl<J: Job> Engine<J> {
         tenant.usage = self.usage_of(&tenant);
         self.note_use(&tenant);
         let mut file = tenant.file;
+        let closed = tenant.volume.as_ref().map(|volume| Built {
+            id: tenant.id,
+            file: volume.main.exists,
+            stamp: volume.main.stamp,
+            txid: volume.last_txid(),
+            bytes: volume.database_bytes().unwrap_or(0),
+        });
         if let Some(mut volume) = tenant.volume.take() {
             file |= volume.main.exists;
             volume.abandon_sealing();
@@ -812,7 +831,9 @@ impl<J: Job> Engine<J> {
             self.counters.throttled_ns += self.throttled_ns(&place);
             self.leave_place(&tenant, &place);
         }
-        if tenant.dropped {
+        if let Some(building) = tenant.building.take() {
+            self.building_closed(&tenant, building, closed);
+        } else if tenant.dropped {
             self.remove_dropped(tenant.id, file);
         }
         if let Some(reason) = &tenant.fenced {
@@ -864,7 +885,7 @@ impl<J: Job> Engine<J> {
         self.recovered_rows.remove(&row.id);
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
-        let mut file = row.file || row.state == RowState::Fenced;
+        let mut file = row.file || matches!(row.state, RowState::Fenced | RowState::Building);
         if let Some(recovered) = self.recovered.remove(&row.id) {
             self.dirty.remove(&(recovered.first_sequence, row.id));
             // A first checkpoint of an earlier life may have made it.
@@ -873,7 +894,10 @@ impl<J: Job> Engine<J> {
         let open = self.ids.get(&row.id).copied();
         let Some(key) = open else { return self.remove_dropped(row.id, file) };
         sometimes!("a tenant is dropped while it is open");
-        self.names.remove(name);
+        // Of one that is being built nobody has found the name; one that asks for it now is told.
+        if self.names.get(name) == Some(&key) {
+            self.names.remove(name);
+        }
         let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
         // Free the name at once: the entry keeps one that nobody can ask for.
         tenant.name = "".into();

@@ -20,6 +20,8 @@
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
+//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
+//!   `import`: from what a client sends.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
@@ -27,13 +29,17 @@
 //! not durable wait in `gated`.
 
 mod budgets;
+mod building;
 mod bulk;
 mod checkpoint;
 mod context;
 mod control;
+mod copy;
 mod disk;
 mod drops;
+mod fork;
 mod gauges;
+mod import;
 mod keys;
 mod life;
 mod mortal;
@@ -58,6 +64,7 @@ use storage::sometimes;
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
 use crate::catalogue::{DatabaseRow, Missing};
+use crate::import::{ImportError, Progress};
 use crate::life::Ending;
 use crate::limits;
 use crate::pool::{Key, Pool};
@@ -65,6 +72,7 @@ use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
+pub use building::Unbuilt;
 pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
@@ -77,6 +85,8 @@ use bulk::Bulks;
 use control::Catalogue;
 use disk::Operation;
 use drops::Dropping;
+use fork::Forks;
+use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
 use mortal::Mortality;
@@ -133,6 +143,12 @@ pub enum Refusal {
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// The database is being built, and not there yet.
+    Building,
+    /// It could not be built.
+    Unbuilt(Unbuilt),
+    /// It could not be made from what was sent.
+    Import(ImportError),
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
@@ -154,6 +170,10 @@ pub enum Event<R> {
     Ready,
     /// A part of a response; the job waits until [`Engine::flushed`].
     Part(RequestId, Vec<u8>),
+    /// An import wants the next piece of what is sent, in this buffer: [`Engine::supply`].
+    Wants(RequestId, Vec<u8>),
+    /// An import is so far.
+    Progress(RequestId, Progress),
     /// A job has ended.
     Finished(RequestId, R),
     /// A job or control call was refused; a job may have sent parts before.
@@ -299,6 +319,8 @@ pub struct Engine<J: Job> {
     /// Tenants whose requests wait for a fiber, in order.
     admission: VecDeque<Key>,
     by_request: Vec<(RequestId, Key)>,
+    /// See [`Engine::holds_long`].
+    holds_long: bool,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
     durable_waiters: BTreeMap<Sequence, Vec<Key>>,
@@ -307,6 +329,8 @@ pub struct Engine<J: Job> {
     operations: Pool<Operation>,
     transfers: Transfers,
     places: Places,
+    imports: Imports,
+    forks: Forks,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -364,6 +388,7 @@ impl<J: Job> Engine<J> {
             system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
+            holds_long: false,
             log_waiters: VecDeque::new(),
             batch_waiters: VecDeque::new(),
             durable_waiters: BTreeMap::new(),
@@ -372,6 +397,8 @@ impl<J: Job> Engine<J> {
             operations: Pool::default(),
             transfers: Transfers::default(),
             places: Places::default(),
+            imports: Imports::default(),
+            forks: Forks::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -468,7 +495,27 @@ impl<J: Job> Engine<J> {
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
-        self.run_tasks(clock);
+        self.pump_forks();
+        self.run_tasks(clock, false);
+        self.follow_tasks();
+    }
+
+    /// It is the turn of a fiber that runs long, and `turn` has left it for [`Engine::turn_long`].
+    #[must_use]
+    pub fn holds_long(&self) -> bool {
+        self.holds_long
+    }
+
+    /// The rest of a turn, after what the first part has answered was sent: a slice of a fiber that runs
+    /// long.
+    pub fn turn_long(&mut self, clock: &dyn Clock) {
+        self.now = self.now.max(clock.now());
+        self.run_tasks(clock, true);
+        self.follow_tasks();
+    }
+
+    /// What follows from what fibers did.
+    fn follow_tasks(&mut self) {
         self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();

@@ -205,6 +205,10 @@ impl<J: Job> Engine<J> {
         let mut dropped = Vec::new();
         for row in rows {
             match row.state {
+                RowState::Building => {
+                    sometimes!("a start removes what was being built");
+                    dropped.push(row.id);
+                }
                 RowState::Dropped => {
                     sometimes!("a start removes what was dropped before");
                     dropped.push(row.id);
