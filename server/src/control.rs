@@ -73,7 +73,8 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState, Unbuilt,
+    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
+    Unbuilt, is_memory,
 };
 
 use crate::http::{Head, Method, TenantName};
@@ -337,6 +338,7 @@ fn database(row: &DatabaseRow) -> Value {
             RowState::Building => "building",
         },
         "reason": row.reason.clone().or_else(|| row.ended.map(|ended| ended.name().to_owned())),
+        "class": if is_memory(row.id) { "memory" } else { "durable" },
         "ends_at": row.ends_s,
         "group": group,
         "plan": plan,
@@ -443,6 +445,13 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "IN_USE",
             "what was to be deleted is in use",
             format!("it cannot be deleted: {users} use it"),
+        ),
+        Refusal::InMemory => Problem::new(
+            409,
+            "IN_MEMORY",
+            "a database of class memory keeps the group and plan that it was created with, and has no \
+             token before the server has signed one for another: use a key of its group, or create it \
+             anew",
         ),
         Refusal::TooMany(asked, most) => Problem::detailed(
             400,

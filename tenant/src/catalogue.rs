@@ -368,6 +368,8 @@ pub enum Call {
     FindBulk(Box<str>),
     /// A part of a bulk call, with how far it was before, if it has a key.
     Bulk(Option<Box<BulkRecord>>, Vec<Call>),
+    /// In a part of a bulk call: a database of this name is in memory, so nothing is done here.
+    InMemory(Box<str>),
     /// The bulk call of this key has ended, and this came of it.
     EndBulk(Box<str>, Box<str>),
     /// Give some databases of a group that says other times now their own: a bounded step.
@@ -469,6 +471,11 @@ impl Call {
         if let Call::Job(call) = call {
             return call.writes();
         }
+        if let Call::Create { change, .. } = call
+            && change.is_in_memory()
+        {
+            return false;
+        }
         !matches!(
             call,
             Call::Find(_)
@@ -483,6 +490,7 @@ impl Call {
                 | Call::Sum(_)
                 | Call::Endings { .. }
                 | Call::FindBulk(_)
+                | Call::InMemory(_)
         )
     }
 
@@ -504,7 +512,7 @@ impl Call {
             Call::Drop(_) => 8,
             Call::End { .. } => 9,
             Call::Rearm => life::REARM_PAGES,
-            Call::FindBulk(_) => 0,
+            Call::FindBulk(_) | Call::InMemory(_) => 0,
             Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
@@ -557,6 +565,8 @@ pub enum Outcome {
     Endings(Vec<(u64, TenantId)>, bool),
     /// The record of a bulk call's key, if there is one.
     BulkRecord(Option<Box<BulkRecord>>),
+    /// The database is to be in memory, and nothing stands against it: its row, without an id.
+    Memory(Box<DatabaseRow>),
     /// What came of each call of a part.
     Many(Vec<Outcome>),
     /// There is no such database.
@@ -719,6 +729,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
         Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
         Call::Rearm => life::rearm(pooled),
+        Call::InMemory(_) => Ok(Outcome::Done),
         Call::FindBulk(key) => bulk::find(pooled, key),
         Call::Bulk(record, calls) => bulk::carry_out(pooled, record.as_deref(), calls),
         Call::EndBulk(key, outcome) => bulk::end(pooled, key, outcome),
@@ -827,6 +838,9 @@ fn create(
         Ok(said) => said,
         Err(missing) => return Ok(Outcome::Missing(missing)),
     };
+    if let Some(row) = life::in_memory(pooled, name, change, &said, created_s)? {
+        return Ok(Outcome::Memory(Box::new(row)));
+    }
     let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid, group_id, plan, budget) \
                VALUES(?1, 0, ?2, 0, 0, 0, ?3, ?4, ?5)";
     let arguments = [

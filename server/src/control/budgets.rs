@@ -177,6 +177,7 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
         known != Ok(true)
     });
     read?;
+    let class = super::life::take_class(&mut settings.life);
     super::life::of_database(&settings)?;
     let settings = (settings != SettingsChange::default()).then(|| Box::new(settings));
     // What they would change they say no to.
@@ -188,7 +189,7 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
     }
     let rest = Value::Object(object).to_string();
     let budget = own.map(|budget| BudgetChange::Replace(Box::new(budget)));
-    Ok(Change { budget, settings, ..change(rest.as_bytes())? })
+    Ok(Change { budget, settings, class, ..change(rest.as_bytes())? })
 }
 
 /// Settings that a create may have too.
@@ -436,6 +437,7 @@ mod tests {
                 plan: Some(None),
                 budget: Some(BudgetChange::Replace(Box::default())),
                 settings: None,
+                class: None,
             })
         );
         let group = change(br#"{"group":"Acme/web"}"#).expect("a group").group;

@@ -280,6 +280,20 @@ impl Catalogue {
         batch
     }
 
+    /// A database of this name is about to be created in a row of the catalogue, and that waits for room
+    /// in the log: others may come before it.
+    pub(super) fn creates(&self, name: &str) -> bool {
+        fn one(call: &Call, name: &str) -> bool {
+            match call.inner() {
+                Call::Create { name: own, .. } => own == name,
+                Call::Build(build) => build.name == name,
+                Call::Bulk(_, calls) => calls.iter().any(|call| one(call, name)),
+                _ => false,
+            }
+        }
+        self.held_since.is_some() && self.queue.iter().any(|(_, call)| one(call, name))
+    }
+
     /// Pages that each waiting call may change that grows, in order, as far as they go into one
     /// transaction.
     fn growing(&self) -> Vec<u32> {
@@ -430,6 +444,7 @@ impl<J: Job> Engine<J> {
         if let ControlCall::Bulk(bulk) = call {
             return self.start_bulk(request, access, *bulk);
         }
+        let Some(call) = self.without_catalogue(request, &access, call) else { return };
         if matches!(call, ControlCall::Sum(_)) {
             // What closed databases have used is in their rows then.
             self.write_usage();
@@ -546,6 +561,14 @@ impl<J: Job> Engine<J> {
         if let Asker::Bulk(request) = asker {
             return self.on_bulk(request, call, outcome);
         }
+        self.memory_answered(&call);
+        if let Outcome::Memory(row) = outcome {
+            return match asker {
+                Asker::Opening(key) => self.on_found(key, Outcome::Memory(row)),
+                asker => self.memory_made(asker, *row),
+            };
+        }
+        let outcome = self.with_memory(&call, outcome);
         self.catalogue_changed(&call, &outcome);
         if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
             let dropper = match asker {
@@ -624,6 +647,7 @@ impl<J: Job> Engine<J> {
             | Outcome::NotYet(_)
             | Outcome::Endings(..)
             | Outcome::BulkRecord(_)
+            | Outcome::Memory(_)
             | Outcome::Many(_) => unreachable!("only the engine asks for it"),
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
