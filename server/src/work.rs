@@ -3,14 +3,15 @@
 use tenant::access::{Proven, Scope};
 use tenant::budget::Priority;
 use tenant::settings::PublicKey;
-use tenant::{Ceiling, Job, JobContext};
+use tenant::{Ceiling, ExportFormat, Job, JobContext};
 
 use crate::auth::Foreign;
 use crate::baton::BatonKey;
+use crate::export;
 use crate::hrana::{self, ProtocolVersion, Reply, V1Call};
 use crate::http::Request;
 
-/// Which of Hrana's requests it is.
+/// Which of Hrana's requests it is, or of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
     /// A pipeline.
@@ -19,6 +20,8 @@ pub enum WorkKind {
     Cursor,
     /// A call of version 1.
     V1(V1Call),
+    /// The database as a file.
+    Export(ExportFormat),
 }
 
 /// A request on its way through the engine.
@@ -61,7 +64,11 @@ impl Job for Work {
     }
 
     fn priority(&self) -> Option<Priority> {
-        self.priority
+        if self.exports() { Some(Priority::Background) } else { self.priority }
+    }
+
+    fn exports(&self) -> bool {
+        matches!(self.kind, WorkKind::Export(_))
     }
 
     fn foreign_token(&self) -> Option<&[u8; 32]> {
@@ -81,6 +88,7 @@ impl Job for Work {
             }
             WorkKind::Cursor => hrana::run_cursor(host, body, &batons, ceiling, out),
             WorkKind::V1(call) => hrana::run_v1(host, call, body, ceiling, out),
+            WorkKind::Export(format) => export::run(host, format, out),
         };
         WorkReply { reply, buffer: request.into_buffer() }
     }

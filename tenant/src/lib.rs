@@ -7,6 +7,7 @@ pub mod access;
 pub mod budget;
 mod catalogue;
 pub mod engine;
+mod export;
 mod failure;
 pub mod life;
 pub mod limits;
@@ -28,6 +29,7 @@ pub use engine::{
     EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
     TenantState, TenantView, Unbuilt, UsageView,
 };
+pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};

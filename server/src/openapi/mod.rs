@@ -50,6 +50,13 @@ impl Route {
                 "description": "text",
                 "content": { "text/plain": { "schema": { "type": "string" } } },
             }),
+            "file" => json!({
+                "description": "all of it",
+                "content": {
+                    "application/vnd.sqlite3": { "schema": { "type": "string" } },
+                    "application/sql": { "schema": { "type": "string" } },
+                },
+            }),
             name => json!({
                 "description": "done",
                 "content": { "application/json": { "schema": schema(name) } },

@@ -10,6 +10,7 @@ use storage::log::{Class, Sequence};
 use storage::sometimes;
 use storage::volume::{ConnectionId, Volume};
 
+use super::building::Unbuilt;
 use super::checkpoint::{Checkpointed, run_checkpoint};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::copy::{CopyFailure, CopyOrder, run_copy};
@@ -78,9 +79,14 @@ impl<J: Job> Task<J> {
         self.wait_ends
     }
 
-    /// Its request has run for longer than it may.
+    /// Its request has run for longer than it may. One that keeps a snapshot has limits of its own.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
-        now.since(self.started) > limits.request_ns
+        !self.holds_snapshot && now.since(self.started) > limits.request_ns
+    }
+
+    /// When it was made.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// What it is to be resumed with.
@@ -110,6 +116,10 @@ pub(super) struct Task<J: Job> {
     pub holder: Option<Holder>,
     /// It keeps a snapshot for longer than a request as a rule.
     pub holds_snapshot: bool,
+    /// When it was made.
+    began: Instant,
+    /// Its snapshot cannot be kept: it ends.
+    overtaken: bool,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
     waits_for: WaitsFor,
@@ -194,7 +204,10 @@ impl<J: Job> Engine<J> {
             Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
-        let holds_snapshot = kind == Kind::Copy;
+        let holds_snapshot = match &work {
+            Work::Client(job, ..) => job.exports(),
+            work => matches!(work, Work::Copy(_)),
+        };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
@@ -208,6 +221,8 @@ impl<J: Job> Engine<J> {
             cancelled: false,
             holder,
             holds_snapshot,
+            began: self.now,
+            overtaken: false,
             revoked: false,
             waits_for: WaitsFor::Storage,
             transfer_bytes: 0,
@@ -255,6 +270,13 @@ impl<J: Job> Engine<J> {
     pub(super) fn cancel_task(&mut self, key: Key) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.cancelled = true;
+        self.answer_flush(key, Err(Gone));
+    }
+
+    /// The task's snapshot cannot be kept: it goes on only to its end, and that is told.
+    pub(super) fn overtake_task(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.overtaken = true;
         self.answer_flush(key, Err(Gone));
     }
 
@@ -338,6 +360,7 @@ impl<J: Job> Engine<J> {
                     || overdue
                     || task.cancelled
                     || task.revoked
+                    || task.overtaken
                     || given_up
                     || (client && tenant.ending),
             };
@@ -516,8 +539,10 @@ impl<J: Job> Engine<J> {
         for key in tasks {
             let Some(task) = self.tasks.get(key) else { continue };
             let Some(tenant) = self.tenants.get(task.tenant) else { continue };
-            let ended =
-                task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
+            let ended = task.overtaken
+                || task.cancelled
+                || tenant.ending
+                || task.is_overdue(&tenant.limits, self.now);
             let hastens = match task.kind {
                 Kind::Client(_) => ended || stopping,
                 Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
@@ -823,7 +848,7 @@ impl<J: Job> Engine<J> {
         let Kind::Client(request) = task.kind else {
             unreachable!("only a client's job has a response")
         };
-        if task.cancelled || task.revoked || self.doomed || damaged {
+        if task.cancelled || task.revoked || task.overtaken || self.doomed || damaged {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -850,6 +875,9 @@ impl<J: Job> Engine<J> {
                 self.by_request.retain(|&(_, task)| task != key);
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
+                    _ if task.overtaken => {
+                        Event::Refused(request, Refusal::Unbuilt(Unbuilt::Overtaken))
+                    }
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
                 };
@@ -867,7 +895,7 @@ impl<J: Job> Engine<J> {
             }
             (Kind::Copy, Ended::Copied(result)) => {
                 let target = task.other.expect("a copy has its original");
-                self.copied(tenant_key, target, task.cancelled, result);
+                self.copied(tenant_key, target, task.overtaken, result);
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);
