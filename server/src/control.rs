@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! POST   /v1/namespaces/{name}/create   empty, {} or C    200 the database; 400 if it exists
+//! POST   /v1/namespaces/{name}/upload   see `uploads`     200 the database, made from a file or SQL
 //! GET    /v1/namespaces/{name}                            200 the database; 404
 //! DELETE /v1/namespaces/{name}                            200 the database; 404
 //! GET    /v1/namespaces?limit=&after=&prefix=             200 {"namespaces":[…],"next":name|null}
@@ -29,6 +30,8 @@
 //! DELETE /v1/keys/{public}                                200 the key, revoked
 //! GET    /v1/organisations, …/{o}/groups  ?limit=&after=   200 {"organisations":[…],"next":name|null}
 //! GET    /v1/organisations/{o}/usage, …/groups/{g}/usage  200 the sum of their databases'
+//! POST   /v1/bulk/create, /v1/bulk/drop               200 line by line: see `bulk`
+//! POST, GET  /v1/jobs; …/v1/jobs/{job}/…                200 fleet jobs: see `jobs`
 //! GET    /v1/diagnostics                                  200 how full everything is, line by line
 //! GET    /openapi.json                                    200 all routes: see `openapi`
 //! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
@@ -41,22 +44,29 @@
 //!
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
+//! - `bulk`: creates and drops of many.
 //! - `budgets`: bodies and answers about budgets, plans and use.
+//! - `jobs`: one migration for many databases.
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `seed`: what a new database begins with.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
 //! - `life`: how long databases live.
+//! - `receipt`: what a dropped database has given back.
 //! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
-//! - `top`: which open tenants use most.
+//! - `top`: which open tenants use most. `uploads`: databases made from files and SQL text.
 
 pub(crate) mod budgets;
+pub(crate) mod bulk;
+pub(crate) mod jobs;
 pub mod keys;
 mod life;
 pub(crate) mod percent;
+pub(crate) mod receipt;
 pub(crate) mod seed;
 pub mod settings;
 pub(crate) mod sqld;
 pub mod top;
+pub mod uploads;
 
 #[cfg(test)]
 pub(crate) use budgets::plan as plan_of;
@@ -140,11 +150,13 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         ["openapi.json"] => return only(get, "GET, HEAD", AdminRequest::OpenApi),
         ["v1", "diagnostics"] => return only(get, "GET, HEAD", AdminRequest::Diagnostics),
         ["v1", "namespaces"] if get => list(query),
+        ["v1", "bulk", what @ ("create" | "drop")] => bulk::route(head, method, what, body),
         ["v1", "plans"] if get => Ok(ControlCall::Plans),
         ["v1", "top"] if get => {
             return top::asked(query).map(AdminRequest::Top);
         }
         ["v1", "keys"] => return keys::route(method, query, body),
+        ["v1", "jobs", rest @ ..] => jobs::route(method, rest, query, body),
         ["v1", "keys", public] => keys::revoke(method, public),
         ["v1", "namespaces", name, "tokens"] => {
             return keys::token(method, name, query);
@@ -208,7 +220,7 @@ fn namespace(
         (["create"], Method::Post) => seed::create(name, body),
         (["config"], Method::Post) => Ok(ControlCall::Place(name, sqld::config(body)?)),
         (["config"], _) => Err(Problem::wrong_method("GET, HEAD, POST")),
-        (["create"], _) => Err(Problem::wrong_method("POST")),
+        (["create" | "upload"], _) => Err(Problem::wrong_method("POST")),
         (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
         (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
         (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
@@ -363,7 +375,13 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             keys::list_answer(rows, *limit)
         }
         (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
+        (_, ControlReply::Imported(made)) => uploads::answer(&made.0, &made.1),
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
+        (_, ControlReply::Dropped(dropped)) => {
+            let mut answer = database(&dropped.0);
+            answer["receipt"] = receipt::answer(&dropped.1);
+            answer
+        }
         (ControlCall::Plans, ControlReply::Plans(plans)) => {
             let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
             json!({ "plans": plans })
@@ -379,9 +397,16 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             budgets::nodes_answer(of.as_deref(), rows, *limit)
         }
         (_, ControlReply::Sum(sum)) => budgets::sum_answer(sum),
-        (_, ControlReply::Nodes(_)) => json!({}),
+        (_, ControlReply::Nodes(_) | ControlReply::Bulk(_)) => json!({}),
+        (ControlCall::Job(call), ControlReply::Job(reply)) => jobs::answer(call, reply, |_| None),
         // Clients of sqld read JSON from every answer.
-        (_, ControlReply::Node(_) | ControlReply::Done | ControlReply::Signing(_)) => json!({}),
+        (
+            _,
+            ControlReply::Node(_)
+            | ControlReply::Done
+            | ControlReply::Signing(_)
+            | ControlReply::Job(_),
+        ) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -429,6 +454,22 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "what was to be deleted is in use",
             format!("it cannot be deleted: {users} use it"),
         ),
+        Refusal::TooMany(asked, most) => Problem::detailed(
+            400,
+            "TOO_MANY_DATABASES",
+            "a call is about too many databases",
+            format!("it is about {asked} databases, and {most} are the limit: make several calls"),
+        ),
+        Refusal::KeyRuns => Problem::new(
+            409,
+            "IDEMPOTENCY_KEY_IN_USE",
+            "a call with this idempotency-key runs: wait for its end, and ask again to be told",
+        ),
+        Refusal::KeyReused => Problem::new(
+            422,
+            "IDEMPOTENCY_KEY_REUSED",
+            "this idempotency-key was used for another call: use a new one for each",
+        ),
         Refusal::TooManyPlans => Problem::detailed(
             409,
             "TOO_MANY_PLANS",
@@ -446,6 +487,7 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "DELETE_PROTECTED",
             "it is protected against being deleted: change its setting delete_protection first",
         ),
+        Refusal::Import(error) => uploads::problem(error),
         Refusal::Building => Problem::detailed(
             503,
             "DATABASE_BUILDING",
@@ -454,6 +496,7 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         )
         .retry_after(1),
         Refusal::Unbuilt(why) => unbuilt_problem(why),
+        Refusal::Job(refusal) => jobs::problem(*refusal),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(
@@ -516,6 +559,7 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Job => jobs::problem_missing(),
         Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }
 }
@@ -536,6 +580,7 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
     match call {
         ControlCall::Within(_, call) => subject(call),
         ControlCall::Create(name, _)
+        | ControlCall::Import { name, .. }
         | ControlCall::Fork { to: name, .. }
         | ControlCall::Checkpoint(name)
         | ControlCall::Place(name, _)

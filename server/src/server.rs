@@ -9,12 +9,15 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `submit`: requests that become jobs. `responses`: how
-//!   answers leave.
+//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `submit`:
+//!   requests that become jobs. `responses`: how answers leave. `uploads`: bodies in pieces.
 
 mod admin;
+mod bulk;
+mod jobs;
 mod responses;
 mod submit;
+mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -37,6 +40,7 @@ use crate::control;
 use crate::cost;
 use crate::http::response::CONTINUE;
 use crate::http::{BodyFraming, Endpoint, Progress, TenantName, route};
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::metrics::Traffic;
 use crate::platform::PublicHost;
@@ -93,6 +97,7 @@ pub struct Server {
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, admin::Pending>,
+    jobs: Jobs,
     auth: Authenticator,
     /// The key that may everything, made because there was none; told once.
     first_key: Option<String>,
@@ -160,6 +165,7 @@ impl Server {
             touched: VecDeque::new(),
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
+            jobs: Jobs::default(),
             auth: Authenticator::new(&options.auth),
             first_key: None,
             public_host: options
@@ -227,6 +233,7 @@ impl Server {
         let response = limits::RESPONSE_BYTES_MAX + limits::HEAD_BYTES_MAX;
         let mut gauges = self.engine.gauges();
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
+        gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
         gauges.push(Gauge::new("connection_out_bytes", out.unwrap_or(0), response));
@@ -286,7 +293,8 @@ impl Server {
         }
         let accept = self.wants_accept().then_some(self.accept_after);
         let timer = self.timers.first().map(|&(at, _)| at);
-        [self.engine.deadline(), timer, self.stopping, accept].into_iter().flatten().min()
+        let jobs = self.jobs.deadline(self.now);
+        [self.engine.deadline(), timer, self.stopping, accept, jobs].into_iter().flatten().min()
     }
 
     /// One turn: see the head of the file.
@@ -297,15 +305,26 @@ impl Server {
             let Some(key) = self.touched.pop_front() else { break };
             self.advance(io, key);
         }
+        self.turn_jobs();
         self.engine.turn(io);
-        // Fibers have run meanwhile.
+        self.follow_engine(io);
+        self.fire_timers(io);
+        self.accept_more(io);
+        if self.engine.holds_long() {
+            // Answers do not wait for those that take long.
+            io.submit();
+            self.engine.turn_long(io);
+            self.follow_engine(io);
+        }
+    }
+
+    /// What follows from what fibers did.
+    fn follow_engine<I: Io<Server>>(&mut self, io: &mut I) {
         self.now = io.now();
         while let Some(event) = self.engine.next_event() {
             self.on_event(io, event);
         }
         self.submit_disk(io);
-        self.fire_timers(io);
-        self.accept_more(io);
     }
 
     // ---- connections come ----
@@ -353,6 +372,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match connection.phase {
             Phase::Reading => self.read_requests(io, key),
+            Phase::Running if connection.upload.is_some() => self.feed_upload(io, key),
             // One receive stays posted, to notice a peer that resets; more waits in the kernel.
             Phase::Running if !connection.waiting_bytes => self.receive(io, key),
             Phase::Running | Phase::Responding => {}
@@ -372,6 +392,11 @@ impl Server {
                     connection.in_body = true;
                     connection.exchange = Exchange::of(&connection.reader.head());
                     self.set_deadline(key, self.now.after(limits::BODY_NS));
+                    match self.begin_upload(io, key) {
+                        Ok(true) => return,
+                        Ok(false) => {}
+                        Err(problem) => return self.refuse(io, key, &problem),
+                    }
                     if let Err(problem) = self.on_head(io, key) {
                         return self.refuse(io, key, &problem);
                     }
@@ -423,7 +448,8 @@ impl Server {
         let growth_bytes = connection.reader.growth_bytes() as u64;
         // As long as none has more than is left for all others, something is left for small ones,
         // however many large ones there are (Choudhury and Hahne, as for fibers).
-        if held_bytes > 0 && growth_bytes > 0 && held_bytes + growth_bytes > free_bytes {
+        let grows = connection.upload.is_none() && held_bytes > 0 && growth_bytes > 0;
+        if grows && held_bytes + growth_bytes > free_bytes {
             sometimes!("a request is refused because buffers are used up");
             return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
         }
@@ -575,11 +601,18 @@ impl Server {
     // ---- the engine works ----
 
     fn on_event<I: Io<Server>>(&mut self, io: &mut I, event: Event<WorkReply>) {
+        let Some(event) = self.hand_to_jobs(event) else { return };
         match event {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
-            Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
+            Event::Wants(request, spare) => self.on_wants(io, request, spare),
+            Event::Progress(..) => {}
+            Event::Finished(request, WorkReply::Request(answered)) => {
+                self.on_finished(io, key_of(request), *answered);
+            }
+            Event::Finished(_, WorkReply::Migration(_)) => unreachable!("it is a job's"),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
+            Event::Bulk(request, progress) => self.on_bulk(io, request, &progress),
             Event::Control(request, reply) => self.on_control(io, request, &reply),
             Event::Stopped => self.exit = Some(Exit::Stopped),
             Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),
@@ -701,6 +734,7 @@ impl Server {
         }
         if self.connections.is_empty() {
             self.engine_stopping = true;
+            self.stop_jobs();
             self.engine.stop();
         }
     }

@@ -195,3 +195,108 @@ fn a_group_says_how_long_its_databases_live() {
         call(&server, "PUT", "/v1/namespaces/own/settings", &json!({"class": "memory"}));
     assert_eq!(status, 400);
 }
+
+#[test]
+fn a_drop_is_answered_with_a_receipt() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let drop =
+        |name: &str| good(&server, "DELETE", &format!("/v1/namespaces/{name}"), &Value::Null);
+    create(&server, "untouched", &json!({}));
+    let receipt = &drop("untouched")["receipt"];
+    assert_eq!((&receipt["even"], &receipt["taken"]["files"]), (&json!(true), &json!(0)));
+    let mut database = create(&server, "used", &json!({}));
+    database.rows(&["CREATE TABLE t(a)", "INSERT INTO t VALUES (randomblob(100000))"]);
+    // Somebody holds the writer lock, and somebody waits for it.
+    database.step("BEGIN IMMEDIATE").expect("it begins");
+    let mut other = Database::of(server.client(), "used");
+    other.send(&["INSERT INTO t VALUES (1)"]);
+    let begun = Instant::now();
+    let answer = drop("used");
+    assert!(begun.elapsed() < Duration::from_secs(5), "a drop waits for nobody");
+    let receipt = &answer["receipt"];
+    assert_eq!(receipt["taken"], receipt["returned"]);
+    assert_eq!(receipt["even"], true);
+    assert!(receipt["taken"]["wal"].as_u64().unwrap() > 100_000, "{receipt}");
+    assert!(receipt["taken"]["pages"].as_u64().unwrap() > 20, "{receipt}");
+    assert!(other.answer().is_err());
+    let mut database = create(&server, "filed", &json!({}));
+    database.rows(&["CREATE TABLE t(a)"]);
+    good(&server, "POST", "/v1/namespaces/filed/checkpoint", &Value::Null);
+    let folders = data.path().join("tenants");
+    let files = || walk(&folders).into_iter().filter(|name| name != "0.db").count();
+    until("it has a file", || files() == 1);
+    let receipt = &drop("filed")["receipt"];
+    assert_eq!((&receipt["even"], &receipt["returned"]["files"]), (&json!(true), &json!(1)));
+    assert_eq!(files(), 0);
+    assert_eq!(server.metric("uneven_receipts_total"), 0);
+}
+
+/// The names of all files below a folder.
+fn walk(folder: &std::path::Path) -> Vec<String> {
+    let entries =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    let of_one = |entry: std::fs::DirEntry| match entry.path().is_dir() {
+        true => walk(&entry.path()),
+        false => vec![entry.file_name().to_string_lossy().into_owned()],
+    };
+    entries.flat_map(of_one).collect()
+}
+
+/// Ask for many: all lines of the answer.
+fn bulk(server: &Server, what: &str, body: &Value, key: &str) -> (u16, Vec<Value>) {
+    let mut client = server.admin();
+    let key = if key.is_empty() { String::new() } else { format!("idempotency-key: {key}\r\n") };
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "POST /v1/bulk/{what} HTTP/1.1\r\nhost: localhost\r\n{key}content-length: {length}\r\n\r\n"
+    );
+    client.send_raw((head + &body).as_bytes()).expect("sent");
+    let response = client.receive().expect("answered");
+    let text = response.text();
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+    (response.status, lines.collect())
+}
+
+#[test]
+fn many_are_created_and_dropped_in_one_call() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    create(&server, "ctx-7", &json!({}));
+    let body = json!({"prefix": "ctx-", "count": 1000, "ttl": "1h"});
+    let (status, lines) = bulk(&server, "create", &body, "first");
+    assert_eq!(status, 200, "{lines:?}");
+    let last = lines.last().unwrap();
+    assert!(lines.len() > 10, "word of how far it is");
+    assert_eq!((&last["finished"], &last["succeeded"]), (&json!(true), &json!(999)));
+    assert_eq!(last["failed"], json!([{"name": "ctx-7", "code": "DATABASE_EXISTS"}]));
+    // The same again is answered the same, and makes nothing; after a crash too.
+    let (_, again) = bulk(&server, "create", &body, "first");
+    assert_eq!(again.last(), lines.last());
+    let _ = server.kill();
+    let server = Launch::on(data.path()).start();
+    let (_, again) = bulk(&server, "create", &body, "first");
+    assert_eq!(again.last(), lines.last());
+    let (status, refused) = bulk(&server, "create", &json!({"names": ["other"]}), "first");
+    assert_eq!((status, &refused[0]["code"]), (422, &json!("IDEMPOTENCY_KEY_REUSED")));
+    let mut used = Database::of(server.client(), "ctx-999");
+    used.rows(&["CREATE TABLE t(a)"]);
+    let names = json!({"prefix": "ctx-", "count": 1001});
+    let (_, lines) = bulk(&server, "drop", &names, "second");
+    let last = lines.last().unwrap();
+    assert_eq!((&last["succeeded"], &last["receipt"]["even"]), (&json!(1000), &json!(true)));
+    assert_eq!(last["failed"], json!([{"name": "ctx-1000", "code": "DATABASE_NOT_FOUND"}]));
+    let (_, again) = bulk(&server, "drop", &names, "second");
+    assert_eq!(again.last(), lines.last());
+    let left = good(&server, "GET", "/v1/namespaces", &Value::Null);
+    assert_eq!(left["namespaces"], json!([]));
+    for body in [
+        json!({}),
+        json!({"names": []}),
+        json!({"prefix": "x", "count": 10_001}),
+        json!({"names": ["_"]}),
+    ] {
+        assert_eq!(bulk(&server, "drop", &body, "").0, 400, "{body}");
+    }
+}

@@ -76,6 +76,8 @@ pub enum Stream {
     Operator,
     /// Budgets: whether there are any, who changes which, and when.
     Budgets,
+    /// Fleet jobs: which, of what, and what is done to them.
+    Jobs,
 }
 
 /// An inclusive range of whole numbers.

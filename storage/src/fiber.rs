@@ -38,6 +38,9 @@ pub const PROGRESS_STEPS: u32 = 100;
 /// VM steps that a call into the VFS counts for: it copies a page and hashes it perhaps.
 const CALL_STEPS: u64 = 50;
 
+/// The clock is read at each so many calls: a read costs as much as the shortest of them.
+const CALLS_PER_LOOK: u64 = 4;
+
 /// What a fiber waits for, as storage code asks it.
 #[derive(Debug)]
 pub enum Wait {
@@ -212,9 +215,12 @@ impl Context {
 impl Context {
     /// The quantum or the slice is used up.
     fn is_over(&self) -> bool {
-        let work = self.steps.get() + self.calls.get() * CALL_STEPS;
         // SAFETY: the loan lives as long as the fiber runs, and the caller runs on it.
-        work >= self.quantum_steps || unsafe { &*self.clock }.now() >= self.slice_ends
+        self.has_used_quantum() || unsafe { &*self.clock }.now() >= self.slice_ends
+    }
+
+    fn has_used_quantum(&self) -> bool {
+        self.steps.get() + self.calls.get() * CALL_STEPS >= self.quantum_steps
     }
 }
 
@@ -403,18 +409,29 @@ pub(crate) fn on_progress() -> bool {
 }
 
 /// A call into the VFS: suspend if the slice is used up, between two steps that may be long ones.
+///
+/// A call is short, so most only count: the clock is read at each [`CALLS_PER_LOOK`]th.
 pub(crate) fn on_call() {
     let Some(context) = context_opt() else { return };
-    context.calls.set(context.calls.get() + 1);
-    if context.is_over() && !context.borrowed.get() {
+    let calls = context.calls.get() + 1;
+    context.calls.set(calls);
+    let over = match calls.is_multiple_of(CALLS_PER_LOOK) {
+        true => context.is_over(),
+        false => context.has_used_quantum(),
+    };
+    if over && !context.borrowed.get() {
         let _ = suspend(Wait::Turn);
     }
 }
 
-/// Long work within one step of SQLite's virtual machine: as [`on_call`]; `true` interrupts the
-/// statement.
+/// Long work within one step of SQLite's virtual machine: suspend if the slice is used up; `true`
+/// interrupts the statement.
 pub(crate) fn on_stretch() -> bool {
-    on_call();
+    let Some(context) = context_opt() else { return false };
+    context.calls.set(context.calls.get() + 1);
+    if context.is_over() && !context.borrowed.get() {
+        let _ = suspend(Wait::Turn);
+    }
     is_interrupted()
 }
 

@@ -18,6 +18,7 @@ pub mod meter;
 pub mod page;
 pub mod pagecache;
 pub mod process;
+pub mod quarantine;
 pub mod sometimes;
 pub mod sqlite;
 pub mod vfs;

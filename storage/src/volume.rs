@@ -25,10 +25,11 @@ use crate::allowance::Allowance;
 use crate::extent::Extent;
 use crate::identity::TenantId;
 use crate::io::{Buffer, FileId};
-use crate::ledger::{self, AccountId, Counted, Kind};
+use crate::ledger::{self, AccountId, Counted, Kind, Turnover};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
-use crate::page;
+use crate::page::{self, Mark};
+use crate::quarantine::Quarantine;
 use crate::sometimes;
 
 /// Bytes of a WAL header.
@@ -100,6 +101,8 @@ pub struct Sealing {
     pub first_sequence: Option<Sequence>,
     /// A spilled page that the fiber brought.
     pub brought: Option<Buffer>,
+    /// The transaction left a mark in page 1.
+    pub marks: bool,
 }
 
 /// A sealed commit that no checkpoint has covered yet.
@@ -170,6 +173,8 @@ pub struct Volume {
     reserved_for: Option<ConnectionId>,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
+    /// A stranger's file, while the database is made from it.
+    pub quarantine: Option<Quarantine>,
     /// Files to close: [`Volume::take_closing`].
     pub closing: Vec<FileId>,
     last_txid: u64,
@@ -192,6 +197,10 @@ pub struct Volume {
     pub allowance: Allowance,
     damage: Option<String>,
     statistics: u64,
+    /// What the transaction of this connection, which holds the writer lock, leaves in page 1.
+    mark: Option<(ConnectionId, Mark)>,
+    /// The last transaction that left a mark since the open.
+    marked_txid: Option<u64>,
     random: blake3::OutputReader,
 }
 
@@ -270,6 +279,7 @@ impl Volume {
             next_connection: 0,
             reserved_for: None,
             scratch: Slab::new(),
+            quarantine: None,
             closing: Vec::new(),
             last_txid,
             last_sequence: None,
@@ -283,21 +293,25 @@ impl Volume {
             allowance: Allowance::default(),
             damage: None,
             statistics: 0,
+            mark: None,
+            marked_txid: None,
             random: random.finalize_xof(),
         })
     }
 
-    /// Close: give back all memory. Temporary and main files to close are returned.
+    /// Close: give back all memory. Temporary and main files to close are returned, and all that was
+    /// booked on its account.
     ///
     /// # Panics
     /// If a connection or a checkpoint still uses the volume.
     #[must_use]
-    pub fn close(mut self) -> Vec<FileId> {
+    pub fn close(mut self) -> (Vec<FileId>, Turnover) {
         assert!(self.scratch.is_empty());
         assert!(self.sealing.is_none());
         assert!(self.locks.iter().all(|lock| lock.shared == 0 && lock.exclusive.is_none()));
         let mut files = std::mem::take(&mut self.closing);
         files.extend(self.wal.clear());
+        files.extend(self.quarantine.take().and_then(Quarantine::clear));
         files.extend(self.main.handle.take());
         files.extend(self.main.direct.take());
         self.main.pages = 0;
@@ -307,8 +321,7 @@ impl Volume {
         ledger::credit(self.account, Kind::WalIndex, index_bytes);
         let account = self.account;
         drop(self);
-        ledger::close(account);
-        files
+        (files, ledger::close(account))
     }
 
     /// Whose volume this is.
@@ -323,7 +336,9 @@ impl Volume {
         let main =
             usize::from(self.main.handle.is_some()) + usize::from(self.main.direct.is_some());
         let scratch = self.scratch.iter().filter(|(_, extent)| extent.file().is_some()).count();
-        main + scratch + usize::from(self.wal.file().is_some()) + self.closing.len()
+        let quarantine = self.quarantine.as_ref().is_some_and(|q| q.extent.file().is_some());
+        let extents = scratch + usize::from(self.wal.file().is_some()) + usize::from(quarantine);
+        main + extents + self.closing.len()
     }
 
     /// Files that a fiber has left to be closed. Also books what it left open, and the file's size:
@@ -505,6 +520,36 @@ impl Volume {
         self.last_txid = 1;
     }
 
+    // ---- marks ----
+
+    /// The transaction of this connection, which holds the writer lock, leaves this in page 1.
+    pub fn set_mark(&mut self, connection: ConnectionId, mark: Mark) {
+        assert!(self.writer() == Some(connection));
+        self.mark = Some((connection, mark));
+    }
+
+    /// What is to be left in the page of this frame, if it is page 1 of a transaction that leaves a mark.
+    #[must_use]
+    pub fn mark_of_frame(&self, index: usize) -> Option<Mark> {
+        let (connection, mark) = self.mark?;
+        let is_first_page = self.frames.get(index).is_some_and(|frame| frame.page_number == 1);
+        (is_first_page && self.writer() == Some(connection)).then_some(mark)
+    }
+
+    /// The last transaction that left a mark, if any has since the open.
+    #[must_use]
+    pub fn marked_txid(&self) -> Option<u64> {
+        self.marked_txid
+    }
+
+    /// The last frame of the WAL that holds page 1, of what was committed.
+    #[must_use]
+    pub fn page_one_frame(&self) -> Option<u32> {
+        let logged = &self.frames[..self.logged_frame as usize];
+        let found = logged.iter().rposition(|frame| frame.page_number == 1)?;
+        Some(u32::try_from(found).expect("frames fit in 32 bits"))
+    }
+
     // ---- the WAL ----
 
     /// The WAL is being started anew: its header was written, or it was cut to nothing.
@@ -557,7 +602,12 @@ impl Volume {
     /// The writer lock is being released: begin to seal what was committed under it, if anything.
     #[must_use]
     pub fn begin_sealing(&mut self) -> bool {
+        let marks = self.mark.take().is_some();
         let committed = self.find_commit();
+        if let Some(sealing) = &mut self.sealing {
+            assert!(!marks || sealing.pages.first().is_some_and(|&(number, _)| number == 1));
+            sealing.marks = marks;
+        }
         if !committed {
             if self.frames.len() > self.logged_frame as usize {
                 sometimes!("a spilled transaction is rolled back");
@@ -608,6 +658,7 @@ impl Volume {
             transaction: None,
             first_sequence: None,
             brought: None,
+            marks: false,
         });
         true
     }
@@ -620,6 +671,9 @@ impl Volume {
         self.logged_frame = sealing.last_frame;
         self.frames.truncate(self.logged_frame as usize);
         self.last_txid += 1;
+        if sealing.marks {
+            self.marked_txid = Some(self.last_txid);
+        }
         self.last_sequence = Some(sequence);
         self.commits.push_back(Commit {
             txid: self.last_txid,

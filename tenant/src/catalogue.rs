@@ -55,6 +55,39 @@
 //!   outcome TEXT NOT NULL                  -- what came of them, as bulk.rs writes it
 //! ) WITHOUT ROWID;
 //! CREATE INDEX bulk_age ON bulk(created_s);
+//! CREATE TABLE jobs(                       -- see jobs.rs
+//!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
+//!   mark BLOB NOT NULL,                    -- what its transactions leave in databases
+//!   node_id INTEGER,                       -- its organisation or group; NULL: the machine
+//!   kind INTEGER NOT NULL,                 -- 0 all databases there, 1 of a prefix, 2 listed ones
+//!   which TEXT,                            -- that prefix, or the names, one a line
+//!   last_id INTEGER NOT NULL,              -- databases with larger ids came later
+//!   total INTEGER NOT NULL,                -- how many there were when it was made
+//!   script TEXT NOT NULL,                  -- what to run, as the server has written it
+//!   options TEXT NOT NULL,                 -- how, the same
+//!   created_s INTEGER NOT NULL,
+//!   ended_s INTEGER,
+//!   state INTEGER NOT NULL,                -- 0 running, 1 paused, 2 cancelled, 3 completed, 4 deleting
+//!   reason TEXT,
+//!   open INTEGER NOT NULL,                 -- 1: a database may have been migrated without its result
+//!   retries INTEGER NOT NULL,              -- 1: it goes through those that failed
+//!   position TEXT NOT NULL,                -- up to where all have their results
+//!   canary_passed INTEGER NOT NULL,
+//!   forgiven INTEGER NOT NULL,             -- failures up to when somebody let it go on
+//!   results INTEGER NOT NULL,              -- numbers of results that are given
+//!   done INTEGER NOT NULL, failed INTEGER NOT NULL, skipped INTEGER NOT NULL,
+//!   cost INTEGER NOT NULL                  -- in parts of a million of a request unit
+//! );
+//! CREATE INDEX jobs_open ON jobs(id) WHERE open = 1;
+//! CREATE INDEX jobs_of ON jobs(node_id);
+//! CREATE TABLE job_results(
+//!   id INTEGER PRIMARY KEY,                -- the job's id in the upper half, a number in the lower
+//!   database INTEGER NOT NULL,             -- its id
+//!   status INTEGER NOT NULL,               -- 0 done, 1 failed, 2 skipped
+//!   at_s INTEGER NOT NULL,
+//!   txid INTEGER, cost INTEGER, code TEXT, message TEXT
+//! );
+//! CREATE INDEX job_failures ON job_results(id) WHERE status = 1;
 //! CREATE TABLE keys(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   public TEXT NOT NULL UNIQUE,           -- what of the key may be seen
@@ -85,10 +118,13 @@
 //! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups; `members`:
 //!   their databases together.
 //! - `building`: databases that are made of others' bytes, and are not there before they are whole.
+//! - `jobs`: fleet jobs and their results.
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
 mod building;
+mod bulk;
 mod guard;
+pub mod jobs;
 mod keys;
 mod life;
 mod members;
@@ -106,10 +142,12 @@ use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
 pub use building::{Build, Built};
+pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 
+use jobs::{JobCall, JobRefusal, JobReply};
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
@@ -192,6 +230,44 @@ CREATE TABLE bulk(
   outcome TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX bulk_age ON bulk(created_s);
+CREATE TABLE jobs(
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  mark BLOB NOT NULL,
+  node_id INTEGER,
+  kind INTEGER NOT NULL,
+  which TEXT,
+  last_id INTEGER NOT NULL,
+  total INTEGER NOT NULL,
+  script TEXT NOT NULL,
+  options TEXT NOT NULL,
+  created_s INTEGER NOT NULL,
+  ended_s INTEGER,
+  state INTEGER NOT NULL,
+  reason TEXT,
+  open INTEGER NOT NULL,
+  retries INTEGER NOT NULL,
+  position TEXT NOT NULL,
+  canary_passed INTEGER NOT NULL,
+  forgiven INTEGER NOT NULL,
+  results INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  skipped INTEGER NOT NULL,
+  cost INTEGER NOT NULL
+);
+CREATE INDEX jobs_open ON jobs(id) WHERE open = 1;
+CREATE INDEX jobs_of ON jobs(node_id);
+CREATE TABLE job_results(
+  id INTEGER PRIMARY KEY,
+  database INTEGER NOT NULL,
+  status INTEGER NOT NULL,
+  at_s INTEGER NOT NULL,
+  txid INTEGER,
+  cost INTEGER,
+  code TEXT,
+  message TEXT
+);
+CREATE INDEX job_failures ON job_results(id) WHERE status = 1;
 PRAGMA user_version = 5;
 ",
 ];
@@ -280,6 +356,12 @@ pub enum Call {
         /// At most so many.
         limit: usize,
     },
+    /// The record of a bulk call's key.
+    FindBulk(Box<str>),
+    /// A part of a bulk call, with how far it was before, if it has a key.
+    Bulk(Option<Box<BulkRecord>>, Vec<Call>),
+    /// The bulk call of this key has ended, and this came of it.
+    EndBulk(Box<str>, Box<str>),
     /// Give some databases of a group that says other times now their own: a bounded step.
     Rearm,
     /// A new organisation or group that says nothing.
@@ -334,6 +416,8 @@ pub enum Call {
     Fence(TenantId, String),
     /// The dropped tenant's file is gone: remove its row.
     Forget(TenantId),
+    /// About fleet jobs.
+    Job(JobCall),
     /// A call of somebody whose rights are not everything: it is carried out only on what they cover.
     Guarded(Access, Box<Call>),
 }
@@ -374,6 +458,9 @@ impl Call {
     #[must_use]
     pub fn writes(&self) -> bool {
         let call = self.inner();
+        if let Call::Job(call) = call {
+            return call.writes();
+        }
         !matches!(
             call,
             Call::Find(_)
@@ -387,6 +474,7 @@ impl Call {
                 | Call::Members { .. }
                 | Call::Sum(_)
                 | Call::Endings { .. }
+                | Call::FindBulk(_)
         )
     }
 
@@ -408,6 +496,9 @@ impl Call {
             Call::Drop(_) => 8,
             Call::End { .. } => 9,
             Call::Rearm => life::REARM_PAGES,
+            Call::FindBulk(_) => 0,
+            Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
+            Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
@@ -415,6 +506,7 @@ impl Call {
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
             Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
             Call::Set(..) => 4,
+            Call::Job(call) => call.pages(),
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
             Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
@@ -454,6 +546,10 @@ pub enum Outcome {
     NotYet(Box<DatabaseRow>),
     /// Which databases are to be looked at when, and whether there may be more.
     Endings(Vec<(u64, TenantId)>, bool),
+    /// The record of a bulk call's key, if there is one.
+    BulkRecord(Option<Box<BulkRecord>>),
+    /// What came of each call of a part.
+    Many(Vec<Outcome>),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
@@ -472,6 +568,10 @@ pub enum Outcome {
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// About fleet jobs.
+    Job(JobReply),
+    /// A job is not made, or not where that can be done to it.
+    JobRefused(JobRefusal),
     /// Who asked may not.
     Denied(Denial),
     /// SQLite refused; the transaction was rolled back, so no call of it took effect.
@@ -532,6 +632,8 @@ pub enum Missing {
     Group,
     /// A key.
     Key,
+    /// A job.
+    Job,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -607,6 +709,9 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
         Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
         Call::Rearm => life::rearm(pooled),
+        Call::FindBulk(key) => bulk::find(pooled, key),
+        Call::Bulk(record, calls) => bulk::carry_out(pooled, record.as_deref(), calls),
+        Call::EndBulk(key, outcome) => bulk::end(pooled, key, outcome),
         Call::List { after, prefix, limit } => {
             let sql = select!(
                 "WHERE d.name > ?1 AND d.name >= ?2 AND d.name < ?2 || x'ff' \
@@ -628,6 +733,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::DropNode(path) => nodes::drop(pooled, path),
         Call::CreateNode(path) => nodes::create(pooled, path),
         Call::Nodes { of, after, limit } => nodes::list(pooled, of.as_deref(), after, *limit),
+        Call::Job(call) => jobs::carry_out(pooled, call),
         Call::Members { path, after, limit } => members::list(pooled, path, after, *limit),
         Call::Sum(path) => members::sum(pooled, path),
         Call::Set(name, change) => nodes::set(pooled, name, change),

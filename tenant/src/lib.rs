@@ -9,8 +9,10 @@ mod catalogue;
 pub mod engine;
 mod export;
 mod failure;
+mod import;
 pub mod life;
 pub mod limits;
+pub mod migration;
 mod policy;
 mod pool;
 mod room;
@@ -20,17 +22,19 @@ pub mod settings;
 mod statement;
 mod wheel;
 
+pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::{
-    BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
-    TenantState, TenantView, Unbuilt, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
+    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
+    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};
+pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

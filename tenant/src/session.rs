@@ -380,7 +380,9 @@ pub struct Session {
     /// Who holds the rights of the present request.
     pub(crate) holder: Holder,
     /// What its statements may not do, if anything.
-    denials: Option<Box<Denials>>,
+    pub(crate) denials: Option<Box<Denials>>,
+    /// Its statements may not end the transaction that they are in, nor begin one inside.
+    pub(crate) keeps_transaction: bool,
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Option<Box<Ceiling>>,
@@ -397,6 +399,7 @@ impl Session {
             limits: *limits,
             holder: Holder::default(),
             denials: None,
+            keeps_transaction: false,
             cost: Cost::default(),
             ceiling: None,
         }
@@ -428,6 +431,9 @@ impl Session {
                 &SqliteError { code, message, offset: None },
                 circumstances,
             ));
+        }
+        if self.keeps_transaction && compiled.learnt.controls {
+            return Err(crate::migration::transaction_refused());
         }
         let writes = !compiled.statement.is_readonly();
         mortal::permit(writes)?;
@@ -702,7 +708,7 @@ fn stored_bytes(sql: &str) -> u64 {
     sql.len() as u64 + 64
 }
 
-struct NoRows;
+pub(crate) struct NoRows;
 
 impl RowSink for NoRows {
     fn columns(&mut self, _: &mut dyn Iterator<Item = Column<'_>>) -> Result<(), StatementError> {

@@ -6,6 +6,7 @@
 
 use tenant::ControlCall;
 use tenant::access::{Needs, Role};
+use tenant::jobs::JobCall;
 
 /// What a statement takes at least; writing takes [`Role::Write`], judged statement by statement.
 pub const STATEMENTS: Needs = Needs { role: Role::Read, machine: false };
@@ -38,6 +39,7 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::List { .. } | ControlCall::Plans | ControlCall::Plan(_) => (Role::Read, true),
         // Changes within what one has; and keys, which are rights to it.
         ControlCall::Create(..)
+        | ControlCall::Import { .. }
         | ControlCall::Fork { .. }
         | ControlCall::Place(..)
         | ControlCall::Set(..)
@@ -47,9 +49,12 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::DropNode(_)
         | ControlCall::CreateNode(_)
         | ControlCall::Checkpoint(_)
+        | ControlCall::Bulk(_)
         | ControlCall::CreateKey(_)
         | ControlCall::RevokeKey(_)
         | ControlCall::Sign(..) => (Role::Admin, false),
+        // What a job runs may be anything, and what came of it tells of it.
+        ControlCall::Job(call) => (Role::Admin, is_of_machine(call)),
         ControlCall::Keys { scope, .. } => (Role::Admin, scope.is_none()),
         // Plans are everybody's.
         ControlCall::PutPlan(_) | ControlCall::DropPlan(_) => (Role::Admin, true),
@@ -57,13 +62,24 @@ pub fn of_call(call: &ControlCall) -> Needs {
     Needs { role, machine }
 }
 
+/// Whether a call about jobs is for the whole machine's; of one that its number names, the row says.
+fn is_of_machine(call: &JobCall) -> bool {
+    match call {
+        JobCall::Create(job) => job.node.is_none(),
+        JobCall::List { node, .. } => node.is_none(),
+        JobCall::Show(_) | JobCall::Results { .. } | JobCall::Order(..) => false,
+        JobCall::Open | JobCall::Walk { .. } | JobCall::Note(_) | JobCall::Erase(_) => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use storage::TenantId;
     use tenant::access::{Access, Name, Scope};
     use tenant::budget::Budget;
+    use tenant::jobs::{JobId, NewJob, Order, Targets};
     use tenant::settings::SettingsChange;
-    use tenant::{Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
+    use tenant::{Bulk, BulkWork, Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
 
     use super::*;
 
@@ -74,9 +90,17 @@ mod tests {
         let name = || "shop".to_owned();
         let path = || NodePath { organisation: "acme".into(), group: None };
         let plan = Plan { name: "free".into(), budget: Budget::default() };
+        let bulk = || Bulk { work: BulkWork::Drop, names: Vec::new(), key: None, digest: [0; 32] };
         let list = ControlCall::List { after: name(), prefix: name(), limit: 1 };
+        let job = |node| {
+            let (script, options) = ("{}".into(), "{}".into());
+            let job = NewJob { node, targets: Targets::All, script, options };
+            ControlCall::Job(JobCall::Create(Box::new(job)))
+        };
+        let jobs = |node| ControlCall::Job(JobCall::List { node, before: 9, limit: 1 });
         let keys = |scope| ControlCall::Keys { scope, after: 0, limit: 1 };
         for (call, machine, part) in [
+            (ControlCall::Bulk(Box::new(bulk())), "a", "a"),
             (ControlCall::Show(name()), "rwa", "rwa"),
             (ControlCall::Budget(name()), "rwa", "rwa"),
             (ControlCall::Usage(name()), "rwa", "rwa"),
@@ -95,6 +119,13 @@ mod tests {
             (ControlCall::CreateNode(path()), "a", "a"),
             (ControlCall::Checkpoint(name()), "a", "a"),
             (ControlCall::Within("acme".into(), Box::new(ControlCall::Drop(name()))), "a", "a"),
+            (job(None), "a", ""),
+            (job(Some(path())), "a", "a"),
+            (jobs(None), "a", ""),
+            (jobs(Some(path())), "a", "a"),
+            (ControlCall::Job(JobCall::Show(JobId(1))), "a", "a"),
+            (ControlCall::Job(JobCall::Order(JobId(1), Order::Pause)), "a", "a"),
+            (ControlCall::Job(JobCall::Open), "a", ""),
             (ControlCall::Permit, "rwa", ""),
             (list, "rwa", ""),
             (ControlCall::Plans, "rwa", ""),

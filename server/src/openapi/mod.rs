@@ -19,6 +19,9 @@ pub fn has(method: Method, segments: &[&str]) -> bool {
     routes().any(|route| route.method == method && route.matches(segments))
 }
 
+/// Begins the name of a schema of which each line of an answer is one.
+const LINES_OF: &str = "Lines of ";
+
 impl Route {
     fn segments(&self) -> impl Iterator<Item = &'static str> {
         self.path.split('/').filter(|part| !part.is_empty())
@@ -56,6 +59,10 @@ impl Route {
                     "application/vnd.sqlite3": { "schema": { "type": "string" } },
                     "application/sql": { "schema": { "type": "string" } },
                 },
+            }),
+            name if name.starts_with(LINES_OF) => json!({
+                "description": "line by line",
+                "content": { "application/x-ndjson": { "schema": schema(&name[LINES_OF.len()..]) } },
             }),
             name => json!({
                 "description": "done",

@@ -2,6 +2,7 @@
 //! schemas of bodies and answers are in `schemas.json`.
 
 mod copies;
+mod jobs;
 mod life;
 
 use crate::http::Method;
@@ -19,13 +20,13 @@ pub(super) struct Route {
     pub answer: &'static str,
 }
 
-const GET: Method = Method::Get;
-const POST: Method = Method::Post;
+pub(super) const GET: Method = Method::Get;
+pub(super) const POST: Method = Method::Post;
 const PUT: Method = Method::Put;
 const PATCH: Method = Method::Patch;
-const DELETE: Method = Method::Delete;
+pub(super) const DELETE: Method = Method::Delete;
 
-const fn route(
+pub(super) const fn route(
     tag: &'static str,
     method: Method,
     path: &'static str,
@@ -39,7 +40,7 @@ const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, copies::TABLE, life::TABLE].into_iter().flatten()
+    [TABLE, copies::TABLE, jobs::JOBS, life::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]
@@ -86,8 +87,8 @@ const TABLE: &[Route] = &[
     ),
     route(
         "Databases", DELETE, "/v1/namespaces/{name}",
-        "Drop a database",
-        &[], "", "Namespace",
+        "Drop a database; the receipt says what it took and gave back",
+        &[], "", "NamespaceDropped",
     ),
     route(
         "Databases", POST, "/v1/namespaces/{name}/create",

@@ -20,6 +20,8 @@ pub(super) const FIRST_KEY: RequestId = u64::MAX;
 pub(super) enum Pending {
     /// A call's answer.
     Call(Box<ControlCall>),
+    /// The end of a call about many databases.
+    Bulk,
     /// A key, with its secret.
     Key(String),
     /// A token.
@@ -83,6 +85,7 @@ impl Server {
             request => (request, None, None),
         };
         let (pending, call) = match request {
+            AdminRequest::Call(call @ ControlCall::Bulk(_)) => (Pending::Bulk, call),
             AdminRequest::Call(call) => (Pending::Call(Box::new(call.clone())), call),
             AdminRequest::CreateKey(wanted) => {
                 let made = auth::key::make(io);
@@ -166,11 +169,15 @@ impl Server {
             pending => (None, pending),
         };
         let body = match (pending, reply) {
+            (Pending::Bulk, ControlReply::Bulk(progress)) => {
+                return self.on_bulk_end(io, key, progress);
+            }
             (Pending::Key(secret), _) if request == FIRST_KEY => {
                 self.first_key = Some(secret);
                 self.ready = true;
                 return;
             }
+            (Pending::Call(call), ControlReply::Job(reply)) => self.answer_about_jobs(&call, reply),
             (Pending::Call(call), reply) => match &shape {
                 Some(shape) => shape.answer(reply, &self.public_host),
                 None => control::answer(&call, reply),
@@ -200,6 +207,7 @@ impl Server {
         if let Some(secret) = self.engine.signing() {
             self.auth.set_own(secret);
         }
+        self.jobs.start(self.now);
         let known = self.auth.has_operator() || self.engine.has_admin_key();
         if known || !self.auth.is_required() {
             self.ready = true;

@@ -15,7 +15,7 @@ use crate::http::response::{CrossOrigin, ResponseHead, write_problem};
 use crate::http::{TenantName, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
-use crate::work::WorkReply;
+use crate::work::Answered;
 
 impl Server {
     pub(super) fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
@@ -45,7 +45,7 @@ impl Server {
         self.send(io, key, part);
     }
 
-    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: WorkReply) {
+    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: Answered) {
         self.recycle(work.buffer);
         let Some(connection) = self.connections.get_mut(key) else {
             return self.recycle(work.reply.body);
@@ -107,6 +107,13 @@ impl Server {
             Some(shape) => shape.problem(refusal, name),
             None => control::problem(refusal, name),
         };
+        let broken = connection.broken_upload.take();
+        if broken.is_some() || connection.upload.take().is_some() {
+            sometimes!("an upload is refused before its end");
+            connection.exchange.keep_alive = false;
+            connection.drain_bytes = limits::UPLOAD_DRAIN_BYTES_MAX;
+        }
+        let problem = broken.unwrap_or(problem);
         let not_its_own = match refusal {
             Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
             // A stranger's connections are not the database's.

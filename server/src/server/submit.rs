@@ -9,7 +9,7 @@ use super::{Server, buffers_full, free_bytes, request_id};
 use crate::auth::Claimed;
 use crate::export;
 use crate::http::TenantName;
-use crate::work::{Work, WorkKind};
+use crate::work::{Asked, Work, WorkKind};
 
 /// A job that is to be made of a request that has been read.
 pub(super) struct Order {
@@ -55,7 +55,8 @@ impl Server {
             None => self.batons.clone(),
         };
         let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let work = Work { kind, request, ceiling, priority, foreign, connections, batons, out };
+        let asked = Asked { kind, request, ceiling, priority, foreign, connections, batons, out };
+        let work = Work::Request(Box::new(asked));
         self.engine.submit(request_id(key), name.as_str(), credential, work);
         self.watch(io, key);
     }

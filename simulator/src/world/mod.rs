@@ -12,6 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
@@ -24,6 +25,7 @@ mod ceilings;
 pub(crate) mod client;
 mod ends;
 pub(crate) mod files;
+mod fleet;
 mod glutton;
 pub(crate) mod ground;
 pub(crate) mod journal;
@@ -67,6 +69,7 @@ use crate::trace::{Checkpoint, Sink};
 use ceilings::Ceilings;
 use client::Client;
 use ends::Ambush;
+use fleet::Fleet;
 use glutton::Gluttons;
 use ground::Ground;
 use landlord::Landlord;
@@ -113,6 +116,7 @@ struct World {
     strangers: Strangers,
     landlord: Landlord,
     gluttons: Gluttons,
+    fleet: Fleet,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -196,11 +200,13 @@ impl World {
         let strangers = Strangers::new(&mut io, &options);
         let landlord = Landlord::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
+        let fleet = Fleet::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
             gluttons,
+            fleet,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -231,6 +237,7 @@ impl World {
         self.strangers.leave(&mut self.io);
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
+        self.bring_jobs_to_rest()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -413,6 +420,9 @@ impl Host for World {
                 continue;
             }
             if self.gluttons.heed(&mut self.io, options, wake)? {
+                continue;
+            }
+            if self.fleet.heed(&mut self.io, options, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {

@@ -11,6 +11,7 @@ use server::auth::AuthOptions;
 use storage::log::LogOptions;
 use tenant::EngineOptions;
 
+use super::fleet;
 use super::mix::{Kind, ScenarioSet, USUAL, Weights};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
@@ -105,6 +106,8 @@ pub struct Options {
     pub budgets: u64,
     /// Clients that take what they can get, in a world with budgets.
     pub gluttons: usize,
+    /// Fleet jobs; 0 is a world without any.
+    pub jobs: u64,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -169,6 +172,7 @@ impl Options {
             strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
             budgets: draw_budgets(seed),
             gluttons: 1 + Draws::new(seed).index(Stream::Budgets, 12, 3),
+            jobs: fleet::draw_jobs(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -325,6 +329,7 @@ impl Settings for Options {
             ("strangers", &mut self.strangers),
             ("budgets", &mut self.budgets),
             ("gluttons", &mut self.gluttons),
+            ("jobs", &mut self.jobs),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

@@ -14,7 +14,13 @@ mod build;
 mod checkpoint;
 mod extents;
 mod main_file;
+mod mark;
+mod quarantine;
 mod snapshot;
+
+pub(crate) use mark::read_mark;
+
+pub(crate) use quarantine::{quarantine_cut, quarantine_read, quarantine_write};
 
 pub use build::{begin_build, build_pages, end_build};
 pub use checkpoint::{abandon_checkpoint, begin_checkpoint, checkpoint_failure, end_checkpoint};
@@ -45,6 +51,8 @@ use crate::volume::{
 pub const VFS_NAME: &CStr = c"myriad";
 /// The one name that a database may be opened under.
 pub const MAIN_NAME: &CStr = c"main";
+/// The name that the volume's quarantine is opened under.
+pub const QUARANTINE_NAME: &CStr = c"quarantine";
 /// The schema that it is in every connection.
 pub const MAIN_SCHEMA: &CStr = c"main";
 const WAL_NAME: &[u8] = b"main-wal";
@@ -60,6 +68,7 @@ enum Role {
     Main,
     Wal,
     Scratch(usize),
+    Quarantine,
 }
 
 /// What SQLite allocates `szOsFile` bytes for and hands to every call.
@@ -226,6 +235,7 @@ unsafe extern "C" fn read(
             read_main(offset, out)
         }
         Role::Wal | Role::Scratch(_) => read_extent(role, offset, out),
+        Role::Quarantine => quarantine::read_page(offset, out),
     });
     match result {
         Ok(true) => ffi::SQLITE_OK,
@@ -253,6 +263,7 @@ unsafe extern "C" fn write(
         Role::Main => Err(ffi::SQLITE_IOERR_WRITE),
         Role::Wal => write_wal(offset, bytes),
         Role::Scratch(_) => write_extent(role, offset, bytes),
+        Role::Quarantine => quarantine::write_page(offset, bytes),
     }))
 }
 
@@ -260,7 +271,10 @@ fn write_wal(offset: u64, bytes: &[u8]) -> Code {
     if offset + bytes.len() as u64 > limits::WAL_BYTES_MAX {
         return Err(ffi::SQLITE_FULL);
     }
-    write_extent(Role::Wal, offset, bytes)?;
+    match mark::marked(offset, bytes) {
+        Some(page) => write_extent(Role::Wal, offset, &page)?,
+        None => write_extent(Role::Wal, offset, bytes)?,
+    }
     let word = |at: usize| {
         u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes of a longer slice"))
     };
@@ -296,7 +310,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
             }
             truncate_extent(role, size)
         }
-        Role::Scratch(_) => truncate_extent(role, size),
+        Role::Scratch(_) | Role::Quarantine => truncate_extent(role, size),
     }))
 }
 
@@ -306,7 +320,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int 
     code(match file.role {
         Role::Main => sync_main(),
         Role::Wal => sync_wal(file.connection),
-        Role::Scratch(_) => Ok(()),
+        Role::Scratch(_) | Role::Quarantine => Ok(()),
     })
 }
 
@@ -318,7 +332,9 @@ unsafe extern "C" fn file_size(file: *mut ffi::sqlite3_file, size: *mut i64) -> 
             Ok(()) => with_volume(|volume| u64::from(volume.main_pages()) * PAGE_BYTES as u64),
             Err(code) => return code,
         },
-        Role::Wal | Role::Scratch(_) => with_extent(role, |extent| extent.size()),
+        Role::Wal | Role::Scratch(_) | Role::Quarantine => {
+            with_extent(role, |extent| extent.size())
+        }
     };
     // SAFETY: SQLite lends the place for the result.
     unsafe { *size = i64::try_from(bytes).unwrap_or(i64::MAX) };
@@ -528,11 +544,17 @@ unsafe extern "C" fn open(
             let main = unsafe { ffi::sqlite3_database_file_object(name) };
             // SAFETY: that is the main file, which this VFS opened before.
             (Role::Wal, unsafe { file_of(main) }.connection)
+        } else if quarantine::is_asked_for(text, flags) {
+            (Role::Quarantine, with_volume(Volume::connect))
         } else {
             return ffi::SQLITE_CANTOPEN;
         }
     };
-    let base = ffi::sqlite3_file { pMethods: &raw const METHODS };
+    let methods = match role {
+        Role::Quarantine => &raw const quarantine::METHODS,
+        _ => &raw const METHODS,
+    };
+    let base = ffi::sqlite3_file { pMethods: methods };
     let opened =
         File { base, role, connection, shared: 0, exclusive: 0, upgrade: false, own_pragma: false };
     // SAFETY: SQLite lends szOsFile bytes, the size of a File.

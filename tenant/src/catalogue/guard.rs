@@ -6,6 +6,7 @@
 
 use storage::sqlite::SqliteError;
 
+use super::jobs::{self, JobCall};
 use super::keys::{self, KeyRow, KeyScope};
 use super::nodes::{self, Change, NodePath};
 use super::{Build, Call, Outcome, find};
@@ -46,6 +47,7 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
             above(pooled, access, path)
         }
         Call::Keys { scope: Some(of), .. } | Call::Sign(of, _) => scope(pooled, access, of),
+        Call::Job(call) => job(pooled, access, call),
         Call::CreateKey(key) if key.role > access.role => FORBIDDEN,
         Call::CreateKey(key) => scope(pooled, access, &key.scope),
         Call::RevokeKey(public) => {
@@ -75,6 +77,23 @@ fn scope(pooled: &mut PooledConnection, access: &Access, scope: &KeyScope) -> Ve
         KeyScope::Node(path) => node(pooled, access, path),
         KeyScope::Database(name) => database(pooled, access, name),
     }
+}
+
+/// A job is its organisation's or group's; those of the machine are for who has all of it.
+fn job(pooled: &mut PooledConnection, access: &Access, call: &JobCall) -> Verdict {
+    let id = match call {
+        JobCall::Create(job) => match &job.node {
+            Some(path) => return node(pooled, access, path),
+            None => return FORBIDDEN,
+        },
+        JobCall::List { node: Some(path), .. } => return node(pooled, access, path),
+        JobCall::Show(id) | JobCall::Results { id, .. } | JobCall::Order(id, _) => *id,
+        // Lists of everything, and what only the server asks.
+        _ => return FORBIDDEN,
+    };
+    let Some(of) = jobs::find(pooled, id)?.and_then(|job| job.node) else { return UNAUTHORISED };
+    let path = nodes::find_by_id(pooled, of)?;
+    Ok(if path.is_empty() { Err(Denial::Unauthorised) } else { access.enter_node(&path) })
 }
 
 fn database(pooled: &mut PooledConnection, access: &Access, name: &str) -> Verdict {

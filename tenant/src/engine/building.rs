@@ -9,7 +9,7 @@
 use storage::sometimes;
 
 use super::context::Job;
-use super::control::{Asker, ControlReply};
+use super::control::Asker;
 use super::life::Tenant;
 use super::{Engine, Event, Refusal, RequestId};
 use crate::catalogue::{Built, Call, DatabaseRow, Outcome};
@@ -87,6 +87,7 @@ impl<J: Job> Engine<J> {
         match result {
             Ok(built) => self.call_catalogue(Asker::Built(request), Call::Built(built)),
             Err(refusal) => {
+                self.imports.remove(&request);
                 self.emit(Event::Refused(request, refusal));
                 self.remove_dropped(tenant.id, true);
             }
@@ -98,18 +99,20 @@ impl<J: Job> Engine<J> {
         let Call::Built(built) = call else { unreachable!("it was asked for this") };
         let refusal = match outcome {
             Outcome::Row(row) => {
-                let reply = ControlReply::Databases(vec![*row]);
+                let reply = self.import_reply(request, *row);
                 return self.emit_gated(self.catalogue_key, Event::Control(request, reply));
             }
             // Whoever dropped it has seen to its file.
             Outcome::NotFound => {
                 sometimes!("a database is dropped at the very end of its building");
+                self.imports.remove(&request);
                 return self.emit(Event::Refused(request, Refusal::Unbuilt(Unbuilt::Dropped)));
             }
             Outcome::Full => Refusal::LogFull,
             Outcome::Failed(text) => Refusal::Failed(text),
             _ => unreachable!("a row was asked for"),
         };
+        self.imports.remove(&request);
         self.emit(Event::Refused(request, refusal));
         self.remove_dropped(built.id, true);
     }

@@ -5,6 +5,7 @@ use storage::fiber::{self, Handle};
 use crate::access::{Denials, Holder, Proven, Scope};
 use crate::budget::{Priority, RequestLimits};
 use crate::export::{self, ExportError, ExportFormat};
+use crate::import::Progress;
 use crate::session::{PooledConnection, Session};
 use crate::settings::PublicKey;
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
@@ -28,6 +29,11 @@ pub trait Job: 'static {
     /// It writes the database to a client from one snapshot, for as long as that takes.
     fn exports(&self) -> bool {
         false
+    }
+    /// How long it may run, if not as long as its tenant's budget gives a request: the engine's own work
+    /// for a tenant may take longer than any client waits.
+    fn run_ns(&self) -> Option<u64> {
+        None
     }
     /// The hash of a token that a key of the database itself may have signed, if it comes with one.
     fn foreign_token(&self) -> Option<&[u8; 32]> {
@@ -54,11 +60,17 @@ pub enum Ask {
     /// A ticket for the stream in use.
     Promise,
     /// Keep a stream for later.
-    Park(Session),
+    Park(Box<Session>),
     /// A stream has ended; its connection is free. Comes back if it must be closed.
     Close(PooledConnection, Option<Ticket>),
     /// Send a part of the response.
     Flush(Vec<u8>),
+    /// The next piece of the request's body, into this empty buffer.
+    Receive(Vec<u8>),
+    /// Wait for a checkpoint, if one is due.
+    Pause,
+    /// Tell who asked how far it is.
+    Tell(Progress),
     /// From now on, the volume of the other database: the copy's, or again the original's.
     Switch,
 }
@@ -68,14 +80,16 @@ pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
     /// To [`Ask::Resume`].
-    Stream(Result<Session, StreamError>),
+    Stream(Result<Box<Session>, StreamError>),
     /// To [`Ask::Promise`] and [`Ask::Park`].
     Ticket(Ticket),
     /// To [`Ask::Close`]: the connection, if nobody wants it.
     Closed(Option<PooledConnection>),
     /// To [`Ask::Flush`].
     Flushed(Result<Vec<u8>, Gone>),
-    /// To [`Ask::OpenFailed`] and [`Ask::Switch`].
+    /// To [`Ask::Receive`].
+    Received(Result<Option<Vec<u8>>, Gone>),
+    /// To [`Ask::OpenFailed`], [`Ask::Switch`], [`Ask::Pause`] and [`Ask::Tell`].
     Done,
 }
 
@@ -106,6 +120,10 @@ impl<'a> JobContext<'a> {
         permit: Permit,
     ) -> JobContext<'a> {
         JobContext { handle, tenant_id, limits, permit }
+    }
+
+    pub(super) fn ask(&self, ask: Ask) -> Reply {
+        self.handle.ask(ask)
     }
 
     /// The stream for this job, under its limits and rights.
@@ -152,7 +170,7 @@ impl JobHost for JobContext<'_> {
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {
         match self.handle.ask(Ask::Resume(ticket)) {
-            Reply::Stream(stream) => stream.map(|stream| self.lend(stream)),
+            Reply::Stream(stream) => stream.map(|stream| self.lend(*stream)),
             _ => unreachable!("a stream was asked for"),
         }
     }
@@ -171,7 +189,7 @@ impl JobHost for JobContext<'_> {
     }
 
     fn park(&mut self, stream: Session) -> Ticket {
-        match self.handle.ask(Ask::Park(stream)) {
+        match self.handle.ask(Ask::Park(Box::new(stream))) {
             Reply::Ticket(ticket) => ticket,
             _ => unreachable!("a ticket was asked for"),
         }

@@ -7,16 +7,20 @@ use storage::io::Instant;
 use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
+use super::bulk::{Bulk, BulkProgress};
 use super::context::Job;
+use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
+use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
     Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
     Said, Secret, Signing, Sum,
 };
+use crate::import::{ImportFormat, Imported};
 use crate::limits;
 use crate::pool::Key;
 use crate::settings::SettingsChange;
@@ -29,6 +33,16 @@ const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
 pub enum ControlCall {
     /// Create a database, with its place in the tree and its budget.
     Create(String, Change),
+    /// A new database, made from what the request's body brings: [`Event::Wants`] asks for it. Answered
+    /// with [`ControlReply::Imported`] when all of it is there.
+    Import {
+        /// Its name.
+        name: String,
+        /// Its place and budget.
+        change: Change,
+        /// What is sent.
+        format: ImportFormat,
+    },
     /// A new database that is a copy of another as it is at some moment from now on; answered with its
     /// row when all of it is there.
     Fork {
@@ -113,6 +127,11 @@ pub enum ControlCall {
     Checkpoint(String),
     /// A call on a database, if that is in this organisation; else there is none of that name.
     Within(Box<str>, Box<ControlCall>),
+    /// Create or drop many; answered by [`Event::Bulk`] again and again, and [`ControlReply::Bulk`] at
+    /// the end.
+    Bulk(Box<Bulk>),
+    /// About fleet jobs; answered by [`ControlReply::Job`].
+    Job(JobCall),
     /// Nothing: whether it would be allowed.
     Permit,
     /// Drop a database.
@@ -137,6 +156,8 @@ pub enum ControlReply {
     Done,
     /// Rows: one, unless a list was asked for.
     Databases(Vec<DatabaseRow>),
+    /// The database that was dropped, and what it has given back.
+    Dropped(Box<(DatabaseRow, Receipt)>),
     /// What a database says, and what holds for it.
     Budget(Box<BudgetView>),
     /// What a database has used, and holds now.
@@ -153,6 +174,12 @@ pub enum ControlReply {
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
     Signing(Box<Signing>),
+    /// A database that was made from what was sent.
+    Imported(Box<(DatabaseRow, Imported)>),
+    /// What came of a call about many databases: all that was not done.
+    Bulk(Box<BulkProgress>),
+    /// About fleet jobs.
+    Job(JobReply),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -162,6 +189,7 @@ pub(super) enum Form {
     Budget,
     Usage,
     Checkpoint,
+    Import(ImportFormat),
     Fork,
 }
 
@@ -174,10 +202,14 @@ pub(super) enum Asker {
     Opening(Key),
     /// Requests that wait for a key with this public part.
     Key([u8; 16]),
+    /// The request that makes a database from what it sends.
+    Import(RequestId, ImportFormat),
     /// The request for a copy of a database.
     Fork(RequestId),
     /// The request that had a database built.
     Built(RequestId),
+    /// A call about many databases.
+    Bulk(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -279,6 +311,9 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
         ControlCall::Create(name, change) => {
             (Form::Row, Call::Create { name, exists_ok: false, change })
         }
+        ControlCall::Import { name, change, format } => {
+            (Form::Import(format), Call::Build(Box::new(Build { name, from: None, change })))
+        }
         ControlCall::Fork { from, to, change } => {
             let build = Build { name: to, from: Some(from), change };
             (Form::Fork, Call::Build(Box::new(build)))
@@ -327,7 +362,10 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             let (form, call) = catalogue_call(*call);
             (form, Call::Within(organisation, Box::new(call)))
         }
-        ControlCall::Permit => unreachable!("it is answered without the catalogue"),
+        ControlCall::Job(call) => (Form::Row, Call::Job(call)),
+        ControlCall::Permit | ControlCall::Bulk(_) => {
+            unreachable!("the catalogue is not asked for it as such")
+        }
     }
 }
 
@@ -387,6 +425,9 @@ impl<J: Job> Engine<J> {
         if call == ControlCall::Permit {
             return self.emit(Event::Control(request, ControlReply::Done));
         }
+        if let ControlCall::Bulk(bulk) = call {
+            return self.start_bulk(request, access, *bulk);
+        }
         if matches!(call, ControlCall::Sum(_)) {
             // What closed databases have used is in their rows then.
             self.write_usage();
@@ -397,6 +438,12 @@ impl<J: Job> Engine<J> {
             _ => Call::Guarded(access, Box::new(call)),
         };
         let asker = match form {
+            Form::Import(format) => {
+                if let Err(refusal) = self.admit_import(request) {
+                    return self.emit(Event::Refused(request, refusal));
+                }
+                Asker::Import(request, format)
+            }
             Form::Fork => Asker::Fork(request),
             form => Asker::Control(request, form),
         };
@@ -494,14 +541,16 @@ impl<J: Job> Engine<J> {
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
         let call = call.into_inner();
-        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
-            self.on_dropped(name, row);
+        if let Asker::Bulk(request) = asker {
+            return self.on_bulk(request, call, outcome);
         }
-        self.budgets_changed(&call, &outcome);
-        self.keys_changed(&call, &outcome);
-        self.lives_changed(&call, &outcome);
-        if let Outcome::Signing(signing) = &outcome {
-            self.catalogue.signing = Some(signing.secret);
+        self.catalogue_changed(&call, &outcome);
+        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
+            let dropper = match asker {
+                Asker::Control(request, _) => Dropper::Control(request),
+                _ => Dropper::Nobody,
+            };
+            return self.on_dropped(name, row, dropper);
         }
         match asker {
             Asker::Startup => self.startup_rows(outcome),
@@ -525,9 +574,21 @@ impl<J: Job> Engine<J> {
                 }
                 _ => self.checkpoint_failed(key),
             },
+            Asker::Import(request, format) => self.import_begun(request, format, outcome),
             Asker::Fork(request) => self.fork_begun(request, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
+            Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
+        }
+    }
+
+    /// What follows from a call, whoever asked for it.
+    pub(super) fn catalogue_changed(&mut self, call: &Call, outcome: &Outcome) {
+        self.budgets_changed(call, outcome);
+        self.keys_changed(call, outcome);
+        self.lives_changed(call, outcome);
+        if let Outcome::Signing(signing) = outcome {
+            self.catalogue.signing = Some(signing.secret);
         }
     }
 
@@ -538,7 +599,7 @@ impl<J: Job> Engine<J> {
     ) -> Result<ControlReply, Refusal> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
-                Form::Row => ControlReply::Databases(vec![*row]),
+                Form::Row | Form::Import(_) => ControlReply::Databases(vec![*row]),
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
                 Form::Fork => unreachable!("it has an asker of its own"),
@@ -556,15 +617,19 @@ impl<J: Job> Engine<J> {
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
-            Outcome::Ended(..) | Outcome::NotYet(_) | Outcome::Endings(..) => {
-                unreachable!("only the engine asks for the end of a database")
-            }
+            Outcome::Ended(..)
+            | Outcome::NotYet(_)
+            | Outcome::Endings(..)
+            | Outcome::BulkRecord(_)
+            | Outcome::Many(_) => unreachable!("only the engine asks for it"),
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
             Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Job(reply) => ControlReply::Job(reply),
+            Outcome::JobRefused(refusal) => return Err(Refusal::Job(refusal)),
             Outcome::Protected => return Err(Refusal::Protected),
             Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
             Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),

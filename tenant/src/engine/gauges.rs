@@ -63,6 +63,7 @@ impl<J: Job> Engine<J> {
         let reserved = self.log.as_ref().map_or(0, |log| log.reserved_bytes());
         vec![
             Gauge::new("keys_remembered", self.keys.counts().0, limits::KEYS_REMEMBERED),
+            Gauge::new("endings_waiting", self.mortality.entries().0, self.mortality.entries().1),
             Gauge::new("key_waiters", self.keys.counts().1, limits::KEY_WAITERS_MAX),
             Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_CLIENTS_MAX),
             Gauge::new("fibers", self.stacks.taken(), limits::FIBERS_MAX),

@@ -18,6 +18,7 @@ use super::checkpoint::Checkpointed;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::drops::Dropper;
 use super::keys::holders;
 use super::places::Place;
 use super::tasks::{Kind, Work};
@@ -619,6 +620,7 @@ impl<J: Job> Engine<J> {
             tenant.stop_failures += u32::from(self.phase == Phase::Stopping);
             self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
         }
+        self.checkpoint_over(key);
         self.after_task(key);
     }
 
@@ -646,6 +648,7 @@ impl<J: Job> Engine<J> {
         }
         self.note_redo(key);
         self.trim_log();
+        self.checkpoint_over(key);
         self.after_task(key);
     }
 
@@ -821,9 +824,12 @@ impl<J: Job> Engine<J> {
         if let Some(mut volume) = tenant.volume.take() {
             file |= volume.main.exists;
             volume.abandon_sealing();
-            for handle in volume.close() {
+            let pages = volume.database_bytes().unwrap_or(0) / storage::page::PAGE_BYTES as u64;
+            let (handles, turnover) = volume.close();
+            for handle in handles {
                 self.close_file(handle);
             }
+            self.note_returned(tenant.id, pages, turnover);
         }
         if let Some(place) = tenant.place.take() {
             self.counters.throttled_ns += self.throttled_ns(&place);
@@ -878,7 +884,8 @@ impl<J: Job> Engine<J> {
     // ---- dropping ----
 
     /// The catalogue has the tombstone: end the tenant's life.
-    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
+    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow, dropper: Dropper) {
+        self.begin_drop(row, dropper);
         self.recovered_rows.remove(&row.id);
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
@@ -904,13 +911,16 @@ impl<J: Job> Engine<J> {
         for (request, ..) in waiting {
             self.emit(Event::Refused(request, Refusal::NotFound));
         }
+        self.hasten_drop(key);
         self.note_redo(key);
         self.trim_log();
         self.go_on_closing(key);
     }
 
     pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
+        self.note_file(id, file);
         if !file {
+            self.end_drop(id, true);
             return self.call_catalogue(Asker::Nobody, Call::Forget(id));
         }
         let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
@@ -941,11 +951,18 @@ impl<J: Job> Engine<J> {
                 self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Sync), what);
             }
             (RemoveStep::Remove, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.end_drop(id, true);
                 self.call_catalogue(Asker::Nobody, Call::Forget(id));
             }
-            (RemoveStep::Sync, Ok(())) => self.call_catalogue(Asker::Nobody, Call::Forget(id)),
+            (RemoveStep::Sync, Ok(())) => {
+                self.end_drop(id, true);
+                self.call_catalogue(Asker::Nobody, Call::Forget(id));
+            }
             // The tombstone stays: the next start tries again.
-            (_, Err(_)) => sometimes!("a dropped tenant's file cannot be removed"),
+            (_, Err(_)) => {
+                sometimes!("a dropped tenant's file cannot be removed");
+                self.end_drop(id, false);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use storage::sometimes;
 
 use super::context::Job;
 use super::control::Asker;
+use super::drops::Dropper;
 use super::life::Tenant;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::access::Claim;
@@ -343,7 +344,7 @@ impl<J: Job> Engine<J> {
         if let Some(key) = key {
             self.tell_end(key, row, ending);
         }
-        self.on_dropped(&row.name, row);
+        self.on_dropped(&row.name, row, Dropper::Nobody);
     }
 
     /// Those who use a database that has ended are told so, once each: who waits, at once; what runs, in

@@ -1,6 +1,6 @@
-//! Routes about how long databases live.
+//! Routes about how long databases live, and about many of them.
 
-use super::{PATCH, Route, route};
+use super::{PATCH, POST, Route, route};
 
 /// See the head of the file.
 #[rustfmt::skip]
@@ -19,5 +19,15 @@ pub(super) const TABLE: &[Route] = &[
         "Plans and places", PATCH, "/v1/organisations/{organisation}/groups/{group}/settings",
         "Change its settings; what is absent stays",
         &[], "NodeSettingsChange", "Settings",
+    ),
+    route(
+        "Databases", POST, "/v1/bulk/create",
+        "Create many databases; the answer is one JSON object a line, the last one with finished",
+        &["idempotency_key"], "BulkCreate", "Lines of BulkLine",
+    ),
+    route(
+        "Databases", POST, "/v1/bulk/drop",
+        "Drop many databases; the answer is one JSON object a line, the last one with finished",
+        &["idempotency_key"], "BulkNames", "Lines of BulkLine",
     ),
 ];
