@@ -160,6 +160,18 @@ pub const MARKS: &[Mark] = &[
     mark("a statement does not begin because of its request's cost", 10000),
     mark("a statement is stopped because of its request's cost", 10000),
     mark("cached pages go because memory is wanted", 10000),
+    // ---- copies ----
+    mark("a copy becomes more urgent", 30_000),
+    mark("a copy is given up because its original is written to too fast", NO_COPY),
+    mark("a copy would be larger than it may be", NO_COPY),
+    mark("a database is dropped at the very end of its building", NO_COPY),
+    mark("a database that was being built is given up", 1000),
+    mark("a fork opens its original", 300),
+    mark("a snapshot is given up because logs fill", 30_000),
+    mark("a snapshot is older than it should be", NO_COPY),
+    mark("a start removes what was being built", 1000),
+    mark("an export breaks off after its status", NO_COPY),
+    mark("the original of a fork is gone before it begins", 30_000),
     // ---- keys ----
     mark("a database is made for somebody who came after one who may not", NO_KEYS),
     mark("a key that is not good is refused", NO_KEYS),
@@ -173,6 +185,9 @@ pub const MARKS: &[Mark] = &[
     mark("a stream ends because its key is revoked", NO_KEYS),
     mark("a token that a database's own key has signed is believed", NO_KEYS),
 ];
+
+/// What only larger databases meet than those of a world.
+const NO_COPY: u64 = u64::MAX;
 
 /// Worlds ask nobody for a key yet.
 const NO_KEYS: u64 = u64::MAX;

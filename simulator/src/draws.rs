@@ -78,6 +78,8 @@ pub enum Stream {
     Budgets,
     /// Fleet jobs: which, of what, and what is done to them.
     Jobs,
+    /// Copies: whether there are any, of what, and when.
+    Copies,
 }
 
 /// An inclusive range of whole numbers.

@@ -12,6 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `copyist`: who copies databases and reads them as files.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
 //! - `books`: what must agree between turns, and at rest.
@@ -23,6 +24,7 @@
 mod books;
 mod ceilings;
 pub(crate) mod client;
+mod copyist;
 mod ends;
 pub(crate) mod files;
 mod fleet;
@@ -68,6 +70,7 @@ use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use ceilings::Ceilings;
 use client::Client;
+use copyist::Copyist;
 use ends::Ambush;
 use fleet::Fleet;
 use glutton::Gluttons;
@@ -117,6 +120,7 @@ struct World {
     landlord: Landlord,
     gluttons: Gluttons,
     fleet: Fleet,
+    copyist: Copyist,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -201,12 +205,14 @@ impl World {
         let landlord = Landlord::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
         let fleet = Fleet::new(&mut io, &options);
+        let copyist = Copyist::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
             gluttons,
             fleet,
+            copyist,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -238,6 +244,7 @@ impl World {
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
         self.bring_jobs_to_rest()?;
+        self.look_at_copies()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -423,6 +430,9 @@ impl Host for World {
                 continue;
             }
             if self.fleet.heed(&mut self.io, options, wake)? {
+                continue;
+            }
+            if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
