@@ -16,6 +16,7 @@
 //! GET    /v1/namespaces/{name}/stats                      200 sqld's statistics
 //! POST   /v1/namespaces/{name}/checkpoint                 200 {}: one has begun
 //! POST   /v1/namespaces/{name}/fork/{copy}                200 {}: the copy is there
+//! GET    /v1/namespaces/{name}/export?format=sqlite|sql   200 the database as a file
 //! GET    /v1/plans                                        200 {"plans":[…]}
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
@@ -73,10 +74,11 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
-    Unbuilt, is_memory,
+    ControlCall, ControlReply, DatabaseRow, ExportFormat, KeyScope, Missing, NodePath, Refusal,
+    RowState, Unbuilt, is_memory,
 };
 
+use crate::export;
 use crate::http::{Head, Method, TenantName};
 use crate::openapi;
 use crate::platform::{self, Asked, Shape};
@@ -100,6 +102,8 @@ pub enum AdminRequest {
     Version,
     /// `GET /metrics`.
     Metrics,
+    /// A database as a file.
+    Export(TenantName, ExportFormat),
     /// `GET /v1/top`.
     Top(top::Top),
     /// `GET /v1/diagnostics`.
@@ -159,6 +163,12 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         }
         ["v1", "namespaces", _, "upload"] if method == Method::Post => uploads::route(head),
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
+        ["v1", "namespaces", name, "export"] => {
+            // Its length is not known before its end: HEAD is not for it.
+            let name = TenantName::new(name)?;
+            let request = AdminRequest::Export(name, export::format(query)?);
+            return only(head.method() == Method::Get, "GET", request);
+        }
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
             match as_sqld(method, &name, rest, body) {

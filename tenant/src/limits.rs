@@ -181,6 +181,9 @@ pub const SNAPSHOT_HURRY_BYTES: u64 = SNAPSHOT_WAL_BYTES_MAX / 8;
 /// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
 pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
 
+/// The longest that a fork or export may take, the time that a client takes to read it included.
+pub const SNAPSHOT_NS_MAX: u64 = 3600 * SECOND_NS;
+
 /// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
 pub const FORKS_MAX: usize = 8;
 
