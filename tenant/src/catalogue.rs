@@ -70,7 +70,7 @@
 //!   state INTEGER NOT NULL,                -- 0 running, 1 paused, 2 cancelled, 3 completed, 4 deleting
 //!   reason TEXT,
 //!   open INTEGER NOT NULL,                 -- 1: a database may have been migrated without its result
-//!   retries INTEGER NOT NULL,              -- 1: it goes through those that failed
+//!   retries INTEGER NOT NULL,              -- 1: it goes through those that failed; 2: it was cancelled before
 //!   position TEXT NOT NULL,                -- up to where all have their results
 //!   canary_passed INTEGER NOT NULL,
 //!   forgiven INTEGER NOT NULL,             -- failures up to when somebody let it go on
