@@ -289,7 +289,7 @@ impl Job {
         if passed == self.window.len() && !self.stale {
             return self.walked.clone();
         }
-        let last = self.window.values().take(passed).last();
+        let last = self.window.values().take(passed).next_back();
         last.map_or_else(|| self.row.position.clone(), |entry| entry.target.position.clone())
     }
 
