@@ -5,6 +5,8 @@ use storage::io::{Instant, SocketId};
 use storage::ledger::{self, AccountId, Booking, Kind};
 
 use crate::http::{Head, Method, RequestReader, TenantName, Version};
+use crate::limits;
+use crate::problem::Problem;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +124,41 @@ pub struct Connection {
     pub booking: Option<Booking>,
     /// Bytes that are booked for it.
     pub booked_bytes: u64,
+    /// Its request's body is handed to the engine in pieces.
+    pub upload: Option<Box<Upload>>,
+    /// What was wrong with that, to be told instead of what the engine makes of it.
+    pub broken_upload: Option<Problem>,
+}
+
+/// A body that is handed to the engine in pieces.
+#[derive(Debug)]
+pub struct Upload {
+    /// The engine asks for a piece, and gives this buffer for it.
+    pub wanted: Option<Vec<u8>>,
+    /// All of it has arrived.
+    pub complete: bool,
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// Since when the engine has asked.
+    pub waits_since: Instant,
+    /// For how long it has waited before, in nanoseconds.
+    pub waited_ns: u64,
+}
+
+impl Upload {
+    /// One that begins.
+    #[must_use]
+    pub fn at(now: Instant) -> Upload {
+        Upload { wanted: None, complete: false, bytes: 0, waits_since: now, waited_ns: 0 }
+    }
+
+    /// So long was waited for it that it should have brought more.
+    #[must_use]
+    pub fn is_too_slow(&self, waited_ns: u64) -> bool {
+        let late_ns = waited_ns.saturating_sub(limits::UPLOAD_PATIENCE_NS);
+        let least = u128::from(late_ns) * u128::from(limits::UPLOAD_BYTES_PER_S) / 1_000_000_000;
+        u128::from(self.bytes) < least
+    }
 }
 
 impl Connection {
@@ -130,7 +167,10 @@ impl Connection {
     pub fn held_bytes(&self) -> usize {
         let [received, sent] = self.lent_bytes;
         let leaving = (self.out.capacity() + sent).saturating_sub(self.tenant_bytes);
-        let buffers = self.reader.held_bytes() + self.next_out.capacity();
+        let wanted = self.upload.as_ref().and_then(|upload| upload.wanted.as_ref());
+        let buffers = self.reader.held_bytes()
+            + self.next_out.capacity()
+            + wanted.map_or(0, |wanted| wanted.capacity());
         buffers + received + leaving + self.running_bytes
     }
 
@@ -184,6 +224,8 @@ impl Connection {
             tenant_bytes: 0,
             booking: None,
             booked_bytes: 0,
+            upload: None,
+            broken_upload: None,
         }
     }
 }

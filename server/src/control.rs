@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! POST   /v1/namespaces/{name}/create   empty, {} or C    200 the database; 400 if it exists
+//! POST   /v1/namespaces/{name}/upload   see `uploads`     200 the database, made from a file or SQL
 //! GET    /v1/namespaces/{name}                            200 the database; 404
 //! DELETE /v1/namespaces/{name}                            200 the database; 404
 //! GET    /v1/namespaces?limit=&after=&prefix=             200 {"namespaces":[…],"next":name|null}
@@ -14,12 +15,13 @@
 //! GET    /v1/namespaces/{name}/config                     200 sqld's configuration
 //! GET    /v1/namespaces/{name}/stats                      200 sqld's statistics
 //! POST   /v1/namespaces/{name}/checkpoint                 200 {}: one has begun
+//! POST   /v1/namespaces/{name}/fork/{copy}                200 {}: the copy is there
 //! GET    /v1/plans                                        200 {"plans":[…]}
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
 //! PUT, GET, DELETE  /v1/organisations/{o}/groups/{g}      N         200 the group
-//! GET, PUT  /v1/namespaces/{name}/settings       S         200 its settings: see `settings`
-//! GET, PUT  /v1/organisations/{o}/settings, /v1/organisations/{o}/groups/{g}/settings   the same
+//! GET, PUT, PATCH  /v1/namespaces/{name}/settings  S       200 its settings: see `settings`
+//! GET, PUT, PATCH  /v1/organisations/{o}/settings, /v1/organisations/{o}/groups/{g}/settings   the same
 //! POST   /v1/namespaces/{name}/tokens?expiration=&authorization=   200 {"jwt":…}
 //! POST   /v1/namespaces/{name}/tokens/rotate              200 {}; older tokens are refused
 //! POST   /v1/keys                       K                 200 the key, once
@@ -27,6 +29,7 @@
 //! DELETE /v1/keys/{public}                                200 the key, revoked
 //! GET    /v1/organisations, …/{o}/groups  ?limit=&after=   200 {"organisations":[…],"next":name|null}
 //! GET    /v1/organisations/{o}/usage, …/groups/{g}/usage  200 the sum of their databases'
+//! POST   /v1/bulk/create, /v1/bulk/drop               200 line by line: see `bulk`
 //! POST, GET  /v1/jobs; …/v1/jobs/{job}/…                200 fleet jobs: see `jobs`
 //! GET    /v1/diagnostics                                  200 how full everything is, line by line
 //! GET    /openapi.json                                    200 all routes: see `openapi`
@@ -36,24 +39,33 @@
 //!
 //! B is a budget, `{"memory_bytes":"64MiB","weight":200,…}`; N is `{"plan":name|null,"budget":B}`, the
 //! whole of it; C is `{"group":"organisation/group"|null,"plan":name|null,"budget":B|null}`, of which
-//! what is absent stays as it is. What is in use cannot be deleted: 409 says by how many.
+//! what is absent stays as it is; a create takes `"seed":{"type":"database","name":S}` too: see `seed`. What is in use cannot be deleted: 409 says by how many.
 //!
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
+//! - `bulk`: creates and drops of many.
 //! - `budgets`: bodies and answers about budgets, plans and use.
 //! - `jobs`: one migration for many databases.
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
+//! - `seed`: what a new database begins with.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
+//! - `life`: how long databases live.
+//! - `receipt`: what a dropped database has given back.
 //! - `percent`: texts in paths and queries. The routes of the Platform API are in `platform`.
-//! - `top`: which open tenants use most.
+//! - `top`: which open tenants use most. `uploads`: databases made from files and SQL text.
 
 pub(crate) mod budgets;
+pub(crate) mod bulk;
 pub(crate) mod jobs;
 pub mod keys;
+mod life;
 pub(crate) mod percent;
+pub(crate) mod receipt;
+pub(crate) mod seed;
 pub mod settings;
 pub(crate) mod sqld;
 pub mod top;
+pub mod uploads;
 
 #[cfg(test)]
 pub(crate) use budgets::plan as plan_of;
@@ -61,7 +73,7 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
+    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState, Unbuilt,
 };
 
 use crate::http::{Head, Method, TenantName};
@@ -133,6 +145,7 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         ["openapi.json"] => return only(get, "GET, HEAD", AdminRequest::OpenApi),
         ["v1", "diagnostics"] => return only(get, "GET, HEAD", AdminRequest::Diagnostics),
         ["v1", "namespaces"] if get => list(query),
+        ["v1", "bulk", what @ ("create" | "drop")] => bulk::route(head, method, what, body),
         ["v1", "plans"] if get => Ok(ControlCall::Plans),
         ["v1", "top"] if get => {
             return top::asked(query).map(AdminRequest::Top);
@@ -146,7 +159,7 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
-            match as_sqld(method, &name, rest) {
+            match as_sqld(method, &name, rest, body) {
                 Some(asked) => return asked.map(|asked| AdminRequest::Shaped(Box::new(asked))),
                 None => namespace(method, name, rest, body),
             }
@@ -193,10 +206,10 @@ fn namespace(
         ([], Method::Get) => Ok(ControlCall::Show(name)),
         ([], Method::Delete) => Ok(ControlCall::Drop(name)),
         ([], _) => Err(Problem::wrong_method("GET, HEAD, DELETE")),
-        (["create"], Method::Post) => Ok(ControlCall::Create(name, budgets::create(body)?)),
+        (["create"], Method::Post) => seed::create(name, body),
         (["config"], Method::Post) => Ok(ControlCall::Place(name, sqld::config(body)?)),
         (["config"], _) => Err(Problem::wrong_method("GET, HEAD, POST")),
-        (["create"], _) => Err(Problem::wrong_method("POST")),
+        (["create" | "upload"], _) => Err(Problem::wrong_method("POST")),
         (["budget"], Method::Get) => Ok(ControlCall::Budget(name)),
         (["budget"], Method::Put) => Ok(ControlCall::Place(name, budgets::change(body)?)),
         (["budget"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
@@ -205,8 +218,12 @@ fn namespace(
             Ok(ControlCall::Set(name, rotate))
         }
         (["settings"], Method::Get) => Ok(ControlCall::Settings(name)),
-        (["settings"], Method::Put) => Ok(ControlCall::Set(name, settings::change(body)?)),
-        (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        (["settings"], Method::Put | Method::Patch) => {
+            let change = settings::change(body)?;
+            life::of_database(&change)?;
+            Ok(ControlCall::Set(name, change))
+        }
+        (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
         (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
         (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
@@ -215,7 +232,12 @@ fn namespace(
 }
 
 /// A route of one database whose answer is sqld's, if it is one.
-fn as_sqld(method: Method, name: &str, rest: &[&str]) -> Option<Result<Asked, Problem>> {
+fn as_sqld(
+    method: Method,
+    name: &str,
+    rest: &[&str],
+    body: &[u8],
+) -> Option<Result<Asked, Problem>> {
     let asked = |call: fn(String) -> ControlCall, shape| {
         let request = AdminRequest::Call(call(name.to_owned()));
         Ok(Asked { request, within: None, shape })
@@ -229,11 +251,10 @@ fn as_sqld(method: Method, name: &str, rest: &[&str]) -> Option<Result<Asked, Pr
         (["stats", "top" | "slowest"], _) => Err(Problem::wrong_method("DELETE")),
         (["checkpoint"], Method::Post) => asked(ControlCall::Checkpoint, Shape::Done),
         (["checkpoint"], _) => Err(Problem::wrong_method("POST")),
-        (["fork", _], Method::Post) => Err(Problem::new(
-            501,
-            "NOT_IMPLEMENTED",
-            "forks are not built yet: create a database and copy what it needs",
-        )),
+        (["fork", to], Method::Post) => seed::fork(name, to, body).map(|call| {
+            let request = AdminRequest::Call(call);
+            Asked { request, within: None, shape: Shape::Forked }
+        }),
         (["fork", _], _) => Err(Problem::wrong_method("POST")),
         _ => return None,
     })
@@ -273,8 +294,8 @@ fn node(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Prob
 fn node_settings(method: Method, path: NodePath, body: &[u8]) -> Result<ControlCall, Problem> {
     match method {
         Method::Get => Ok(ControlCall::NodeSettings(path)),
-        Method::Put => Ok(ControlCall::SetNode(path, settings::change(body)?)),
-        _ => Err(Problem::wrong_method("GET, HEAD, PUT")),
+        Method::Put | Method::Patch => Ok(ControlCall::SetNode(path, settings::change(body)?)),
+        _ => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
     }
 }
 
@@ -308,11 +329,14 @@ fn database(row: &DatabaseRow) -> Value {
         "name": row.name,
         "created_at": row.created_s,
         "state": match row.state {
+            RowState::Live if row.ended.is_some() => "frozen",
             RowState::Live => "live",
             RowState::Dropped => "dropped",
             RowState::Fenced => "fenced",
+            RowState::Building => "building",
         },
-        "reason": row.reason,
+        "reason": row.reason.clone().or_else(|| row.ended.map(|ended| ended.name().to_owned())),
+        "ends_at": row.ends_s,
         "group": group,
         "plan": plan,
     })
@@ -340,7 +364,13 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             keys::list_answer(rows, *limit)
         }
         (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
+        (_, ControlReply::Imported(made)) => uploads::answer(&made.0, &made.1),
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
+        (_, ControlReply::Dropped(dropped)) => {
+            let mut answer = database(&dropped.0);
+            answer["receipt"] = receipt::answer(&dropped.1);
+            answer
+        }
         (ControlCall::Plans, ControlReply::Plans(plans)) => {
             let plans: Vec<Value> = plans.iter().map(budgets::plan_answer).collect();
             json!({ "plans": plans })
@@ -356,7 +386,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
             budgets::nodes_answer(of.as_deref(), rows, *limit)
         }
         (_, ControlReply::Sum(sum)) => budgets::sum_answer(sum),
-        (_, ControlReply::Nodes(_)) => json!({}),
+        (_, ControlReply::Nodes(_) | ControlReply::Bulk(_)) => json!({}),
         (ControlCall::Job(call), ControlReply::Job(reply)) => jobs::answer(call, reply, |_| None),
         // Clients of sqld read JSON from every answer.
         (
@@ -395,6 +425,16 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
                  a backup, or drop it"
             ),
         ),
+        Refusal::Expired(ending) => Problem::detailed(
+            410,
+            "DATABASE_EXPIRED",
+            "the database has ended by its settings",
+            format!(
+                "the database has ended by its {} and was dropped; create it anew, with a later end if \
+                 it is to live longer",
+                ending.name()
+            ),
+        ),
         Refusal::Exceeded(exceeded) => Problem::exceeded(exceeded),
         Refusal::Missing(missing) => missing_problem(*missing),
         Refusal::InUse(users) => Problem::detailed(
@@ -402,6 +442,22 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "IN_USE",
             "what was to be deleted is in use",
             format!("it cannot be deleted: {users} use it"),
+        ),
+        Refusal::TooMany(asked, most) => Problem::detailed(
+            400,
+            "TOO_MANY_DATABASES",
+            "a call is about too many databases",
+            format!("it is about {asked} databases, and {most} are the limit: make several calls"),
+        ),
+        Refusal::KeyRuns => Problem::new(
+            409,
+            "IDEMPOTENCY_KEY_IN_USE",
+            "a call with this idempotency-key runs: wait for its end, and ask again to be told",
+        ),
+        Refusal::KeyReused => Problem::new(
+            422,
+            "IDEMPOTENCY_KEY_REUSED",
+            "this idempotency-key was used for another call: use a new one for each",
         ),
         Refusal::TooManyPlans => Problem::detailed(
             409,
@@ -420,6 +476,15 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "DELETE_PROTECTED",
             "it is protected against being deleted: change its setting delete_protection first",
         ),
+        Refusal::Import(error) => uploads::problem(error),
+        Refusal::Building => Problem::detailed(
+            503,
+            "DATABASE_BUILDING",
+            "a database that is being built was asked for",
+            format!("the database `{name}` is being built: try again when that has been answered"),
+        )
+        .retry_after(1),
+        Refusal::Unbuilt(why) => unbuilt_problem(why),
         Refusal::Job(refusal) => jobs::problem(*refusal),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
@@ -443,6 +508,37 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
     }
 }
 
+fn unbuilt_problem(why: &Unbuilt) -> Problem {
+    match why {
+        Unbuilt::Dropped => Problem::new(
+            409,
+            "DATABASE_DROPPED",
+            "the new database was dropped while it was being built",
+        ),
+        Unbuilt::Overtaken => Problem::new(
+            503,
+            "COPY_OVERTAKEN",
+            "so much is being written (to the original, or by all databases together) that what \
+             was to be copied could not be kept any longer; nothing was made: try again when less is \
+             written",
+        )
+        .retry_after(10),
+        Unbuilt::DiskFull => Problem::new(
+            507,
+            "DISK_FULL",
+            "the disk has no room for the new database; nothing of it was kept",
+        ),
+        Unbuilt::NoMemory => Problem::memory_full(),
+        Unbuilt::TooMany(limit) => Problem::detailed(
+            503,
+            "TOO_MANY_COPIES",
+            "as many databases wait to be copied as may",
+            format!("{limit} databases wait to be copied, the limit; try again"),
+        )
+        .retry_after(5),
+    }
+}
+
 fn missing_problem(missing: Missing) -> Problem {
     match missing {
         Missing::Plan => Problem::new(404, "PLAN_NOT_FOUND", "there is no such plan"),
@@ -457,12 +553,24 @@ fn missing_problem(missing: Missing) -> Problem {
     }
 }
 
+/// The database that a refusal of a call is about: a copy's original, if it is not there.
+#[must_use]
+pub fn refused<'a>(call: &'a ControlCall, refusal: &Refusal) -> Option<&'a str> {
+    match (call, refusal) {
+        (ControlCall::Within(_, call), _) => refused(call, refusal),
+        (ControlCall::Fork { from, .. }, Refusal::NotFound | Refusal::Building) => Some(from),
+        _ => subject(call),
+    }
+}
+
 /// The database that a call is about, if it is about one.
 #[must_use]
 pub fn subject(call: &ControlCall) -> Option<&str> {
     match call {
         ControlCall::Within(_, call) => subject(call),
         ControlCall::Create(name, _)
+        | ControlCall::Import { name, .. }
+        | ControlCall::Fork { to: name, .. }
         | ControlCall::Checkpoint(name)
         | ControlCall::Place(name, _)
         | ControlCall::Drop(name)

@@ -17,10 +17,8 @@
 //! A priority is `background`, `normal` or `interactive`. It rises no higher than the database's own,
 //! which holds where none is said, and decides only whose turn is next: never what is answered.
 
-use std::io::Write as _;
-
 use tenant::budget::Priority;
-use tenant::{Ceiling, Cost, PRICES, RequestUnits, request_units_micro};
+use tenant::{Ceiling, Cost, PRICES, request_units_micro};
 
 use crate::hrana::encode;
 use crate::problem::Problem;
@@ -29,15 +27,26 @@ use crate::problem::Problem;
 const DIGITS_MAX: usize = 18;
 /// Digits after the point of a number of request units.
 const FRACTION_DIGITS: usize = 6;
+/// Parts of a request unit that are counted.
+const MICRO: u64 = 10u64.pow(FRACTION_DIGITS as u32);
+
+/// What stands before each part's number, in the order of `storage::meter::PART_NAMES`.
+const IN_HEADER: [&str; 5] =
+    ["; vm_steps=", "; pages_read=", "; pages_written=", "; log_bytes=", "; result_bytes="];
+const IN_JSON: [&str; 5] = [
+    ",\"vm_steps\":",
+    ",\"pages_read\":",
+    ",\"pages_written\":",
+    ",\"log_bytes\":",
+    ",\"result_bytes\":",
+];
 
 /// Append the receipt's header line.
 pub fn write_header(out: &mut Vec<u8>, cost: &Cost) {
     out.extend_from_slice(b"x-myriad-cost: ru=");
     request_units(out, cost);
-    for (name, part) in storage::meter::PART_NAMES.iter().zip(cost.parts()) {
-        out.extend_from_slice(b"; ");
+    for (name, part) in IN_HEADER.iter().zip(cost.parts()) {
         out.extend_from_slice(name.as_bytes());
-        out.push(b'=');
         encode::integer(out, part);
     }
     out.extend_from_slice(b"\r\n");
@@ -47,18 +56,23 @@ pub fn write_header(out: &mut Vec<u8>, cost: &Cost) {
 pub fn write_json(out: &mut Vec<u8>, cost: &Cost) {
     out.extend_from_slice(b"\"cost\":{\"ru\":");
     request_units(out, cost);
-    for (name, part) in storage::meter::PART_NAMES.iter().zip(cost.parts()) {
-        out.extend_from_slice(b",\"");
+    for (name, part) in IN_JSON.iter().zip(cost.parts()) {
         out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
         encode::integer(out, part);
     }
     out.push(b'}');
 }
 
 fn request_units(out: &mut Vec<u8>, cost: &Cost) {
-    let text = RequestUnits(request_units_micro(cost));
-    write!(out, "{text}").expect("a Vec takes every write");
+    let micro = request_units_micro(cost);
+    encode::integer(out, micro / MICRO);
+    let mut digits = [b'.'; 1 + FRACTION_DIGITS];
+    let mut rest = micro % MICRO;
+    for digit in digits[1..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits);
 }
 
 /// The limit that the header's value sets.
@@ -109,7 +123,7 @@ fn micro_units(text: &str) -> Option<u64> {
         return None;
     }
     let scale = 10u64.pow((FRACTION_DIGITS - fraction.len()) as u32);
-    let whole = number(whole)?.checked_mul(10u64.pow(FRACTION_DIGITS as u32))?;
+    let whole = number(whole)?.checked_mul(MICRO)?;
     whole.checked_add(number(fraction)? * scale)
 }
 
@@ -126,6 +140,14 @@ fn invalid() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_have_their_names() {
+        for (index, name) in storage::meter::PART_NAMES.iter().enumerate() {
+            assert_eq!(IN_HEADER[index], format!("; {name}="));
+            assert_eq!(IN_JSON[index], format!(",\"{name}\":"));
+        }
+    }
 
     #[test]
     fn receipts_are_written() {

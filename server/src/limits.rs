@@ -93,6 +93,16 @@ pub const SPARE_BUFFERS_MAX: usize = 128;
 pub const HEAD_NS: u64 = 10_000_000_000;
 /// Time for a request's whole body.
 pub const BODY_NS: u64 = 60_000_000_000;
+/// Time in which at least one byte of an upload must come, once it is asked for.
+pub const UPLOAD_STALL_NS: u64 = 30_000_000_000;
+/// Time that may be waited for an upload before its rate is looked at, and the least rate from then on:
+/// a telephone's in a train.
+pub const UPLOAD_PATIENCE_NS: u64 = 60_000_000_000;
+/// See [`UPLOAD_PATIENCE_NS`].
+pub const UPLOAD_BYTES_PER_S: u64 = 4 * 1024;
+/// As [`DRAIN_BYTES_MAX`], for an upload that is refused while its client still sends: many clients read
+/// no answer before.
+pub const UPLOAD_DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time that a connection may wait for its next request.
 pub const KEEP_ALIVE_NS: u64 = 60_000_000_000;
 /// Time in which at least one byte of a response must leave.

@@ -172,6 +172,13 @@ impl Page {
             ("tenant_opens_total", "Databases opened.", counters.opens),
             ("tenant_closes_total", "Databases closed.", counters.closes),
             ("tenant_fences_total", "Databases fenced.", counters.fences),
+            ("ended_databases_total", "Databases ended by their settings.", counters.ended),
+            ("dropped_databases_total", "Databases dropped, and all given back.", counters.drops),
+            (
+                "uneven_receipts_total",
+                "Drops that did not give back what was taken: any is a bug.",
+                counters.uneven_receipts,
+            ),
             ("fiber_resumes_total", "Fibers resumed.", counters.resumes),
             ("vm_steps_total", "SQLite VM steps.", counters.vm_steps),
             ("transactions_timed_out_total", timed_out, counters.transactions_timed_out),

@@ -9,11 +9,14 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `responses`: how answers leave.
+//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `responses`: how
+//!   answers leave. `uploads`: bodies in pieces.
 
 mod admin;
+mod bulk;
 mod jobs;
 mod responses;
+mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -302,14 +305,24 @@ impl Server {
         }
         self.turn_jobs();
         self.engine.turn(io);
-        // Fibers have run meanwhile.
+        self.follow_engine(io);
+        self.fire_timers(io);
+        self.accept_more(io);
+        if self.engine.holds_long() {
+            // Answers do not wait for those that take long.
+            io.submit();
+            self.engine.turn_long(io);
+            self.follow_engine(io);
+        }
+    }
+
+    /// What follows from what fibers did.
+    fn follow_engine<I: Io<Server>>(&mut self, io: &mut I) {
         self.now = io.now();
         while let Some(event) = self.engine.next_event() {
             self.on_event(io, event);
         }
         self.submit_disk(io);
-        self.fire_timers(io);
-        self.accept_more(io);
     }
 
     // ---- connections come ----
@@ -357,6 +370,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match connection.phase {
             Phase::Reading => self.read_requests(io, key),
+            Phase::Running if connection.upload.is_some() => self.feed_upload(io, key),
             // One receive stays posted, to notice a peer that resets; more waits in the kernel.
             Phase::Running if !connection.waiting_bytes => self.receive(io, key),
             Phase::Running | Phase::Responding => {}
@@ -376,6 +390,11 @@ impl Server {
                     connection.in_body = true;
                     connection.exchange = Exchange::of(&connection.reader.head());
                     self.set_deadline(key, self.now.after(limits::BODY_NS));
+                    match self.begin_upload(io, key) {
+                        Ok(true) => return,
+                        Ok(false) => {}
+                        Err(problem) => return self.refuse(io, key, &problem),
+                    }
                     if let Err(problem) = self.on_head(io, key) {
                         return self.refuse(io, key, &problem);
                     }
@@ -427,7 +446,8 @@ impl Server {
         let growth_bytes = connection.reader.growth_bytes() as u64;
         // As long as none has more than is left for all others, something is left for small ones,
         // however many large ones there are (Choudhury and Hahne, as for fibers).
-        if held_bytes > 0 && growth_bytes > 0 && held_bytes + growth_bytes > free_bytes {
+        let grows = connection.upload.is_none() && held_bytes > 0 && growth_bytes > 0;
+        if grows && held_bytes + growth_bytes > free_bytes {
             sometimes!("a request is refused because buffers are used up");
             return self.refuse(io, key, &Problem { close: true, ..buffers_full() });
         }
@@ -607,11 +627,14 @@ impl Server {
         match event {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
+            Event::Wants(request, spare) => self.on_wants(io, request, spare),
+            Event::Progress(..) => {}
             Event::Finished(request, WorkReply::Request(answered)) => {
                 self.on_finished(io, key_of(request), *answered);
             }
             Event::Finished(_, WorkReply::Migration(_)) => unreachable!("it is a job's"),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
+            Event::Bulk(request, progress) => self.on_bulk(io, request, &progress),
             Event::Control(request, reply) => self.on_control(io, request, &reply),
             Event::Stopped => self.exit = Some(Exit::Stopped),
             Event::Failed(failure) => self.exit = Some(Exit::Failed(failure)),

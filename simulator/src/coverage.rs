@@ -26,6 +26,7 @@ const fn mark(text: &'static str, seeds: u64) -> Mark {
 /// All marks, by what they are about.
 pub const MARKS: &[Mark] = &[
     // ---- volumes ----
+    mark("a first start ends before the catalogue is made", 10_000),
     mark("a page is read from the log", 100),
     mark("a database without a file is read", 100),
     mark("a spilled transaction is rolled back", 100),

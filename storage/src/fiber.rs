@@ -38,6 +38,9 @@ pub const PROGRESS_STEPS: u32 = 100;
 /// VM steps that a call into the VFS counts for: it copies a page and hashes it perhaps.
 const CALL_STEPS: u64 = 50;
 
+/// The clock is read at each so many calls: a read costs as much as the shortest of them.
+const CALLS_PER_LOOK: u64 = 4;
+
 /// What a fiber waits for, as storage code asks it.
 #[derive(Debug)]
 pub enum Wait {
@@ -212,9 +215,12 @@ impl Context {
 impl Context {
     /// The quantum or the slice is used up.
     fn is_over(&self) -> bool {
-        let work = self.steps.get() + self.calls.get() * CALL_STEPS;
         // SAFETY: the loan lives as long as the fiber runs, and the caller runs on it.
-        work >= self.quantum_steps || unsafe { &*self.clock }.now() >= self.slice_ends
+        self.has_used_quantum() || unsafe { &*self.clock }.now() >= self.slice_ends
+    }
+
+    fn has_used_quantum(&self) -> bool {
+        self.steps.get() + self.calls.get() * CALL_STEPS >= self.quantum_steps
     }
 }
 
@@ -309,12 +315,13 @@ pub(crate) fn on_commit(pages: u32) {
     }
 }
 
-/// A statement of a client begins to run, in a request whose earlier statements cost `before`.
+/// A statement of a client begins to run, in a request whose earlier statements cost `before`. One that
+/// is `bounded` was counted by its database's allowance ([`crate::allowance`]), which may stop it.
 ///
 /// # Panics
 /// If no fiber runs, or the run before was not ended.
-pub fn start_run(before: Cost, ceiling: Option<Ceiling>) {
-    context().meter().start_run(before, ceiling);
+pub fn start_run(before: Cost, ceiling: Option<Ceiling>, bounded: bool) {
+    context().meter().start_run(before, ceiling, bounded);
 }
 
 /// The run is over: what it cost. `counted_steps` is what the statements' own counters say.
@@ -322,7 +329,25 @@ pub fn start_run(before: Cost, ceiling: Option<Ceiling>) {
 /// # Panics
 /// If no fiber runs, or no run was started.
 pub fn end_run(counted_steps: u64) -> Cost {
-    context().meter().end_run(counted_steps)
+    let meter = context().meter();
+    let cost = meter.end_run(counted_steps);
+    with_volume(|volume| meter.settle(&mut volume.allowance, &cost));
+    cost
+}
+
+/// The running statement has to stop, because with `more` it costs more than its database may still
+/// spend.
+pub(crate) fn overspends(more: Cost) -> bool {
+    let Some(context) = context_opt() else { return false };
+    // Inside of a closure over the volume nothing is looked at: the next time comes soon.
+    !context.borrowed.get()
+        && with_volume(|volume| context.meter().overspends(&mut volume.allowance, more))
+}
+
+/// The present run, or the last one, was stopped by its database's allowance.
+#[must_use]
+pub fn is_overspent() -> bool {
+    context_opt().is_some_and(|context| context.meter().is_overspent())
 }
 
 /// What the present run has read and stepped so far came to nothing: it was compiling, after all.
@@ -367,6 +392,7 @@ pub(crate) fn on_progress() -> bool {
     let steps = context.steps.get() + u64::from(PROGRESS_STEPS);
     context.steps.set(steps);
     let beyond = context.meter().on_progress(u64::from(PROGRESS_STEPS));
+    let beyond = overspends(Cost::default()) || beyond;
     // SQLite asks once more between a statement's commit and its end, and would say of what is
     // committed that it was interrupted.
     if context.committed.replace(false) {
@@ -383,18 +409,29 @@ pub(crate) fn on_progress() -> bool {
 }
 
 /// A call into the VFS: suspend if the slice is used up, between two steps that may be long ones.
+///
+/// A call is short, so most only count: the clock is read at each [`CALLS_PER_LOOK`]th.
 pub(crate) fn on_call() {
     let Some(context) = context_opt() else { return };
-    context.calls.set(context.calls.get() + 1);
-    if context.is_over() && !context.borrowed.get() {
+    let calls = context.calls.get() + 1;
+    context.calls.set(calls);
+    let over = match calls.is_multiple_of(CALLS_PER_LOOK) {
+        true => context.is_over(),
+        false => context.has_used_quantum(),
+    };
+    if over && !context.borrowed.get() {
         let _ = suspend(Wait::Turn);
     }
 }
 
-/// Long work within one step of SQLite's virtual machine: as [`on_call`]; `true` interrupts the
-/// statement.
+/// Long work within one step of SQLite's virtual machine: suspend if the slice is used up; `true`
+/// interrupts the statement.
 pub(crate) fn on_stretch() -> bool {
-    on_call();
+    let Some(context) = context_opt() else { return false };
+    context.calls.set(context.calls.get() + 1);
+    if context.is_over() && !context.borrowed.get() {
+        let _ = suspend(Wait::Turn);
+    }
     is_interrupted()
 }
 

@@ -30,7 +30,7 @@ use tree::{Account, Ledger, NONE};
 
 pub use booking::Booking;
 pub(crate) use counted::{Counted, count_given, count_taken};
-pub use kind::{AccountId, KIND_NAMES, KINDS, Kind, Level, MEMORY_KINDS, Refused};
+pub use kind::{AccountId, KIND_NAMES, KINDS, Kind, Level, MEMORY_KINDS, Refused, Turnover};
 
 /// Bytes of pages at least that a group's databases lose at a time: looking through all of them for
 /// each allocation of one would be slow.
@@ -86,7 +86,7 @@ pub fn set_parent(id: AccountId, parent: Option<AccountId>) {
 ///
 /// # Panics
 /// If it still holds anything, or something below it is open: that is a leak, and a bug.
-pub fn close(id: AccountId) {
+pub fn close(id: AccountId) -> Turnover {
     LEDGER.with_borrow_mut(|ledger| {
         let account = &ledger.accounts[id.0 as usize];
         assert!(account.open && id.name().is_none());
@@ -104,7 +104,8 @@ pub fn close(id: AccountId) {
         ledger.remove_child(id.0);
         ledger.accounts[id.0 as usize].open = false;
         ledger.free.push(id.0);
-    });
+        ledger.accounts[id.0 as usize].turnover
+    })
 }
 
 // ---- charging ----

@@ -4,6 +4,7 @@
 //! Leaves to others who may use how much, what SQL is allowed, and every protocol.
 
 pub mod allocator;
+pub mod allowance;
 pub mod counting;
 pub mod extent;
 pub mod fiber;
@@ -17,6 +18,7 @@ pub mod meter;
 pub mod page;
 pub mod pagecache;
 pub mod process;
+pub mod quarantine;
 pub mod sometimes;
 pub mod sqlite;
 pub mod vfs;

@@ -23,6 +23,9 @@ pub const TEMPORARY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// statement.
 pub const SCRATCH_MAX: usize = 256;
 
+/// Bytes of a quarantine that are freed at once: less than 4 ms of the kernel's work.
+pub const QUARANTINE_STEP_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Pages that a checkpoint gathers into one write, and reads back in one read.
 pub const CHECKPOINT_RUN_PAGES: usize = 64;
 

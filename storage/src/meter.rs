@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::ops::AddAssign;
 
+use crate::allowance::Allowance;
 use crate::log::transaction_cost_bytes;
 
 /// A cost vector. All parts only grow while work goes on.
@@ -148,13 +149,20 @@ pub(crate) struct Meter {
     before: Cell<Cost>,
     ceiling: Cell<Option<Ceiling>>,
     exceeded: Cell<Option<Exceeded>>,
+    /// The database's allowance holds for the run.
+    bounded: Cell<bool>,
+    /// What of the run the allowance has been charged with.
+    charged: Cell<u64>,
+    /// The allowance has stopped the run.
+    overspent: Cell<bool>,
     /// What the runs that ended since the last [`Meter::take_total`] cost.
     total: Cell<Cost>,
 }
 
 impl Meter {
     /// A statement of a client begins to run, in a request whose earlier statements cost `before`.
-    pub fn start_run(&self, before: Cost, ceiling: Option<Ceiling>) {
+    /// `bounded`: its database's allowance may stop it.
+    pub fn start_run(&self, before: Cost, ceiling: Option<Ceiling>, bounded: bool) {
         assert!(!self.running.replace(true), "one statement runs on a fiber at a time");
         self.has_begun.set(false);
         self.start_again();
@@ -163,6 +171,9 @@ impl Meter {
         self.before.set(before);
         self.ceiling.set(ceiling);
         self.exceeded.set(None);
+        self.bounded.set(bounded);
+        self.charged.set(0);
+        self.overspent.set(false);
     }
 
     /// The run came to nothing: its statement does not compile.
@@ -265,16 +276,51 @@ impl Meter {
             return false;
         }
         let mut cost = self.before.get();
-        cost += self.committed.get();
         cost += more;
+        cost += self.seen();
+        self.exceeded.set(ceiling.exceeded(&cost));
+        self.exceeded.get().is_some()
+    }
+
+    /// What the run has cost, as far as is known before its end.
+    fn seen(&self) -> Cost {
+        let mut cost = self.committed.get();
         cost += Cost {
             vm_steps: self.progress_steps.get(),
             pages_read: self.pages_read.get(),
             result_bytes: self.result_bytes.get(),
             ..Cost::default()
         };
-        self.exceeded.set(ceiling.exceeded(&cost));
-        self.exceeded.get().is_some()
+        cost
+    }
+
+    /// Charge what the run has cost by now, with `more`, to its database's allowance: whether that is
+    /// more than is left, and the run has to stop.
+    pub fn overspends(&self, allowance: &mut Allowance, more: Cost) -> bool {
+        if allowance.price_max == u64::MAX || !self.running.get() || !self.bounded.get() {
+            return false;
+        }
+        let mut cost = self.seen();
+        cost += more;
+        let price = price(&cost, &allowance.prices);
+        if allowance.charge(self.charged.get(), price) {
+            self.charged.set(price);
+            return false;
+        }
+        self.overspent.set(true);
+        true
+    }
+
+    /// The allowance has stopped the run.
+    pub fn is_overspent(&self) -> bool {
+        self.overspent.get()
+    }
+
+    /// The run is over and cost this: the allowance has it all.
+    pub fn settle(&self, allowance: &mut Allowance, cost: &Cost) {
+        if self.bounded.replace(false) {
+            allowance.settle(self.charged.replace(0), price(cost, &allowance.prices));
+        }
     }
 
     /// The limit at which the run was stopped.
@@ -327,7 +373,7 @@ mod tests {
             (1 << 31, (3 << 32) + (1 << 31) - 48, (3 << 32) + (1 << 31)),
         ] {
             let meter = Meter::default();
-            meter.start_run(Cost::default(), None);
+            meter.start_run(Cost::default(), None, false);
             assert!(!meter.on_progress(seen));
             assert_eq!(meter.end_run(counted).vm_steps, steps, "{counted} {seen}");
             assert_eq!(meter.take_total().vm_steps, steps);
@@ -338,7 +384,7 @@ mod tests {
     fn only_what_the_last_try_reads_counts() {
         let meter = Meter::default();
         meter.count_page();
-        meter.start_run(Cost::default(), None);
+        meter.start_run(Cost::default(), None, false);
         let read = |pages| {
             meter.set_stepping(true);
             (0..pages).for_each(|_| meter.count_page());

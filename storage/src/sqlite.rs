@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod mark;
+mod quarantine;
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -26,6 +27,7 @@ use crate::vfs;
 use crate::volume::ConnectionId;
 use crate::{allocator, fiber::PROGRESS_STEPS, pagecache};
 
+pub use quarantine::QuarantineUse;
 pub use rusqlite::ffi as codes;
 pub use rusqlite::ffi::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_INTERRUPT, SQLITE_NOMEM};
 
@@ -290,7 +292,14 @@ impl Connection {
     /// # Errors
     /// SQLite's: out of memory, corrupt, input/output.
     pub fn open() -> Result<Connection, SqliteError> {
-        let flags = ffi::SQLITE_OPEN_READWRITE
+        let mut connection = Connection::open_named(vfs::MAIN_NAME, ffi::SQLITE_OPEN_READWRITE)?;
+        connection.harden()?;
+        Ok(connection)
+    }
+
+    /// Open one of the VFS's databases, with `SQLITE_OPEN_READWRITE` or `SQLITE_OPEN_READONLY`.
+    fn open_named(name: &CStr, access: c_int) -> Result<Connection, SqliteError> {
+        let flags = access
             | ffi::SQLITE_OPEN_NOMUTEX
             | ffi::SQLITE_OPEN_EXRESCODE
             | ffi::SQLITE_OPEN_PRIVATECACHE;
@@ -298,12 +307,7 @@ impl Connection {
         let _ = fiber::with_meter(|meter| meter.set_opening(true));
         // SAFETY: constant names, and a place for the handle.
         let code = unsafe {
-            ffi::sqlite3_open_v2(
-                vfs::MAIN_NAME.as_ptr(),
-                &raw mut db,
-                flags,
-                vfs::VFS_NAME.as_ptr(),
-            )
+            ffi::sqlite3_open_v2(name.as_ptr(), &raw mut db, flags, vfs::VFS_NAME.as_ptr())
         };
         let _ = fiber::with_meter(|meter| meter.set_opening(false));
         if db.is_null() {
@@ -322,7 +326,6 @@ impl Connection {
             ffi::sqlite3_progress_handler(db, steps, Some(on_progress), ptr::null_mut());
             ffi::sqlite3_wal_autocheckpoint(db, 0);
         }
-        connection.harden()?;
         Ok(connection)
     }
 
@@ -340,15 +343,20 @@ impl Connection {
             (ffi::SQLITE_DBCONFIG_ENABLE_FKEY, 1),
         ];
         for (switch, value) in switches {
-            let out: *mut c_int = ptr::null_mut();
-            // SAFETY: these switches take an int and a place for an int, which may be null.
-            let code = unsafe { ffi::sqlite3_db_config(self.db, switch, value as c_int, out) };
-            self.check(code)?;
+            self.switch(switch, value)?;
         }
         // SAFETY: an open connection.
         let code = unsafe { functions::register(self.db) };
         self.check(code)?;
         self.run(c"PRAGMA cell_size_check=ON")
+    }
+
+    /// Set one of `db_config`'s switches that take an int.
+    fn switch(&mut self, switch: c_int, value: c_int) -> Result<(), SqliteError> {
+        let out: *mut c_int = ptr::null_mut();
+        // SAFETY: these switches take an int and a place for an int, which may be null.
+        let code = unsafe { ffi::sqlite3_db_config(self.db, switch, value, out) };
+        self.check(code)
     }
 
     fn run(&mut self, sql: &CStr) -> Result<(), SqliteError> {
@@ -540,6 +548,17 @@ impl Connection {
     pub fn mark_statement(&mut self) {
         // SAFETY: our VFS opened the main file as a File; SQLite is not in a call on it now.
         unsafe { (*self.main_file()).mark_statement() };
+    }
+
+    /// What the connection sees, page by page: so many pages, as SQLite says. It must be in a transaction
+    /// that has begun to read.
+    ///
+    /// # Errors
+    /// An SQLite result code.
+    pub fn snapshot(&self, pages: u32) -> Result<vfs::Snapshot, i32> {
+        // SAFETY: our VFS opened the main file as a File; SQLite is not in a call on it now.
+        let shared = unsafe { (*self.main_file()).shared_locks() };
+        vfs::Snapshot::of(shared, pages)
     }
 
     /// Compile the first statement of `sql`. Gives it (`None` for white space and comments) and

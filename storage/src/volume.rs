@@ -21,13 +21,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
 
+use crate::allowance::Allowance;
 use crate::extent::Extent;
 use crate::identity::TenantId;
 use crate::io::{Buffer, FileId};
-use crate::ledger::{self, AccountId, Counted, Kind};
+use crate::ledger::{self, AccountId, Counted, Kind, Turnover};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page::{self, Mark};
+use crate::quarantine::Quarantine;
 use crate::sometimes;
 
 /// Bytes of a WAL header.
@@ -171,6 +173,8 @@ pub struct Volume {
     reserved_for: Option<ConnectionId>,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
+    /// A stranger's file, while the database is made from it.
+    pub quarantine: Option<Quarantine>,
     /// Files to close: [`Volume::take_closing`].
     pub closing: Vec<FileId>,
     last_txid: u64,
@@ -189,6 +193,8 @@ pub struct Volume {
     pub full_answers: u64,
     /// The checkpoint that is being written.
     pub checkpoint: Option<Checkpoint>,
+    /// What its statements may still do in its life.
+    pub allowance: Allowance,
     damage: Option<String>,
     statistics: u64,
     /// What the transaction of this connection, which holds the writer lock, leaves in page 1.
@@ -273,6 +279,7 @@ impl Volume {
             next_connection: 0,
             reserved_for: None,
             scratch: Slab::new(),
+            quarantine: None,
             closing: Vec::new(),
             last_txid,
             last_sequence: None,
@@ -283,6 +290,7 @@ impl Volume {
             abandoned: None,
             full_answers: 0,
             checkpoint: None,
+            allowance: Allowance::default(),
             damage: None,
             statistics: 0,
             mark: None,
@@ -291,17 +299,19 @@ impl Volume {
         })
     }
 
-    /// Close: give back all memory. Temporary and main files to close are returned.
+    /// Close: give back all memory. Temporary and main files to close are returned, and all that was
+    /// booked on its account.
     ///
     /// # Panics
     /// If a connection or a checkpoint still uses the volume.
     #[must_use]
-    pub fn close(mut self) -> Vec<FileId> {
+    pub fn close(mut self) -> (Vec<FileId>, Turnover) {
         assert!(self.scratch.is_empty());
         assert!(self.sealing.is_none());
         assert!(self.locks.iter().all(|lock| lock.shared == 0 && lock.exclusive.is_none()));
         let mut files = std::mem::take(&mut self.closing);
         files.extend(self.wal.clear());
+        files.extend(self.quarantine.take().and_then(Quarantine::clear));
         files.extend(self.main.handle.take());
         files.extend(self.main.direct.take());
         self.main.pages = 0;
@@ -311,8 +321,7 @@ impl Volume {
         ledger::credit(self.account, Kind::WalIndex, index_bytes);
         let account = self.account;
         drop(self);
-        ledger::close(account);
-        files
+        (files, ledger::close(account))
     }
 
     /// Whose volume this is.
@@ -327,7 +336,9 @@ impl Volume {
         let main =
             usize::from(self.main.handle.is_some()) + usize::from(self.main.direct.is_some());
         let scratch = self.scratch.iter().filter(|(_, extent)| extent.file().is_some()).count();
-        main + scratch + usize::from(self.wal.file().is_some()) + self.closing.len()
+        let quarantine = self.quarantine.as_ref().is_some_and(|q| q.extent.file().is_some());
+        let extents = scratch + usize::from(self.wal.file().is_some()) + usize::from(quarantine);
+        main + extents + self.closing.len()
     }
 
     /// Files that a fiber has left to be closed. Also books what it left open, and the file's size:
@@ -500,6 +511,13 @@ impl Volume {
         let copied = copied.min(self.logged_frame) as usize;
         matches!(self.page_source(1), PageSource::Log(_))
             || self.frames[copied..self.logged_frame as usize].iter().any(|f| f.page_number == 1)
+    }
+
+    /// The file is about to be made of pages from elsewhere: they are the first transaction.
+    pub fn begin_build(&mut self) {
+        assert!(self.last_txid == 0 && !self.main.exists && self.overlay.is_none());
+        assert!(self.frames.is_empty());
+        self.last_txid = 1;
     }
 
     // ---- marks ----
@@ -724,6 +742,41 @@ impl Volume {
             bytes[..4].copy_from_slice(&backfilled.to_ne_bytes());
             *word = u64::from_ne_bytes(bytes);
         }
+    }
+
+    /// SQLite's `aReadMark` (behind `nBackfill`): the last frame that a reader with this lock may see.
+    #[must_use]
+    pub(crate) fn read_mark(&self, lock: u32) -> u32 {
+        self.index_word(BACKFILL_OFFSET / 4 + 1 + lock as usize).unwrap_or(0)
+    }
+
+    /// Which life of the WAL it is (its salts), and its last frame.
+    #[must_use]
+    pub fn wal_position(&self) -> ([Option<u32>; 2], u32) {
+        let salts = [self.index_word(8), self.index_word(9)];
+        (salts, self.index_header().map_or(0, |(max_frame, _)| max_frame))
+    }
+
+    /// Pages of the database after the commit that this frame ends.
+    #[must_use]
+    pub(crate) fn pages_at(&self, mark: u32) -> Option<u32> {
+        let frame = self.frames.get((mark as usize).checked_sub(1)?)?;
+        Some(frame.database_pages).filter(|pages| *pages > 0)
+    }
+
+    /// Of the first `mark` frames, the last one of each page up to `pages`, in the order of pages; `None`
+    /// if there are not so many, which would be a promise of SQLite's that is not kept.
+    pub(crate) fn last_frames(&self, mark: u32, pages: u32) -> Option<Vec<(u32, u32)>> {
+        let seen = self.frames.get(..mark as usize)?;
+        let numbered = (0u32..).zip(seen).filter(|(_, frame)| frame.page_number <= pages);
+        let mut found: Vec<(u32, u32)> =
+            numbered.map(|(index, frame)| (frame.page_number, index)).collect();
+        found.sort_unstable();
+        // Of equal pages the last one stays.
+        found.reverse();
+        found.dedup_by_key(|(page, _)| *page);
+        found.reverse();
+        Some(found)
     }
 
     /// The last transaction of which every frame is among the first `frame` of the WAL: what a

@@ -203,7 +203,7 @@ fn a_tenant_lives_from_the_empty_page_over_a_checkpoint_to_a_second_open() {
     world.run(&mut first, checkpoint).expect("the checkpoint works");
     assert!(first.main.exists);
     let stamp = first.last_txid();
-    assert!(first.close().len() <= 2);
+    assert!(first.close().0.len() <= 2);
 
     let mut second = volume(true, stamp);
     let rows = world.run(&mut second, || {
@@ -333,7 +333,7 @@ fn a_transaction_larger_than_the_wal_memory_spills_and_is_sealed() {
     assert!(volume.wal_bytes() > storage::limits::WAL_MEMORY_BYTES_MAX);
     assert_eq!(volume.last_txid(), 3);
     world.run(&mut volume, checkpoint).expect("the checkpoint works");
-    let files = volume.close();
+    let files = volume.close().0;
     assert!(!files.is_empty());
 }
 
@@ -461,7 +461,7 @@ fn temporary_files_stay_within_the_accounts_limit() {
         run(&mut connection, "INSERT INTO t VALUES(1)");
         assert_eq!(run(&mut connection, "SELECT count(*) FROM t"), [vec!["1"]]);
     });
-    assert!(!volume.close().is_empty());
+    assert!(!volume.close().0.is_empty());
     ledger::assert_closed();
 }
 

@@ -353,6 +353,8 @@ pub struct Usage {
     pub io_written_bytes: u64,
     /// Requests that were begun.
     pub requests: u64,
+    /// Statements that were begun, but for ROLLBACK.
+    pub statements: u64,
     /// Time that requests waited for their budgets, in nanoseconds.
     pub throttled_ns: u64,
 }

@@ -9,7 +9,8 @@
 //! CREATE TABLE databases(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   name TEXT UNIQUE,                      -- NULL once dropped: the name is free, the id is not
-//!   state INTEGER NOT NULL,                -- 0 live, 1 dropped (its file is being removed), 2 fenced
+//!   state INTEGER NOT NULL,                -- 0 live, 1 dropped (its file is being removed), 2 fenced;
+//!                                          -- 1 with a name: it is being built, see building.rs
 //!   reason TEXT,                           -- why it is fenced
 //!   created_s INTEGER NOT NULL,            -- wall-clock seconds since 1970
 //!   file INTEGER NOT NULL,                 -- 1: a checkpoint has made its file (F1)
@@ -44,8 +45,7 @@
 //! CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
 //! CREATE TABLE machine(                    -- at most one row
 //!   id INTEGER PRIMARY KEY,
-//!   settings TEXT,                         -- as a database's
-//!   clean INTEGER NOT NULL                 -- 1: the last stop noted each database's last use
+//!   settings TEXT                          -- as a database's
 //! );
 //! CREATE TABLE bulk(                       -- creates and drops of many, by the caller's key
 //!   key TEXT PRIMARY KEY,
@@ -117,12 +117,16 @@
 //!
 //! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups; `members`:
 //!   their databases together.
+//! - `building`: databases that are made of others' bytes, and are not there before they are whole.
 //! - `jobs`: fleet jobs and their results.
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
+mod building;
+mod bulk;
 mod guard;
 pub mod jobs;
 mod keys;
+mod life;
 mod members;
 mod nodes;
 mod rows;
@@ -133,9 +137,12 @@ use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
 use crate::access::{Access, Denial, Scope};
 use crate::budget::{Budget, Usage};
+use crate::life::Ending;
 use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
+pub use building::{Build, Built};
+pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
@@ -214,7 +221,7 @@ ALTER TABLE databases ADD COLUMN ended INTEGER;
 CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN rearm TEXT;
 CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
-CREATE TABLE machine(id INTEGER PRIMARY KEY, settings TEXT, clean INTEGER NOT NULL);
+CREATE TABLE machine(id INTEGER PRIMARY KEY, settings TEXT);
 CREATE TABLE bulk(
   key TEXT PRIMARY KEY,
   digest BLOB NOT NULL,
@@ -282,6 +289,10 @@ pub enum Call {
         /// Its place in the tree, and its budget.
         change: Change,
     },
+    /// A new database that is still to be filled; answered by [`Outcome::Build`].
+    Build(Box<Build>),
+    /// A database that was being built is whole: it is there from now on.
+    Built(Built),
     /// Give a database another place or budget.
     Place(String, Change),
     /// Drop by name.
@@ -324,8 +335,35 @@ pub enum Call {
     /// What a token for a database, organisation or group needs: its row, and the secret that signs
     /// tokens, which is this one if there is none yet.
     Sign(KeyScope, Secret),
-    /// What a database has used, at its close.
-    Used(TenantId, Usage),
+    /// What a database has used, at its close, and when it was used last, in seconds since 1970.
+    Used(TenantId, Usage, u64),
+    /// The time of a database is over, or its limit reached: end it as it says; where no limit is given
+    /// and its time is not over, say when that is.
+    End {
+        /// Whose.
+        id: TenantId,
+        /// When it was used last, as far as the caller knows: not before that.
+        used_s: u64,
+        /// Which limit it has reached, if it has.
+        ending: Option<Ending>,
+    },
+    /// Up to `limit` databases that are to be looked at by `until_s`, those behind `after`, in order.
+    Endings {
+        /// The last one of the page before.
+        after: (u64, TenantId),
+        /// Up to this time.
+        until_s: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// The record of a bulk call's key.
+    FindBulk(Box<str>),
+    /// A part of a bulk call, with how far it was before, if it has a key.
+    Bulk(Option<Box<BulkRecord>>, Vec<Call>),
+    /// The bulk call of this key has ended, and this came of it.
+    EndBulk(Box<str>, Box<str>),
+    /// Give some databases of a group that says other times now their own: a bounded step.
+    Rearm,
     /// A new organisation or group that says nothing.
     CreateNode(NodePath),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
@@ -371,6 +409,8 @@ pub enum Call {
         usage: Usage,
         /// The database's size.
         bytes: u64,
+        /// When it was used last, in seconds since 1970.
+        used_s: u64,
     },
     /// The tenant is damaged.
     Fence(TenantId, String),
@@ -408,6 +448,7 @@ impl Call {
                 Some(name)
             }
             Call::Sign(KeyScope::Database(name), _) => Some(name),
+            Call::Build(build) => build.from.as_deref(),
             Call::Guarded(_, call) | Call::Within(_, call) => call.database(),
             _ => None,
         }
@@ -432,6 +473,8 @@ impl Call {
                 | Call::Nodes { .. }
                 | Call::Members { .. }
                 | Call::Sum(_)
+                | Call::Endings { .. }
+                | Call::FindBulk(_)
         )
     }
 
@@ -450,18 +493,25 @@ impl Call {
             Call::Create { change, .. } if change.is_empty() => 2,
             Call::Guarded(_, call) | Call::Within(_, call) => call.pages(),
             // A leaf of each of the keys' table and indexes too.
-            Call::Drop(_) => 7,
+            Call::Drop(_) => 8,
+            Call::End { .. } => 9,
+            Call::Rearm => life::REARM_PAGES,
+            Call::FindBulk(_) => 0,
+            Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
+            Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Place(..) => 7,
+            Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
+            Call::Built(_) => 2,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::CreateNode(_) | Call::Set(..) | Call::SetNode(..) => 2,
+            Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
+            Call::Set(..) => 4,
             Call::Job(call) => call.pages(),
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
             Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
             Call::FindKey(_) | Call::Keys { .. } => 0,
-            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) => 0,
+            Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) | Call::Endings { .. } => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
             Call::Find(_) | Call::List { .. } => 0,
             Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
@@ -478,6 +528,8 @@ pub enum Outcome {
     Started(Box<Started>),
     /// The row; for a create or a change the new one, for a drop the one that was.
     Row(Box<DatabaseRow>),
+    /// The row of a database that is to be filled, and that of what it is to be filled from.
+    Build(Box<(DatabaseRow, Option<DatabaseRow>)>),
     /// Rows.
     Rows(Vec<DatabaseRow>),
     /// Plans.
@@ -488,6 +540,16 @@ pub enum Outcome {
     Nodes(Vec<NodeRow>),
     /// What all databases of an organisation or group have used.
     Sum(Box<Sum>),
+    /// The database has ended: it is dropped, or its row says that it is frozen.
+    Ended(Box<DatabaseRow>, Ending),
+    /// Not yet: its row says when to look again.
+    NotYet(Box<DatabaseRow>),
+    /// Which databases are to be looked at when, and whether there may be more.
+    Endings(Vec<(u64, TenantId)>, bool),
+    /// The record of a bulk call's key, if there is one.
+    BulkRecord(Option<Box<BulkRecord>>),
+    /// What came of each call of a part.
+    Many(Vec<Outcome>),
     /// There is no such database.
     NotFound,
     /// There is one of that name already.
@@ -529,6 +591,8 @@ pub struct Started {
     pub signing: Option<Secret>,
     /// There is a key that may everything, neither revoked nor expired.
     pub has_admin: bool,
+    /// Databases of a group have times that it does not say any more.
+    pub rearming: bool,
 }
 
 /// What all databases of an organisation or group have used.
@@ -631,18 +695,23 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
+        Call::Build(build) => building::begin(pooled, build),
+        Call::Built(built) => building::finish(pooled, built),
         Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };
             if row.settings().delete_protection {
                 return Ok(Outcome::Protected);
             }
-            let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL \
-                       WHERE id = ?1";
-            run(pooled, sql, &[integer(row.id)])?;
-            keys::forget(pooled, Scope::Database(row.id))?;
+            bury(pooled, row.id)?;
             Ok(Outcome::Row(Box::new(row)))
         }
+        Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
+        Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
+        Call::Rearm => life::rearm(pooled),
+        Call::FindBulk(key) => bulk::find(pooled, key),
+        Call::Bulk(record, calls) => bulk::carry_out(pooled, record.as_deref(), calls),
+        Call::EndBulk(key, outcome) => bulk::end(pooled, key, outcome),
         Call::List { after, prefix, limit } => {
             let sql = select!(
                 "WHERE d.name > ?1 AND d.name >= ?2 AND d.name < ?2 || x'ff' \
@@ -682,13 +751,21 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
     }
 }
 
+/// Make the row of a database its tombstone; its keys go with it.
+fn bury(pooled: &mut PooledConnection, id: TenantId) -> Result<(), SqliteError> {
+    let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL, \
+               ends_s = NULL WHERE id = ?1";
+    run(pooled, sql, &[integer(id)])?;
+    keys::forget(pooled, Scope::Database(id))
+}
+
 /// What the engine tells of a tenant, by its id.
 fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
     let text = |usage: &Usage| (*usage != Usage::default()).then(|| usage.to_text());
     match call {
-        Call::Checkpointed { id, stamp, txid, usage, bytes } => {
-            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5 \
-                 WHERE id = ?1";
+        Call::Checkpointed { id, stamp, txid, usage, bytes, used_s } => {
+            let sql = "UPDATE databases SET file = 1, stamp = ?2, txid = ?3, usage = ?4, bytes = ?5, \
+                 used_s = ?6 WHERE id = ?1";
             let usage = text(usage);
             let arguments = [
                 integer(*id),
@@ -696,13 +773,15 @@ fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
                 ValueRef::Integer(*txid as i64),
                 rows::text_or_null(usage.as_deref()),
                 ValueRef::Integer(*bytes as i64),
+                ValueRef::Integer(*used_s as i64),
             ];
             run(pooled, sql, &arguments)
         }
-        Call::Used(id, usage) => {
-            let sql = "UPDATE databases SET usage = ?2 WHERE id = ?1";
+        Call::Used(id, usage, used_s) => {
+            let sql = "UPDATE databases SET usage = ?2, used_s = ?3 WHERE id = ?1";
             let usage = text(usage);
-            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref())])
+            let used_s = ValueRef::Integer(*used_s as i64);
+            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref()), used_s])
         }
         Call::Fence(id, reason) => {
             let sql = "UPDATE databases SET state = 2, reason = ?2 WHERE id = ?1 AND state = 0";
@@ -755,7 +834,7 @@ fn create(
     if change.is_empty() {
         return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
     }
-    Ok(found(find(pooled, name)?))
+    life::settled(pooled, name)
 }
 
 fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, SqliteError> {
@@ -783,5 +862,6 @@ fn start(pooled: &mut PooledConnection, ids: &[TenantId]) -> Result<Outcome, Sql
         plans: nodes::plans(pooled)?,
         signing: keys::signing(pooled)?,
         has_admin: keys::has_admin(pooled)?,
+        rearming: life::is_rearming(pooled)?,
     })))
 }

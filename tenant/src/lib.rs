@@ -8,6 +8,8 @@ pub mod budget;
 mod catalogue;
 pub mod engine;
 mod failure;
+mod import;
+pub mod life;
 pub mod limits;
 pub mod migration;
 mod policy;
@@ -17,6 +19,7 @@ pub mod schedule;
 mod session;
 pub mod settings;
 mod statement;
+mod wheel;
 
 pub use catalogue::jobs;
 pub use catalogue::{
@@ -24,11 +27,12 @@ pub use catalogue::{
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::{
-    BudgetView, ControlCall, ControlReply, Counters, DiskOperation, DiskReply, DiskRequest, Engine,
-    EngineOptions, Event, Failure, Gauge, Job, JobContext, Node, Refusal, RequestId, Served,
-    TenantState, TenantView, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
+    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
+    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
 pub use failure::{RequestUnits, response_refused};
+pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

@@ -170,6 +170,20 @@ pub const CHECKPOINTS_MAX: usize = 16;
 /// Bytes of WAL after which a tenant is checkpointed: about 500 pages.
 pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Bytes of a database's write-ahead log at which a fork or export of it is given up: half of what it may
+/// have, so that its writers never hear of it.
+pub const SNAPSHOT_WAL_BYTES_MAX: u64 = storage::limits::WAL_BYTES_MAX / 2;
+
+/// Share of the commit log in percent above which a snapshot is given up that keeps the log from being
+/// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
+pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
+
+/// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
+pub const FORKS_MAX: usize = 8;
+
+/// Copies that wait for their turn.
+pub const FORKS_WAITING_MAX: usize = 1024;
+
 /// After a failed or incomplete checkpoint the next try waits this long.
 pub const CHECKPOINT_RETRY_NS: u64 = SECOND_NS;
 
@@ -239,6 +253,47 @@ pub const KEYS_REMEMBERED: usize = 8192;
 /// Requests that wait for their key to be looked up: more come from nobody with a key.
 pub const KEY_WAITERS_MAX: usize = 1024;
 
+/// Bytes of an upload, whatever its database's budget allows: what a temporary file may take of a disk
+/// for hours.
+pub const IMPORT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Uploads that are received or made into databases at a time: each has a fiber, and up to
+/// [`IMPORT_BYTES_MAX`] of the disk.
+pub const IMPORTS_MAX: usize = 16;
+
+/// How long an import may work, the time that its sender takes not counted: some gigabytes.
+pub const IMPORT_NS: u64 = 3600 * SECOND_NS;
+
+/// Bytes of rows in one transaction of an import: a quarter of what a checkpoint waits for.
+pub const IMPORT_BATCH_BYTES: u64 = 512 * 1024;
+
+/// Rows in one transaction of an import: short ones cost their pages' log too.
+pub const IMPORT_BATCH_ROWS: u64 = 10_000;
+
+/// An upload larger than this has its indexes made before its rows: an index that is made of all rows is
+/// one transaction, and has to fit into the write-ahead log and the commit log.
+pub const IMPORT_INDEX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Steps that checking an upload may take at least, and for each KiB: some ten times what tables with
+/// short rows and a handful of indexes take.
+pub const CHECK_STEPS: u64 = 10_000_000;
+
+/// See [`CHECK_STEPS`].
+pub const CHECK_STEPS_PER_KIB: u64 = 20_000;
+
+/// Bytes of one statement of a dump: SQLite is built for no more.
+pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Databases that one bulk call may be about.
+pub const BULK_MAX: usize = 10_000;
+
+/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
+/// room in the log for some 300 pages at most.
+pub const BULK_PART: usize = 64;
+
+/// Bulk calls that run at a time: each holds its names.
+pub const BULKS_MAX: usize = 64;
+
 /// Jobs of one organisation, group or the machine, ended ones too until somebody deletes them: they are
 /// counted when one is made.
 pub const JOBS_MAX: u64 = 100;
@@ -285,6 +340,7 @@ pub fn request_units_micro(cost: &storage::meter::Cost) -> u64 {
     storage::meter::price(cost, &PRICES)
 }
 
+const _: () = assert!(LOG_PRESSURE_PERCENT < SNAPSHOT_LOG_PERCENT && SNAPSHOT_LOG_PERCENT < 90);
 const _: () = assert!(MEMORY_PRESSURE_PERCENT < MEMORY_LARGE_PERCENT);
 const _: () = assert!(MEMORY_LARGE_PERCENT < MEMORY_OVERLOAD_PERCENT);
 const _: () = assert!(STREAM_IDLE_NS > TRANSACTION_IDLE_NS);
@@ -297,3 +353,5 @@ const _: () = assert!(QUANTUM_STEPS * STEP_NS <= QUANTUM_NS && QUANTUM_NS.is_mul
 const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);
+const _: () = assert!(IMPORT_BATCH_BYTES * 4 <= CHECKPOINT_WAL_BYTES);
+const _: () = assert!(IMPORT_INDEX_BYTES * 2 < storage::limits::WAL_BYTES_MAX);

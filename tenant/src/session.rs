@@ -15,6 +15,8 @@
 //! modules of virtual tables keep in memory (FTS5 its index's structure, R-Tree its nodes), of which
 //! their compiled statements tell.
 
+mod mortal;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -433,8 +435,9 @@ impl Session {
         if self.keeps_transaction && compiled.learnt.controls {
             return Err(crate::migration::transaction_refused());
         }
-        let Some(denials) = &self.denials else { return Ok(()) };
         let writes = !compiled.statement.is_readonly();
+        mortal::permit(writes)?;
+        let Some(denials) = &self.denials else { return Ok(()) };
         if writes && denials.read_only {
             return Err(write_refused());
         }
@@ -469,8 +472,12 @@ impl Session {
         {
             return Err(cost_refused(&exceeded));
         }
-        let ceiling = self.ceiling.as_deref().filter(|_| !compiled.learnt.rolls_back);
-        fiber::start_run(self.cost, ceiling.copied());
+        let bounded = !compiled.learnt.rolls_back;
+        if bounded {
+            mortal::begin()?;
+        }
+        let ceiling = self.ceiling.as_deref().filter(|_| bounded);
+        fiber::start_run(self.cost, ceiling.copied(), bounded);
         let mut failed_at_once = false;
         let mut result = self.run(compiled, arguments, want_rows, sink, &mut failed_at_once);
         // A statement that was stopped ends here, and may commit here.
@@ -483,8 +490,12 @@ impl Session {
             let _ = compiled.statement.take_steps();
             result = Err(self.pooled.failure(&error));
         }
+        let stopped = mortal::stopped(&self.pooled);
         let cost = self.pooled.end_run(compiled);
         self.cost += cost;
+        if result.is_err() {
+            result = result.map_err(|error| stopped.unwrap_or(error));
+        }
         result.map(|executed| Executed { cost, ..executed })
     }
 

@@ -5,13 +5,14 @@
 //! delete_protection=1 block_writes=1 block_reason=moved%20away tokens_after_s=1790000000
 //! ```
 //!
-//! Entries in this order with one space between them, and only those that say something, so that equal
+//! Behind these stands what `life.rs` writes: how long a database lives. Entries in this order with one space between them, and only those that say something, so that equal
 //! settings are equal texts. In a value every byte outside of `a-z A-Z 0-9 - . _ ~ ,` is `%` and two
 //! upper-case hex digits. The reader takes exactly what the writer writes.
 
 use std::fmt::Write as _;
 
 use crate::budget::Unreadable;
+use crate::life::{Life, LifeChange};
 use crate::limits;
 
 /// A public key of Ed25519, in its 32 bytes.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub tokens_after_s: u64,
     /// Keys whose signatures are believed on tokens for it alone: a group's for its databases.
     pub jwt_keys: Vec<PublicKey>,
+    /// How long it lives, or databases in it: see `life.rs` for what is inherited.
+    pub life: Life,
 }
 
 /// A change of settings; what is `None` stays as it is.
@@ -50,6 +53,8 @@ pub struct SettingsChange {
     pub rotate_tokens: bool,
     /// See [`Settings::jwt_keys`].
     pub jwt_keys: Option<Vec<PublicKey>>,
+    /// See [`Settings::life`].
+    pub life: LifeChange,
 }
 
 const NAMES: [&str; 6] = [
@@ -70,6 +75,7 @@ impl Settings {
         block_reason: None,
         tokens_after_s: 0,
         jwt_keys: Vec::new(),
+        life: Life::NOTHING,
     };
 
     /// They say nothing.
@@ -91,6 +97,7 @@ impl Settings {
             block_reason: change.block_reason.clone().unwrap_or_else(|| self.block_reason.clone()),
             tokens_after_s: if change.rotate_tokens { rotated_s } else { self.tokens_after_s },
             jwt_keys: change.jwt_keys.clone().unwrap_or_else(|| self.jwt_keys.clone()),
+            life: self.life.changed(&change.life),
         }
     }
 
@@ -109,7 +116,8 @@ impl Settings {
         ];
         let said = NAMES.into_iter().zip(values);
         let entries = said.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-        entries.collect::<Vec<String>>().join(" ")
+        let life = self.life.entries().map(|(name, number)| format!("{name}={number}"));
+        entries.chain(life).collect::<Vec<String>>().join(" ")
     }
 
     /// What [`to_text`](Self::to_text) has written.
@@ -135,7 +143,7 @@ impl Settings {
                         return Err(entry.into());
                     }
                 }
-                _ => return Err(entry.into()),
+                _ => settings.life.read(name, value).ok_or(entry)?.map_err(|_| entry)?,
             }
         }
         if settings.to_text() == text { Ok(settings) } else { Err(text.into()) }
@@ -195,6 +203,9 @@ mod tests {
 
     #[test]
     fn settings_come_back_as_they_were_written() {
+        let mut life = LifeChange::default();
+        life.set(crate::life::Part::Ttl, Some(60));
+        life.set(crate::life::Part::OnEnd, Some(1));
         let full = Settings {
             delete_protection: true,
             block_reads: true,
@@ -202,10 +213,12 @@ mod tests {
             block_reason: Some("moved away: a=b, 100 % é\n".into()),
             tokens_after_s: 1_790_000_000,
             jwt_keys: vec![[0xab; 32], [7; 32]],
+            life: Life::NOTHING.changed(&life),
         };
         let text = full.to_text();
         assert_eq!(Settings::from_text(&text), Ok(full), "{text}");
         assert!(text.contains("block_reason=moved%20away%3A%20a%3Db,%20100%20%25%20%C3%A9%0A"));
+        assert!(text.ends_with(" ttl_s=60 on_end=1"), "{text}");
         assert_eq!(Settings::default().to_text(), "");
         assert_eq!(Settings::from_text(""), Ok(Settings::NOTHING));
     }
@@ -228,6 +241,10 @@ mod tests {
             "tokens_after_s=01",
             "jwt_keys=00",
             "jwt_keys=",
+            "ttl_s=01",
+            "ttl_s=-1",
+            "on_end=2",
+            "on_end=1 ttl_s=1",
         ] {
             assert!(Settings::from_text(text).is_err(), "{text}");
         }

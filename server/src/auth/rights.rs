@@ -39,6 +39,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::List { .. } | ControlCall::Plans | ControlCall::Plan(_) => (Role::Read, true),
         // Changes within what one has; and keys, which are rights to it.
         ControlCall::Create(..)
+        | ControlCall::Import { .. }
+        | ControlCall::Fork { .. }
         | ControlCall::Place(..)
         | ControlCall::Set(..)
         | ControlCall::Drop(_)
@@ -47,6 +49,7 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::DropNode(_)
         | ControlCall::CreateNode(_)
         | ControlCall::Checkpoint(_)
+        | ControlCall::Bulk(_)
         | ControlCall::CreateKey(_)
         | ControlCall::RevokeKey(_)
         | ControlCall::Sign(..) => (Role::Admin, false),
@@ -76,7 +79,7 @@ mod tests {
     use tenant::budget::Budget;
     use tenant::jobs::{JobId, NewJob, Order, Targets};
     use tenant::settings::SettingsChange;
-    use tenant::{Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
+    use tenant::{Bulk, BulkWork, Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
 
     use super::*;
 
@@ -87,6 +90,7 @@ mod tests {
         let name = || "shop".to_owned();
         let path = || NodePath { organisation: "acme".into(), group: None };
         let plan = Plan { name: "free".into(), budget: Budget::default() };
+        let bulk = || Bulk { work: BulkWork::Drop, names: Vec::new(), key: None, digest: [0; 32] };
         let list = ControlCall::List { after: name(), prefix: name(), limit: 1 };
         let job = |node| {
             let (script, options) = ("{}".into(), "{}".into());
@@ -96,6 +100,7 @@ mod tests {
         let jobs = |node| ControlCall::Job(JobCall::List { node, before: 9, limit: 1 });
         let keys = |scope| ControlCall::Keys { scope, after: 0, limit: 1 };
         for (call, machine, part) in [
+            (ControlCall::Bulk(Box::new(bulk())), "a", "a"),
             (ControlCall::Show(name()), "rwa", "rwa"),
             (ControlCall::Budget(name()), "rwa", "rwa"),
             (ControlCall::Usage(name()), "rwa", "rwa"),
@@ -128,6 +133,7 @@ mod tests {
             (ControlCall::PutPlan(plan), "a", ""),
             (ControlCall::DropPlan(name()), "a", ""),
             (ControlCall::Create(name(), Change::default()), "a", "a"),
+            (ControlCall::Fork { from: name(), to: name(), change: Change::default() }, "a", "a"),
             (ControlCall::Place(name(), Change::default()), "a", "a"),
             (ControlCall::Set(name(), SettingsChange::default()), "a", "a"),
             (ControlCall::Drop(name()), "a", "a"),

@@ -32,7 +32,7 @@ fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-pub(super) fn unknown(key: &str) -> Problem {
+pub(crate) fn unknown(key: &str) -> Problem {
     Problem::body(format!("the option {:?} is not supported", shown(key)))
 }
 
@@ -165,6 +165,14 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
             super::sqld::setting(&mut settings, name, &value)?;
         }
     }
+    let mut read = Ok(());
+    object.retain(|name, value| {
+        let known = super::life::read(&mut settings.life, name, value);
+        let known = known.map_err(|problem| read = Err(problem));
+        known != Ok(true)
+    });
+    read?;
+    super::life::of_database(&settings)?;
     let settings = (settings != SettingsChange::default()).then(|| Box::new(settings));
     // What they would change they say no to.
     object.retain(|_, value| *value != Value::Bool(false));

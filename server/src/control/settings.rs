@@ -1,7 +1,7 @@
 //! Settings through the control API: what is asked for, and what is answered.
 //!
 //! A body is `{"delete_protection":bool,"block_reads":bool,"block_writes":bool,"block_reason":text|null,
-//! "jwt_keys":[KEY,…]}`, of which what is absent stays as it is; a KEY is an Ed25519 public key as PEM or in
+//! "jwt_keys":[KEY,…]}`, and what `life` reads, of which what is absent stays as it is; a KEY is an Ed25519 public key as PEM or in
 //! base64url, and tokens that it has signed are believed for this database, group or organisation alone.
 
 use base64::Engine as _;
@@ -37,6 +37,7 @@ pub(super) fn change(body: &[u8]) -> Result<SettingsChange, Problem> {
             "block_writes" => change.block_writes = Some(switch()?),
             "block_reason" => change.block_reason = Some(reason(value)?),
             "jwt_keys" => change.jwt_keys = Some(keys(value)?),
+            name if super::life::read(&mut change.life, name, value)? => {}
             _ => return Err(Problem::body(format!("{name:?} is no setting"))),
         }
     }
@@ -83,13 +84,17 @@ pub fn keys(value: &Value) -> Result<Vec<PublicKey>, Problem> {
 pub(super) fn answer(settings: &Settings) -> Value {
     let keys: Vec<String> =
         settings.jwt_keys.iter().map(|key| URL_SAFE_NO_PAD.encode(key)).collect();
-    json!({
+    let mut answer = json!({
         "delete_protection": settings.delete_protection,
         "block_reads": settings.block_reads,
         "block_writes": settings.block_writes,
         "block_reason": settings.block_reason,
         "jwt_keys": keys,
-    })
+    });
+    if let Value::Object(members) = &mut answer {
+        super::life::answer(&settings.life, members);
+    }
+    answer
 }
 
 #[cfg(test)]

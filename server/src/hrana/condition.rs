@@ -3,7 +3,7 @@
 use serde::de::{Error, MapAccess};
 
 use super::decode::Context;
-use super::fields::{Fields, Items, List, Object, Slot, Text};
+use super::fields::{Fields, Items, Object, Slot, Text};
 use crate::limits::CONDITION_DEPTH_MAX;
 
 /// What became of a step.
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> for ConditionFields<'_, 'a> {
                     step_index: self.step_index,
                     depth: self.depth + 1,
                 };
-                self.conditions.read_by("conds", map, List(items))
+                self.conditions.read_list("conds", map, items)
             }
             _ => Ok(false),
         }

@@ -14,7 +14,7 @@ use tenant::{Argument, Arguments};
 
 use super::ProtocolVersion;
 use super::condition::{Condition, ConditionFields};
-use super::fields::{Fields, Items, List, Object, Slot, Text};
+use super::fields::{Fields, Items, Object, Slot, Text};
 use super::value::{Named, Positional};
 use crate::limits::{DECODED_ITEM_BYTES_MAX, DECODED_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX};
 use crate::problem::Problem;
@@ -101,8 +101,8 @@ pub(super) struct CursorBody<'a> {
 /// Decode a pipeline's body.
 pub(super) fn pipeline(body: &[u8], version: ProtocolVersion) -> Result<PipelineBody<'_>, Problem> {
     let context = Context::new(version == ProtocolVersion::V3);
-    let fields = BodyFields::new(&context);
-    let fields = decode(body, Object(fields))?;
+    let mut fields = BodyFields::new(&context);
+    decode(body, Object(&mut fields))?;
     let requests = fields.requests.required("requests").map_err(problem)?;
     let close = |request: &StreamRequest<'_>| *request == StreamRequest::Close;
     if let Some(at) = requests.iter().position(close)
@@ -116,7 +116,8 @@ pub(super) fn pipeline(body: &[u8], version: ProtocolVersion) -> Result<Pipeline
 /// Decode a cursor's body.
 pub(super) fn cursor(body: &[u8]) -> Result<CursorBody<'_>, Problem> {
     let context = Context::new(true);
-    let fields = decode(body, Object(BodyFields::new(&context)))?;
+    let mut fields = BodyFields::new(&context);
+    decode(body, Object(&mut fields))?;
     Ok(CursorBody {
         baton: fields.baton.into_option().map(|text| text.0),
         steps: fields.batch.required("batch").map_err(problem)?,
@@ -126,14 +127,16 @@ pub(super) fn cursor(body: &[u8]) -> Result<CursorBody<'_>, Problem> {
 /// Decode the body of a v1 execute call.
 pub(super) fn v1_execute(body: &[u8]) -> Result<Statement<'_>, Problem> {
     let context = Context::new(false);
-    let fields = decode(body, Object(BodyFields::new(&context)))?;
+    let mut fields = BodyFields::new(&context);
+    decode(body, Object(&mut fields))?;
     fields.statement.required("stmt").map_err(problem)
 }
 
 /// Decode the body of a v1 batch call.
 pub(super) fn v1_batch(body: &[u8]) -> Result<Vec<Step<'_>>, Problem> {
     let context = Context::new(false);
-    let fields = decode(body, Object(BodyFields::new(&context)))?;
+    let mut fields = BodyFields::new(&context);
+    decode(body, Object(&mut fields))?;
     fields.batch.required("batch").map_err(problem)
 }
 
@@ -177,17 +180,14 @@ impl<'c, 'a> BodyFields<'c, 'a> {
     }
 }
 
-impl<'a> Fields<'a> for BodyFields<'_, 'a> {
-    type Output = Self;
+impl<'a> Fields<'a> for &mut BodyFields<'_, 'a> {
+    type Output = ();
 
     fn field<A: MapAccess<'a>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
         let context = self.context;
         match name {
             "baton" => self.baton.read("baton", map),
-            "requests" => {
-                let requests = List(Requests { context });
-                self.requests.read_by("requests", map, requests)
-            }
+            "requests" => self.requests.read_list("requests", map, Requests { context }),
             "batch" => {
                 let batch = Object(BatchFields::new(context));
                 self.batch.read_by("batch", map, batch)
@@ -200,8 +200,8 @@ impl<'a> Fields<'a> for BodyFields<'_, 'a> {
         }
     }
 
-    fn finish<E: Error>(self) -> Result<Self, E> {
-        Ok(self)
+    fn finish<E: Error>(self) -> Result<(), E> {
+        Ok(())
     }
 }
 
@@ -298,9 +298,8 @@ impl<'a> Fields<'a> for BatchFields<'_, 'a> {
     type Output = Vec<Step<'a>>;
 
     fn field<A: MapAccess<'a>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        let steps = List(Steps { context: self.context });
         match name {
-            "steps" => self.steps.read_by("steps", map, steps),
+            "steps" => self.steps.read_list("steps", map, Steps { context: self.context }),
             _ => Ok(false),
         }
     }
@@ -377,8 +376,8 @@ impl<'a> Fields<'a> for StatementFields<'a> {
         match name {
             "sql" => self.sql.read("sql", map),
             "sql_id" => self.sql_id.read("sql_id", map),
-            "args" => self.positional.read_by("args", map, List(Positional)),
-            "named_args" => self.named.read_by("named_args", map, List(Named)),
+            "args" => self.positional.read_list("args", map, Positional),
+            "named_args" => self.named.read_list("named_args", map, Named),
             "want_rows" => self.want_rows.read("want_rows", map),
             _ => Ok(false),
         }

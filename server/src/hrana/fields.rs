@@ -47,6 +47,24 @@ impl<T> Slot<T> {
         Ok(true)
     }
 
+    /// Read the array that is the field's value into its place, or null: nothing large is moved.
+    pub fn read_list<'de, A: MapAccess<'de>, S: Items<'de, Output = T>>(
+        &mut self,
+        name: &'static str,
+        map: &mut A,
+        items: S,
+    ) -> Result<bool, A::Error>
+    where
+        T: Default,
+    {
+        self.check_unseen(name)?;
+        let list = self.0.insert(Some(T::default())).as_mut().expect("inserted just now");
+        if map.next_value_seed(Nullable(List(items, list)))?.is_none() {
+            self.0 = Some(None);
+        }
+        Ok(true)
+    }
+
     fn check_unseen<E: Error>(&self, name: &'static str) -> Result<(), E> {
         match self.0 {
             None => Ok(()),
@@ -103,8 +121,8 @@ impl<'de, F: Fields<'de>> Visitor<'de> for Object<F> {
     }
 }
 
-/// Reads an array; `seed` makes the reader of the item at an index, or refuses it.
-pub(super) struct List<S>(pub S);
+/// Reads an array into its place; `seed` makes the reader of the item at an index, or refuses it.
+struct List<'l, S, O>(S, &'l mut O);
 
 /// Makes the readers of an array's items.
 pub(super) trait Items<'de>: Sized {
@@ -118,31 +136,30 @@ pub(super) trait Items<'de>: Sized {
 
 type ItemOf<'de, S> = <<S as Items<'de>>::Seed as DeserializeSeed<'de>>::Value;
 
-impl<'de, S: Items<'de>> DeserializeSeed<'de> for List<S> {
-    type Value = S::Output;
+impl<'de, S: Items<'de>> DeserializeSeed<'de> for List<'_, S, S::Output> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de, S: Items<'de>> Visitor<'de> for List<S> {
-    type Value = S::Output;
+impl<'de, S: Items<'de>> Visitor<'de> for List<'_, S, S::Output> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = S::Output::default();
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let mut count = 0;
         // The seed is made before it is known whether there is an item; making one too many is
         // no loss, for the seeds that refuse do so only past their limit.
         while let Some(item) = seq.next_element_seed(self.0.seed(count)?)? {
-            items.extend([item]);
+            self.1.extend([item]);
             count += 1;
         }
-        Ok(items)
+        Ok(())
     }
 }
 

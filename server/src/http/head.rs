@@ -71,6 +71,7 @@ struct Fields {
     namespace: Option<Span>,
     max_cost: Option<Span>,
     priority: Option<Span>,
+    idempotency_key: Option<Span>,
     content_type: Option<Span>,
     origin: Option<Span>,
     requested_headers: Option<Span>,
@@ -172,6 +173,12 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn priority(&self) -> Option<&'a str> {
         self.field(self.parsed.fields.priority)
+    }
+
+    /// The one `idempotency-key` field.
+    #[must_use]
+    pub fn idempotency_key(&self) -> Option<&'a str> {
+        self.field(self.parsed.fields.idempotency_key)
     }
 
     /// The body's media type. No endpoint of ours asks for one: the Rust client sends none.
@@ -294,6 +301,9 @@ fn collect<'a>(bytes: &'a [u8], headers: &[httparse::Header<'a>]) -> Result<Foun
             b"x-namespace" => once(&mut found.fields.namespace, text(bytes, value)?)?,
             b"x-myriad-max-cost" => once(&mut found.fields.max_cost, text(bytes, value)?)?,
             b"x-myriad-priority" => once(&mut found.fields.priority, text(bytes, value)?)?,
+            b"idempotency-key" => {
+                once(&mut found.fields.idempotency_key, text(bytes, value)?)?;
+            }
             b"content-encoding" => {
                 found.encoded |= !value.is_empty() && !value.eq_ignore_ascii_case(b"identity");
             }

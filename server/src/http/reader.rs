@@ -27,8 +27,18 @@ pub enum Progress {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    AwaitHead { scanned_bytes: usize, in_target: bool },
-    Body { framing: Framing },
+    AwaitHead {
+        scanned_bytes: usize,
+        in_target: bool,
+    },
+    Body {
+        framing: Framing,
+    },
+    /// The body is taken away in pieces.
+    Streaming {
+        framing: Framing,
+        left_bytes: u64,
+    },
     Complete,
     Failed,
 }
@@ -130,6 +140,10 @@ impl RequestReader {
     /// Bytes by which the buffer will have to grow before it is lent.
     #[must_use]
     pub fn growth_bytes(&self) -> usize {
+        if matches!(self.state, State::Streaming { .. }) {
+            let free_bytes = self.buffer.capacity() - self.buffer.len();
+            return if free_bytes < RECEIVE_BYTES { RECEIVE_BYTES_KEPT } else { 0 };
+        }
         let missing_bytes = match self.state {
             State::Body { framing: Framing::Length { body_bytes } } => {
                 (self.head_end + body_bytes).saturating_sub(self.buffer.len())
@@ -190,6 +204,67 @@ impl RequestReader {
         self.body_bytes_max = body_bytes_max;
     }
 
+    /// Let this request's body be taken in pieces ([`RequestReader::take_piece`]), up to so many bytes;
+    /// between `Progress::Head` and the next [`RequestReader::advance`], which is not called any more.
+    ///
+    /// # Errors
+    /// 413 if its head announces more. Answer it, and close.
+    ///
+    /// # Panics
+    /// At any other time.
+    pub fn stream_body(&mut self, body_bytes_max: u64) -> Result<(), Problem> {
+        assert!(matches!(self.state, State::Body { framing: Framing::Undecided }));
+        self.body_bytes_max = body_bytes_max;
+        let left_bytes = match self.head().framing() {
+            BodyFraming::Chunked => 0,
+            BodyFraming::Length(bytes) if bytes > body_bytes_max => {
+                self.state = State::Failed;
+                return Err(chunked::body_too_large());
+            }
+            BodyFraming::Length(bytes) => bytes,
+        };
+        let framing = self.decide_framing()?;
+        self.state = State::Streaming { framing, left_bytes };
+        Ok(())
+    }
+
+    /// Move what has arrived of a streamed body to the end of `out`. True if that was all of it: then the
+    /// request is complete, with an empty body here.
+    ///
+    /// # Errors
+    /// As [`RequestReader::advance`].
+    ///
+    /// # Panics
+    /// If the body is not streamed, or was complete before.
+    pub fn take_piece(&mut self, out: &mut Vec<u8>) -> Result<bool, Problem> {
+        let State::Streaming { mut framing, mut left_bytes } = self.state else {
+            panic!("the body is not streamed")
+        };
+        let complete = match &mut framing {
+            Framing::Chunked(decoder) => {
+                decoder.decode(&mut self.buffer, &mut self.body_end).inspect_err(|problem| {
+                    assert!(problem.close);
+                    self.state = State::Failed;
+                })?
+            }
+            _ => {
+                let there_bytes = (self.buffer.len() - self.head_end) as u64;
+                let piece_bytes = there_bytes.min(left_bytes);
+                left_bytes -= piece_bytes;
+                self.body_end = self.head_end + piece_bytes as usize;
+                left_bytes == 0
+            }
+        };
+        out.extend_from_slice(&self.buffer[self.head_end..self.body_end]);
+        self.buffer.drain(self.head_end..self.body_end);
+        self.body_end = self.head_end;
+        self.state = match complete {
+            true => State::Complete,
+            false => State::Streaming { framing, left_bytes },
+        };
+        Ok(complete)
+    }
+
     /// Go as far as the bytes allow. Two calls without a receive between them are needed for a
     /// request that arrived whole: one for the head, one for the body.
     ///
@@ -215,6 +290,7 @@ impl RequestReader {
             }
             State::Body { framing } => self.await_body(framing),
             State::Complete => Ok(Progress::Complete),
+            State::Streaming { .. } => panic!("a streamed body is taken in pieces"),
             State::Failed => panic!("the connection has failed and must be closed"),
         }
     }
@@ -363,24 +439,33 @@ fn scan(buffer: &[u8], scanned: usize, mut in_target: bool) -> Result<Scan, Prob
         // Most likely TLS; waiting for a line end would only time out.
         return Err(bad("this is not an HTTP request"));
     }
-    for (index, byte) in buffer.iter().enumerate().skip(scanned) {
+    let check = |index: usize, in_target: bool| {
         if in_target && index > TARGET_BYTES_MAX + "OPTIONS  HTTP/1.1\r".len() {
             return Err(head::target_too_long());
         }
-        if index >= HEAD_BYTES_MAX {
-            return Err(head::head_too_large());
+        if index >= HEAD_BYTES_MAX { Err(head::head_too_large()) } else { Ok(()) }
+    };
+    let mut from = scanned - usize::from(buffer[..scanned].ends_with(b"\r"));
+    while let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[from..]) {
+        let found = from + found;
+        check(found, in_target)?;
+        if buffer[found] == b'\n' {
+            return Err(bad("a line feed without a carriage return"));
         }
-        let after_return = index > 0 && buffer[index - 1] == b'\r';
-        match (byte, after_return) {
-            (b'\n', true) => in_target = false,
-            (b'\n', false) => return Err(bad("a line feed without a carriage return")),
-            (_, true) => return Err(bad("a carriage return without a line feed")),
-            (_, false) => continue,
+        let Some(&next) = buffer.get(found + 1) else {
+            return Ok(Scan { head_end: None, in_target });
+        };
+        check(found + 1, in_target)?;
+        if next != b'\n' {
+            return Err(bad("a carriage return without a line feed"));
         }
-        if buffer[..=index].ends_with(b"\r\n\r\n") {
-            return Ok(Scan { head_end: Some(index + 1), in_target });
+        in_target = false;
+        from = found + 2;
+        if buffer[..from].ends_with(b"\r\n\r\n") {
+            return Ok(Scan { head_end: Some(from), in_target });
         }
     }
+    check(buffer.len().saturating_sub(1), in_target)?;
     Ok(Scan { head_end: None, in_target })
 }
 

@@ -10,6 +10,7 @@ use tenant::Cost;
 use super::chunked;
 use super::head::Version;
 use crate::cost;
+use crate::hrana::encode;
 use crate::limits::REQUESTED_HEADERS_BYTES_MAX;
 use crate::problem::{self, Problem};
 
@@ -95,12 +96,21 @@ impl ResponseHead<'_> {
     /// If the status has no body.
     pub fn write(&self, out: &mut Vec<u8>) {
         assert!(self.status >= 200 && !matches!(self.status, 204 | 304));
-        line(out, format_args!("HTTP/1.1 {} {}", self.status, reason(self.status)));
+        match self.status {
+            200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+            status => line(out, format_args!("HTTP/1.1 {status} {}", reason(status))),
+        }
         if let Some(content_type) = self.content_type {
-            line(out, format_args!("content-type: {content_type}"));
+            out.extend_from_slice(b"content-type: ");
+            out.extend_from_slice(content_type.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         match self.length {
-            BodyLength::Bytes(bytes) => line(out, format_args!("content-length: {bytes}")),
+            BodyLength::Bytes(bytes) => {
+                out.extend_from_slice(b"content-length: ");
+                encode::integer(out, bytes as u64);
+                out.extend_from_slice(b"\r\n");
+            }
             BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             BodyLength::UntilClose => {}
         }

@@ -5,19 +5,12 @@
 //! so neither has what the other lacks. `tests/clients/api.py` sends what the document allows, and more, to
 //! a real server and compares the answers with it.
 
-mod jobs;
 mod table;
 
 use serde_json::{Map, Value, json};
 
 use crate::http::Method;
-use jobs::JOBS;
-use table::{Route, TABLE};
-
-/// All routes.
-fn routes() -> impl Iterator<Item = &'static Route> {
-    TABLE.iter().chain(JOBS)
-}
+use table::{Route, routes};
 
 /// Whether a path, without its empty segments, takes this method. HEAD is where GET is.
 #[must_use]
@@ -25,6 +18,9 @@ pub fn has(method: Method, segments: &[&str]) -> bool {
     let method = if method == Method::Head { Method::Get } else { method };
     routes().any(|route| route.method == method && route.matches(segments))
 }
+
+/// Begins the name of a schema of which each line of an answer is one.
+const LINES_OF: &str = "Lines of ";
 
 impl Route {
     fn segments(&self) -> impl Iterator<Item = &'static str> {
@@ -56,6 +52,10 @@ impl Route {
             "text" => json!({
                 "description": "text",
                 "content": { "text/plain": { "schema": { "type": "string" } } },
+            }),
+            name if name.starts_with(LINES_OF) => json!({
+                "description": "line by line",
+                "content": { "application/x-ndjson": { "schema": schema(&name[LINES_OF.len()..]) } },
             }),
             name => json!({
                 "description": "done",

@@ -1,6 +1,9 @@
 //! One line a route. A name in braces is a parameter of the path; it, the words of `query` and the
 //! schemas of bodies and answers are in `schemas.json`.
 
+mod jobs;
+mod life;
+
 use crate::http::Method;
 
 /// One route.
@@ -34,9 +37,13 @@ pub(super) const fn route(
     Route { tag, method, path, summary, query, body, answer }
 }
 
-/// All routes.
+/// All routes: one table a file.
+pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
+    [TABLE, jobs::JOBS, life::TABLE].into_iter().flatten()
+}
+
 #[rustfmt::skip]
-pub(super) const TABLE: &[Route] = &[
+const TABLE: &[Route] = &[
     route(
         "Server", GET, "/health",
         "The server lives",
@@ -79,8 +86,8 @@ pub(super) const TABLE: &[Route] = &[
     ),
     route(
         "Databases", DELETE, "/v1/namespaces/{name}",
-        "Drop a database",
-        &[], "", "Namespace",
+        "Drop a database; the receipt says what it took and gave back",
+        &[], "", "NamespaceDropped",
     ),
     route(
         "Databases", POST, "/v1/namespaces/{name}/create",
@@ -200,7 +207,7 @@ pub(super) const TABLE: &[Route] = &[
     route(
         "Plans and places", PUT, "/v1/organisations/{organisation}/settings",
         "Change its settings; what is absent stays",
-        &[], "SettingsChange", "Settings",
+        &[], "NodeSettingsChange", "Settings",
     ),
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups/{group}/settings",
@@ -210,7 +217,7 @@ pub(super) const TABLE: &[Route] = &[
     route(
         "Plans and places", PUT, "/v1/organisations/{organisation}/groups/{group}/settings",
         "Change its settings; what is absent stays",
-        &[], "SettingsChange", "Settings",
+        &[], "NodeSettingsChange", "Settings",
     ),
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/usage",

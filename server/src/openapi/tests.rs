@@ -26,6 +26,7 @@ fn body_of(route: &Route) -> &'static str {
         "T_Name" | "T_DatabaseCreate" => r#"{"name":"shop"}"#,
         "JobCreate" => r#"{"sql":"SELECT 1"}"#,
         "KeyCreate" => r#"{"scope":"machine","role":"read"}"#,
+        "BulkCreate" | "BulkNames" => r#"{"names":["shop"]}"#,
         "" => "",
         _ => "{}",
     }

@@ -58,6 +58,12 @@ pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> 
         (_, ControlReply::Databases(rows)) => {
             rows.first().map_or_else(|| json!({}), |row| of_row(shape, row, host))
         }
+        (_, ControlReply::Dropped(dropped)) => {
+            let (row, receipt) = &**dropped;
+            let mut answer = of_row(shape, row, host);
+            answer["receipt"] = crate::control::receipt::answer(receipt);
+            answer
+        }
         (_, ControlReply::Budget(view)) => of_row(shape, &view.row, host),
         _ => json!({}),
     }

@@ -6,7 +6,7 @@ use tenant::budget::{Budget, Part};
 use tenant::settings::SettingsChange;
 use tenant::{BudgetChange, Change, KeyScope};
 
-use crate::control::{budgets, percent};
+use crate::control::{budgets, percent, seed};
 use crate::http::TenantName;
 use crate::problem::Problem;
 
@@ -69,6 +69,8 @@ pub(super) struct Create {
     pub name: String,
     pub group: Option<Box<str>>,
     pub budget: Option<BudgetChange>,
+    /// The database of which it is to be a copy, if it is.
+    pub from: Option<String>,
 }
 
 pub(super) fn create(body: &[u8]) -> Result<Create, Problem> {
@@ -76,7 +78,6 @@ pub(super) fn create(body: &[u8]) -> Result<Create, Problem> {
     let name = text(&object, "name")?.ok_or_else(|| Problem::body("name is missing"))?;
     let group = text(&object, "group")?.filter(|name| !name.is_empty());
     for (member, why) in [
-        ("seed", "databases start empty until forks and uploads are built; insert what you have"),
         ("group_id", "name the group by `group`"),
         ("is_schema", "there are no schema databases"),
         ("schema", "there are no schema databases"),
@@ -96,6 +97,7 @@ pub(super) fn create(body: &[u8]) -> Result<Create, Problem> {
         name: TenantName::new(name)?.as_str().to_owned(),
         group: group.transpose()?,
         budget,
+        from: object.get(seed::SEED).map(seed::source).transpose()?.flatten(),
     })
 }
 

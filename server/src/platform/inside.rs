@@ -115,7 +115,12 @@ fn databases(parts: &Parts<'_>, organisation: &str) -> Routed {
             let path = NodePath { organisation: organisation.into(), group: Some(group) };
             let change =
                 Change { group: Some(Some(path)), budget: create.budget, ..Change::default() };
-            Ok(asked(ControlCall::Create(create.name, change), Shape::Created))
+            let Some(from) = create.from else {
+                return Ok(asked(ControlCall::Create(create.name, change), Shape::Created));
+            };
+            // Of its own organisation, whatever the server has under that name.
+            let fork = ControlCall::Fork { from, to: create.name, change };
+            Ok(Asked { within: Some(organisation.into()), ..asked(fork, Shape::Created) })
         }
         _ => Err(Problem::wrong_method("GET, HEAD, POST")),
     }

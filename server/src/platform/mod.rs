@@ -104,6 +104,8 @@ pub enum Shape {
     ExpiryOf(u64),
     /// A token for a database or group.
     Jwt,
+    /// `{}`: the copy is there. sqld's words for what went wrong.
+    Forked,
     /// sqld's configuration of a database.
     SqldConfig,
     /// sqld's statistics of a database.
@@ -126,7 +128,7 @@ impl Shape {
     /// What a refusal of the engine is to a tool.
     #[must_use]
     pub fn problem(&self, refusal: &Refusal, name: &str) -> Problem {
-        let is_sqld = matches!(self, Shape::SqldConfig | Shape::SqldStats);
+        let is_sqld = matches!(self, Shape::Forked | Shape::SqldConfig | Shape::SqldStats);
         match refusal {
             Refusal::NotFound if !is_sqld => Problem::detailed(
                 404,
@@ -143,7 +145,7 @@ impl Shape {
                      not only in an organization; choose another"
                 ),
             ),
-            Refusal::Exists => Problem::new(
+            Refusal::Exists if !is_sqld => Problem::new(
                 409,
                 "NAME_TAKEN",
                 "there is an organization or group of this name already; choose another",

@@ -20,6 +20,8 @@ pub(super) const FIRST_KEY: RequestId = u64::MAX;
 pub(super) enum Pending {
     /// A call's answer.
     Call(Box<ControlCall>),
+    /// The end of a call about many databases.
+    Bulk,
     /// A key, with its secret.
     Key(String),
     /// A token.
@@ -82,6 +84,7 @@ impl Server {
             request => (request, None, None),
         };
         let (pending, call) = match request {
+            AdminRequest::Call(call @ ControlCall::Bulk(_)) => (Pending::Bulk, call),
             AdminRequest::Call(call) => (Pending::Call(Box::new(call.clone())), call),
             AdminRequest::CreateKey(wanted) => {
                 let made = auth::key::make(io);
@@ -164,6 +167,9 @@ impl Server {
             pending => (None, pending),
         };
         let body = match (pending, reply) {
+            (Pending::Bulk, ControlReply::Bulk(progress)) => {
+                return self.on_bulk_end(io, key, progress);
+            }
             (Pending::Key(secret), _) if request == FIRST_KEY => {
                 self.first_key = Some(secret);
                 self.ready = true;

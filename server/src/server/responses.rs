@@ -92,7 +92,7 @@ impl Server {
             call => (None, call),
         };
         let name = match &call {
-            Some(Pending::Call(call)) => control::subject(call).unwrap_or_default(),
+            Some(Pending::Call(call)) => control::refused(call, refusal).unwrap_or_default(),
             Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
             Some(_) => "",
             None => tenant.map_or("", TenantName::as_str),
@@ -101,6 +101,13 @@ impl Server {
             Some(shape) => shape.problem(refusal, name),
             None => control::problem(refusal, name),
         };
+        let broken = connection.broken_upload.take();
+        if broken.is_some() || connection.upload.take().is_some() {
+            sometimes!("an upload is refused before its end");
+            connection.exchange.keep_alive = false;
+            connection.drain_bytes = limits::UPLOAD_DRAIN_BYTES_MAX;
+        }
+        let problem = broken.unwrap_or(problem);
         let not_its_own = match refusal {
             Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
             // A stranger's connections are not the database's.

@@ -407,6 +407,9 @@ impl<W> Io<W> for SimulatedIo<W> {
         self.deliver_ready(world);
     }
 
+    /// An operation begins when it is asked for.
+    fn submit(&mut self) {}
+
     fn in_flight(&self) -> usize {
         self.in_flight
     }

@@ -68,6 +68,9 @@ pub trait Backend {
         timeout_ns: Option<u64>,
     ) -> Woken;
 
+    /// What was started waits for `wait` to reach the kernel.
+    fn has_queued(&mut self) -> bool;
+
     /// Wait until the kernel holds nothing of any operation. False if that cannot be had: then
     /// the operations must be leaked, for the kernel may still write into their buffers.
     fn drain<C>(&mut self, operations: &mut Slab<Operation<C>>) -> bool;
@@ -271,6 +274,13 @@ impl<W, B: Backend> Io<W> for HostIo<W, B> {
             if deadline.is_some_and(|deadline| self.now() >= deadline) {
                 return;
             }
+        }
+    }
+
+    fn submit(&mut self) {
+        if self.backend.has_queued() {
+            // Whether a signal came is asked after the turn, as always.
+            self.backend.wait(&mut self.operations, &mut self.ended, Some(0));
         }
     }
 

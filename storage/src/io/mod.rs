@@ -295,6 +295,8 @@ pub trait Io<W>: Clock + Entropy + Network<W> + Disk<W> {
     /// deadline; a past one: do not wait), then run the callbacks of what completed: a bounded
     /// number. Returns early when a signal arrives.
     fn run(&mut self, world: &mut W, deadline: Option<Instant>);
+    /// Submit what is queued now instead of with the next `run`. Waits for nothing and calls nobody.
+    fn submit(&mut self);
     /// Operations submitted whose callbacks have not run yet.
     fn in_flight(&self) -> usize;
 }

@@ -343,6 +343,10 @@ impl Backend for Poll {
         }
     }
 
+    fn has_queued(&mut self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Nothing is ever left in the kernel.
     fn drain<C>(&mut self, _operations: &mut Slab<Operation<C>>) -> bool {
         true

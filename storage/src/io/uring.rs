@@ -413,6 +413,10 @@ impl Backend for Uring {
         }
     }
 
+    fn has_queued(&mut self) -> bool {
+        !self.overflow.is_empty() || !self.ring.submission().is_empty()
+    }
+
     fn drain<C>(&mut self, operations: &mut Slab<Operation<C>>) -> bool {
         let mut ended = VecDeque::new();
         loop {

@@ -87,6 +87,15 @@ impl Level {
     }
 }
 
+/// What an account has ever been charged with, and what it was credited with, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turnover {
+    /// Charged.
+    pub taken: [u64; KINDS],
+    /// Credited.
+    pub returned: [u64; KINDS],
+}
+
 /// A charge that a limit refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -4,7 +4,7 @@
 
 use crate::limits::SMALL_MEMORY_BYTES;
 
-use super::kind::{AccountId, KINDS, Kind, Level, MEMORY_KINDS, Refused};
+use super::kind::{AccountId, KINDS, Kind, Level, MEMORY_KINDS, Refused, Turnover};
 
 /// No node: past the root, or the end of a list.
 pub(super) const NONE: u32 = u32::MAX;
@@ -32,6 +32,8 @@ pub(super) struct Account {
     pub(super) life: u32,
     /// What a leaf holds, by kind.
     pub(super) held: [u64; KINDS],
+    /// What was ever booked on it, and what was taken off: counted apart.
+    pub(super) turnover: Turnover,
     /// Bytes of [`Kind::Cache`] here or below.
     pub(super) cached: u64,
     pub(super) temporary_limit: u64,
@@ -69,6 +71,7 @@ impl Account {
             open: true,
             life: 0,
             held: [0; KINDS],
+            turnover: Turnover { taken: [0; KINDS], returned: [0; KINDS] },
             cached: 0,
             temporary_limit: u64::MAX,
             grace: 0,
@@ -238,7 +241,9 @@ impl Ledger {
             _ => self.full_node(id.0, bytes).is_none(),
         };
         if fits {
-            self.accounts[id.0 as usize].held[kind as usize] += bytes;
+            let account = &mut self.accounts[id.0 as usize];
+            account.held[kind as usize] += bytes;
+            account.turnover.taken[kind as usize] += bytes;
             self.total[kind as usize] += bytes;
             self.for_sums(id, kind, |sum| *sum += bytes);
         }
@@ -251,6 +256,7 @@ impl Ledger {
         assert!(account.open);
         assert!(account.held[kind as usize] >= bytes);
         account.held[kind as usize] -= bytes;
+        account.turnover.returned[kind as usize] += bytes;
         self.total[kind as usize] -= bytes;
         self.for_sums(id, kind, |sum| *sum -= bytes);
     }

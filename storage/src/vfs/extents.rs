@@ -14,14 +14,18 @@ pub(super) fn with_extent<R>(role: Role, body: impl FnOnce(&mut Extent) -> R) ->
     with_volume(|volume| match role {
         Role::Wal => body(&mut volume.wal),
         Role::Scratch(key) => body(&mut volume.scratch[key]),
+        Role::Quarantine => {
+            let quarantine = volume.quarantine.as_mut().expect("who uses it has begun it");
+            body(&mut quarantine.extent)
+        }
         Role::Main => unreachable!("the main file is no extent"),
     })
 }
 
-/// Read `out.len()` bytes; `false` if the end came first (the rest is zeros).
 /// Tries to read a file: errors that pass by themselves last up to three.
 pub(super) const READ_TRIES: u32 = 4;
 
+/// Read `out.len()` bytes; `false` if the end came first (the rest is zeros).
 pub(super) fn read_extent(role: Role, offset: u64, out: &mut [u8]) -> Result<bool, c_int> {
     let size = with_extent(role, |extent| extent.size());
     let there = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
@@ -130,6 +134,7 @@ pub(super) fn open_temporary(role: Role) -> Code {
         Answer::Opened(file, _) => {
             match role {
                 Role::Wal => sometimes!("a WAL spills to a file"),
+                Role::Quarantine => sometimes!("a stranger's file goes to the disk"),
                 _ => sometimes!("a temporary object spills to a file"),
             }
             with_extent(role, |extent| extent.set_file(file));

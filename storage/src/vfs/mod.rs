@@ -10,14 +10,21 @@
 
 #![allow(unsafe_code)]
 
+mod build;
 mod checkpoint;
 mod extents;
 mod main_file;
 mod mark;
+mod quarantine;
+mod snapshot;
 
 pub(crate) use mark::read_mark;
 
+pub(crate) use quarantine::{quarantine_cut, quarantine_read, quarantine_write};
+
+pub use build::{begin_build, build_pages, end_build};
 pub use checkpoint::{abandon_checkpoint, begin_checkpoint, checkpoint_failure, end_checkpoint};
+pub use snapshot::Snapshot;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::{mem, ptr, slice};
@@ -44,6 +51,8 @@ use crate::volume::{
 pub const VFS_NAME: &CStr = c"myriad";
 /// The one name that a database may be opened under.
 pub const MAIN_NAME: &CStr = c"main";
+/// The name that the volume's quarantine is opened under.
+pub const QUARANTINE_NAME: &CStr = c"quarantine";
 /// The schema that it is in every connection.
 pub const MAIN_SCHEMA: &CStr = c"main";
 const WAL_NAME: &[u8] = b"main-wal";
@@ -59,6 +68,7 @@ enum Role {
     Main,
     Wal,
     Scratch(usize),
+    Quarantine,
 }
 
 /// What SQLite allocates `szOsFile` bytes for and hands to every call.
@@ -80,6 +90,11 @@ impl File {
     /// Let pragmas through that are not allowed to clients, or not any more.
     pub(crate) fn set_own_pragma(&mut self, own: bool) {
         self.own_pragma = own;
+    }
+
+    /// Locks of the wal-index that it holds shared.
+    pub(crate) fn shared_locks(&self) -> u8 {
+        self.shared
     }
 
     /// Note that a statement starts on the connection of this main file.
@@ -126,6 +141,10 @@ fn sync_wal(connection: ConnectionId) -> Code {
     };
     if fiber::with_meter(|meter| meter.is_beyond(Cost::of_commit(pages))) == Some(true) {
         sometimes!("a commit would cost more than its request may");
+        return Err(ffi::SQLITE_FULL);
+    }
+    if fiber::overspends(Cost::of_commit(pages)) {
+        sometimes!("a commit would cost more than its database may spend");
         return Err(ffi::SQLITE_FULL);
     }
     if with_volume(|volume| volume.reserved_pages == Some(pages)) {
@@ -216,6 +235,7 @@ unsafe extern "C" fn read(
             read_main(offset, out)
         }
         Role::Wal | Role::Scratch(_) => read_extent(role, offset, out),
+        Role::Quarantine => quarantine::read_page(offset, out),
     });
     match result {
         Ok(true) => ffi::SQLITE_OK,
@@ -243,6 +263,7 @@ unsafe extern "C" fn write(
         Role::Main => Err(ffi::SQLITE_IOERR_WRITE),
         Role::Wal => write_wal(offset, bytes),
         Role::Scratch(_) => write_extent(role, offset, bytes),
+        Role::Quarantine => quarantine::write_page(offset, bytes),
     }))
 }
 
@@ -289,7 +310,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
             }
             truncate_extent(role, size)
         }
-        Role::Scratch(_) => truncate_extent(role, size),
+        Role::Scratch(_) | Role::Quarantine => truncate_extent(role, size),
     }))
 }
 
@@ -299,7 +320,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int 
     code(match file.role {
         Role::Main => sync_main(),
         Role::Wal => sync_wal(file.connection),
-        Role::Scratch(_) => Ok(()),
+        Role::Scratch(_) | Role::Quarantine => Ok(()),
     })
 }
 
@@ -311,7 +332,9 @@ unsafe extern "C" fn file_size(file: *mut ffi::sqlite3_file, size: *mut i64) -> 
             Ok(()) => with_volume(|volume| u64::from(volume.main_pages()) * PAGE_BYTES as u64),
             Err(code) => return code,
         },
-        Role::Wal | Role::Scratch(_) => with_extent(role, |extent| extent.size()),
+        Role::Wal | Role::Scratch(_) | Role::Quarantine => {
+            with_extent(role, |extent| extent.size())
+        }
     };
     // SAFETY: SQLite lends the place for the result.
     unsafe { *size = i64::try_from(bytes).unwrap_or(i64::MAX) };
@@ -521,11 +544,17 @@ unsafe extern "C" fn open(
             let main = unsafe { ffi::sqlite3_database_file_object(name) };
             // SAFETY: that is the main file, which this VFS opened before.
             (Role::Wal, unsafe { file_of(main) }.connection)
+        } else if quarantine::is_asked_for(text, flags) {
+            (Role::Quarantine, with_volume(Volume::connect))
         } else {
             return ffi::SQLITE_CANTOPEN;
         }
     };
-    let base = ffi::sqlite3_file { pMethods: &raw const METHODS };
+    let methods = match role {
+        Role::Quarantine => &raw const quarantine::METHODS,
+        _ => &raw const METHODS,
+    };
+    let base = ffi::sqlite3_file { pMethods: methods };
     let opened =
         File { base, role, connection, shared: 0, exclusive: 0, upgrade: false, own_pragma: false };
     // SAFETY: SQLite lends szOsFile bytes, the size of a File.

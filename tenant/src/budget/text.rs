@@ -14,7 +14,7 @@ use std::fmt::{self, Write as _};
 use super::{Budget, Part, Priority, Unit, Usage};
 
 /// Number of counters in a [`Usage`].
-pub(super) const COUNTERS: usize = 10;
+pub(super) const COUNTERS: usize = 11;
 
 /// A text that the writer has not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,8 @@ pub(super) fn read_budget(text: &str) -> Result<Budget, Unreadable> {
 
 /// Each counter with its name.
 pub(super) fn counters(usage: &mut Usage) -> [(&'static str, &mut u64); COUNTERS] {
-    let Usage { cost, cpu_ns, io_read_bytes, io_written_bytes, requests, throttled_ns } = usage;
+    let Usage { cost, cpu_ns, io_read_bytes, io_written_bytes, requests, statements, throttled_ns } =
+        usage;
     [
         ("vm_steps", &mut cost.vm_steps),
         ("pages_read", &mut cost.pages_read),
@@ -78,6 +79,7 @@ pub(super) fn counters(usage: &mut Usage) -> [(&'static str, &mut u64); COUNTERS
         ("io_read_bytes", io_read_bytes),
         ("io_written_bytes", io_written_bytes),
         ("requests", requests),
+        ("statements", statements),
         ("throttled_ns", throttled_ns),
     ]
 }

@@ -9,7 +9,7 @@ use storage::sqlite::SqliteError;
 use super::jobs::{self, JobCall};
 use super::keys::{self, KeyRow, KeyScope};
 use super::nodes::{self, Change, NodePath};
-use super::{Call, Outcome, find};
+use super::{Build, Call, Outcome, find};
 use crate::access::{Access, Denial, Scope};
 use crate::session::PooledConnection;
 
@@ -28,6 +28,8 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
             Some(Some(path)) => group(pooled, access, path),
             _ => FORBIDDEN,
         },
+        // What is copied must be its own, and so must the place of the copy.
+        Call::Build(build) => build_of(pooled, access, build),
         Call::Place(name, change) => match database(pooled, access, name)? {
             Ok(()) => place(pooled, access, change),
             denied => Ok(denied),
@@ -102,6 +104,20 @@ fn database(pooled: &mut PooledConnection, access: &Access, name: &str) -> Verdi
 fn node(pooled: &mut PooledConnection, access: &Access, path: &NodePath) -> Verdict {
     let found = nodes::find_path(pooled, path)?;
     Ok(found.map_or(Err(Denial::Unauthorised), |path| access.enter_node(&path)))
+}
+
+fn build_of(pooled: &mut PooledConnection, access: &Access, build: &Build) -> Verdict {
+    let from = match &build.from {
+        None => None,
+        Some(name) => match database(pooled, access, name)? {
+            Ok(()) => find(pooled, name)?,
+            denied => return Ok(denied),
+        },
+    };
+    match build.placed(from.as_ref()).group {
+        Some(Some(path)) => group(pooled, access, &path),
+        _ => FORBIDDEN,
+    }
 }
 
 /// The group that a database is put into; `default` need not be there yet for who has the organisation.

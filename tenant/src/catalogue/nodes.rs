@@ -128,7 +128,7 @@ pub(super) fn place(
     if let Some(settings) = &change.settings {
         set(pooled, name, settings)?;
     }
-    Ok(super::found(super::find(pooled, name)?))
+    super::life::settled(pooled, name)
 }
 
 /// Change a database's settings.
@@ -143,7 +143,12 @@ pub(super) fn set(
     let sql = "UPDATE databases SET settings = ?2 WHERE id = ?1";
     run(pooled, sql, &[super::integer(row.id), text_or_null(written.as_deref())])?;
     row.set_settings(settings);
-    Ok(super::found(Some(row)))
+    if change.life.is_empty() {
+        return Ok(super::found(Some(row)));
+    }
+    // Whatever ended it may not hold any more.
+    run(pooled, "UPDATE databases SET ended = NULL WHERE id = ?1", &[super::integer(row.id)])?;
+    super::life::settled(pooled, name)
 }
 
 /// Change the settings of an organisation or group.
@@ -163,6 +168,10 @@ pub(super) fn set_node(
     let sql = "UPDATE nodes SET settings = ?2 WHERE id = ?1";
     run(pooled, sql, &[id, text_or_null(written.as_deref())])?;
     node.set_settings(settings);
+    if change.life.changes_times() {
+        let id = ValueRef::Integer(node.id.0 as i64);
+        run(pooled, "UPDATE nodes SET rearm = '' WHERE id = ?1", &[id])?;
+    }
     Ok(Outcome::Node(nodes))
 }
 

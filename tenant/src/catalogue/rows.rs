@@ -3,7 +3,9 @@
 use storage::TenantId;
 use storage::sqlite::{SqliteError, Statement, ValueRef, codes};
 
+use super::nodes::NodePath;
 use crate::budget::{Budget, Level, Unreadable, Usage};
+use crate::life::{Ending, Life};
 use crate::session::PooledConnection;
 use crate::settings::Settings;
 
@@ -16,6 +18,8 @@ pub enum RowState {
     Dropped,
     /// Damaged: answers nothing but why.
     Fenced,
+    /// Not there yet: it is being filled. See `building.rs`.
+    Building,
 }
 
 /// What somebody wrote down for a database or a node. Most databases have nothing of it.
@@ -132,6 +136,12 @@ pub struct DatabaseRow {
     pub usage: Usage,
     /// Its size as of its last checkpoint.
     pub bytes: u64,
+    /// When to look whether its time is over, in wall-clock seconds since 1970.
+    pub ends_s: Option<u64>,
+    /// Its last use, as of its last checkpoint or close.
+    pub used_s: u64,
+    /// Why it is frozen, if it is.
+    pub ended: Option<Ending>,
     pub(crate) settings: Option<Box<Settings>>,
 }
 
@@ -142,9 +152,24 @@ impl DatabaseRow {
         settings_or_none(&self.settings)
     }
 
+    /// How long it lives after all: what it says, its group, and its organisation.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        let above = self.path.iter().map(|node| &node.settings().life);
+        above.fold(self.settings().life, |life, above| life.or(above))
+    }
+
     /// Give it other settings.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = boxed(settings);
+    }
+
+    /// The name of its group and that one's organisation, if it is in one.
+    #[must_use]
+    pub fn group(&self) -> Option<NodePath> {
+        let [group, organisation] = &self.path[..] else { return None };
+        let (organisation, group) = (organisation.name.clone(), Some(group.name.clone()));
+        Some(NodePath { organisation, group })
     }
 
     /// The row of a database that was created just now.
@@ -163,6 +188,9 @@ impl DatabaseRow {
             path: Vec::new(),
             usage: Usage::default(),
             bytes: 0,
+            ends_s: None,
+            used_s: 0,
+            ended: None,
             settings: None,
         }
     }
@@ -174,6 +202,7 @@ macro_rules! select {
         concat!(
             "SELECT d.id, coalesce(d.name, ''), d.state, d.reason, d.created_s, d.file, d.stamp, ",
             "d.txid, d.plan, d.budget, d.usage, d.settings, d.bytes, ",
+            "d.ends_s, d.used_s, d.ended, ",
             "g.id, g.name, g.plan, g.budget, g.settings, g.created_s, ",
             "o.id, o.name, o.plan, o.budget, o.settings, o.created_s ",
             "FROM databases d LEFT JOIN nodes g ON g.id = d.group_id ",
@@ -277,13 +306,14 @@ pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
 /// A row of [`select`].
 pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
     let usage = text_at(statement, 10).map(|text| Usage::from_text(&text)).transpose()?;
-    let group = node_at(statement, 13)?;
-    let organisation = node_at(statement, 19)?;
+    let group = node_at(statement, 16)?;
+    let organisation = node_at(statement, 22)?;
     Ok(DatabaseRow {
         id: TenantId(integer_at(statement, 0) as u64),
         name: text_at(statement, 1).unwrap_or_default(),
         state: match integer_at(statement, 2) {
             0 => RowState::Live,
+            1 if text_at(statement, 1).is_some_and(|name| !name.is_empty()) => RowState::Building,
             1 => RowState::Dropped,
             _ => RowState::Fenced,
         },
@@ -297,5 +327,11 @@ pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable>
         usage: usage.unwrap_or_default(),
         settings: settings_at(statement, 11)?,
         bytes: integer_at(statement, 12) as u64,
+        ends_s: match statement.column(13) {
+            Ok(ValueRef::Integer(ends_s)) => Some(ends_s as u64),
+            _ => None,
+        },
+        used_s: integer_at(statement, 14) as u64,
+        ended: Ending::of_number(integer_at(statement, 15)),
     })
 }

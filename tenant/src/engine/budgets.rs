@@ -103,6 +103,7 @@ impl<J: Job> Engine<J> {
                     other.said = row.said.clone();
                     other.path.clone_from(&row.path);
                     other.set_settings(row.settings().clone());
+                    (other.ended, other.ends_s) = (row.ended, row.ends_s);
                 }
                 concerned
             }),
@@ -120,6 +121,7 @@ impl<J: Job> Engine<J> {
                 let concerned = other.id == row.id;
                 if concerned {
                     other.set_settings(row.settings().clone());
+                    (other.ended, other.ends_s) = (row.ended, row.ends_s);
                 }
                 concerned
             }),
@@ -158,13 +160,14 @@ impl<J: Job> Engine<J> {
         };
         let (limits, chain) = self.limits_of(row);
         self.renew_place(key, limits, chain);
+        self.renew_allowance(key);
     }
 
     // ---- use ----
 
     pub(super) fn usage_view(&self, row: DatabaseRow) -> UsageView {
         let open = self.ids.get(&row.id).and_then(|&key| self.tenants.get(key));
-        let unsaved = self.catalogue.used.get(&row.id).copied();
+        let unsaved = self.catalogue.used.get(&row.id).map(|&(usage, _)| usage);
         let total = open.map(|tenant| self.usage_of(tenant)).or(unsaved).unwrap_or(row.usage);
         let bytes = open.map_or(row.bytes, Tenant::bytes);
         UsageView { total, bytes, open: open.map(|tenant| self.view(tenant)), row }
@@ -212,7 +215,8 @@ impl<J: Job> Engine<J> {
         if self.catalogue.used.is_empty() {
             self.set_timer(limits::USED_WAIT_NS, Timer::UsageDue);
         }
-        self.catalogue.used.insert(tenant.id, tenant.usage);
+        let used_s = self.used_s(tenant);
+        self.catalogue.used.insert(tenant.id, (tenant.usage, used_s));
         if self.catalogue.used.len() >= limits::USED_BATCH {
             self.write_usage();
         }
@@ -223,8 +227,8 @@ impl<J: Job> Engine<J> {
         if !matches!(self.phase, Phase::Serving | Phase::Stopping) {
             return;
         }
-        for (id, usage) in std::mem::take(&mut self.catalogue.used) {
-            self.call_catalogue(Asker::Nobody, Call::Used(id, usage));
+        for (id, (usage, used_s)) in std::mem::take(&mut self.catalogue.used) {
+            self.call_catalogue(Asker::Nobody, Call::Used(id, usage, used_s));
         }
     }
 }

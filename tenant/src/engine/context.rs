@@ -4,6 +4,7 @@ use storage::fiber::{self, Handle};
 
 use crate::access::{Denials, Holder, Proven, Scope};
 use crate::budget::{Priority, RequestLimits};
+use crate::import::Progress;
 use crate::session::{PooledConnection, Session};
 use crate::settings::PublicKey;
 use crate::statement::{Gone, JobHost, StreamError, Ticket};
@@ -54,11 +55,19 @@ pub enum Ask {
     /// A ticket for the stream in use.
     Promise,
     /// Keep a stream for later.
-    Park(Session),
+    Park(Box<Session>),
     /// A stream has ended; its connection is free. Comes back if it must be closed.
     Close(PooledConnection, Option<Ticket>),
     /// Send a part of the response.
     Flush(Vec<u8>),
+    /// The next piece of the request's body, into this empty buffer.
+    Receive(Vec<u8>),
+    /// Wait for a checkpoint, if one is due.
+    Pause,
+    /// Tell who asked how far it is.
+    Tell(Progress),
+    /// From now on, the volume of the other database: the copy's, or again the original's.
+    Switch,
 }
 
 /// What the engine answers.
@@ -66,14 +75,16 @@ pub enum Reply {
     /// To [`Ask::Open`]: an idle connection, or none: open one.
     Connection(Result<Option<PooledConnection>, StreamError>),
     /// To [`Ask::Resume`].
-    Stream(Result<Session, StreamError>),
+    Stream(Result<Box<Session>, StreamError>),
     /// To [`Ask::Promise`] and [`Ask::Park`].
     Ticket(Ticket),
     /// To [`Ask::Close`]: the connection, if nobody wants it.
     Closed(Option<PooledConnection>),
     /// To [`Ask::Flush`].
     Flushed(Result<Vec<u8>, Gone>),
-    /// To [`Ask::OpenFailed`].
+    /// To [`Ask::Receive`].
+    Received(Result<Option<Vec<u8>>, Gone>),
+    /// To [`Ask::OpenFailed`], [`Ask::Switch`], [`Ask::Pause`] and [`Ask::Tell`].
     Done,
 }
 
@@ -106,6 +117,10 @@ impl<'a> JobContext<'a> {
         JobContext { handle, tenant_id, limits, permit }
     }
 
+    pub(super) fn ask(&self, ask: Ask) -> Reply {
+        self.handle.ask(ask)
+    }
+
     /// The stream for this job, under its limits and rights.
     fn lend(&self, session: Session) -> Session {
         let Permit { holder, denials, .. } = &self.permit;
@@ -134,7 +149,7 @@ impl JobHost for JobContext<'_> {
 
     fn resume_stream(&mut self, ticket: Ticket) -> Result<Session, StreamError> {
         match self.handle.ask(Ask::Resume(ticket)) {
-            Reply::Stream(stream) => stream.map(|stream| self.lend(stream)),
+            Reply::Stream(stream) => stream.map(|stream| self.lend(*stream)),
             _ => unreachable!("a stream was asked for"),
         }
     }
@@ -153,7 +168,7 @@ impl JobHost for JobContext<'_> {
     }
 
     fn park(&mut self, stream: Session) -> Ticket {
-        match self.handle.ask(Ask::Park(stream)) {
+        match self.handle.ask(Ask::Park(Box::new(stream))) {
             Reply::Ticket(ticket) => ticket,
             _ => unreachable!("a ticket was asked for"),
         }

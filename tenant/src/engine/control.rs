@@ -7,7 +7,9 @@ use storage::io::Instant;
 use storage::log::Class;
 
 use super::budgets::{BudgetView, UsageView};
+use super::bulk::{Bulk, BulkProgress};
 use super::context::Job;
+use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
@@ -15,9 +17,10 @@ use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
 use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
-    Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan, Said,
-    Secret, Signing, Sum,
+    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
+    Said, Secret, Signing, Sum,
 };
+use crate::import::{ImportFormat, Imported};
 use crate::limits;
 use crate::pool::Key;
 use crate::settings::SettingsChange;
@@ -30,6 +33,26 @@ const CATALOGUE_RETRY_NS: u64 = limits::SECOND_NS;
 pub enum ControlCall {
     /// Create a database, with its place in the tree and its budget.
     Create(String, Change),
+    /// A new database, made from what the request's body brings: [`Event::Wants`] asks for it. Answered
+    /// with [`ControlReply::Imported`] when all of it is there.
+    Import {
+        /// Its name.
+        name: String,
+        /// Its place and budget.
+        change: Change,
+        /// What is sent.
+        format: ImportFormat,
+    },
+    /// A new database that is a copy of another as it is at some moment from now on; answered with its
+    /// row when all of it is there.
+    Fork {
+        /// What is copied.
+        from: String,
+        /// The copy's name.
+        to: String,
+        /// The copy's place and budget; it stands in the same group unless this says another.
+        change: Change,
+    },
     /// Give a database another place or budget; answered as [`ControlCall::Budget`].
     Place(String, Change),
     /// Show what a database says, and what holds for it.
@@ -104,6 +127,9 @@ pub enum ControlCall {
     Checkpoint(String),
     /// A call on a database, if that is in this organisation; else there is none of that name.
     Within(Box<str>, Box<ControlCall>),
+    /// Create or drop many; answered by [`Event::Bulk`] again and again, and [`ControlReply::Bulk`] at
+    /// the end.
+    Bulk(Box<Bulk>),
     /// About fleet jobs; answered by [`ControlReply::Job`].
     Job(JobCall),
     /// Nothing: whether it would be allowed.
@@ -130,6 +156,8 @@ pub enum ControlReply {
     Done,
     /// Rows: one, unless a list was asked for.
     Databases(Vec<DatabaseRow>),
+    /// The database that was dropped, and what it has given back.
+    Dropped(Box<(DatabaseRow, Receipt)>),
     /// What a database says, and what holds for it.
     Budget(Box<BudgetView>),
     /// What a database has used, and holds now.
@@ -146,6 +174,10 @@ pub enum ControlReply {
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
     Signing(Box<Signing>),
+    /// A database that was made from what was sent.
+    Imported(Box<(DatabaseRow, Imported)>),
+    /// What came of a call about many databases: all that was not done.
+    Bulk(Box<BulkProgress>),
     /// About fleet jobs.
     Job(JobReply),
 }
@@ -157,6 +189,8 @@ pub(super) enum Form {
     Budget,
     Usage,
     Checkpoint,
+    Import(ImportFormat),
+    Fork,
 }
 
 /// Who waits for a call.
@@ -168,6 +202,14 @@ pub(super) enum Asker {
     Opening(Key),
     /// Requests that wait for a key with this public part.
     Key([u8; 16]),
+    /// The request that makes a database from what it sends.
+    Import(RequestId, ImportFormat),
+    /// The request for a copy of a database.
+    Fork(RequestId),
+    /// The request that had a database built.
+    Built(RequestId),
+    /// A call about many databases.
+    Bulk(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -189,8 +231,8 @@ pub(super) struct Catalogue {
     later: Vec<Call>,
     /// All plans.
     pub(super) plans: BTreeMap<Box<str>, Budget>,
-    /// What closed databases have used, not yet in their rows.
-    pub(super) used: BTreeMap<TenantId, Usage>,
+    /// What closed databases have used, and when last, not yet in their rows.
+    pub(super) used: BTreeMap<TenantId, (Usage, u64)>,
     /// What signs the server's own tokens, once there is one.
     pub(super) signing: Option<Secret>,
     /// At the start there was a key that may everything.
@@ -269,6 +311,13 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
         ControlCall::Create(name, change) => {
             (Form::Row, Call::Create { name, exists_ok: false, change })
         }
+        ControlCall::Import { name, change, format } => {
+            (Form::Import(format), Call::Build(Box::new(Build { name, from: None, change })))
+        }
+        ControlCall::Fork { from, to, change } => {
+            let build = Build { name: to, from: Some(from), change };
+            (Form::Fork, Call::Build(Box::new(build)))
+        }
         ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
         ControlCall::Show(name) => (Form::Row, Call::Find(name)),
         ControlCall::List { after, prefix, limit } => {
@@ -314,7 +363,9 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             (form, Call::Within(organisation, Box::new(call)))
         }
         ControlCall::Job(call) => (Form::Row, Call::Job(call)),
-        ControlCall::Permit => unreachable!("it is answered without the catalogue"),
+        ControlCall::Permit | ControlCall::Bulk(_) => {
+            unreachable!("the catalogue is not asked for it as such")
+        }
     }
 }
 
@@ -374,6 +425,9 @@ impl<J: Job> Engine<J> {
         if call == ControlCall::Permit {
             return self.emit(Event::Control(request, ControlReply::Done));
         }
+        if let ControlCall::Bulk(bulk) = call {
+            return self.start_bulk(request, access, *bulk);
+        }
         if matches!(call, ControlCall::Sum(_)) {
             // What closed databases have used is in their rows then.
             self.write_usage();
@@ -383,7 +437,17 @@ impl<J: Job> Engine<J> {
             Scope::Machine => call,
             _ => Call::Guarded(access, Box::new(call)),
         };
-        self.call_catalogue(Asker::Control(request, form), call);
+        let asker = match form {
+            Form::Import(format) => {
+                if let Err(refusal) = self.admit_import(request) {
+                    return self.emit(Event::Refused(request, refusal));
+                }
+                Asker::Import(request, format)
+            }
+            Form::Fork => Asker::Fork(request),
+            form => Asker::Control(request, form),
+        };
+        self.call_catalogue(asker, call);
     }
 
     pub(super) fn call_catalogue(&mut self, asker: Asker, call: Call) {
@@ -477,13 +541,16 @@ impl<J: Job> Engine<J> {
 
     fn catalogue_answered(&mut self, asker: Asker, call: Call, outcome: Outcome) {
         let call = call.into_inner();
-        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
-            self.on_dropped(name, row);
+        if let Asker::Bulk(request) = asker {
+            return self.on_bulk(request, call, outcome);
         }
-        self.budgets_changed(&call, &outcome);
-        self.keys_changed(&call, &outcome);
-        if let Outcome::Signing(signing) = &outcome {
-            self.catalogue.signing = Some(signing.secret);
+        self.catalogue_changed(&call, &outcome);
+        if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
+            let dropper = match asker {
+                Asker::Control(request, _) => Dropper::Control(request),
+                _ => Dropper::Nobody,
+            };
+            return self.on_dropped(name, row, dropper);
         }
         match asker {
             Asker::Startup => self.startup_rows(outcome),
@@ -507,21 +574,41 @@ impl<J: Job> Engine<J> {
                 }
                 _ => self.checkpoint_failed(key),
             },
+            Asker::Import(request, format) => self.import_begun(request, format, outcome),
+            Asker::Fork(request) => self.fork_begun(request, outcome),
+            Asker::Built(request) => self.built(request, &call, outcome),
+            Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
     }
 
-    fn control_reply(&mut self, form: Form, outcome: Outcome) -> Result<ControlReply, Refusal> {
+    /// What follows from a call, whoever asked for it.
+    pub(super) fn catalogue_changed(&mut self, call: &Call, outcome: &Outcome) {
+        self.budgets_changed(call, outcome);
+        self.keys_changed(call, outcome);
+        self.lives_changed(call, outcome);
+        if let Outcome::Signing(signing) = outcome {
+            self.catalogue.signing = Some(signing.secret);
+        }
+    }
+
+    pub(super) fn control_reply(
+        &mut self,
+        form: Form,
+        outcome: Outcome,
+    ) -> Result<ControlReply, Refusal> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
-                Form::Row => ControlReply::Databases(vec![*row]),
+                Form::Row | Form::Import(_) => ControlReply::Databases(vec![*row]),
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
+                Form::Fork => unreachable!("it has an asker of its own"),
                 Form::Checkpoint => {
                     self.checkpoint_now(&row);
                     ControlReply::Databases(vec![*row])
                 }
             },
+            Outcome::Build(_) => unreachable!("it has an asker of its own"),
             Outcome::Rows(rows) => ControlReply::Databases(rows),
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),
@@ -530,6 +617,11 @@ impl<J: Job> Engine<J> {
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
             Outcome::Done | Outcome::Started(..) => ControlReply::Done,
+            Outcome::Ended(..)
+            | Outcome::NotYet(_)
+            | Outcome::Endings(..)
+            | Outcome::BulkRecord(_)
+            | Outcome::Many(_) => unreachable!("only the engine asks for it"),
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
             Outcome::Missing(missing) => return Err(Refusal::Missing(missing)),

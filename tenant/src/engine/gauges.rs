@@ -63,12 +63,15 @@ impl<J: Job> Engine<J> {
         let reserved = self.log.as_ref().map_or(0, |log| log.reserved_bytes());
         vec![
             Gauge::new("keys_remembered", self.keys.counts().0, limits::KEYS_REMEMBERED),
+            Gauge::new("endings_waiting", self.mortality.entries().0, self.mortality.entries().1),
             Gauge::new("key_waiters", self.keys.counts().1, limits::KEY_WAITERS_MAX),
             Gauge::new("client_fibers", self.by_request.len(), limits::FIBERS_CLIENTS_MAX),
             Gauge::new("fibers", self.stacks.taken(), limits::FIBERS_MAX),
             streams,
             requests,
             Gauge::new("tenant_connections_idle", idle, limits::IDLE_CONNECTIONS_MAX),
+            Gauge::new("forks", self.forks.counts().1, limits::FORKS_MAX),
+            Gauge::new("forks_waiting", self.forks.counts().0, limits::FORKS_WAITING_MAX),
             Gauge::new("checkpoints", self.checkpoints_running, limits::CHECKPOINTS_MAX),
             account,
             Gauge {

@@ -261,7 +261,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// Take requests out of a tenant's lines.
-    fn take_waiting(
+    pub(super) fn take_waiting(
         &mut self,
         key: Key,
         ends: &impl Fn(&Holder, Option<&DatabaseRow>) -> bool,

@@ -13,10 +13,12 @@ use storage::sometimes;
 use storage::volume::{ConnectionId, Volume, VolumeOptions};
 
 use super::budgets::Node;
+use super::building::Building;
 use super::checkpoint::Checkpointed;
 use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::drops::Dropper;
 use super::keys::holders;
 use super::places::Place;
 use super::tasks::{Kind, Work};
@@ -24,7 +26,7 @@ use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Claim, Denial, Proven};
 use crate::budget::{Exceeded, Limits, Part, Usage};
-use crate::catalogue::{Call, DatabaseRow, Outcome, RowState};
+use crate::catalogue::{Built, Call, DatabaseRow, Outcome, RowState};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::PooledConnection;
@@ -67,6 +69,10 @@ pub(super) struct Tenant<J> {
     /// Tasks that wait a moment for a connection in use, in order.
     pub openers: VecDeque<Key>,
     pub last_used: Instant,
+    /// When a client's request came or ended.
+    pub client_used: Instant,
+    /// The catalogue was asked to end it, for its limit is reached.
+    pub end_asked: bool,
     /// SIEVE's mark: used since the hand passed.
     pub visited: bool,
     pub(super) checkpointing: bool,
@@ -85,6 +91,8 @@ pub(super) struct Tenant<J> {
     file: bool,
     /// It was dropped: end everything, then remove the file.
     pub dropped: bool,
+    /// It is being filled: nobody finds it by its name.
+    pub building: Option<Building>,
     /// Running jobs are told to end.
     pub ending: bool,
     /// Its connections and volume are to be closed.
@@ -92,7 +100,7 @@ pub(super) struct Tenant<J> {
 }
 
 impl<J> Tenant<J> {
-    fn new(name: &str) -> Tenant<J> {
+    pub(super) fn new(name: &str) -> Tenant<J> {
         Tenant {
             name: name.into(),
             id: TenantId(u64::MAX),
@@ -115,6 +123,8 @@ impl<J> Tenant<J> {
             active: 0,
             openers: VecDeque::new(),
             last_used: Instant(0),
+            client_used: Instant(0),
+            end_asked: false,
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
@@ -124,6 +134,7 @@ impl<J> Tenant<J> {
             fenced: None,
             file: false,
             dropped: false,
+            building: None,
             ending: false,
             closing: false,
         }
@@ -210,7 +221,8 @@ impl<J> Tenant<J> {
 
     /// Nothing runs on it, nothing waits for it, nobody has a stream.
     pub fn is_unused(&self) -> bool {
-        self.tasks == 0 && self.streams == 0 && self.waiting.is_empty() && !self.checkpointing
+        let at_rest = self.waiting.is_empty() && !self.checkpointing && self.building.is_none();
+        self.tasks == 0 && self.streams == 0 && at_rest
     }
 }
 
@@ -289,6 +301,7 @@ impl<J: Job> Engine<J> {
         };
         tenant.visited = true;
         tenant.last_used = self.now;
+        tenant.client_used = self.now;
         if let Some(reason) = &tenant.fenced {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
@@ -354,12 +367,17 @@ impl<J: Job> Engine<J> {
 
     /// The catalogue's answer for a tenant that is being opened.
     pub(super) fn on_found(&mut self, key: Key, outcome: Outcome) {
+        let copied = self.fork_source_found(key, &outcome);
         match outcome {
+            Outcome::Row(row) if row.state == RowState::Building => {
+                self.judge_waiting(key, &row);
+                self.refuse_waiting(key, &Refusal::Building);
+            }
             Outcome::Row(row) => {
                 self.judge_waiting(key, &row);
                 let wanted = self.tenants.get(key).is_some_and(|t| !t.waiting.is_empty());
                 // What recovery found of it is left for its checkpoint.
-                if wanted {
+                if wanted || copied {
                     self.open_row(key, *row)
                 } else {
                     self.refuse_waiting(key, &Refusal::NotFound)
@@ -398,7 +416,10 @@ impl<J: Job> Engine<J> {
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
         let (limits, chain) = self.limits_of(&row);
         let unsaved = self.catalogue.used.remove(&row.id);
-        row.usage = unsaved.unwrap_or(row.usage);
+        if let Some((usage, used_s)) = unsaved {
+            row.usage = usage;
+            row.used_s = used_s;
+        }
         let place = self.take_place(row.id, &limits, &chain);
         let opened = Volume::open(VolumeOptions {
             tenant: row.id,
@@ -428,10 +449,16 @@ impl<J: Job> Engine<J> {
         tenant.row = Some(row);
         tenant.file = file;
         tenant.last_used = now;
+        tenant.client_used = now;
         tenant.redo = redo;
         match opened {
-            Ok(volume) => {
+            Ok(mut volume) => {
+                volume.allowance.price_used = limits::request_units_micro(&tenant.usage.cost);
+                volume.allowance.prices = limits::PRICES;
+                volume.allowance.statements_used = tenant.usage.statements;
                 tenant.volume = Some(volume);
+                self.renew_allowance(key);
+                let tenant = self.tenants.get_mut(key).expect("it is being opened");
                 let waiting = std::mem::take(&mut tenant.waiting);
                 for (request, claim, job) in waiting {
                     self.submit_to(key, request, claim, job);
@@ -574,8 +601,8 @@ impl<J: Job> Engine<J> {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
-                    let bytes = tenant.bytes();
-                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes };
+                    let (bytes, used_s) = (tenant.bytes(), self.used_s(tenant));
+                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes, used_s };
                     self.call_catalogue(asker, call);
                 }
             }
@@ -593,6 +620,7 @@ impl<J: Job> Engine<J> {
             tenant.stop_failures += u32::from(self.phase == Phase::Stopping);
             self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
         }
+        self.checkpoint_over(key);
         self.after_task(key);
     }
 
@@ -620,6 +648,7 @@ impl<J: Job> Engine<J> {
         }
         self.note_redo(key);
         self.trim_log();
+        self.checkpoint_over(key);
         self.after_task(key);
     }
 
@@ -781,18 +810,30 @@ impl<J: Job> Engine<J> {
         tenant.usage = self.usage_of(&tenant);
         self.note_use(&tenant);
         let mut file = tenant.file;
+        let closed = tenant.volume.as_ref().map(|volume| Built {
+            id: tenant.id,
+            file: volume.main.exists,
+            stamp: volume.main.stamp,
+            txid: volume.last_txid(),
+            bytes: volume.database_bytes().unwrap_or(0),
+        });
         if let Some(mut volume) = tenant.volume.take() {
             file |= volume.main.exists;
             volume.abandon_sealing();
-            for handle in volume.close() {
+            let pages = volume.database_bytes().unwrap_or(0) / storage::page::PAGE_BYTES as u64;
+            let (handles, turnover) = volume.close();
+            for handle in handles {
                 self.close_file(handle);
             }
+            self.note_returned(tenant.id, pages, turnover);
         }
         if let Some(place) = tenant.place.take() {
             self.counters.throttled_ns += self.throttled_ns(&place);
             self.leave_place(&tenant, &place);
         }
-        if tenant.dropped {
+        if let Some(building) = tenant.building.take() {
+            self.building_closed(&tenant, building, closed);
+        } else if tenant.dropped {
             self.remove_dropped(tenant.id, file);
         }
         if let Some(reason) = &tenant.fenced {
@@ -839,11 +880,12 @@ impl<J: Job> Engine<J> {
     // ---- dropping ----
 
     /// The catalogue has the tombstone: end the tenant's life.
-    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow) {
+    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow, dropper: Dropper) {
+        self.begin_drop(row, dropper);
         self.recovered_rows.remove(&row.id);
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
-        let mut file = row.file || row.state == RowState::Fenced;
+        let mut file = row.file || matches!(row.state, RowState::Fenced | RowState::Building);
         if let Some(recovered) = self.recovered.remove(&row.id) {
             self.dirty.remove(&(recovered.first_sequence, row.id));
             // A first checkpoint of an earlier life may have made it.
@@ -852,7 +894,10 @@ impl<J: Job> Engine<J> {
         let open = self.ids.get(&row.id).copied();
         let Some(key) = open else { return self.remove_dropped(row.id, file) };
         sometimes!("a tenant is dropped while it is open");
-        self.names.remove(name);
+        // Of one that is being built nobody has found the name; one that asks for it now is told.
+        if self.names.get(name) == Some(&key) {
+            self.names.remove(name);
+        }
         let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
         // Free the name at once: the entry keeps one that nobody can ask for.
         tenant.name = "".into();
@@ -862,13 +907,16 @@ impl<J: Job> Engine<J> {
         for (request, ..) in waiting {
             self.emit(Event::Refused(request, Refusal::NotFound));
         }
+        self.hasten_drop(key);
         self.note_redo(key);
         self.trim_log();
         self.go_on_closing(key);
     }
 
     pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
+        self.note_file(id, file);
         if !file {
+            self.end_drop(id, true);
             return self.call_catalogue(Asker::Nobody, Call::Forget(id));
         }
         let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
@@ -899,11 +947,18 @@ impl<J: Job> Engine<J> {
                 self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Sync), what);
             }
             (RemoveStep::Remove, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.end_drop(id, true);
                 self.call_catalogue(Asker::Nobody, Call::Forget(id));
             }
-            (RemoveStep::Sync, Ok(())) => self.call_catalogue(Asker::Nobody, Call::Forget(id)),
+            (RemoveStep::Sync, Ok(())) => {
+                self.end_drop(id, true);
+                self.call_catalogue(Asker::Nobody, Call::Forget(id));
+            }
             // The tombstone stays: the next start tries again.
-            (_, Err(_)) => sometimes!("a dropped tenant's file cannot be removed"),
+            (_, Err(_)) => {
+                sometimes!("a dropped tenant's file cannot be removed");
+                self.end_drop(id, false);
+            }
         }
     }
 

@@ -14,9 +14,14 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `bulk`: creates and drops of many in one call.
+//! - `drops`: from a tombstone to the receipt of all that the database held.
+//! - `mortal`: databases that end by their age, their last use, or what they have used.
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
+//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
+//!   `import`: from what a client sends.
 //! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
@@ -24,13 +29,20 @@
 //! not durable wait in `gated`.
 
 mod budgets;
+mod building;
+mod bulk;
 mod checkpoint;
 mod context;
 mod control;
+mod copy;
 mod disk;
+mod drops;
+mod fork;
 mod gauges;
+mod import;
 mod keys;
 mod life;
+mod mortal;
 mod places;
 mod pressure;
 mod remains;
@@ -53,22 +65,32 @@ use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
 use crate::catalogue::jobs::JobRefusal;
 use crate::catalogue::{DatabaseRow, Missing};
+use crate::import::{ImportError, Progress};
+use crate::life::Ending;
 use crate::limits;
 use crate::pool::{Key, Pool};
 use crate::schedule::Scheduler;
 use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
+pub use building::Unbuilt;
+pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
+pub use drops::Receipt;
 pub use gauges::Gauge;
 pub use views::{Served, TenantState, TenantView};
 
+use bulk::Bulks;
 use control::Catalogue;
 use disk::Operation;
+use drops::Dropping;
+use fork::Forks;
+use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
+use mortal::Mortality;
 use places::Places;
 use startup::Startup;
 use streams::Stream;
@@ -102,18 +124,32 @@ pub enum Refusal {
     Exists,
     /// The database is damaged and fenced; the text says what was found.
     Fenced(String),
+    /// The database has ended by its settings, and is no more.
+    Expired(Ending),
     /// A budget does not allow it.
     Exceeded(Exceeded),
     /// A plan, organisation or group that the call names is not there.
     Missing(Missing),
     /// It cannot be removed while so many use it.
     InUse(u64),
+    /// A call is about so many databases, and may be about so many.
+    TooMany(usize, usize),
+    /// A call with the same key runs.
+    KeyRuns,
+    /// The key was used for another call.
+    KeyReused,
     /// There are as many plans as there may be.
     TooManyPlans,
     /// The scope has as many keys as it may have.
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// The database is being built, and not there yet.
+    Building,
+    /// It could not be built.
+    Unbuilt(Unbuilt),
+    /// It could not be made from what was sent.
+    Import(ImportError),
     /// A job is not made, or not where that can be done to it.
     Job(JobRefusal),
     /// Who asked has no rights there; whether it exists is not said.
@@ -137,10 +173,16 @@ pub enum Event<R> {
     Ready,
     /// A part of a response; the job waits until [`Engine::flushed`].
     Part(RequestId, Vec<u8>),
+    /// An import wants the next piece of what is sent, in this buffer: [`Engine::supply`].
+    Wants(RequestId, Vec<u8>),
+    /// An import is so far.
+    Progress(RequestId, Progress),
     /// A job has ended.
     Finished(RequestId, R),
     /// A job or control call was refused; a job may have sent parts before.
     Refused(RequestId, Refusal),
+    /// How far a call about many databases is; the next part waits until [`Engine::flushed`].
+    Bulk(RequestId, Box<BulkProgress>),
     /// A control call has ended.
     Control(RequestId, ControlReply),
     /// Everything is checkpointed and closed.
@@ -175,6 +217,7 @@ enum Timer {
     CatalogueHeld,
     UsageDue,
     Overdue,
+    Endings,
 }
 
 /// What waits for a tenant's sealing to end.
@@ -210,6 +253,12 @@ pub struct Counters {
     /// Databases that were closed without their checkpoint, since the disk refused it while the server
     /// stopped: the commit log keeps what the next start is to finish.
     pub left_to_log: u64,
+    /// Databases that ended by their settings: dropped or frozen.
+    pub ended: u64,
+    /// Databases that were dropped, with all that they held.
+    pub drops: u64,
+    /// Of them, those that did not give back on their account what they had taken: any is a bug.
+    pub uneven_receipts: u64,
     /// Volumes opened.
     pub opens: u64,
     /// Volumes closed.
@@ -256,6 +305,10 @@ pub struct Engine<J: Job> {
     catalogue: Catalogue,
     catalogue_key: Key,
     keys: Keys<J>,
+    mortality: Mortality,
+    /// Databases that were dropped and still hold something.
+    drops: BTreeMap<TenantId, Dropping>,
+    bulks: Bulks,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -269,6 +322,8 @@ pub struct Engine<J: Job> {
     /// Tenants whose requests wait for a fiber, in order.
     admission: VecDeque<Key>,
     by_request: Vec<(RequestId, Key)>,
+    /// See [`Engine::holds_long`].
+    holds_long: bool,
     log_waiters: VecDeque<Key>,
     batch_waiters: VecDeque<Key>,
     durable_waiters: BTreeMap<Sequence, Vec<Key>>,
@@ -277,6 +332,8 @@ pub struct Engine<J: Job> {
     operations: Pool<Operation>,
     transfers: Transfers,
     places: Places,
+    imports: Imports,
+    forks: Forks,
     requests: VecDeque<DiskRequest>,
     events: VecDeque<Event<J::Reply>>,
     gated: BTreeMap<Sequence, Vec<Event<J::Reply>>>,
@@ -323,6 +380,9 @@ impl<J: Job> Engine<J> {
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             keys: Keys::default(),
+            mortality: Mortality::default(),
+            drops: BTreeMap::new(),
+            bulks: BTreeMap::new(),
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -331,6 +391,7 @@ impl<J: Job> Engine<J> {
             system_next: false,
             admission: VecDeque::new(),
             by_request: Vec::new(),
+            holds_long: false,
             log_waiters: VecDeque::new(),
             batch_waiters: VecDeque::new(),
             durable_waiters: BTreeMap::new(),
@@ -339,6 +400,8 @@ impl<J: Job> Engine<J> {
             operations: Pool::default(),
             transfers: Transfers::default(),
             places: Places::default(),
+            imports: Imports::default(),
+            forks: Forks::default(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
             gated: BTreeMap::new(),
@@ -384,6 +447,9 @@ impl<J: Job> Engine<J> {
             self.emit(Event::Refused(request, Refusal::Overloaded));
             return;
         }
+        if self.is_told_of_end(request, name, &claim) {
+            return;
+        }
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
     }
@@ -407,6 +473,8 @@ impl<J: Job> Engine<J> {
     pub fn flushed(&mut self, request: RequestId, buffer: Vec<u8>) {
         if let Some(key) = self.task_of(request) {
             self.answer_flush(key, Ok(buffer));
+        } else {
+            self.bulk_flushed(request, false);
         }
     }
 
@@ -415,18 +483,42 @@ impl<J: Job> Engine<J> {
     pub fn cancel(&mut self, request: RequestId) {
         if let Some(key) = self.task_of(request) {
             self.cancel_task(key);
+        } else {
+            self.bulk_flushed(request, true);
         }
     }
 
     /// One turn: fire timers, run ready fibers (a bounded number), write the log.
     pub fn turn(&mut self, clock: &dyn Clock) {
         self.now = self.now.max(clock.now());
+        self.note_wall(clock);
         self.fire_timers();
         self.pump_startup();
+        self.pump_endings();
         self.pump_catalogue();
         self.pump_aside();
         self.pump_admission();
-        self.run_tasks(clock);
+        self.pump_forks();
+        self.run_tasks(clock, false);
+        self.follow_tasks();
+    }
+
+    /// It is the turn of a fiber that runs long, and `turn` has left it for [`Engine::turn_long`].
+    #[must_use]
+    pub fn holds_long(&self) -> bool {
+        self.holds_long
+    }
+
+    /// The rest of a turn, after what the first part has answered was sent: a slice of a fiber that runs
+    /// long.
+    pub fn turn_long(&mut self, clock: &dyn Clock) {
+        self.now = self.now.max(clock.now());
+        self.run_tasks(clock, true);
+        self.follow_tasks();
+    }
+
+    /// What follows from what fibers did.
+    fn follow_tasks(&mut self) {
         self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();
@@ -644,6 +736,8 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
                 Timer::Overdue => self.hasten_ended(),
+                // It has woken the loop, and each turn looks.
+                Timer::Endings => {}
             }
         }
     }

@@ -40,7 +40,7 @@ impl<J: Job> Engine<J> {
         ticket
     }
 
-    pub(super) fn park_stream(&mut self, tenant: Key, mut session: Session) -> Ticket {
+    pub(super) fn park_stream(&mut self, tenant: Key, mut session: Box<Session>) -> Ticket {
         if let Some(tenant) = self.tenants.get_mut(tenant) {
             tenant.active -= 1;
         }
@@ -59,7 +59,7 @@ impl<J: Job> Engine<J> {
             self.wake(task, Input::Host(Reply::Stream(Ok(session))));
             return ticket;
         }
-        let state = State::Parked(Box::new(session), self.now);
+        let state = State::Parked(session, self.now);
         self.streams.insert(ticket, Stream { tenant, state });
         self.set_timer(limits::STREAM_IDLE_NS, Timer::StreamExpiry(ticket));
         let entry = self.tenants.get(tenant).filter(|tenant| !tenant.writers.is_empty());
@@ -82,7 +82,7 @@ impl<J: Job> Engine<J> {
         task: Key,
         tenant: Key,
         ticket: Ticket,
-    ) -> Option<Result<Session, StreamError>> {
+    ) -> Option<Result<Box<Session>, StreamError>> {
         let Some(stream) = self.streams.get_mut(&ticket) else {
             return Some(Err(StreamError::Unknown));
         };
@@ -98,7 +98,7 @@ impl<J: Job> Engine<J> {
             State::Parked(..) => match self.streams.remove(&ticket) {
                 Some(Stream { state: State::Parked(session, _), .. }) => {
                     self.take_up(tenant);
-                    Some(Ok(*session))
+                    Some(Ok(session))
                 }
                 _ => unreachable!("looked at just now"),
             },
@@ -253,7 +253,12 @@ impl<J: Job> Engine<J> {
     }
 
     /// `session` is `None` if its transaction could end only with its connection.
-    pub(super) fn rolled_back(&mut self, tenant: Key, ticket: Ticket, session: Option<Session>) {
+    pub(super) fn rolled_back(
+        &mut self,
+        tenant: Key,
+        ticket: Ticket,
+        session: Option<Box<Session>>,
+    ) {
         let Some(mut session) = session else {
             sometimes!("a transaction ends only with its connection");
             return self.end_stream(tenant, Some(ticket));

@@ -12,11 +12,14 @@ use storage::volume::{ConnectionId, Volume};
 
 use super::checkpoint::{Checkpointed, run_checkpoint};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
+use super::copy::{CopyFailure, CopyOrder, run_copy};
 use super::disk::DiskOperation;
+use super::import::run_import;
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
 use crate::access::Holder;
 use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
+use crate::import::{ImportError, ImportFormat, Imported};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::{PooledConnection, Session};
@@ -33,6 +36,10 @@ pub(super) enum Work<J> {
     Close(Vec<PooledConnection>),
     /// Close connections for good.
     Discard(Vec<PooledConnection>),
+    /// Make the database from what a client sends.
+    Import(ImportFormat, RequestLimits),
+    /// Copy the database into another one that is being built.
+    Copy(CopyOrder),
 }
 
 /// What a fiber ends with.
@@ -42,6 +49,8 @@ pub(super) enum Ended<R> {
     Checkpoint(Result<Checkpointed, i32>, Option<PooledConnection>),
     RolledBack(Option<Box<Session>>),
     Closed(Vec<PooledConnection>),
+    Imported(Result<Imported, ImportError>),
+    Copied(Result<(), CopyFailure>),
 }
 
 /// Who a task works for.
@@ -52,11 +61,13 @@ pub(super) enum Kind {
     Checkpoint,
     RollBack(crate::statement::Ticket),
     Close,
+    Import(RequestId),
+    Copy,
 }
 
 /// What a suspended task is to be resumed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WaitsFor {
+pub(super) enum WaitsFor {
     /// An answer to storage's wait.
     Storage,
     /// Its part of the response to leave.
@@ -65,6 +76,10 @@ enum WaitsFor {
     Stream,
     /// A connection in use.
     Connection,
+    /// The next piece of what is imported.
+    Body,
+    /// A checkpoint of its tenant.
+    Checkpoint,
 }
 
 impl<J: Job> Task<J> {
@@ -75,7 +90,16 @@ impl<J: Job> Task<J> {
 
     /// Its request has run for longer than it may.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
-        now.since(self.started) > self.run_ns.unwrap_or(limits.request_ns)
+        let most_ns = match self.kind {
+            Kind::Import(_) => limits::IMPORT_NS,
+            _ => self.run_ns.unwrap_or(limits.request_ns),
+        };
+        now.since(self.started) > most_ns
+    }
+
+    /// It is suspended, and what it waits for has not come.
+    pub fn is_waiting(&self) -> bool {
+        self.input.is_none()
     }
 
     /// What it is to be resumed with.
@@ -89,23 +113,31 @@ type TaskFiber<J> = Fiber<Ask, Reply, Ended<<J as Job>::Reply>>;
 /// See the head of the file.
 pub(super) struct Task<J: Job> {
     pub tenant: Key,
+    /// The other database that it works on, if it copies one into another; it stays open, too.
+    pub other: Option<Key>,
     pub kind: Kind,
     /// Whose turn it is first, at the processor and at the disk.
     pub priority: Priority,
     fiber: TaskFiber<J>,
     input: Option<Input<Reply>>,
     /// When it started, later by the time that its client took to read.
-    started: Instant,
+    pub started: Instant,
     /// How long it may run, if not as long as its tenant's requests.
     run_ns: Option<u64>,
     /// Since when a part of its response is with the client.
-    flushing_since: Instant,
-    cancelled: bool,
+    pub flushing_since: Instant,
+    pub cancelled: bool,
     /// Who holds its rights, if it is a client's.
     pub holder: Option<Holder>,
+    /// It keeps a snapshot for longer than a request as a rule.
+    pub holds_snapshot: bool,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
-    waits_for: WaitsFor,
+    /// It has used up a slice.
+    pub is_long: bool,
+    /// Its database was dropped while a part of its answer was on the way: the rest is not told.
+    broken_off: bool,
+    pub waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
     /// Bytes of its commit that were charged before.
@@ -123,8 +155,10 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
             let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
             Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits, permit)))
         }
+        Work::Import(format, limits) => Ended::Imported(run_import(handle, format, limits)),
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
+        Work::Copy(order) => Ended::Copied(run_copy(handle, order)),
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
             // Without memory even that fails; closing the connection needs none.
@@ -179,12 +213,15 @@ impl<J: Job> Engine<J> {
                 let most = permit.priority.map_or(most, |cap| most.min(cap));
                 job.priority().map_or(most, |asked| asked.min(most))
             }
+            Work::Import(..) => Priority::Background,
+            Work::Copy(_) => Priority::Background,
             _ => Priority::Normal,
         };
         let holder = match &work {
             Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
+        let holds_snapshot = kind == Kind::Copy;
         let run_ns = match &work {
             Work::Client(job, ..) => job.run_ns(),
             _ => None,
@@ -192,6 +229,7 @@ impl<J: Job> Engine<J> {
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
+            other: None,
             kind,
             priority,
             fiber,
@@ -201,8 +239,11 @@ impl<J: Job> Engine<J> {
             flushing_since: self.now,
             cancelled: false,
             holder,
+            holds_snapshot,
             revoked: false,
+            broken_off: false,
             waits_for: WaitsFor::Storage,
+            is_long: false,
             transfer_bytes: 0,
             commit_charged_bytes: 0,
             log_pages: None,
@@ -212,10 +253,10 @@ impl<J: Job> Engine<J> {
             tenant.tasks += 1;
             tenant.fibers += usize::from(matches!(kind, Kind::Client(_)));
         }
-        if let Kind::Client(request) = kind {
+        if let Kind::Client(request) | Kind::Import(request) = kind {
             let place = self.by_request.partition_point(|&(other, _)| other < request);
             self.by_request.insert(place, (request, key));
-            self.counters.jobs += 1;
+            self.counters.jobs += u64::from(matches!(kind, Kind::Client(_)));
         }
         self.enqueue(key);
         if !self.tasks_watched {
@@ -248,7 +289,19 @@ impl<J: Job> Engine<J> {
     pub(super) fn cancel_task(&mut self, key: Key) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.cancelled = true;
+        if let Kind::Import(request) = task.kind {
+            return self.supply(request, Err(Gone));
+        }
         self.answer_flush(key, Err(Gone));
+    }
+
+    /// The task's database is no more: it waits for nobody.
+    pub(super) fn release_task(&mut self, key: Key) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.broken_off |= task.waits_for == WaitsFor::Flush && task.input.is_none();
+        }
+        self.answer_flush(key, Err(Gone));
+        self.writer_timed_out(key);
     }
 
     /// The task's rights are no more: it goes on only to its end, and waits for nobody.
@@ -275,6 +328,8 @@ impl<J: Job> Engine<J> {
                 let Some(task) = self.tasks.get_mut(key) else { continue };
                 task.input.get_or_insert_with(|| match task.waits_for {
                     WaitsFor::Storage => Input::Answer(Answer::Failed(std::io::ErrorKind::Other)),
+                    WaitsFor::Body => Input::Host(Reply::Received(Err(Gone))),
+                    WaitsFor::Checkpoint => Input::Host(Reply::Done),
                     WaitsFor::Flush => Input::Host(Reply::Flushed(Err(Gone))),
                     WaitsFor::Connection => {
                         Input::Host(Reply::Connection(Err(StreamError::Unavailable)))
@@ -308,10 +363,12 @@ impl<J: Job> Engine<J> {
         let Some(mut input) = task.input.take() else { return steps };
         let slice_ends = started.after(limits::QUANTUM_NS);
         loop {
+            let stopping = self.is_stopping();
+            let other_ends = self.other_ends(key);
             let task = self.tasks.get_mut(key).expect("the task runs");
             let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
             let volume = tenant.volume.as_mut().expect("a tenant with tasks has a volume");
-            let client = matches!(task.kind, Kind::Client(_));
+            let client = matches!(task.kind, Kind::Client(_) | Kind::Import(_));
             let overdue = client && task.is_overdue(&tenant.limits, self.now);
             if overdue {
                 sometimes!("a request takes too long");
@@ -319,6 +376,7 @@ impl<J: Job> Engine<J> {
             if task.cancelled {
                 sometimes!("a job runs on after its client went");
             }
+            let given_up = task.kind == Kind::Copy && (tenant.ending || other_ends || stopping);
             let loan = Loan {
                 volume,
                 clock,
@@ -328,6 +386,7 @@ impl<J: Job> Engine<J> {
                     || overdue
                     || task.cancelled
                     || task.revoked
+                    || given_up
                     || (client && tenant.ending),
             };
             // The log is everybody's, and only a checkpoint lets go of it.
@@ -344,8 +403,11 @@ impl<J: Job> Engine<J> {
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;
+            let mut over = steps >= limits::QUANTUM_STEPS;
             let next = match step {
                 Step::Waits(wait) => {
+                    over |= clock.now() >= slice_ends;
+                    task.is_long |= over;
                     task.waits_for = WaitsFor::Storage;
                     self.on_wait(key, tenant_key, wait).map(Input::Answer)
                 }
@@ -357,7 +419,6 @@ impl<J: Job> Engine<J> {
             };
             self.settle(tenant_key);
             let Some(next) = next else { return steps };
-            let over = steps >= limits::QUANTUM_STEPS || clock.now() >= slice_ends;
             if over && !self.doomed {
                 self.wake(key, next);
                 return steps;
@@ -384,6 +445,7 @@ impl<J: Job> Engine<J> {
         }
         self.grant_writer(tenant_key);
         self.note_redo(tenant_key);
+        self.note_allowance(tenant_key);
         self.settle_unsealed(tenant_key);
     }
 
@@ -468,6 +530,9 @@ impl<J: Job> Engine<J> {
             return Some(Answer::TimedOut);
         }
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        if tenant.dropped {
+            return Some(Answer::TimedOut);
+        }
         sometimes!("a statement waits for the writer lock");
         tenant.writers.push_back((key, connection));
         let idle_ns = tenant.limits.transaction_idle_ns;
@@ -497,6 +562,7 @@ impl<J: Job> Engine<J> {
     /// Requests whose time is over, or that nobody waits for any more, do not wait for their budgets
     /// either: they run on and end. Nor do checkpoints that have become urgent.
     pub(super) fn hasten_ended(&mut self) {
+        self.end_snapshots();
         let stopping = self.is_stopping();
         let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
         let tasks = if delays { self.tasks.keys() } else { Vec::new() };
@@ -506,8 +572,9 @@ impl<J: Job> Engine<J> {
             let ended =
                 task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
             let hastens = match task.kind {
-                Kind::Client(_) => ended || stopping,
+                Kind::Client(_) | Kind::Import(_) => ended || stopping,
                 Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
+                Kind::Copy => ended || stopping || self.other_ends(key),
                 _ => false,
             };
             if !hastens {
@@ -754,6 +821,13 @@ impl<J: Job> Engine<J> {
                 Some(Reply::Closed(self.close_stream(tenant_key, pooled, promised)))
             }
             Ask::Flush(part) => self.flush_part(key, tenant_key, part),
+            Ask::Receive(spare) => self.on_receive(key, spare),
+            Ask::Pause => self.on_pause(key, tenant_key),
+            Ask::Tell(progress) => Some(self.on_progress(key, progress)),
+            Ask::Switch => {
+                self.switch(key);
+                None
+            }
         }
     }
 
@@ -800,12 +874,14 @@ impl<J: Job> Engine<J> {
     }
 
     fn flush_part(&mut self, key: Key, tenant_key: Key, part: Vec<u8>) -> Option<Reply> {
-        let damaged = self.damage(tenant_key).is_some();
+        let over = self.damage(tenant_key).is_some()
+            || self.tenants.get(tenant_key).is_none_or(|tenant| tenant.dropped);
         let task = self.tasks.get_mut(key).expect("the task runs");
         let Kind::Client(request) = task.kind else {
             unreachable!("only a client's job has a response")
         };
-        if task.cancelled || task.revoked || self.doomed || damaged {
+        task.broken_off |= over;
+        if task.cancelled || task.revoked || self.doomed || over {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -823,12 +899,17 @@ impl<J: Job> Engine<J> {
         tenant.tasks -= 1;
         tenant.fibers -= usize::from(matches!(task.kind, Kind::Client(_)));
         tenant.last_used = self.now;
+        if matches!(task.kind, Kind::Client(_)) {
+            tenant.client_used = self.now;
+        }
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
-                self.by_request.retain(|&(_, task)| task != key);
+                let place = self.by_request.binary_search_by_key(&request, |&(other, _)| other);
+                self.by_request.remove(place.expect("a client's task is found by its request"));
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
+                    None if task.broken_off => Event::Refused(request, Refusal::Unavailable),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
                 };
@@ -836,13 +917,21 @@ impl<J: Job> Engine<J> {
                     self.emit_gated(tenant_key, event);
                 }
             }
+            (Kind::Import(request), Ended::Imported(result)) => {
+                self.by_request.retain(|&(_, task)| task != key);
+                self.import_ended(tenant_key, request, result);
+            }
             (Kind::Catalogue, Ended::Catalogue(outcomes)) => self.catalogue_done(outcomes),
             (Kind::Checkpoint, Ended::Checkpoint(result, pooled)) => {
                 self.keep_idle(tenant_key, pooled);
                 self.checkpoint_done(tenant_key, result);
             }
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
-                self.rolled_back(tenant_key, ticket, session.map(|session| *session));
+                self.rolled_back(tenant_key, ticket, session);
+            }
+            (Kind::Copy, Ended::Copied(result)) => {
+                let target = task.other.expect("a copy has its original");
+                self.copied(tenant_key, target, task.cancelled, result);
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);

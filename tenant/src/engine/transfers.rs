@@ -94,7 +94,7 @@ impl<J: Job> Engine<J> {
         let (priority, kind, key) = (entry.priority, entry.kind, entry.tenant);
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
         let takes_turns = match kind {
-            Kind::Client(_) => true,
+            Kind::Client(_) | Kind::Copy | Kind::Import(_) => true,
             Kind::Checkpoint => !self.is_checkpoint_urgent(key),
             _ => false,
         };
@@ -155,7 +155,7 @@ impl<J: Job> Engine<J> {
         task.commit_charged_bytes = 0;
         let tenant = self.tenants.get(task.tenant).expect("a task keeps its tenant");
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
-        let client = matches!(task.kind, Kind::Client(_));
+        let client = matches!(task.kind, Kind::Client(_) | Kind::Import(_));
         if !client || self.transfers.is_free_for(leaf, self.now) {
             return self.wait_for_log_space(key, pages);
         }

@@ -26,7 +26,7 @@ impl<J: Job> Engine<J> {
             .as_ref()
             .is_some_and(|volume| volume.reserved_pages.is_some() || volume.sealing.is_some());
         match task.kind {
-            Kind::Client(_) if !commits => {
+            Kind::Client(_) | Kind::Copy | Kind::Import(_) if !commits => {
                 let place = tenant.place.expect("a tenant with tasks has its place");
                 self.schedule.push(place.turns, task.priority, key, self.now);
             }
@@ -35,10 +35,13 @@ impl<J: Job> Engine<J> {
     }
 
     /// Run tasks for about [`limits::TURN_NS`], or until one of them has used up its slice: whoever runs
-    /// long is looked away from after each, so that answers leave and requests come meanwhile.
-    pub(super) fn run_tasks(&mut self, clock: &dyn Clock) {
+    /// long is looked away from after each, so that answers leave and requests come meanwhile. If it is
+    /// the turn of one that has done so before, it is *held* until `with_long`: what the others have
+    /// answered leaves first.
+    pub(super) fn run_tasks(&mut self, clock: &dyn Clock, with_long: bool) {
         let mut spent_ns = 0;
         let mut last_ns = 0;
+        self.holds_long = false;
         for _ in 0..limits::RESUMES_PER_TURN {
             if spent_ns >= limits::TURN_NS || last_ns >= limits::QUANTUM_NS {
                 return;
@@ -48,7 +51,12 @@ impl<J: Job> Engine<J> {
             if let Some(key) = first {
                 last_ns = self.run_system(key, clock);
             } else if let Some(turn) = self.schedule.next(self.now) {
-                let tenant = self.tasks.get(turn.work).map(|task| task.tenant);
+                let task = self.tasks.get(turn.work);
+                if !with_long && task.is_some_and(|task| task.is_long) {
+                    self.holds_long = true;
+                    return self.schedule.put_back(turn, self.now);
+                }
+                let tenant = task.map(|task| task.tenant);
                 let (cost_ns, ended) = self.run_task(turn.work, clock);
                 self.note_processor_time(tenant, cost_ns);
                 if let Some(tenant) = tenant.and_then(|key| self.tenants.get_mut(key)) {

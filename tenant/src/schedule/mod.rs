@@ -10,6 +10,10 @@
 //!   proportional to its weight (Shreedhar and Varghese, "Efficient fair queuing using deficit round
 //!   robin", SIGCOMM 1995). Costs are known afterwards, so a deficit may become negative: the debt
 //!   stays with the node, also while it has no work. What it did not use while it had none is gone.
+//!   A child that was out of the ring and owes nothing comes first, for what it has of one quantum;
+//!   then it takes its place at the end, where it stays for a round also if it has no work left, so
+//!   nobody comes first twice in a round (Høiland-Jørgensen and others, "The Flow Queue CoDel packet
+//!   scheduler and active queue management algorithm", RFC 8290, section 4).
 //! - **Ceilings.** A token bucket per node. One that is empty takes its node out of the ring until it has
 //!   something again: work is delayed, never refused here.
 //! - **Reservations.** A token bucket per node. While it has something, work below the node is served
@@ -26,7 +30,7 @@
 //!
 //! ```text
 //! bound(root) = 0
-//! siblings(node) = sum over s of (quantum(s) + slice)
+//! siblings(node) = sum over s of (quantum(s) + slice), twice that for a node that does not come first
 //! bound(node) = siblings(node) + (siblings(node) / quantum(p) + 2) * bound(p)
 //! ```
 //!
@@ -79,10 +83,14 @@ struct Class<T> {
     /// Children with work, of an inner node. A child may have lost its work since: it is taken out when
     /// its turn comes.
     ring: VecDeque<Key>,
-    /// It is in its parent's ring.
+    /// Children that come before the ring, in the order in which they got work.
+    fresh: VecDeque<Key>,
+    /// It is in its parent's ring, or before it.
     queued: bool,
+    /// It comes before its parent's ring.
+    is_fresh: bool,
     deficit: i64,
-    /// Sum of quanta of the children in the ring.
+    /// Sum of quanta of the children in the ring and before it.
     ring_quanta: u64,
     /// Since when work waits, for the bound.
     waiting: Option<Waiting>,
@@ -117,7 +125,9 @@ impl<T> Default for Class<T> {
         Class {
             work: VecDeque::new(),
             ring: VecDeque::new(),
+            fresh: VecDeque::new(),
             queued: false,
+            is_fresh: false,
             deficit: 0,
             ring_quanta: 0,
             waiting: None,
@@ -127,7 +137,19 @@ impl<T> Default for Class<T> {
 
 impl<T> Class<T> {
     fn has_work(&self) -> bool {
-        !self.work.is_empty() || !self.ring.is_empty()
+        !self.work.is_empty() || !self.ring.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Children in the ring and before it.
+    fn children(&self) -> usize {
+        self.ring.len() + self.fresh.len()
+    }
+
+    /// Take a child out.
+    fn forget(&mut self, child: Key, quantum: u64) {
+        self.ring.retain(|&other| other != child);
+        self.fresh.retain(|&other| other != child);
+        self.ring_quanta -= quantum;
     }
 }
 
@@ -305,9 +327,7 @@ impl<T> Scheduler<T> {
         self.node(old).children -= 1;
         for index in 0..CLASSES {
             if std::mem::take(&mut self.node(key).classes[index].queued) {
-                let over = &mut self.node(old).classes[index];
-                over.ring.retain(|&child| child != key);
-                over.ring_quanta -= quantum;
+                self.node(old).classes[index].forget(key, quantum);
             }
             self.node(key).classes[index].waiting = None;
         }
@@ -335,9 +355,7 @@ impl<T> Scheduler<T> {
         let quantum = node.weight * self.quantum;
         for index in 0..CLASSES {
             if self.node(key).classes[index].queued {
-                let over = &mut self.node(parent).classes[index];
-                over.ring.retain(|&child| child != key);
-                over.ring_quanta -= quantum;
+                self.node(parent).classes[index].forget(key, quantum);
             }
         }
         self.node(parent).children -= 1;
@@ -411,9 +429,11 @@ impl<T> Scheduler<T> {
             let class = &mut node.classes[index];
             class.queued = true;
             class.deficit = class.deficit.min(0).saturating_add_unsigned(quantum);
-            let parent = node.parent;
+            class.is_fresh = class.deficit > 0;
+            let (parent, is_fresh) = (node.parent, class.is_fresh);
             let over = &mut self.node(parent).classes[index];
-            over.ring.push_back(key);
+            let place = if is_fresh { &mut over.fresh } else { &mut over.ring };
+            place.push_back(key);
             over.ring_quanta += quantum;
             key = parent;
         }
@@ -468,6 +488,20 @@ impl<T> Scheduler<T> {
             }
         }
         None
+    }
+
+    /// Undo [`Scheduler::next`]: the piece of work waits in its place, as if it had not been taken.
+    pub fn put_back(&mut self, turn: Turn<T>, now: Instant) {
+        let index = turn.priority as usize;
+        self.node(turn.leaf).classes[index].work.push_front(turn.work);
+        if let Some(key) = turn.reserved
+            && !std::mem::replace(&mut self.node(key).reserved, true)
+        {
+            self.reserved.push_front(key);
+        }
+        self.activate(turn.leaf, index);
+        self.begin_delay(turn.leaf, now);
+        self.begin_wait(turn.leaf, index);
     }
 
     /// When somebody can be served: now, later, or (`None`) when work comes.
@@ -528,8 +562,28 @@ impl<T> Scheduler<T> {
         }
     }
 
+    /// A child that comes first, if there is one; who has used up what it had goes to the ring's end, and
+    /// so does who has no work left.
+    fn first_fresh(&mut self, key: Key, index: usize) -> Option<Key> {
+        loop {
+            let child = *self.node(key).classes[index].fresh.front()?;
+            let node = self.node(child);
+            let class = &mut node.classes[index];
+            if node.throttled.is_none() && class.deficit > 0 && class.has_work() {
+                return Some(child);
+            }
+            class.is_fresh = false;
+            let over = &mut self.node(key).classes[index];
+            over.fresh.pop_front();
+            over.ring.push_back(child);
+        }
+    }
+
     /// The child whose turn it is; children without work leave the ring.
     fn head(&mut self, key: Key, index: usize) -> Option<Key> {
+        if let Some(child) = self.first_fresh(key, index) {
+            return Some(child);
+        }
         let mut passed = 0;
         loop {
             let ring = &mut self.node(key).classes[index].ring;
@@ -723,7 +777,8 @@ impl<T> Scheduler<T> {
         let ring = &over.classes[index];
         let slice = self.slices[0].max(self.slices[1]);
         let others = ring.ring_quanta.saturating_sub(node.weight * self.quantum)
-            + ring.ring.len() as u64 * slice;
+            + ring.children() as u64 * slice;
+        let others = if node.classes[index].is_fresh { others } else { 2 * others };
         let rounds = others / (over.weight * self.quantum) + 2;
         others.saturating_add(rounds.saturating_mul(self.bound(node.parent, index)))
     }

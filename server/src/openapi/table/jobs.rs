@@ -1,6 +1,6 @@
 //! Routes of fleet jobs: as in `table`.
 
-use super::table::{DELETE, GET, POST, Route, route};
+use super::{DELETE, GET, POST, Route, route};
 
 /// All of them.
 #[rustfmt::skip]

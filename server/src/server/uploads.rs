@@ -1,0 +1,138 @@
+//! Requests whose bodies are too large to be held: they are handed to the engine in pieces, each when it
+//! asks for one, so that what has not been asked for waits in the kernel and in the client.
+//!
+//! Such a request begins with its head: who asks is judged before a byte of its body is taken. While
+//! the engine works on a piece nothing is received. A client that is too slow, or breaks HTTP, is told so
+//! when the engine has given up what it had begun.
+
+use storage::io::Io;
+use storage::sometimes;
+use tenant::{Gone, Key, RequestId};
+
+use super::admin::Pending;
+use super::{Server, buffers_full, free_bytes, key_of, request_id};
+use crate::auth::{Place, rights};
+use crate::connection::{Phase, Upload};
+use crate::control::uploads;
+use crate::http::BodyFraming;
+use crate::http::response::CONTINUE;
+use crate::limits;
+use crate::problem::Problem;
+
+impl Server {
+    /// The head of a request on the admin address is there: if its body is to be streamed, begin.
+    pub(super) fn begin_upload<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        key: Key,
+    ) -> Result<bool, Problem> {
+        let connection = self.connections.get_mut(key).expect("its head was read");
+        let head = connection.reader.head();
+        if !connection.admin || !uploads::is_upload(&head) {
+            return Ok(false);
+        }
+        let closes = |problem| Problem { close: true, ..problem };
+        let when = self.auth.when(self.now, io);
+        let claimed = self.auth.claimed(&head, Place::Control, when).map_err(closes)?;
+        let call = uploads::route(&head).map_err(closes)?;
+        let bytes = match head.framing() {
+            BodyFraming::Length(bytes) => bytes,
+            BodyFraming::Chunked => 0,
+        };
+        if bytes > tenant::limits::IMPORT_BYTES_MAX {
+            return Err(uploads::too_large(bytes));
+        }
+        let invited = head.expects_continue() && head.framing() != BodyFraming::Length(0);
+        connection.reader.stream_body(tenant::limits::IMPORT_BYTES_MAX)?;
+        if invited {
+            connection.out.extend_from_slice(CONTINUE);
+        }
+        connection.in_body = false;
+        connection.phase = Phase::Running;
+        connection.exchange.began = self.now;
+        connection.upload = Some(Box::new(Upload::at(self.now)));
+        self.traffic.requests += 1;
+        let needs = rights::of_call(&call);
+        self.calls.insert(request_id(key), Pending::Call(Box::new(call.clone())));
+        self.set_deadline(key, storage::io::Instant(u64::MAX));
+        self.engine.control(request_id(key), claimed.credential, needs, call);
+        self.flush(io, key);
+        Ok(true)
+    }
+
+    /// The engine asks for the next piece of a body.
+    pub(super) fn on_wants<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        request: RequestId,
+        spare: Vec<u8>,
+    ) {
+        let key = key_of(request);
+        let now = self.now;
+        let upload =
+            self.connections.get_mut(key).and_then(|connection| connection.upload.as_mut());
+        let Some(upload) = upload else {
+            sometimes!("an upload's client has gone before its body was asked for");
+            self.recycle(spare);
+            return self.engine.supply(request, Err(Gone));
+        };
+        upload.wanted = Some(spare);
+        upload.waits_since = now;
+        self.feed_upload(io, key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.book();
+        }
+    }
+
+    /// Hand the engine what has arrived, if it asks for that; else receive more.
+    pub(super) fn feed_upload<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(upload) = &mut connection.upload else { return };
+        if connection.receiving || upload.wanted.is_none() {
+            return;
+        }
+        let request = request_id(key);
+        if upload.complete {
+            upload.wanted = None;
+            connection.upload = None;
+            connection.reader.finish();
+            self.set_deadline(key, storage::io::Instant(u64::MAX));
+            self.engine.supply(request, Ok(None));
+            return self.watch(io, key);
+        }
+        let mut piece = upload.wanted.take().expect("looked at just now");
+        let mut problem = match connection.reader.take_piece(&mut piece) {
+            Ok(complete) => {
+                upload.complete = complete;
+                upload.bytes += piece.len() as u64;
+                let waited_ns = upload.waited_ns + self.now.since(upload.waits_since);
+                if !piece.is_empty() {
+                    upload.waited_ns = waited_ns;
+                    self.set_deadline(key, storage::io::Instant(u64::MAX));
+                    return self.engine.supply(request, Ok(Some(piece)));
+                }
+                upload.wanted = Some(piece);
+                if complete {
+                    return self.feed_upload(io, key);
+                }
+                upload.is_too_slow(waited_ns).then(uploads::too_slow)
+            }
+            Err(problem) => Some(problem),
+        };
+        let growth_bytes = connection.reader.growth_bytes() as u64;
+        if problem.is_none() && growth_bytes > free_bytes(self.buffers_bytes_max) {
+            sometimes!("an upload is given up because buffers are used up");
+            problem = Some(Problem { close: true, ..buffers_full() });
+        }
+        if problem.is_some() || connection.ended {
+            sometimes!("the body of an upload breaks off");
+            let connection = self.connections.get_mut(key).expect("looked at just now");
+            connection.upload = None;
+            connection.broken_upload = Some(problem.unwrap_or_else(uploads::broken_off));
+            return self.engine.supply(request, Err(Gone));
+        }
+        let deadline = self.now.after(limits::UPLOAD_STALL_NS);
+        self.set_deadline(key, deadline);
+        self.receive(io, key);
+    }
+}

@@ -1,0 +1,139 @@
+//! Drops: from the tombstone to the receipt.
+//!
+//! A drop is answered when everything that the database held has been given back: its fibers have
+//! ended, its volume is closed, its file is removed and its folder synced. The receipt says what was
+//! taken on each account since it was opened, and what was returned; the two are counted apart
+//! (`storage::ledger`). Where they differ there is a bug: it is counted, and the simulator fails.
+
+use storage::TenantId;
+use storage::ledger::{self, KINDS};
+use storage::page::PAGE_BYTES;
+use storage::sometimes;
+
+use super::context::Job;
+use super::control::ControlReply;
+use super::tasks::Kind;
+use super::{Engine, Event, RequestId};
+use crate::catalogue::DatabaseRow;
+use crate::pool::Key;
+
+/// What a database took and gave back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// What was booked on its account while it was last open, by [`storage::ledger::KIND_NAMES`]; all
+    /// zero if it was not open when it was dropped.
+    pub taken: [u64; KINDS],
+    /// What was taken off again.
+    pub returned: [u64; KINDS],
+    /// Files that it may have had on disk: none or one.
+    pub files_taken: u64,
+    /// Files of it that are on disk no more.
+    pub files_returned: u64,
+    /// Pages of the database, as of its last commit or checkpoint.
+    pub pages_taken: u64,
+    /// Those that are no more.
+    pub pages_returned: u64,
+}
+
+impl Receipt {
+    /// Everything came back.
+    #[must_use]
+    pub fn is_even(&self) -> bool {
+        self.taken == self.returned
+            && self.files_taken == self.files_returned
+            && self.pages_taken == self.pages_returned
+    }
+
+    /// Add another's.
+    pub fn add(&mut self, other: &Receipt) {
+        for kind in 0..KINDS {
+            self.taken[kind] += other.taken[kind];
+            self.returned[kind] += other.returned[kind];
+        }
+        self.files_taken += other.files_taken;
+        self.files_returned += other.files_returned;
+        self.pages_taken += other.pages_taken;
+        self.pages_returned += other.pages_returned;
+    }
+}
+
+/// Who waits for a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropper {
+    /// Nobody: it ended by itself.
+    Nobody,
+    /// A request on the control API.
+    Control(RequestId),
+    /// One that drops many.
+    Bulk(RequestId),
+}
+
+/// A drop whose database still holds something.
+pub(super) struct Dropping {
+    dropper: Dropper,
+    row: DatabaseRow,
+    receipt: Receipt,
+}
+
+impl<J: Job> Engine<J> {
+    /// The tombstone is written: wait for what the database holds.
+    pub(super) fn begin_drop(&mut self, row: &DatabaseRow, dropper: Dropper) {
+        let dropping = Dropping { dropper, row: row.clone(), receipt: Receipt::default() };
+        self.drops.insert(row.id, dropping);
+    }
+
+    /// What runs on a database that was dropped waits for nothing any more: not for a client that
+    /// reads slowly, nor for a writer whose stream is parked.
+    pub(super) fn hasten_drop(&mut self, key: Key) {
+        for task in self.tasks.keys() {
+            let of_it = self
+                .tasks
+                .get(task)
+                .is_some_and(|task| task.tenant == key && matches!(task.kind, Kind::Client(_)));
+            if of_it {
+                self.release_task(task);
+            }
+        }
+    }
+
+    /// The volume of a dropped database is closed: `pages` were in it, and its account is this.
+    pub(super) fn note_returned(&mut self, id: TenantId, pages: u64, account: ledger::Turnover) {
+        let Some(dropping) = self.drops.get_mut(&id) else { return };
+        let receipt = &mut dropping.receipt;
+        (receipt.taken, receipt.returned) = (account.taken, account.returned);
+        receipt.pages_taken = pages;
+    }
+
+    /// What is left of a dropped database is its file, if it has one.
+    pub(super) fn note_file(&mut self, id: TenantId, file: bool) {
+        let Some(dropping) = self.drops.get_mut(&id) else { return };
+        dropping.receipt.files_taken = u64::from(file);
+        if dropping.receipt.pages_taken == 0 {
+            dropping.receipt.pages_taken = dropping.row.bytes / PAGE_BYTES as u64;
+        }
+    }
+
+    /// Nothing is left of a dropped database, or its file cannot be removed now.
+    pub(super) fn end_drop(&mut self, id: TenantId, removed: bool) {
+        let Some(Dropping { dropper, row, mut receipt }) = self.drops.remove(&id) else { return };
+        if removed {
+            receipt.files_returned = receipt.files_taken;
+            receipt.pages_returned = receipt.pages_taken;
+        }
+        self.counters.drops += 1;
+        if receipt.taken != receipt.returned {
+            self.counters.uneven_receipts += 1;
+        }
+        if !removed {
+            sometimes!("a drop is answered although its file stays for now");
+        }
+        match dropper {
+            Dropper::Nobody => {}
+            Dropper::Bulk(request) => self.bulk_dropped(request, &receipt),
+            Dropper::Control(request) => {
+                let reply = ControlReply::Dropped(Box::new((row, receipt)));
+                self.emit_gated(self.catalogue_key, Event::Control(request, reply));
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Forks: which wait, which run, and what becomes of them. `copy` does the copying, `building` sees to it
+//! that the copy is there when it is whole and not before.
+//!
+//! A fork begins with a row for the copy. Then its original is opened, if it is not open, and a task
+//! copies it in the lowest class. Few run at a time: each holds a snapshot.
+
+use std::collections::VecDeque;
+
+use storage::sometimes;
+
+use super::building::Unbuilt;
+use super::context::Job;
+use super::control::Form;
+use super::copy::{CopyFailure, CopyOrder};
+use super::life::Tenant;
+use super::tasks::{Kind, Work};
+use super::{Engine, Event, Phase, Refusal, RequestId};
+use crate::budget::{Exceeded, Part};
+use crate::catalogue::{DatabaseRow, Outcome, RowState};
+use crate::limits;
+use crate::pool::Key;
+
+/// A copy that waits to be made.
+struct Fork {
+    request: RequestId,
+    source: DatabaseRow,
+    target: DatabaseRow,
+}
+
+/// See the head of the file.
+#[derive(Default)]
+pub(super) struct Forks {
+    waiting: VecDeque<Fork>,
+    running: usize,
+}
+
+impl Forks {
+    /// Copies that wait and run.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.waiting.len(), self.running)
+    }
+}
+
+/// What the engine does next for a fork.
+enum Next {
+    /// Its original is open: copy it.
+    Copy(Key),
+    /// Its original is being opened or closed.
+    Wait,
+    /// Nobody has it open.
+    Open,
+    Refuse(Refusal),
+}
+
+impl<J: Job> Engine<J> {
+    /// The catalogue has, or has not, a row for the copy.
+    pub(super) fn fork_begun(&mut self, request: RequestId, outcome: Outcome) {
+        let refusal = match outcome {
+            Outcome::Build(rows) => {
+                let (target, source) = *rows;
+                let source = source.expect("a fork has its original");
+                if self.forks.waiting.len() < limits::FORKS_WAITING_MAX {
+                    return self.forks.waiting.push_back(Fork { request, source, target });
+                }
+                self.remove_dropped(target.id, false);
+                Refusal::Unbuilt(Unbuilt::TooMany(limits::FORKS_WAITING_MAX))
+            }
+            // The original, as it is.
+            Outcome::Row(row) if row.state == RowState::Fenced => {
+                Refusal::Fenced(row.reason.unwrap_or_default())
+            }
+            Outcome::Row(_) => Refusal::Building,
+            outcome => match self.control_reply(Form::Row, outcome) {
+                Ok(_) => unreachable!("a row was asked for"),
+                Err(refusal) => refusal,
+            },
+        };
+        self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+    }
+
+    /// Begin what can begin.
+    pub(super) fn pump_forks(&mut self) {
+        for _ in 0..self.forks.waiting.len() {
+            if self.forks.running >= limits::FORKS_MAX && self.is_serving() {
+                return;
+            }
+            let Some(fork) = self.forks.waiting.pop_front() else { return };
+            match self.next_for(&fork) {
+                Next::Copy(key) => self.start_fork(key, fork),
+                Next::Wait => self.forks.waiting.push_back(fork),
+                Next::Open => {
+                    sometimes!("a fork opens its original");
+                    let name = fork.source.name.clone();
+                    let key = self.tenants.insert(Tenant::new(&name));
+                    self.names.insert(name.as_str().into(), key);
+                    self.forks.waiting.push_back(fork);
+                    self.find_in_catalogue(key, name, false);
+                }
+                Next::Refuse(refusal) => self.refuse_fork(fork, refusal),
+            }
+        }
+    }
+
+    fn next_for(&self, fork: &Fork) -> Next {
+        if self.phase != Phase::Serving {
+            return Next::Refuse(Refusal::Unavailable);
+        }
+        let Some(&key) = self.ids.get(&fork.source.id) else {
+            let asked = self.names.contains_key(fork.source.name.as_str());
+            return if asked { Next::Wait } else { Next::Open };
+        };
+        let Some(tenant) = self.tenants.get(key) else { return Next::Wait };
+        if tenant.dropped {
+            return Next::Refuse(Refusal::NotFound);
+        }
+        if let Some(reason) = &tenant.fenced {
+            return Next::Refuse(Refusal::Fenced(reason.clone()));
+        }
+        if tenant.volume.is_none() || tenant.is_closing() {
+            return Next::Wait;
+        }
+        Next::Copy(key)
+    }
+
+    fn refuse_fork(&mut self, fork: Fork, refusal: Refusal) {
+        self.emit(Event::Refused(fork.request, refusal));
+        self.remove_dropped(fork.target.id, false);
+    }
+
+    /// The catalogue has told of a database that is being opened: whether a fork waits for it. One whose
+    /// original is not there any more, or cannot be told of, ends.
+    pub(super) fn fork_source_found(&mut self, key: Key, outcome: &Outcome) -> bool {
+        if self.forks.waiting.is_empty() {
+            return false;
+        }
+        let Some(name) = self.tenants.get(key).map(|tenant| tenant.name.clone()) else {
+            return false;
+        };
+        let mut found = false;
+        for fork in std::mem::take(&mut self.forks.waiting) {
+            if fork.source.name != *name {
+                self.forks.waiting.push_back(fork);
+                continue;
+            }
+            let refusal = match outcome {
+                Outcome::Row(row) if row.id == fork.source.id => {
+                    found = true;
+                    self.forks.waiting.push_back(fork);
+                    continue;
+                }
+                Outcome::Failed(text) => Refusal::Failed(text.clone()),
+                Outcome::Full => Refusal::LogFull,
+                _ => Refusal::NotFound,
+            };
+            sometimes!("the original of a fork is gone before it begins");
+            self.refuse_fork(fork, refusal);
+        }
+        found
+    }
+
+    fn start_fork(&mut self, source: Key, fork: Fork) {
+        let Fork { request, target, .. } = fork;
+        let target_key = self.open_building(request, target);
+        let tenant = self.tenants.get_mut(target_key).expect("opened just now");
+        let order = CopyOrder { storage_bytes: tenant.limits.storage_bytes };
+        let Some(task) = self.start_task(source, Kind::Copy, Work::Copy(order)) else {
+            let refusal = Refusal::Failed("no memory for a fiber".into());
+            return self.end_building(target_key, Err(refusal));
+        };
+        self.forks.running += 1;
+        self.tasks.get_mut(task).expect("started just now").other = Some(target_key);
+        self.tenants.get_mut(target_key).expect("opened just now").tasks += 1;
+    }
+
+    /// Lend the task the other one of its two volumes from now on.
+    pub(super) fn switch(&mut self, key: Key) {
+        let task = self.tasks.get_mut(key).expect("the task runs");
+        let other = task.other.as_mut().expect("only a copy has two");
+        std::mem::swap(&mut task.tenant, other);
+        self.wake(key, storage::fiber::Input::Host(super::context::Reply::Done));
+    }
+
+    /// The other one of a task's two databases is to end.
+    pub(super) fn other_ends(&self, key: Key) -> bool {
+        let other = self.tasks.get(key).and_then(|task| task.other);
+        other.and_then(|other| self.tenants.get(other)).is_some_and(|tenant| tenant.ending)
+    }
+
+    /// A copy's task has ended.
+    pub(super) fn copied(
+        &mut self,
+        source: Key,
+        target: Key,
+        overtaken: bool,
+        result: Result<(), CopyFailure>,
+    ) {
+        self.forks.running -= 1;
+        let tenant = self.tenants.get_mut(target).expect("a task keeps its tenant");
+        tenant.tasks -= 1;
+        self.settle(target);
+        if self.doomed {
+            return;
+        }
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.copy_refusal(source, target, overtaken, failure)),
+        };
+        self.end_building(target, result);
+    }
+
+    fn copy_refusal(
+        &self,
+        source: Key,
+        target: Key,
+        overtaken: bool,
+        failure: CopyFailure,
+    ) -> Refusal {
+        use storage::sqlite::{SQLITE_FULL, SQLITE_NOMEM};
+        if let Some(reason) = self.damage(source) {
+            return Refusal::Fenced(reason);
+        }
+        let dropped = |key| self.tenants.get(key).is_none_or(|tenant: &Tenant<J>| tenant.dropped);
+        match failure {
+            CopyFailure::Interrupted if overtaken => Refusal::Unbuilt(Unbuilt::Overtaken),
+            CopyFailure::Interrupted if dropped(source) => Refusal::NotFound,
+            CopyFailure::Interrupted if dropped(target) => Refusal::Unbuilt(Unbuilt::Dropped),
+            CopyFailure::Interrupted => Refusal::Unavailable,
+            CopyFailure::Overtaken => Refusal::Unbuilt(Unbuilt::Overtaken),
+            CopyFailure::TooLarge(wanted) => {
+                let limit = self.tenants.get(target).map_or(0, |t| t.limits.storage_bytes);
+                Refusal::Exceeded(Exceeded { part: Part::StorageBytes, limit, used: 0, wanted })
+            }
+            CopyFailure::Read(code, _) | CopyFailure::Write(code)
+                if code & 0xff == SQLITE_NOMEM
+                    || code == storage::sqlite::codes::SQLITE_IOERR_NOMEM =>
+            {
+                Refusal::Unbuilt(Unbuilt::NoMemory)
+            }
+            CopyFailure::Write(code) if code & 0xff == SQLITE_FULL => {
+                Refusal::Unbuilt(Unbuilt::DiskFull)
+            }
+            CopyFailure::Read(code, text) => Refusal::Failed(format!(
+                "the original cannot be read: {text} (SQLite result {code})"
+            )),
+            CopyFailure::Write(code) => {
+                Refusal::Failed(format!("the copy cannot be written (SQLite result {code})"))
+            }
+        }
+    }
+
+    /// Snapshots that keep the log from being let go are given up before it is full: what they are for
+    /// can be asked for again, and everybody's commits cannot wait.
+    pub(super) fn end_snapshots(&mut self) {
+        let percent = limits::SNAPSHOT_LOG_PERCENT as u32;
+        let Some(until) = self.log.as_ref().and_then(|log| log.sequence_at_pressure(percent))
+        else {
+            return;
+        };
+        for key in self.tasks.keys() {
+            let Some(task) = self.tasks.get(key).filter(|task| task.holds_snapshot) else {
+                continue;
+            };
+            // The other one of a copy has nothing in the log.
+            let owners = [Some(task.tenant), task.other];
+            let redo = owners
+                .into_iter()
+                .flatten()
+                .filter_map(|key| self.tenants.get(key)?.volume.as_ref()?.redo_from());
+            if redo.min().is_some_and(|redo| redo < until) {
+                sometimes!("a snapshot is given up because the log fills");
+                self.cancel_task(key);
+            }
+        }
+    }
+}

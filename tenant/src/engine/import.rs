@@ -1,0 +1,202 @@
+//! Imports: databases made from what a client sends (`crate::import`), while they are built.
+//!
+//! An import is a task of the new database, in the lowest class. What it reads comes from the server, a
+//! piece at a time: it asks ([`Event::Wants`]) and waits until the server gives it
+//! ([`Engine::supply`]). Between its transactions it waits for checkpoints, so that neither its write-ahead
+//! log nor the commit log fills up. How it ends, `building.rs` carries on.
+
+use std::collections::BTreeMap;
+
+use storage::fiber::{Handle, Input};
+use storage::ledger;
+use storage::sometimes;
+
+use super::building::Unbuilt;
+use super::context::{Ask, Job, JobContext, Permit, Reply};
+use super::control::{ControlReply, Form};
+use super::tasks::{Kind, WaitsFor, Work};
+use super::{Engine, Event, Refusal, RequestId};
+use crate::access::Holder;
+use crate::budget::{Priority, RequestLimits};
+use crate::catalogue::{DatabaseRow, Outcome};
+use crate::import::{ImportError, ImportFormat, ImportHost, Imported, Progress, import};
+use crate::limits;
+use crate::pool::Key;
+use crate::statement::{Gone, JobHost};
+
+/// Imports that were asked for and not answered, with what they have made once they have.
+pub(super) type Imports = BTreeMap<RequestId, Option<Imported>>;
+
+impl ImportHost for JobContext<'_> {
+    fn receive(&mut self, spare: Vec<u8>) -> Result<Option<Vec<u8>>, Gone> {
+        match self.ask(Ask::Receive(spare)) {
+            Reply::Received(piece) => piece,
+            _ => unreachable!("a piece was asked for"),
+        }
+    }
+
+    fn pause(&mut self) {
+        self.ask(Ask::Pause);
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        self.ask(Ask::Tell(progress));
+    }
+}
+
+/// The body of an import's fiber.
+pub(super) fn run_import(
+    handle: &Handle<'_, Ask, Reply>,
+    format: ImportFormat,
+    limits: RequestLimits,
+) -> Result<Imported, ImportError> {
+    let tenant = storage::fiber::with_volume(|volume| volume.tenant().0);
+    let permit =
+        Permit { holder: Holder::default(), priority: Some(Priority::Background), denials: None };
+    let mut context = JobContext::new(handle, tenant, limits, permit);
+    let mut session = context.open_stream().map_err(|_| ImportError::no_connection())?;
+    let result = import(&mut context, &mut session, format);
+    context.close(session);
+    result
+}
+
+impl<J: Job> Engine<J> {
+    /// Another import may begin.
+    pub(super) fn admit_import(&mut self, request: RequestId) -> Result<(), Refusal> {
+        if self.imports.len() >= limits::IMPORTS_MAX {
+            sometimes!("there are as many imports as may be");
+            return Err(Refusal::Unbuilt(Unbuilt::TooMany(limits::IMPORTS_MAX)));
+        }
+        self.imports.insert(request, None);
+        Ok(())
+    }
+
+    /// The catalogue has a row for what is to be made, or has not.
+    pub(super) fn import_begun(
+        &mut self,
+        request: RequestId,
+        format: ImportFormat,
+        outcome: Outcome,
+    ) {
+        let row = match outcome {
+            Outcome::Build(rows) => rows.0,
+            other => {
+                self.imports.remove(&request);
+                let refusal = match self.control_reply(Form::Row, other) {
+                    Ok(_) => Refusal::Exists,
+                    Err(refusal) => refusal,
+                };
+                return self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+            }
+        };
+        let key = self.open_building(request, row);
+        let Some(tenant) = self.tenants.get(key).filter(|tenant| tenant.volume.is_some()) else {
+            return;
+        };
+        // What is sent lies beside what is made of it until that is done.
+        let upload_bytes = tenant.limits.storage_bytes.min(limits::IMPORT_BYTES_MAX);
+        let temporary_bytes = tenant.limits.temporary_bytes.saturating_add(upload_bytes);
+        let account = tenant.volume.as_ref().map(|volume| volume.account());
+        ledger::set_temporary_limit(account.expect("it is open"), temporary_bytes);
+        let work = Work::Import(format, RequestLimits::from(&tenant.limits));
+        if self.start_task(key, Kind::Import(request), work).is_none() {
+            let refusal = Refusal::Failed("no memory for a fiber".into());
+            self.end_building(key, Err(refusal));
+        }
+    }
+
+    /// An import's task has ended.
+    pub(super) fn import_ended(
+        &mut self,
+        tenant: Key,
+        request: RequestId,
+        result: Result<Imported, ImportError>,
+    ) {
+        match result {
+            Ok(imported) => {
+                self.imports.insert(request, Some(imported));
+                self.end_building(tenant, Ok(()));
+            }
+            Err(error) => {
+                sometimes!("an import is given up");
+                self.end_building(tenant, Err(Refusal::Import(error)));
+            }
+        }
+    }
+
+    /// What answers a request whose database is there now.
+    pub(super) fn import_reply(&mut self, request: RequestId, row: DatabaseRow) -> ControlReply {
+        match self.imports.remove(&request).flatten() {
+            Some(imported) => ControlReply::Imported(Box::new((row, imported))),
+            None => ControlReply::Databases(vec![row]),
+        }
+    }
+
+    // ---- what it asks ----
+
+    /// It wants the next piece.
+    pub(super) fn on_receive(&mut self, key: Key, spare: Vec<u8>) -> Option<Reply> {
+        let now = self.now;
+        let task = self.tasks.get_mut(key).expect("the task runs");
+        let Kind::Import(request) = task.kind else { unreachable!("only an import asks for more") };
+        if task.cancelled || self.doomed {
+            return Some(Reply::Received(Err(Gone)));
+        }
+        task.waits_for = WaitsFor::Body;
+        task.flushing_since = now;
+        self.emit(Event::Wants(request, spare));
+        None
+    }
+
+    /// The next piece of what `request` sends, or its end, or that it will not come.
+    pub fn supply(&mut self, request: RequestId, piece: Result<Option<Vec<u8>>, Gone>) {
+        let Some(key) = self.task_of(request) else { return };
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.waits_for == WaitsFor::Body && task.is_waiting() {
+            task.started = task.started.after(self.now.since(task.flushing_since));
+            self.wake(key, Input::Host(Reply::Received(piece)));
+        }
+    }
+
+    /// It is between two transactions: if a checkpoint is due, it waits for that.
+    pub(super) fn on_pause(&mut self, key: Key, tenant_key: Key) -> Option<Reply> {
+        let large = self.tenants.get(tenant_key).is_some_and(|tenant| {
+            tenant.volume.as_ref().is_some_and(|v| v.wal_bytes() > limits::CHECKPOINT_WAL_BYTES)
+        });
+        if !large || self.doomed {
+            return Some(Reply::Done);
+        }
+        self.start_checkpoint(tenant_key);
+        let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
+        if !tenant.checkpointing {
+            return Some(Reply::Done);
+        }
+        sometimes!("an import waits for a checkpoint");
+        self.tasks.get_mut(key).expect("the task runs").waits_for = WaitsFor::Checkpoint;
+        None
+    }
+
+    /// A checkpoint of the tenant has ended, well or not: its import goes on.
+    pub(super) fn checkpoint_over(&mut self, tenant: Key) {
+        if self.imports.is_empty() {
+            return;
+        }
+        let waits = |task: &super::tasks::Task<J>| {
+            task.tenant == tenant && task.waits_for == WaitsFor::Checkpoint && task.is_waiting()
+        };
+        let keys = self.tasks.keys();
+        let found = keys.into_iter().find(|&key| self.tasks.get(key).is_some_and(waits));
+        if let Some(key) = found {
+            self.wake(key, Input::Host(Reply::Done));
+        }
+    }
+
+    /// It says how far it is.
+    pub(super) fn on_progress(&mut self, key: Key, progress: Progress) -> Reply {
+        let task = self.tasks.get(key).expect("the task runs");
+        if let Kind::Import(request) = task.kind {
+            self.emit(Event::Progress(request, progress));
+        }
+        Reply::Done
+    }
+}
