@@ -137,7 +137,7 @@ const TABLE: &[Route] = &[
     route(
         "Databases", GET, "/v1/namespaces/{name}/usage",
         "What it has used, and holds now",
-        &[], "", "UsageShown",
+        &["from", "to"], "", "UsageShown",
     ),
     route(
         "Databases", GET, "/v1/namespaces/{name}/settings",
@@ -222,7 +222,7 @@ const TABLE: &[Route] = &[
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/usage",
         "What all its databases have used together",
-        &[], "", "SumShown",
+        &["from", "to"], "", "SumShown",
     ),
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups",
@@ -247,7 +247,7 @@ const TABLE: &[Route] = &[
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups/{group}/usage",
         "What all its databases have used together",
-        &[], "", "SumShown",
+        &["from", "to"], "", "SumShown",
     ),
     route(
         "Keys", GET, "/v1/keys",
@@ -297,7 +297,7 @@ const TABLE: &[Route] = &[
     route(
         "Platform API", GET, "/v1/organizations/{organization}/usage",
         "What all its databases have used together",
-        &[], "", "T_OrganizationUsage",
+        &["from", "to"], "", "T_OrganizationUsage",
     ),
     route(
         "Platform API", GET, "/v1/organizations/{organization}/groups",
@@ -332,7 +332,7 @@ const TABLE: &[Route] = &[
     route(
         "Platform API", GET, "/v1/organizations/{organization}/groups/{group}/usage",
         "What all its databases have used together",
-        &[], "", "T_GroupUsage",
+        &["from", "to"], "", "T_GroupUsage",
     ),
     route(
         "Platform API", POST, "/v1/organizations/{organization}/groups/{group}/auth/tokens",
