@@ -101,6 +101,13 @@ pub const REQUEST_NS: u64 = 30 * SECOND_NS;
 /// The longest time that a budget may give a request: an hour, for imports and rebuilt indexes.
 pub const REQUEST_NS_MAX: u64 = 3600 * SECOND_NS;
 
+/// Open databases whose use is noted at a time when an hour is over, and the time between: a hundred
+/// thousand take some twenty seconds.
+pub const USED_SWEEP: usize = 256;
+
+/// See [`USED_SWEEP`].
+pub const USED_SWEEP_NS: u64 = 50_000_000;
+
 /// The shortest: a turn or two of a busy server.
 pub const REQUEST_NS_MIN: u64 = 10_000_000;
 
