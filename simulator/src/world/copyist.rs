@@ -346,17 +346,14 @@ impl Copyist {
             Err(Violation::new("FORK-1", text))
         };
         match *order {
-            Order::Fork { slot, origin, from } => match response.status {
+            Order::Fork { slot, .. } => match response.status {
                 200 => self.slots[slot].there = true,
                 400 if code == "DATABASE_EXISTS" => return wrong("the name is free"),
                 // Its original is not there, or is a copy that was never made.
                 404 => self.slots[slot].give_up(),
                 503 if code == "DATABASE_DAMAGED" => self.slots[slot].give_up(),
                 _ if excused => self.slots[slot].give_up(),
-                _ => {
-                    let _ = (origin, from);
-                    return wrong("it cannot be made");
-                }
+                _ => return wrong("it cannot be made"),
             },
             Order::Drop { slot } => match response.status {
                 404 if self.slots[slot].there => return wrong("it must be there"),
@@ -413,6 +410,15 @@ impl Copyist {
                 Some(snapshot) => Some(snapshot),
                 None => return Err(Violation::new("FORK-1", "a copy shows strange rows")),
             },
+            // Reading may have made it, if the fork whose answer was lost has not.
+            Err(refused)
+                if refused.is_no_table()
+                    && !self.slots[slot].there
+                    && ground.options.create_on_first_use =>
+            {
+                self.give_up(slot);
+                return Ok(());
+            }
             Err(refused) if refused.is_no_table() => None,
             Err(refused) => {
                 if refused.code == "DATABASE_DAMAGED" || refused.code.starts_with("SQLITE_CORRUPT")

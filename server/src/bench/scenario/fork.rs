@@ -51,7 +51,9 @@ impl Bench<'_> {
             let copy = format!("{base}-copy-{index}");
             self.check_copy(&copy)?;
             let took = duration_text(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-            table.notes.push(format!("fork {index}: {took}; integrity_check: ok, the sum is right"));
+            table
+                .notes
+                .push(format!("fork {index}: {took}; integrity_check: ok, the sum is right"));
         }
         table.notes.push(format!(
             "{} MiB to begin with; one writer a connection, {} connections",
@@ -107,10 +109,9 @@ impl Bench<'_> {
 
     fn check_copy(&mut self, copy: &str) -> Result<(), String> {
         let target = self.target().clone();
-        for (sql, wanted) in [
-            ("PRAGMA integrity_check", "ok"),
-            ("SELECT sum(money) = 1000000 FROM account", "1"),
-        ] {
+        for (sql, wanted) in
+            [("PRAGMA integrity_check", "ok"), ("SELECT sum(money) = 1000000 FROM account", "1")]
+        {
             let body = format!(
                 r#"{{"requests":[{{"type":"execute","stmt":{{"sql":"{sql}"}}}},{{"type":"close"}}]}}"#
             );
