@@ -10,6 +10,7 @@ pub mod engine;
 mod export;
 mod failure;
 mod import;
+mod key_budget;
 pub mod life;
 pub mod limits;
 pub mod migration;
@@ -27,6 +28,7 @@ pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
+pub use engine::is_memory;
 pub use engine::{
     BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
     DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
@@ -35,6 +37,7 @@ pub use engine::{
 pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
+pub use key_budget::KeyBudget;
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 use tenant::ControlCall;
+use tenant::life::Class;
 
 use super::budgets;
 use crate::http::TenantName;
@@ -18,6 +19,9 @@ pub(super) fn create(name: String, body: &[u8]) -> Result<ControlCall, Problem> 
     let mut object = budgets::object(body)?;
     let from = object.remove(SEED).map(|seed| source(&seed)).transpose()?.flatten();
     let change = budgets::create(Value::Object(object).to_string().as_bytes())?;
+    if from.is_some() && change.class == Some(Class::Memory) {
+        return Err(Problem::body("class memory has no seed: a copy is durable"));
+    }
     Ok(match from {
         Some(from) => ControlCall::Fork { from, to: name, change },
         None => ControlCall::Create(name, change),
@@ -52,7 +56,8 @@ pub(crate) fn source(seed: &Value) -> Result<Option<String>, Problem> {
     match seed.get("type") {
         Some(Value::String(kind)) if kind == "database" => {}
         Some(Value::String(kind)) if kind == "dump" || kind == "database_upload" => {
-            let text = "a database cannot be seeded with this here: only with another database, by \
+            let text = "a database cannot be seeded with this here: send the file or the dump itself to \
+                        POST /v1/namespaces/{name}/upload, or name another database by \
                         {\"type\":\"database\",\"name\":…}";
             return Err(Problem::body(text));
         }

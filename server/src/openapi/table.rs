@@ -4,6 +4,7 @@
 mod copies;
 mod jobs;
 mod life;
+mod uploads;
 
 use crate::http::Method;
 
@@ -40,7 +41,7 @@ pub(super) const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, copies::TABLE, jobs::JOBS, life::TABLE].into_iter().flatten()
+    [TABLE, copies::TABLE, jobs::JOBS, life::TABLE, uploads::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]
@@ -138,7 +139,7 @@ const TABLE: &[Route] = &[
     route(
         "Databases", GET, "/v1/namespaces/{name}/usage",
         "What it has used, and holds now",
-        &[], "", "UsageShown",
+        &["from", "to"], "", "UsageShown",
     ),
     route(
         "Databases", GET, "/v1/namespaces/{name}/settings",
@@ -223,7 +224,7 @@ const TABLE: &[Route] = &[
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/usage",
         "What all its databases have used together",
-        &[], "", "SumShown",
+        &["from", "to"], "", "SumShown",
     ),
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups",
@@ -248,7 +249,7 @@ const TABLE: &[Route] = &[
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups/{group}/usage",
         "What all its databases have used together",
-        &[], "", "SumShown",
+        &["from", "to"], "", "SumShown",
     ),
     route(
         "Keys", GET, "/v1/keys",
@@ -298,7 +299,7 @@ const TABLE: &[Route] = &[
     route(
         "Platform API", GET, "/v1/organizations/{organization}/usage",
         "What all its databases have used together",
-        &[], "", "T_OrganizationUsage",
+        &["from", "to"], "", "T_OrganizationUsage",
     ),
     route(
         "Platform API", GET, "/v1/organizations/{organization}/groups",
@@ -333,7 +334,7 @@ const TABLE: &[Route] = &[
     route(
         "Platform API", GET, "/v1/organizations/{organization}/groups/{group}/usage",
         "What all its databases have used together",
-        &[], "", "T_GroupUsage",
+        &["from", "to"], "", "T_GroupUsage",
     ),
     route(
         "Platform API", POST, "/v1/organizations/{organization}/groups/{group}/auth/tokens",

@@ -266,6 +266,7 @@ fn api_tokens_are_listed_without_those_of_databases() {
         created_s: 0,
         expires_s: Some(1_790_000_000),
         revoked_s,
+        budget: tenant::KeyBudget::default(),
     };
     let rows = vec![
         key(KeyScope::Machine, None),

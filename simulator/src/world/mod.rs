@@ -15,6 +15,7 @@
 //! - `copyist`: who copies databases and reads them as files.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
+//! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -30,6 +31,7 @@ pub(crate) mod files;
 mod fleet;
 mod glutton;
 pub(crate) mod ground;
+mod importer;
 pub(crate) mod journal;
 mod landlord;
 mod mix;
@@ -75,6 +77,7 @@ use ends::Ambush;
 use fleet::Fleet;
 use glutton::Gluttons;
 use ground::Ground;
+use importer::Importer;
 use landlord::Landlord;
 use operator::Operator;
 use stranger::Strangers;
@@ -118,6 +121,7 @@ struct World {
     routes: BTreeMap<ClientSocket, usize>,
     strangers: Strangers,
     landlord: Landlord,
+    importer: Importer,
     gluttons: Gluttons,
     fleet: Fleet,
     copyist: Copyist,
@@ -203,6 +207,7 @@ impl World {
         let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
         let landlord = Landlord::new(&mut io, &options);
+        let importer = Importer::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
         let fleet = Fleet::new(&mut io, &options);
         let copyist = Copyist::new(&mut io, &options);
@@ -210,6 +215,7 @@ impl World {
             turn_at: io.now(),
             io,
             landlord,
+            importer,
             gluttons,
             fleet,
             copyist,
@@ -243,6 +249,7 @@ impl World {
         self.strangers.leave(&mut self.io);
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
+        self.look_at_imports()?;
         self.bring_jobs_to_rest()?;
         self.look_at_copies()?;
         self.settle()?;
@@ -424,6 +431,9 @@ impl Host for World {
         while let Some(wake) = self.io.next_wake() {
             let Ground { grants, options, .. } = &mut self.ground;
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
+                continue;
+            }
+            if self.importer.heed(&mut self.io, options, wake)? {
                 continue;
             }
             if self.gluttons.heed(&mut self.io, options, wake)? {
