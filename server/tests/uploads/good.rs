@@ -2,7 +2,7 @@
 
 use crate::files::{QUESTIONS, everything, file, rows};
 use crate::process::{Launch, Server, folder, number};
-use crate::{upload, upload_sql};
+use crate::{send, upload, upload_sql};
 
 /// The new database says what the file says.
 fn compare(server: &Server, name: &str, connection: &rusqlite::Connection) {
@@ -137,8 +137,12 @@ fn a_large_file_takes_bounded_memory_and_a_clean_restart_has_it() {
     let bytes = file(made.path(), "large", |connection| large(connection, megabytes << 20));
     let before = server.resident_bytes();
     let began = std::time::Instant::now();
-    let response = upload(&server, "large", &bytes);
-    assert_eq!(response.status, 200, "{}", response.text());
+    let path = "/v1/namespaces/large/upload?progress=lines";
+    let response = send(&server, path, "application/vnd.sqlite3", &bytes).expect("answered");
+    let text = response.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("{\"bytes\":"), "{text}");
+    assert!(lines[lines.len() - 1].contains("\"imported\":"), "{text}");
     let grown = server.resident_bytes().saturating_sub(before) >> 20;
     println!(
         "{} MiB uploaded in {:?}, {grown} MiB more resident",
