@@ -16,6 +16,7 @@
 //! GET    /v1/namespaces/{name}/stats                      200 sqld's statistics
 //! POST   /v1/namespaces/{name}/checkpoint                 200 {}: one has begun
 //! POST   /v1/namespaces/{name}/fork/{copy}                200 {}: the copy is there
+//! GET    /v1/namespaces/{name}/export?format=sqlite|sql   200 the database as a file
 //! GET    /v1/plans                                        200 {"plans":[…]}
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
@@ -60,6 +61,7 @@ pub(crate) mod jobs;
 pub mod keys;
 mod life;
 pub(crate) mod percent;
+pub(crate) mod period;
 pub(crate) mod receipt;
 pub(crate) mod seed;
 pub mod settings;
@@ -73,9 +75,11 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState, Unbuilt,
+    ControlCall, ControlReply, DatabaseRow, ExportFormat, KeyScope, Missing, NodePath, Refusal,
+    RowState, Unbuilt, is_memory,
 };
 
+use crate::export;
 use crate::http::{Head, Method, TenantName};
 use crate::openapi;
 use crate::platform::{self, Asked, Shape};
@@ -99,6 +103,8 @@ pub enum AdminRequest {
     Version,
     /// `GET /metrics`.
     Metrics,
+    /// A database as a file.
+    Export(TenantName, ExportFormat),
     /// `GET /v1/top`.
     Top(top::Top),
     /// `GET /v1/diagnostics`.
@@ -158,20 +164,26 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         }
         ["v1", "namespaces", _, "upload"] if method == Method::Post => uploads::route(head),
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
+        ["v1", "namespaces", name, "export"] => {
+            // Its length is not known before its end: HEAD is not for it.
+            let name = TenantName::new(name)?;
+            let request = AdminRequest::Export(name, export::format(query)?);
+            return only(head.method() == Method::Get, "GET", request);
+        }
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
             match as_sqld(method, &name, rest, body) {
                 Some(asked) => return asked.map(|asked| AdminRequest::Shaped(Box::new(asked))),
-                None => namespace(method, name, rest, body),
+                None => namespace(method, name, rest, query, body),
             }
         }
         ["v1", "organisations"] if get => nodes(None, query),
         ["v1", "organisations", organisation, "groups"] if get => nodes(Some(organisation), query),
         ["v1", "organisations", organisation, "usage"] if get => {
-            Ok(ControlCall::Sum(budgets::node(organisation, None)?))
+            sum(budgets::node(organisation, None)?, query)
         }
         ["v1", "organisations", organisation, "groups", group, "usage"] if get => {
-            Ok(ControlCall::Sum(budgets::node(organisation, Some(group))?))
+            sum(budgets::node(organisation, Some(group))?, query)
         }
         ["v1", "organisations"]
         | ["v1", "organisations", _, "groups" | "usage"]
@@ -201,6 +213,7 @@ fn namespace(
     method: Method,
     name: String,
     rest: &[&str],
+    query: &str,
     body: &[u8],
 ) -> Result<ControlCall, Problem> {
     match (rest, method) {
@@ -226,7 +239,10 @@ fn namespace(
         }
         (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
         (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
-        (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
+        (["usage"], Method::Get) => Ok(match period::range(query)? {
+            Some(range) => ControlCall::UsageIn(name, range),
+            None => ControlCall::Usage(name),
+        }),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
     }
@@ -258,6 +274,14 @@ fn as_sqld(
         }),
         (["fork", _], _) => Err(Problem::wrong_method("POST")),
         _ => return None,
+    })
+}
+
+/// What was used there, of all or of a time.
+pub(crate) fn sum(path: NodePath, query: &str) -> Result<ControlCall, Problem> {
+    Ok(match period::range(query)? {
+        Some(range) => ControlCall::SumIn(path, range),
+        None => ControlCall::Sum(path),
     })
 }
 
@@ -337,6 +361,7 @@ fn database(row: &DatabaseRow) -> Value {
             RowState::Building => "building",
         },
         "reason": row.reason.clone().or_else(|| row.ended.map(|ended| ended.name().to_owned())),
+        "class": if is_memory(row.id) { "memory" } else { "durable" },
         "ends_at": row.ends_s,
         "group": group,
         "plan": plan,
@@ -443,6 +468,13 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "IN_USE",
             "what was to be deleted is in use",
             format!("it cannot be deleted: {users} use it"),
+        ),
+        Refusal::InMemory => Problem::new(
+            409,
+            "IN_MEMORY",
+            "a database of class memory keeps the group and plan that it was created with, and has no \
+             token before the server has signed one for another: use a key of its group, or create it \
+             anew",
         ),
         Refusal::TooMany(asked, most) => Problem::detailed(
             400,
@@ -586,6 +618,7 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
         | ControlCall::Budget(name)
         | ControlCall::Set(name, _)
         | ControlCall::Settings(name)
+        | ControlCall::UsageIn(name, _)
         | ControlCall::Usage(name) => Some(name),
         ControlCall::Sign(KeyScope::Database(name), _) => Some(name),
         ControlCall::CreateKey(key) => match &key.scope {

@@ -182,6 +182,32 @@ pub const MARKS: &[Mark] = &[
     mark("a dump writes the table of the schema", BY_TESTS),
     mark("an index of a large upload is made before its rows", BY_TESTS),
     mark("there are as many imports as may be", BY_TESTS),
+    // ---- copies ----
+    mark("a copy becomes more urgent", 30_000),
+    mark("a copy is given up because its original is written to too fast", NO_COPY),
+    mark("a copy would be larger than it may be", NO_COPY),
+    mark("a database is dropped at the very end of its building", NO_COPY),
+    mark("a database that was being built is given up", 1000),
+    mark("a fork opens its original", 300),
+    mark("a snapshot is given up because logs fill", 30_000),
+    mark("a snapshot is older than it should be", NO_COPY),
+    mark("a start removes what was being built", 1000),
+    mark("an export breaks off after its status", NO_COPY),
+    mark("the original of a fork is gone before it begins", 30_000),
+    // ---- fleet jobs ----
+    mark("a job fails on a database", 100),
+    mark("a job pauses or ends because of failures", 100),
+    mark("a job pauses after its first databases", 300),
+    mark("a job leaves a database alone", 300),
+    mark("a job finds a database dropped", 3000),
+    mark("a job puts a busy database aside", 1000),
+    mark("a job gives a busy database up", 10000),
+    mark("a job goes on before it has come to rest", 3000),
+    mark("a job goes on after a start", 300),
+    mark("a job is interrupted because the server stops", 3000),
+    mark("a job finds its mark in a database", 1000),
+    mark("a job finds after a crash that it was done", 1000),
+    mark("the catalogue has no room for a job's results", 3000),
     // ---- keys ----
     mark("a database is made for somebody who came after one who may not", NO_KEYS),
     mark("a key that is not good is refused", NO_KEYS),
@@ -198,6 +224,9 @@ pub const MARKS: &[Mark] = &[
 
 /// What no world meets, and tests on the real binary do.
 const BY_TESTS: u64 = u64::MAX;
+
+/// What only larger databases meet than those of a world.
+const NO_COPY: u64 = u64::MAX;
 
 /// Worlds ask nobody for a key yet.
 const NO_KEYS: u64 = u64::MAX;

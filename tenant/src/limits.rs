@@ -101,6 +101,13 @@ pub const REQUEST_NS: u64 = 30 * SECOND_NS;
 /// The longest time that a budget may give a request: an hour, for imports and rebuilt indexes.
 pub const REQUEST_NS_MAX: u64 = 3600 * SECOND_NS;
 
+/// Open databases whose use is noted at a time when an hour is over, and the time between: a hundred
+/// thousand take some twenty seconds.
+pub const USED_SWEEP: usize = 256;
+
+/// See [`USED_SWEEP`].
+pub const USED_SWEEP_NS: u64 = 50_000_000;
+
 /// The shortest: a turn or two of a busy server.
 pub const REQUEST_NS_MIN: u64 = 10_000_000;
 
@@ -180,6 +187,9 @@ pub const SNAPSHOT_HURRY_BYTES: u64 = SNAPSHOT_WAL_BYTES_MAX / 8;
 /// Share of the commit log in percent above which a snapshot is given up that keeps the log from being
 /// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
 pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
+
+/// The longest that a fork or export may take, the time that a client takes to read it included.
+pub const SNAPSHOT_NS_MAX: u64 = 3600 * SECOND_NS;
 
 /// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
 pub const FORKS_MAX: usize = 8;

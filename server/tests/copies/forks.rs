@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use crate::process::{IOS, Launch, Server, Trouble, create_path, eventually, folder, tenant_file};
-use crate::{ask, check, fill, fork, good, refused, transfer};
+use crate::{Over, ask, check, fill, fork, good, refused, transfer};
 
 /// Copies that are made one after the other while it is written to.
 const COPIES: usize = 3;
@@ -37,6 +37,7 @@ fn a_database_that_is_written_to_is_copied_as_it_was_at_one_moment() {
                 let (server, done, count) = (&server, &done, &count);
                 scope.spawn(move || write_until(server, "source", writer, done, count));
             }
+            let over = Over(&done);
             for copy in 0..COPIES {
                 let name = format!("copy-{copy}");
                 let mut source = server.database("source");
@@ -52,7 +53,7 @@ fn a_database_that_is_written_to_is_copied_as_it_was_at_one_moment() {
                 // The copy goes its own way.
                 database.rows(&["DELETE FROM account", "INSERT INTO log(text) VALUES('own')"]);
             }
-            done.store(true, Ordering::Relaxed);
+            drop(over);
         });
         let mut source = server.database("source");
         check(&mut source);

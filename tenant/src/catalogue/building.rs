@@ -12,6 +12,7 @@ use super::nodes::Change;
 use super::rows::{DatabaseRow, RowState, run};
 use super::{Outcome, create, find, integer, keys};
 use crate::access::Scope;
+use crate::life::Class;
 use crate::session::PooledConnection;
 
 /// A database that is to be filled.
@@ -73,7 +74,9 @@ pub(super) fn begin(pooled: &mut PooledConnection, build: &Build) -> Result<Outc
 impl Build {
     /// What the new database is given: its original's group, where nothing is said of a group.
     pub(super) fn placed(&self, from: Option<&DatabaseRow>) -> Change {
-        let mut change = self.change.clone();
+        // What is built is built in a file, whatever its group says of what is created empty.
+        let class = Some(Class::Durable);
+        let mut change = Change { class, ..self.change.clone() };
         if change.group.is_none()
             && let Some(row) = from
         {

@@ -14,6 +14,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `ephemeral`: databases that are only in memory.
 //! - `bulk`: creates and drops of many in one call.
 //! - `drops`: from a tombstone to the receipt of all that the database held.
 //! - `mortal`: databases that end by their age, their last use, or what they have used.
@@ -22,7 +23,7 @@
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
 //! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
 //!   `import`: from what a client sends.
-//! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
+//! - `periods`: use by hour and day. `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
@@ -37,12 +38,14 @@ mod control;
 mod copy;
 mod disk;
 mod drops;
+mod ephemeral;
 mod fork;
 mod gauges;
 mod import;
 mod keys;
 mod life;
 mod mortal;
+mod periods;
 mod places;
 mod pressure;
 mod remains;
@@ -77,8 +80,10 @@ pub use building::Unbuilt;
 pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
+pub(crate) use copy::{CopyFailure, begin_snapshot, may_go_on, unreadable};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use drops::Receipt;
+pub use ephemeral::is_memory;
 pub use gauges::Gauge;
 pub use views::{Served, TenantState, TenantView};
 
@@ -86,11 +91,13 @@ use bulk::Bulks;
 use control::Catalogue;
 use disk::Operation;
 use drops::Dropping;
+use ephemeral::Ephemeral;
 use fork::Forks;
 use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
 use mortal::Mortality;
+use periods::Hours;
 use places::Places;
 use startup::Startup;
 use streams::Stream;
@@ -132,6 +139,8 @@ pub enum Refusal {
     Missing(Missing),
     /// It cannot be removed while so many use it.
     InUse(u64),
+    /// It has no meaning for a database that is only in memory.
+    InMemory,
     /// A call is about so many databases, and may be about so many.
     TooMany(usize, usize),
     /// A call with the same key runs.
@@ -221,6 +230,7 @@ enum Timer {
     CatalogueRetry,
     CatalogueHeld,
     UsageDue,
+    HourOver,
     Overdue,
     Endings,
 }
@@ -310,10 +320,12 @@ pub struct Engine<J: Job> {
     catalogue: Catalogue,
     catalogue_key: Key,
     keys: Keys<J>,
+    hours: Hours,
     mortality: Mortality,
     /// Databases that were dropped and still hold something.
     drops: BTreeMap<TenantId, Dropping>,
     bulks: Bulks,
+    ephemeral: Ephemeral,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -367,6 +379,7 @@ impl<J: Job> Engine<J> {
         let memory_bytes = options.memory_bytes;
         storage::ledger::set_machine_limit(memory_bytes, pressure::kept_for_small(memory_bytes));
         let startup = Some(Startup::new(options.log));
+        let ephemeral = Ephemeral::new(&options.seed);
         Engine {
             memory_bytes,
             options,
@@ -385,9 +398,11 @@ impl<J: Job> Engine<J> {
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             keys: Keys::default(),
+            hours: Hours::default(),
             mortality: Mortality::default(),
             drops: BTreeMap::new(),
             bulks: BTreeMap::new(),
+            ephemeral,
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -455,6 +470,8 @@ impl<J: Job> Engine<J> {
         if self.is_told_of_end(request, name, &claim) {
             return;
         }
+        // An export makes nothing.
+        let claim = if job.exports() { claim.to_read() } else { claim };
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
     }
@@ -497,6 +514,7 @@ impl<J: Job> Engine<J> {
     pub fn turn(&mut self, clock: &dyn Clock) {
         self.now = self.now.max(clock.now());
         self.note_wall(clock);
+        self.look_at_hour();
         self.fire_timers();
         self.pump_startup();
         self.pump_endings();
@@ -536,7 +554,7 @@ impl<J: Job> Engine<J> {
     /// When the next turn is due if nothing else happens: now, if fibers are ready.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.events.is_empty() {
+        if !self.events.is_empty() || self.mortality.is_pressing() {
             return Some(self.now);
         }
         let timer = self.timers.first().map(|&(at, _)| at);
@@ -740,6 +758,7 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueRetry => self.retry_catalogue(),
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
+                Timer::HourOver => self.sweep_hour(),
                 Timer::Overdue => self.hasten_ended(),
                 // It has woken the loop, and each turn looks.
                 Timer::Endings => {}
