@@ -117,6 +117,26 @@ fn a_dump_is_there_as_it_was() {
     server.stop();
 }
 
+#[test]
+fn what_is_exported_can_be_uploaded_again() {
+    let (data, made) = (folder(), folder());
+    let server = Launch::on(data.path()).start();
+    let bytes = file(made.path(), "first", |connection| everything(connection, 4096, "UTF-8"));
+    assert_eq!(upload(&server, "first", &bytes).status, 200);
+    let connection = rusqlite::Connection::open(made.path().join("first")).expect("it opens");
+    for format in ["sqlite", "sql"] {
+        let path = format!("/v1/namespaces/first/export?format={format}");
+        let exported = server.admin().call("GET", &path, b"").expect("answered");
+        assert_eq!(exported.status, 200, "{format}");
+        let path = format!("/v1/namespaces/{format}/upload?format={format}");
+        let kind = "application/octet-stream";
+        let response = send(&server, &path, kind, &exported.body).expect("answered");
+        assert_eq!(response.status, 200, "{format}: {}", response.text());
+        compare(&server, format, &connection);
+    }
+    server.stop();
+}
+
 /// A database of so many bytes, more or less, with an index over all of it.
 pub fn large(connection: &rusqlite::Connection, bytes: u64) {
     let rows = bytes / 420;
