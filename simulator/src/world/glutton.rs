@@ -179,12 +179,12 @@ impl Gluttons {
     ) -> Result<bool, Violation> {
         let socket = match wake {
             Wake::Timer(tag) => {
-                // Others have ids above.
-                let index = (tag >> TIMER_BITS).checked_sub(FIRST_ID);
-                let Some(glutton) = index.and_then(|index| self.list.get_mut(index as usize))
-                else {
+                // Numbers beyond theirs are others'.
+                let number = (tag >> TIMER_BITS).checked_sub(FIRST_ID);
+                let Some(index) = number.filter(|&number| number < FIRST_ID) else {
                     return Ok(false);
                 };
+                let glutton = &mut self.list[index as usize];
                 if !self.left && glutton.timer == tag as u32 {
                     glutton.act(sim)?;
                 }
