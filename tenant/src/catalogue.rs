@@ -219,6 +219,8 @@ pub enum Call {
     Build(Box<Build>),
     /// A database that was being built is whole: it is there from now on.
     Built(Built),
+    /// The row of a name, made in this group if there is none and the group says that it is to be.
+    Make(String, NodeId),
     /// Give a database another place or budget.
     Place(String, Change),
     /// Drop by name.
@@ -430,7 +432,7 @@ impl Call {
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
+            Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
             Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
@@ -618,6 +620,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         }
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
+        Call::Make(name, group) => life::make(pooled, name, *group),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
