@@ -16,6 +16,7 @@
 //! GET    /v1/namespaces/{name}/stats                      200 sqld's statistics
 //! POST   /v1/namespaces/{name}/checkpoint                 200 {}: one has begun
 //! POST   /v1/namespaces/{name}/fork/{copy}                200 {}: the copy is there
+//! GET    /v1/namespaces/{name}/export?format=sqlite|sql   200 the database as a file
 //! GET    /v1/plans                                        200 {"plans":[…]}
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
@@ -30,6 +31,7 @@
 //! GET    /v1/organisations, …/{o}/groups  ?limit=&after=   200 {"organisations":[…],"next":name|null}
 //! GET    /v1/organisations/{o}/usage, …/groups/{g}/usage  200 the sum of their databases'
 //! POST   /v1/bulk/create, /v1/bulk/drop               200 line by line: see `bulk`
+//! POST, GET  /v1/jobs; …/v1/jobs/{job}/…                200 fleet jobs: see `jobs`
 //! GET    /v1/diagnostics                                  200 how full everything is, line by line
 //! GET    /openapi.json                                    200 all routes: see `openapi`
 //! GET    /v1/top?by=&limit=&since=                        200 who uses most: see `top`
@@ -44,6 +46,7 @@
 //!
 //! - `bulk`: creates and drops of many.
 //! - `budgets`: bodies and answers about budgets, plans and use.
+//! - `jobs`: one migration for many databases.
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
 //! - `seed`: what a new database begins with.
 //! - `sqld`: a database's configuration and statistics as sqld says them.
@@ -54,6 +57,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod bulk;
+pub(crate) mod jobs;
 pub mod keys;
 mod life;
 pub(crate) mod percent;
@@ -70,10 +74,11 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
-    Unbuilt, is_memory,
+    ControlCall, ControlReply, DatabaseRow, ExportFormat, KeyScope, Missing, NodePath, Refusal,
+    RowState, Unbuilt, is_memory,
 };
 
+use crate::export;
 use crate::http::{Head, Method, TenantName};
 use crate::openapi;
 use crate::platform::{self, Asked, Shape};
@@ -97,6 +102,8 @@ pub enum AdminRequest {
     Version,
     /// `GET /metrics`.
     Metrics,
+    /// A database as a file.
+    Export(TenantName, ExportFormat),
     /// `GET /v1/top`.
     Top(top::Top),
     /// `GET /v1/diagnostics`.
@@ -149,11 +156,19 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
             return top::asked(query).map(AdminRequest::Top);
         }
         ["v1", "keys"] => return keys::route(method, query, body),
+        ["v1", "jobs", rest @ ..] => jobs::route(method, rest, query, body),
         ["v1", "keys", public] => keys::revoke(method, public),
         ["v1", "namespaces", name, "tokens"] => {
             return keys::token(method, name, query);
         }
+        ["v1", "namespaces", _, "upload"] if method == Method::Post => uploads::route(head),
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
+        ["v1", "namespaces", name, "export"] => {
+            // Its length is not known before its end: HEAD is not for it.
+            let name = TenantName::new(name)?;
+            let request = AdminRequest::Export(name, export::format(query)?);
+            return only(head.method() == Method::Get, "GET", request);
+        }
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
             match as_sqld(method, &name, rest, body) {
@@ -385,8 +400,15 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         }
         (_, ControlReply::Sum(sum)) => budgets::sum_answer(sum),
         (_, ControlReply::Nodes(_) | ControlReply::Bulk(_)) => json!({}),
+        (ControlCall::Job(call), ControlReply::Job(reply)) => jobs::answer(call, reply, |_| None),
         // Clients of sqld read JSON from every answer.
-        (_, ControlReply::Node(_) | ControlReply::Done | ControlReply::Signing(_)) => json!({}),
+        (
+            _,
+            ControlReply::Node(_)
+            | ControlReply::Done
+            | ControlReply::Signing(_)
+            | ControlReply::Job(_),
+        ) => json!({}),
     };
     value.to_string().into_bytes()
 }
@@ -483,6 +505,14 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         )
         .retry_after(1),
         Refusal::Unbuilt(why) => unbuilt_problem(why),
+        Refusal::Job(refusal) => jobs::problem(*refusal),
+        Refusal::KeySpent { again_ns } => Problem::detailed(
+            429,
+            "KEY_BUDGET_EXCEEDED",
+            "a key has spent its budget",
+            "the key has spent its cost_per_second; try again when that has come back".to_owned(),
+        )
+        .retry_after(u32::try_from(again_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(
@@ -545,6 +575,7 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Job => jobs::problem_missing(),
         Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }
 }

@@ -8,9 +8,12 @@ mod caller;
 mod connection;
 pub mod control;
 pub mod cost;
+pub mod export;
+pub mod fleet;
 pub mod hrana;
 pub mod http;
 pub mod inspect;
+pub mod jobs;
 pub mod keys;
 pub mod limits;
 pub mod memory;
@@ -23,4 +26,4 @@ pub mod top;
 mod work;
 
 pub use server::{Exit, Server, ServerOptions};
-pub use work::{Work, WorkKind, WorkReply};
+pub use work::{Asked, Work, WorkKind, WorkReply};

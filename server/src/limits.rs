@@ -142,3 +142,37 @@ pub const PROOFS_MAX: usize = 4096;
 pub const PROOF_NS: u64 = 60_000_000_000;
 /// Shortest root key that an operator may choose: 24 characters at random cannot be guessed.
 pub const ROOT_KEY_BYTES_MIN: usize = 24;
+
+/// Bytes of a job's statements, as JSON: they are kept with the job, and in memory while it is open.
+pub const JOB_SCRIPT_BYTES_MAX: usize = 128 * 1024;
+/// Statements with arguments in a job.
+pub const JOB_STATEMENTS_MAX: usize = 1000;
+/// Databases that a job may list by name: as many as are made in one call.
+pub const JOB_NAMES_MAX: usize = 10_000;
+/// Databases of a job at a time, unless it says otherwise: enough for their commits to share a sync.
+pub const JOB_CONCURRENCY: usize = 8;
+/// Databases of a job at a time: each has a fiber and a connection meanwhile.
+pub const JOB_CONCURRENCY_MAX: usize = 32;
+/// Databases of all jobs at a time: a small part of all fibers.
+pub const JOB_RUNS_MAX: usize = 64;
+/// Seconds that a job may take on one database, unless it says otherwise.
+pub const JOB_TIMEOUT_S: u64 = 60;
+/// An hour, as for a request: tables are rebuilt.
+pub const JOB_TIMEOUT_S_MAX: u64 = 3600;
+/// Results of a job that are kept in one transaction when there are so many, and how long the first of
+/// them waits for others.
+pub const JOB_NOTE_RESULTS: usize = 128;
+/// See [`JOB_NOTE_RESULTS`].
+pub const JOB_NOTE_NS: u64 = 200_000_000;
+/// Tries on a database that is busy or has no room, each later than the last, before it counts as
+/// failed: some three minutes, and the waits for its writer lock.
+pub const JOB_TRIES_MAX: u32 = 9;
+/// The longest time between two of them.
+pub const JOB_RETRY_NS_MAX: u64 = 30_000_000_000;
+/// Bytes of an error's message that a result keeps.
+pub const JOB_MESSAGE_BYTES_MAX: usize = 300;
+
+const _: () =
+    assert!(JOB_CONCURRENCY <= JOB_CONCURRENCY_MAX && JOB_CONCURRENCY_MAX <= JOB_RUNS_MAX);
+const _: () = assert!(JOB_RUNS_MAX * 8 <= tenant::limits::FIBERS_CLIENTS_MAX);
+const _: () = assert!(JOB_TIMEOUT_S_MAX * 1_000_000_000 <= tenant::limits::REQUEST_NS_MAX);

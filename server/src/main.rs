@@ -59,6 +59,9 @@ enum Command {
     /// Make, list and revoke keys of a running server.
     #[command(subcommand)]
     Key(server::keys::Command),
+    /// Run a migration on many databases, and watch it.
+    #[command(subcommand)]
+    Job(server::fleet::Command),
     /// Print what is in a commit log or a tenant's file; reads only, best of a stopped server.
     Inspect {
         #[command(subcommand)]
@@ -226,6 +229,7 @@ fn main() -> ExitCode {
         Command::Top(options) => server::top::run(&options),
         Command::Apply(options) => server::apply::run(&options),
         Command::Key(command) => server::keys::run(&command),
+        Command::Job(command) => server::fleet::run(&command),
         Command::Inspect { what: Inspect::Log { path } } => inspect::log(&path),
         Command::Inspect { what: Inspect::Tenant { path } } => inspect::tenant(&path),
     };

@@ -9,11 +9,14 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `responses`: how answers leave. `uploads`: bodies in pieces.
+//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `submit`:
+//!   requests that become jobs. `responses`: how answers leave. `uploads`: bodies in pieces.
 
 mod admin;
 mod bulk;
+mod jobs;
 mod responses;
+mod submit;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,13 +33,14 @@ use tenant::{
     DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool, RequestId,
 };
 
-use crate::auth::{AuthOptions, Authenticator, Claimed, Place};
+use crate::auth::{AuthOptions, Authenticator, Place};
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::control;
 use crate::cost;
 use crate::http::response::CONTINUE;
 use crate::http::{BodyFraming, Endpoint, Progress, TenantName, route};
+use crate::jobs::Jobs;
 use crate::limits;
 use crate::metrics::Traffic;
 use crate::platform::PublicHost;
@@ -44,6 +48,7 @@ use crate::problem::Problem;
 use crate::work::{Work, WorkKind, WorkReply};
 
 use self::admin::VERSION_TEXT;
+use self::submit::Order;
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -92,6 +97,7 @@ pub struct Server {
     touched: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, admin::Pending>,
+    jobs: Jobs,
     auth: Authenticator,
     /// The key that may everything, made because there was none; told once.
     first_key: Option<String>,
@@ -159,6 +165,7 @@ impl Server {
             touched: VecDeque::new(),
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
+            jobs: Jobs::default(),
             auth: Authenticator::new(&options.auth),
             first_key: None,
             public_host: options
@@ -226,6 +233,7 @@ impl Server {
         let response = limits::RESPONSE_BYTES_MAX + limits::HEAD_BYTES_MAX;
         let mut gauges = self.engine.gauges();
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
+        gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
         gauges.push(Gauge::new("connection_out_bytes", out.unwrap_or(0), response));
@@ -285,7 +293,8 @@ impl Server {
         }
         let accept = self.wants_accept().then_some(self.accept_after);
         let timer = self.timers.first().map(|&(at, _)| at);
-        [self.engine.deadline(), timer, self.stopping, accept].into_iter().flatten().min()
+        let jobs = self.jobs.deadline(self.now);
+        [self.engine.deadline(), timer, self.stopping, accept, jobs].into_iter().flatten().min()
     }
 
     /// One turn: see the head of the file.
@@ -296,6 +305,7 @@ impl Server {
             let Some(key) = self.touched.pop_front() else { break };
             self.advance(io, key);
         }
+        self.turn_jobs();
         self.engine.turn(io);
         self.follow_engine(io);
         self.fire_timers(io);
@@ -532,6 +542,7 @@ impl Server {
             Endpoint::Pipeline(version) => WorkKind::Pipeline(version),
             Endpoint::Cursor => WorkKind::Cursor,
             Endpoint::V1(call) => WorkKind::V1(call),
+            Endpoint::Export(format) => WorkKind::Export(format),
             Endpoint::Health => return self.answer_text(io, key, ""),
             Endpoint::Version => return self.answer_text(io, key, VERSION_TEXT),
             Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
@@ -540,38 +551,14 @@ impl Server {
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
         let when = self.auth.when(self.now, io);
         let claimed = self.auth.claimed(&head, Place::Database(name.as_str()), when);
-        let Claimed { credential, principal, foreign } = match claimed {
+        let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(problem) => {
                 connection.reader.finish();
                 return self.answer_problem(io, key, &problem);
             }
         };
-        connection.exchange.tenant = Some(name);
-        let moves = connection.database != Some(name);
-        connection.exchange.began = self.now;
-        if kind == WorkKind::Cursor {
-            connection.exchange.content_type = "text/plain";
-        }
-        let spare = self.spare.pop().unwrap_or_default();
-        let out = self.spare.pop().unwrap_or_default();
-        if free_bytes(self.buffers_bytes_max) == 0 {
-            sometimes!("a request is refused because buffers are used up");
-            connection.reader.finish();
-            return self.answer_problem(io, key, &buffers_full());
-        }
-        let request = connection.reader.take(spare);
-        connection.request_bytes = request.held_bytes();
-        connection.running_bytes = connection.request_bytes + out.capacity();
-        connection.book();
-        let batons = match &principal {
-            Some(principal) => self.batons.for_principal(principal),
-            None => self.batons.clone(),
-        };
-        let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let work = Work { kind, request, ceiling, priority, foreign, connections, batons, out };
-        self.engine.submit(request_id(key), name.as_str(), credential, work);
-        self.watch(io, key);
+        self.submit_work(io, key, Order { name, kind, claimed, ceiling, priority });
     }
 
     /// From now on a connection counts for this database: how many do.
@@ -614,12 +601,16 @@ impl Server {
     // ---- the engine works ----
 
     fn on_event<I: Io<Server>>(&mut self, io: &mut I, event: Event<WorkReply>) {
+        let Some(event) = self.hand_to_jobs(event) else { return };
         match event {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Wants(request, spare) => self.on_wants(io, request, spare),
             Event::Progress(..) => {}
-            Event::Finished(request, reply) => self.on_finished(io, key_of(request), reply),
+            Event::Finished(request, WorkReply::Request(answered)) => {
+                self.on_finished(io, key_of(request), *answered);
+            }
+            Event::Finished(_, WorkReply::Migration(_)) => unreachable!("it is a job's"),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),
             Event::Bulk(request, progress) => self.on_bulk(io, request, &progress),
             Event::Control(request, reply) => self.on_control(io, request, &reply),
@@ -743,6 +734,7 @@ impl Server {
         }
         if self.connections.is_empty() {
             self.engine_stopping = true;
+            self.stop_jobs();
             self.engine.stop();
         }
     }

@@ -2,15 +2,18 @@
 
 use tenant::access::{Proven, Scope};
 use tenant::budget::Priority;
+use tenant::migration::{MigrationEnd, migrate};
 use tenant::settings::PublicKey;
-use tenant::{Ceiling, Job, JobContext};
+use tenant::{Ceiling, ExportFormat, Job, JobContext};
 
 use crate::auth::Foreign;
 use crate::baton::BatonKey;
+use crate::export;
 use crate::hrana::{self, ProtocolVersion, Reply, V1Call};
 use crate::http::Request;
+use crate::jobs::Migration;
 
-/// Which of Hrana's requests it is.
+/// Which of Hrana's requests it is, or of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
     /// A pipeline.
@@ -19,10 +22,20 @@ pub enum WorkKind {
     Cursor,
     /// A call of version 1.
     V1(V1Call),
+    /// The database as a file.
+    Export(ExportFormat),
+}
+
+/// A job of the engine's.
+pub enum Work {
+    /// A client's request.
+    Request(Box<Asked>),
+    /// A fleet job's run on a database.
+    Migration(Migration),
 }
 
 /// A request on its way through the engine.
-pub struct Work {
+pub struct Asked {
     /// What it asks for.
     pub kind: WorkKind,
     /// Its bytes.
@@ -42,38 +55,76 @@ pub struct Work {
 }
 
 /// What comes back.
-pub struct WorkReply {
+pub enum WorkReply {
+    /// For a request.
+    Request(Box<Answered>),
+    /// For a fleet job's run.
+    Migration(MigrationEnd),
+}
+
+/// What comes back of a request.
+pub struct Answered {
     /// The response, or the end of it.
     pub reply: Reply,
     /// The request's buffer, for the next one.
     pub buffer: Vec<u8>,
 }
 
+impl Work {
+    fn asked(&self) -> Option<&Asked> {
+        match self {
+            Work::Request(asked) => Some(asked),
+            Work::Migration(_) => None,
+        }
+    }
+}
+
 impl Job for Work {
     type Reply = WorkReply;
 
     fn request_bytes(&self) -> u64 {
-        self.request.body().len() as u64
+        self.asked().map_or(0, |asked| asked.request.body().len() as u64)
     }
 
     fn connections(&self) -> Option<u64> {
-        self.connections
+        self.asked()?.connections
     }
 
     fn priority(&self) -> Option<Priority> {
-        self.priority
+        match self {
+            Work::Request(_) if self.exports() => Some(Priority::Background),
+            Work::Request(asked) => asked.priority,
+            Work::Migration(_) => Some(Priority::Background),
+        }
+    }
+
+    fn run_ns(&self) -> Option<u64> {
+        match self {
+            Work::Request(_) => None,
+            Work::Migration(migration) => Some(migration.run_ns),
+        }
+    }
+
+    fn exports(&self) -> bool {
+        matches!(self, Work::Request(asked) if matches!(asked.kind, WorkKind::Export(_)))
     }
 
     fn foreign_token(&self) -> Option<&[u8; 32]> {
-        self.foreign.as_ref().map(|foreign| foreign.digest())
+        self.asked()?.foreign.as_ref().map(|foreign| foreign.digest())
     }
 
     fn prove(&self, holder: Scope, keys: &[PublicKey]) -> Option<Proven> {
-        self.foreign.as_ref()?.prove(holder, keys)
+        self.asked()?.foreign.as_ref()?.prove(holder, keys)
     }
 
     fn run(self, host: &mut JobContext<'_>) -> WorkReply {
-        let Work { kind, request, ceiling, batons, out, .. } = self;
+        let asked = match self {
+            Work::Request(asked) => asked,
+            Work::Migration(Migration { script, errand, .. }) => {
+                return WorkReply::Migration(migrate(host, &script, errand));
+            }
+        };
+        let Asked { kind, request, ceiling, batons, out, .. } = *asked;
         let body = request.body();
         let reply = match kind {
             WorkKind::Pipeline(version) => {
@@ -81,7 +132,8 @@ impl Job for Work {
             }
             WorkKind::Cursor => hrana::run_cursor(host, body, &batons, ceiling, out),
             WorkKind::V1(call) => hrana::run_v1(host, call, body, ceiling, out),
+            WorkKind::Export(format) => export::run(host, format, out),
         };
-        WorkReply { reply, buffer: request.into_buffer() }
+        WorkReply::Request(Box::new(Answered { reply, buffer: request.into_buffer() }))
     }
 }

@@ -1,5 +1,5 @@
 //! The real binary on the real kernel: its manners, budgets, damaged files, a full disk, the
-//! Platform API, streams in time,
+//! Platform API, fleet jobs, streams in time,
 //! readers that do not read, memory, and what an operator sees. Each subject has its file below `process`.
 
 #[path = "process/budgets.rs"]
@@ -8,6 +8,8 @@ mod budgets;
 mod damage;
 #[path = "process/full_disk.rs"]
 mod full_disk;
+#[path = "process/jobs.rs"]
+mod jobs;
 #[path = "process/manners.rs"]
 mod manners;
 #[path = "process/memory.rs"]

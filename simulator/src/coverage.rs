@@ -26,6 +26,7 @@ const fn mark(text: &'static str, seeds: u64) -> Mark {
 /// All marks, by what they are about.
 pub const MARKS: &[Mark] = &[
     // ---- volumes ----
+    mark("a first start ends before the catalogue is made", 10_000),
     mark("a page is read from the log", 100),
     mark("a database without a file is read", 100),
     mark("a spilled transaction is rolled back", 100),
@@ -159,6 +160,40 @@ pub const MARKS: &[Mark] = &[
     mark("a statement does not begin because of its request's cost", 10000),
     mark("a statement is stopped because of its request's cost", 10000),
     mark("cached pages go because memory is wanted", 10000),
+    // ---- uploads ----
+    mark("a database is made from an upload", 100),
+    mark("an import is given up", 100),
+    mark("an upload is refused for its header", 100),
+    mark("a statement of a dump fails", 100),
+    mark("an upload is refused before its end", 300),
+    mark("the body of an upload breaks off", 1000),
+    mark("a stranger's file goes to the disk", 300),
+    mark("an import goes on in another transaction", 300),
+    mark("an import waits for a checkpoint", 1000),
+    mark("a damaged upload is found out", 300),
+    mark("a check finds an upload damaged", 300),
+    mark("an upload's client has gone before its body was asked for", 1000),
+    mark("an upload is larger than it may be", 10000),
+    mark("an upload takes too much work to be checked", BY_TESTS),
+    mark("an upload is given up because buffers are used up", BY_TESTS),
+    mark("an upload has a table of an unknown module", BY_TESTS),
+    mark("an uploaded R-Tree has lost an entry", BY_TESTS),
+    mark("an index over another table is made anew", BY_TESTS),
+    mark("a dump writes the table of the schema", BY_TESTS),
+    mark("the indexes of a large upload are made before its rows", BY_TESTS),
+    mark("there are as many imports as may be", BY_TESTS),
+    // ---- copies ----
+    mark("a copy becomes more urgent", 30_000),
+    mark("a copy is given up because its original is written to too fast", NO_COPY),
+    mark("a copy would be larger than it may be", NO_COPY),
+    mark("a database is dropped at the very end of its building", NO_COPY),
+    mark("a database that was being built is given up", 1000),
+    mark("a fork opens its original", 300),
+    mark("a snapshot is given up because logs fill", 30_000),
+    mark("a snapshot is older than it should be", NO_COPY),
+    mark("a start removes what was being built", 1000),
+    mark("an export breaks off after its status", NO_COPY),
+    mark("the original of a fork is gone before it begins", 30_000),
     // ---- keys ----
     mark("a database is made for somebody who came after one who may not", NO_KEYS),
     mark("a key that is not good is refused", NO_KEYS),
@@ -172,6 +207,12 @@ pub const MARKS: &[Mark] = &[
     mark("a stream ends because its key is revoked", NO_KEYS),
     mark("a token that a database's own key has signed is believed", NO_KEYS),
 ];
+
+/// What no world meets, and tests on the real binary do.
+const BY_TESTS: u64 = u64::MAX;
+
+/// What only larger databases meet than those of a world.
+const NO_COPY: u64 = u64::MAX;
 
 /// Worlds ask nobody for a key yet.
 const NO_KEYS: u64 = u64::MAX;

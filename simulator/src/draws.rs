@@ -76,6 +76,12 @@ pub enum Stream {
     Operator,
     /// Budgets: whether there are any, who changes which, and when.
     Budgets,
+    /// Fleet jobs: which, of what, and what is done to them.
+    Jobs,
+    /// Uploads: whether there are any, which, and when.
+    Imports,
+    /// Copies: whether there are any, of what, and when.
+    Copies,
 }
 
 /// An inclusive range of whole numbers.

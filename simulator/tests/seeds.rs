@@ -59,6 +59,11 @@ const FOUND: &[(Profile, u64, &str)] = &[
         61_114,
         "a request of a dropped database was told of damage: its pages had left the log",
     ),
+    (
+        Profile::Drawn,
+        410_035,
+        "a first start that ended between two batches of the new catalogue allowed no second one",
+    ),
     (Profile::Swarm, 51_059, "a commit's bytes were counted long after they were charged"),
     (Profile::Swarm, 295, "a commit was reported as interrupted by a late look at the clock"),
 ];

@@ -9,6 +9,9 @@
 //! 4080  16    first 16 bytes of blake3, keyed with tenant id and page number, over bytes 0..4080
 //! ```
 //!
+//! Page 1 has one thing more of ours: a *mark*, 16 bytes at 72, among those that SQLite reserves and
+//! never looks at (file format, section 1.3: 72..92, zeros in every file of its own). See `sqlite/mark.rs`.
+//!
 //! The tail is set when a page is written to the file and checked when it is read from it: bit
 //! rot, a page of another tenant and a page at the wrong place are all found.
 
@@ -23,6 +26,29 @@ pub const USABLE_BYTES: usize = PAGE_BYTES - TAIL_BYTES;
 const CHECKED_BYTES: usize = USABLE_BYTES + 8;
 /// Bytes of the check in a page's tail.
 pub const CHECK_BYTES: usize = PAGE_BYTES - CHECKED_BYTES;
+
+/// What a transaction may leave in page 1 of its database, for whoever asks later whether it was
+/// committed. Zeros: nothing was left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub [u8; MARK_BYTES]);
+
+/// Bytes of a mark.
+pub const MARK_BYTES: usize = 16;
+const MARK_OFFSET: usize = 72;
+
+const _: () = assert!(MARK_OFFSET + MARK_BYTES <= 92, "what SQLite reserves ends there");
+
+/// The mark in page 1 of a database.
+#[must_use]
+pub fn mark(page_one: &[u8; PAGE_BYTES]) -> Mark {
+    let bytes = &page_one[MARK_OFFSET..MARK_OFFSET + MARK_BYTES];
+    Mark(bytes.try_into().expect("16 bytes"))
+}
+
+/// Put a mark into page 1; the default one makes it a page as SQLite writes it.
+pub fn set_mark(page_one: &mut [u8; PAGE_BYTES], mark: Mark) {
+    page_one[MARK_OFFSET..MARK_OFFSET + MARK_BYTES].copy_from_slice(&mark.0);
+}
 
 const _: () = assert!(PAGE_BYTES == crate::io::BLOCK_BYTES, "a page is a unit of direct I/O");
 const _: () = assert!(USABLE_BYTES >= 480, "SQLite's minimum of usable bytes");

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+mod mark;
 mod quarantine;
 
 use std::cell::Cell;

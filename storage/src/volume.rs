@@ -33,7 +33,7 @@ use crate::io::{Buffer, FileId};
 use crate::ledger::{self, AccountId, Counted, Kind, Turnover};
 use crate::limits;
 use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
-use crate::page;
+use crate::page::{self, Mark};
 use crate::quarantine::Quarantine;
 use crate::sometimes;
 
@@ -109,6 +109,8 @@ pub struct Sealing {
     pub first_sequence: Option<Sequence>,
     /// A spilled page that the fiber brought.
     pub brought: Option<Buffer>,
+    /// The transaction left a mark in page 1.
+    pub marks: bool,
 }
 
 /// A sealed commit that no checkpoint has covered yet.
@@ -207,6 +209,10 @@ pub struct Volume {
     pub allowance: Allowance,
     damage: Option<String>,
     statistics: u64,
+    /// What the transaction of this connection, which holds the writer lock, leaves in page 1.
+    mark: Option<(ConnectionId, Mark)>,
+    /// The last transaction that left a mark since the open.
+    marked_txid: Option<u64>,
     random: blake3::OutputReader,
 }
 
@@ -305,6 +311,8 @@ impl Volume {
             allowance: Allowance::default(),
             damage: None,
             statistics: 0,
+            mark: None,
+            marked_txid: None,
             random: random.finalize_xof(),
         })
     }
@@ -538,6 +546,36 @@ impl Volume {
         self.last_txid = 1;
     }
 
+    // ---- marks ----
+
+    /// The transaction of this connection, which holds the writer lock, leaves this in page 1.
+    pub fn set_mark(&mut self, connection: ConnectionId, mark: Mark) {
+        assert!(self.writer() == Some(connection));
+        self.mark = Some((connection, mark));
+    }
+
+    /// What is to be left in the page of this frame, if it is page 1 of a transaction that leaves a mark.
+    #[must_use]
+    pub fn mark_of_frame(&self, index: usize) -> Option<Mark> {
+        let (connection, mark) = self.mark?;
+        let is_first_page = self.frames.get(index).is_some_and(|frame| frame.page_number == 1);
+        (is_first_page && self.writer() == Some(connection)).then_some(mark)
+    }
+
+    /// The last transaction that left a mark, if any has since the open.
+    #[must_use]
+    pub fn marked_txid(&self) -> Option<u64> {
+        self.marked_txid
+    }
+
+    /// The last frame of the WAL that holds page 1, of what was committed.
+    #[must_use]
+    pub fn page_one_frame(&self) -> Option<u32> {
+        let logged = &self.frames[..self.logged_frame as usize];
+        let found = logged.iter().rposition(|frame| frame.page_number == 1)?;
+        Some(u32::try_from(found).expect("frames fit in 32 bits"))
+    }
+
     // ---- the WAL ----
 
     /// The WAL is being started anew: its header was written, or it was cut to nothing.
@@ -590,7 +628,12 @@ impl Volume {
     /// The writer lock is being released: begin to seal what was committed under it, if anything.
     #[must_use]
     pub fn begin_sealing(&mut self) -> bool {
+        let marks = self.mark.take().is_some();
         let committed = self.find_commit();
+        if let Some(sealing) = &mut self.sealing {
+            assert!(!marks || sealing.pages.first().is_some_and(|&(number, _)| number == 1));
+            sealing.marks = marks;
+        }
         if !committed {
             if self.frames.len() > self.logged_frame as usize {
                 sometimes!("a spilled transaction is rolled back");
@@ -641,6 +684,7 @@ impl Volume {
             transaction: None,
             first_sequence: None,
             brought: None,
+            marks: false,
         });
         true
     }
@@ -653,6 +697,9 @@ impl Volume {
         self.logged_frame = sealing.last_frame;
         self.frames.truncate(self.logged_frame as usize);
         self.last_txid += 1;
+        if sealing.marks {
+            self.marked_txid = Some(self.last_txid);
+        }
         self.last_sequence = Some(sequence);
         self.commits.push_back(Commit {
             txid: self.last_txid,

@@ -55,6 +55,39 @@
 //!   outcome TEXT NOT NULL                  -- what came of them, as bulk.rs writes it
 //! ) WITHOUT ROWID;
 //! CREATE INDEX bulk_age ON bulk(created_s);
+//! CREATE TABLE jobs(                       -- see jobs.rs
+//!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
+//!   mark BLOB NOT NULL,                    -- what its transactions leave in databases
+//!   node_id INTEGER,                       -- its organisation or group; NULL: the machine
+//!   kind INTEGER NOT NULL,                 -- 0 all databases there, 1 of a prefix, 2 listed ones
+//!   which TEXT,                            -- that prefix, or the names, one a line
+//!   last_id INTEGER NOT NULL,              -- databases with larger ids came later
+//!   total INTEGER NOT NULL,                -- how many there were when it was made
+//!   script TEXT NOT NULL,                  -- what to run, as the server has written it
+//!   options TEXT NOT NULL,                 -- how, the same
+//!   created_s INTEGER NOT NULL,
+//!   ended_s INTEGER,
+//!   state INTEGER NOT NULL,                -- 0 running, 1 paused, 2 cancelled, 3 completed, 4 deleting
+//!   reason TEXT,
+//!   open INTEGER NOT NULL,                 -- 1: a database may have been migrated without its result
+//!   retries INTEGER NOT NULL,              -- 1: it goes through those that failed
+//!   position TEXT NOT NULL,                -- up to where all have their results
+//!   canary_passed INTEGER NOT NULL,
+//!   forgiven INTEGER NOT NULL,             -- failures up to when somebody let it go on
+//!   results INTEGER NOT NULL,              -- numbers of results that are given
+//!   done INTEGER NOT NULL, failed INTEGER NOT NULL, skipped INTEGER NOT NULL,
+//!   cost INTEGER NOT NULL                  -- in parts of a million of a request unit
+//! );
+//! CREATE INDEX jobs_open ON jobs(id) WHERE open = 1;
+//! CREATE INDEX jobs_of ON jobs(node_id);
+//! CREATE TABLE job_results(
+//!   id INTEGER PRIMARY KEY,                -- the job's id in the upper half, a number in the lower
+//!   database INTEGER NOT NULL,             -- its id
+//!   status INTEGER NOT NULL,               -- 0 done, 1 failed, 2 skipped
+//!   at_s INTEGER NOT NULL,
+//!   txid INTEGER, cost INTEGER, code TEXT, message TEXT
+//! );
+//! CREATE INDEX job_failures ON job_results(id) WHERE status = 1;
 //! CREATE TABLE keys(
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   public TEXT NOT NULL UNIQUE,           -- what of the key may be seen
@@ -66,6 +99,9 @@
 //!   priority INTEGER,                      -- the most urgent that its requests may be
 //!   created_s INTEGER NOT NULL,
 //!   expires_s INTEGER,                     -- NULL: never
+//!   request_cost INTEGER,                  -- what it may spend: see `key_budget`
+//!   cost_per_second INTEGER,
+//!   cost_burst INTEGER,
 //!   revoked_s INTEGER                      -- NULL: it is good
 //! );
 //! CREATE INDEX keyed ON keys(scope, scope_id);
@@ -85,11 +121,13 @@
 //! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups; `members`:
 //!   their databases together.
 //! - `building`: databases that are made of others' bytes, and are not there before they are whole.
+//! - `jobs`: fleet jobs and their results.
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
 mod building;
 mod bulk;
 mod guard;
+pub mod jobs;
 mod keys;
 mod life;
 mod members;
@@ -112,6 +150,7 @@ pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
 
+use jobs::{JobCall, JobRefusal, JobReply};
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
@@ -182,6 +221,9 @@ PRAGMA user_version = 4;
 ALTER TABLE databases ADD COLUMN ends_s INTEGER;
 ALTER TABLE databases ADD COLUMN used_s INTEGER;
 ALTER TABLE databases ADD COLUMN ended INTEGER;
+ALTER TABLE keys ADD COLUMN request_cost INTEGER;
+ALTER TABLE keys ADD COLUMN cost_per_second INTEGER;
+ALTER TABLE keys ADD COLUMN cost_burst INTEGER;
 CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN rearm TEXT;
 CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
@@ -194,6 +236,44 @@ CREATE TABLE bulk(
   outcome TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX bulk_age ON bulk(created_s);
+CREATE TABLE jobs(
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  mark BLOB NOT NULL,
+  node_id INTEGER,
+  kind INTEGER NOT NULL,
+  which TEXT,
+  last_id INTEGER NOT NULL,
+  total INTEGER NOT NULL,
+  script TEXT NOT NULL,
+  options TEXT NOT NULL,
+  created_s INTEGER NOT NULL,
+  ended_s INTEGER,
+  state INTEGER NOT NULL,
+  reason TEXT,
+  open INTEGER NOT NULL,
+  retries INTEGER NOT NULL,
+  position TEXT NOT NULL,
+  canary_passed INTEGER NOT NULL,
+  forgiven INTEGER NOT NULL,
+  results INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  skipped INTEGER NOT NULL,
+  cost INTEGER NOT NULL
+);
+CREATE INDEX jobs_open ON jobs(id) WHERE open = 1;
+CREATE INDEX jobs_of ON jobs(node_id);
+CREATE TABLE job_results(
+  id INTEGER PRIMARY KEY,
+  database INTEGER NOT NULL,
+  status INTEGER NOT NULL,
+  at_s INTEGER NOT NULL,
+  txid INTEGER,
+  cost INTEGER,
+  code TEXT,
+  message TEXT
+);
+CREATE INDEX job_failures ON job_results(id) WHERE status = 1;
 PRAGMA user_version = 5;
 ",
 ];
@@ -221,6 +301,8 @@ pub enum Call {
     Built(Built),
     /// The row of a name, made in this group if there is none and the group says that it is to be.
     Make(String, NodeId),
+    /// A database that was being built will not be whole: its name is free.
+    GiveUp(TenantId),
     /// Give a database another place or budget.
     Place(String, Change),
     /// Drop by name.
@@ -346,6 +428,8 @@ pub enum Call {
     Fence(TenantId, String),
     /// The dropped tenant's file is gone: remove its row.
     Forget(TenantId),
+    /// About fleet jobs.
+    Job(JobCall),
     /// A call of somebody whose rights are not everything: it is carried out only on what they cover.
     Guarded(Access, Box<Call>),
 }
@@ -386,6 +470,9 @@ impl Call {
     #[must_use]
     pub fn writes(&self) -> bool {
         let call = self.inner();
+        if let Call::Job(call) = call {
+            return call.writes();
+        }
         if let Call::Create { change, .. } = call
             && change.is_in_memory()
         {
@@ -434,9 +521,11 @@ impl Call {
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
+            Call::GiveUp(_) => 7,
             Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
             Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
             Call::Set(..) => 4,
+            Call::Job(call) => call.pages(),
             Call::CreateKey(_) => 4,
             Call::DropNode(_) => 5,
             Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
@@ -500,6 +589,10 @@ pub enum Outcome {
     TooManyKeys,
     /// It is protected against being deleted.
     Protected,
+    /// About fleet jobs.
+    Job(JobReply),
+    /// A job is not made, or not where that can be done to it.
+    JobRefused(JobRefusal),
     /// Who asked may not.
     Denied(Denial),
     /// SQLite refused; the transaction was rolled back, so no call of it took effect.
@@ -560,6 +653,8 @@ pub enum Missing {
     Group,
     /// A key.
     Key,
+    /// A job.
+    Job,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -624,6 +719,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
+        Call::GiveUp(id) => building::give_up(pooled, *id),
         Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };
@@ -661,6 +757,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::DropNode(path) => nodes::drop(pooled, path),
         Call::CreateNode(path) => nodes::create(pooled, path),
         Call::Nodes { of, after, limit } => nodes::list(pooled, of.as_deref(), after, *limit),
+        Call::Job(call) => jobs::carry_out(pooled, call),
         Call::Members { path, after, limit } => members::list(pooled, path, after, *limit),
         Call::Sum(path) => members::sum(pooled, path),
         Call::Set(name, change) => nodes::set(pooled, name, change),

@@ -7,10 +7,13 @@ pub mod access;
 pub mod budget;
 mod catalogue;
 pub mod engine;
+mod export;
 mod failure;
 mod import;
+mod key_budget;
 pub mod life;
 pub mod limits;
+pub mod migration;
 mod policy;
 mod pool;
 mod room;
@@ -20,6 +23,7 @@ pub mod settings;
 mod statement;
 mod wheel;
 
+pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
@@ -30,8 +34,10 @@ pub use engine::{
     DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
     Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
+pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
+pub use key_budget::KeyBudget;
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

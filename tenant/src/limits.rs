@@ -174,9 +174,15 @@ pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 /// have, so that its writers never hear of it.
 pub const SNAPSHOT_WAL_BYTES_MAX: u64 = storage::limits::WAL_BYTES_MAX / 2;
 
+/// Bytes of it at which a copy does not come last any more, but takes its turns as requests do.
+pub const SNAPSHOT_HURRY_BYTES: u64 = SNAPSHOT_WAL_BYTES_MAX / 8;
+
 /// Share of the commit log in percent above which a snapshot is given up that keeps the log from being
 /// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
 pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
+
+/// The longest that a fork or export may take, the time that a client takes to read it included.
+pub const SNAPSHOT_NS_MAX: u64 = 3600 * SECOND_NS;
 
 /// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
 pub const FORKS_MAX: usize = 8;
@@ -253,16 +259,6 @@ pub const KEYS_REMEMBERED: usize = 8192;
 /// Requests that wait for their key to be looked up: more come from nobody with a key.
 pub const KEY_WAITERS_MAX: usize = 1024;
 
-/// Databases that one bulk call may be about.
-pub const BULK_MAX: usize = 10_000;
-
-/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
-/// room in the log for some 300 pages at most.
-pub const BULK_PART: usize = 64;
-
-/// Bulk calls that run at a time: each holds its names.
-pub const BULKS_MAX: usize = 64;
-
 /// Bytes of an upload, whatever its database's budget allows: what a temporary file may take of a disk
 /// for hours.
 pub const IMPORT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
@@ -282,7 +278,7 @@ pub const IMPORT_BATCH_ROWS: u64 = 10_000;
 
 /// An upload larger than this has its indexes made before its rows: an index that is made of all rows is
 /// one transaction, and has to fit into the write-ahead log and the commit log.
-pub const IMPORT_INDEX_BYTES: u64 = 32 * 1024 * 1024;
+pub const IMPORT_INDEX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Steps that checking an upload may take at least, and for each KiB: some ten times what tables with
 /// short rows and a handful of indexes take.
@@ -293,6 +289,34 @@ pub const CHECK_STEPS_PER_KIB: u64 = 20_000;
 
 /// Bytes of one statement of a dump: SQLite is built for no more.
 pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Databases that one bulk call may be about.
+pub const BULK_MAX: usize = 10_000;
+
+/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
+/// room in the log for some 300 pages at most.
+pub const BULK_PART: usize = 64;
+
+/// Bulk calls that run at a time: each holds its names.
+pub const BULKS_MAX: usize = 64;
+
+/// Jobs of one organisation, group or the machine, ended ones too until somebody deletes them: they are
+/// counted when one is made.
+pub const JOBS_MAX: u64 = 100;
+
+/// Jobs at a time that are not at their ends, paused ones not counted: each is in memory.
+pub const JOBS_ACTIVE_MAX: u64 = 32;
+
+/// Databases that a job may have ahead of the first one without a result: enough that one which takes
+/// its time holds up nobody, few enough that all are looked at after a crash.
+pub const JOB_WINDOW: usize = 256;
+
+/// The same after a crash, with room for databases that have come in between meanwhile: so far a job
+/// looks, and no further can it have been.
+pub const JOB_WINDOW_MAX: usize = 3 * JOB_WINDOW;
+
+/// Results of a job that go in one transaction when it is deleted.
+pub const JOB_ERASE_RESULTS: usize = 1000;
 
 /// Operations of the catalogue in one transaction.
 pub const CATALOGUE_BATCH: usize = 256;
@@ -336,4 +360,4 @@ const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);
 const _: () = assert!(IMPORT_BATCH_BYTES * 4 <= CHECKPOINT_WAL_BYTES);
-const _: () = assert!(IMPORT_INDEX_BYTES * 2 < storage::limits::WAL_BYTES_MAX);
+const _: () = assert!(IMPORT_INDEX_BYTES * 2 <= storage::limits::WAL_BYTES_MAX);

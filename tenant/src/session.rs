@@ -380,10 +380,14 @@ pub struct Session {
     /// Who holds the rights of the present request.
     pub(crate) holder: Holder,
     /// What its statements may not do, if anything.
-    denials: Option<Box<Denials>>,
+    pub(crate) denials: Option<Box<Denials>>,
+    /// Its statements may not end the transaction that they are in, nor begin one inside.
+    pub(crate) keeps_transaction: bool,
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Option<Box<Ceiling>>,
+    /// The highest price of any request of its holder.
+    cost_max: Option<u64>,
 }
 
 impl Session {
@@ -397,8 +401,10 @@ impl Session {
             limits: *limits,
             holder: Holder::default(),
             denials: None,
+            keeps_transaction: false,
             cost: Cost::default(),
             ceiling: None,
+            cost_max: None,
         }
     }
 
@@ -408,10 +414,11 @@ impl Session {
         limits: &RequestLimits,
         holder: Holder,
         denials: Option<Box<Denials>>,
+        cost_max: Option<u64>,
     ) -> Session {
         let read_only = denials.as_ref().is_some_and(|denials| denials.read_only);
         self.pooled.set_read_only(read_only);
-        Session { limits: *limits, holder, denials, ..self }
+        Session { limits: *limits, holder, denials, cost_max, ..self }
     }
 
     /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
@@ -428,6 +435,9 @@ impl Session {
                 &SqliteError { code, message, offset: None },
                 circumstances,
             ));
+        }
+        if self.keeps_transaction && compiled.learnt.controls {
+            return Err(crate::migration::transaction_refused());
         }
         let writes = !compiled.statement.is_readonly();
         mortal::permit(writes)?;
@@ -589,6 +599,11 @@ impl SqlStream for Session {
     fn begin_request(&mut self, ceiling: Option<Box<Ceiling>>) {
         self.cost = Cost::default();
         self.ceiling = ceiling;
+        if let Some(most) = self.cost_max {
+            let ceiling = self.ceiling.get_or_insert_default();
+            ceiling.price = ceiling.price.min(most);
+            ceiling.prices = limits::PRICES;
+        }
     }
 
     fn request_cost(&self) -> Cost {
@@ -702,7 +717,7 @@ fn stored_bytes(sql: &str) -> u64 {
     sql.len() as u64 + 64
 }
 
-struct NoRows;
+pub(crate) struct NoRows;
 
 impl RowSink for NoRows {
     fn columns(&mut self, _: &mut dyn Iterator<Item = Column<'_>>) -> Result<(), StatementError> {

@@ -6,6 +6,7 @@
 
 use tenant::ControlCall;
 use tenant::access::{Needs, Role};
+use tenant::jobs::JobCall;
 
 /// What a statement takes at least; writing takes [`Role::Write`], judged statement by statement.
 pub const STATEMENTS: Needs = Needs { role: Role::Read, machine: false };
@@ -52,6 +53,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::CreateKey(_)
         | ControlCall::RevokeKey(_)
         | ControlCall::Sign(..) => (Role::Admin, false),
+        // What a job runs may be anything, and what came of it tells of it.
+        ControlCall::Job(call) => (Role::Admin, is_of_machine(call)),
         ControlCall::Keys { scope, .. } => (Role::Admin, scope.is_none()),
         // Plans are everybody's.
         ControlCall::PutPlan(_) | ControlCall::DropPlan(_) => (Role::Admin, true),
@@ -59,11 +62,22 @@ pub fn of_call(call: &ControlCall) -> Needs {
     Needs { role, machine }
 }
 
+/// Whether a call about jobs is for the whole machine's; of one that its number names, the row says.
+fn is_of_machine(call: &JobCall) -> bool {
+    match call {
+        JobCall::Create(job) => job.node.is_none(),
+        JobCall::List { node, .. } => node.is_none(),
+        JobCall::Show(_) | JobCall::Results { .. } | JobCall::Order(..) => false,
+        JobCall::Open | JobCall::Walk { .. } | JobCall::Note(_) | JobCall::Erase(_) => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use storage::TenantId;
     use tenant::access::{Access, Name, Scope};
     use tenant::budget::Budget;
+    use tenant::jobs::{JobId, NewJob, Order, Targets};
     use tenant::settings::SettingsChange;
     use tenant::{Bulk, BulkWork, Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
 
@@ -78,6 +92,12 @@ mod tests {
         let plan = Plan { name: "free".into(), budget: Budget::default() };
         let bulk = || Bulk { work: BulkWork::Drop, names: Vec::new(), key: None, digest: [0; 32] };
         let list = ControlCall::List { after: name(), prefix: name(), limit: 1 };
+        let job = |node| {
+            let (script, options) = ("{}".into(), "{}".into());
+            let job = NewJob { node, targets: Targets::All, script, options };
+            ControlCall::Job(JobCall::Create(Box::new(job)))
+        };
+        let jobs = |node| ControlCall::Job(JobCall::List { node, before: 9, limit: 1 });
         let keys = |scope| ControlCall::Keys { scope, after: 0, limit: 1 };
         for (call, machine, part) in [
             (ControlCall::Bulk(Box::new(bulk())), "a", "a"),
@@ -99,6 +119,13 @@ mod tests {
             (ControlCall::CreateNode(path()), "a", "a"),
             (ControlCall::Checkpoint(name()), "a", "a"),
             (ControlCall::Within("acme".into(), Box::new(ControlCall::Drop(name()))), "a", "a"),
+            (job(None), "a", ""),
+            (job(Some(path())), "a", "a"),
+            (jobs(None), "a", ""),
+            (jobs(Some(path())), "a", "a"),
+            (ControlCall::Job(JobCall::Show(JobId(1))), "a", "a"),
+            (ControlCall::Job(JobCall::Order(JobId(1), Order::Pause)), "a", "a"),
+            (ControlCall::Job(JobCall::Open), "a", ""),
             (ControlCall::Permit, "rwa", ""),
             (list, "rwa", ""),
             (ControlCall::Plans, "rwa", ""),
@@ -107,6 +134,15 @@ mod tests {
             (ControlCall::DropPlan(name()), "a", ""),
             (ControlCall::Create(name(), Change::default()), "a", "a"),
             (ControlCall::Fork { from: name(), to: name(), change: Change::default() }, "a", "a"),
+            (
+                ControlCall::Import {
+                    name: name(),
+                    change: Change::default(),
+                    format: tenant::ImportFormat::File,
+                },
+                "a",
+                "a",
+            ),
             (ControlCall::Place(name(), Change::default()), "a", "a"),
             (ControlCall::Set(name(), SettingsChange::default()), "a", "a"),
             (ControlCall::Drop(name()), "a", "a"),

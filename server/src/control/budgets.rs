@@ -33,6 +33,11 @@ fn shown(text: &str) -> String {
 }
 
 pub(crate) fn unknown(key: &str) -> Problem {
+    if key == "dump_url" {
+        let text = "dump_url is not fetched: send the dump itself to POST /v1/namespaces/{name}/upload as \
+                    application/sql";
+        return Problem::body(text);
+    }
     Problem::body(format!("the option {:?} is not supported", shown(key)))
 }
 

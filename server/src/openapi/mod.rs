@@ -53,6 +53,13 @@ impl Route {
                 "description": "text",
                 "content": { "text/plain": { "schema": { "type": "string" } } },
             }),
+            "file" => json!({
+                "description": "all of it",
+                "content": {
+                    "application/vnd.sqlite3": { "schema": { "type": "string" } },
+                    "application/sql": { "schema": { "type": "string" } },
+                },
+            }),
             name if name.starts_with(LINES_OF) => json!({
                 "description": "line by line",
                 "content": { "application/x-ndjson": { "schema": schema(&name[LINES_OF.len()..]) } },
@@ -72,7 +79,20 @@ impl Route {
                 "default": { "$ref": "#/components/responses/Problem" },
             },
         });
-        if !self.body.is_empty() {
+        if self.body == "Upload" {
+            let content =
+                |kind: &str, schema: Value| (kind.to_owned(), json!({ "schema": schema }));
+            let file = || json!({ "$ref": "#/components/schemas/Upload" });
+            let kinds: Map<String, Value> = [
+                content("application/vnd.sqlite3", file()),
+                content("application/octet-stream", file()),
+                content("application/sql", json!({ "type": "string" })),
+                content("text/plain", json!({ "type": "string" })),
+            ]
+            .into_iter()
+            .collect();
+            operation["requestBody"] = json!({ "required": true, "content": kinds });
+        } else if !self.body.is_empty() {
             operation["requestBody"] =
                 json!({ "content": { "application/json": { "schema": schema(self.body) } } });
         }

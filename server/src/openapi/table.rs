@@ -1,7 +1,10 @@
 //! One line a route. A name in braces is a parameter of the path; it, the words of `query` and the
 //! schemas of bodies and answers are in `schemas.json`.
 
+mod copies;
+mod jobs;
 mod life;
+mod uploads;
 
 use crate::http::Method;
 
@@ -14,17 +17,17 @@ pub(super) struct Route {
     pub query: &'static [&'static str],
     /// A schema; empty for none.
     pub body: &'static str,
-    /// A schema; `text`, or empty for no body.
+    /// A schema; `text`, `file`, or empty for no body.
     pub answer: &'static str,
 }
 
-const GET: Method = Method::Get;
-const POST: Method = Method::Post;
+pub(super) const GET: Method = Method::Get;
+pub(super) const POST: Method = Method::Post;
 const PUT: Method = Method::Put;
 const PATCH: Method = Method::Patch;
-const DELETE: Method = Method::Delete;
+pub(super) const DELETE: Method = Method::Delete;
 
-const fn route(
+pub(super) const fn route(
     tag: &'static str,
     method: Method,
     path: &'static str,
@@ -38,7 +41,7 @@ const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, life::TABLE].into_iter().flatten()
+    [TABLE, copies::TABLE, jobs::JOBS, life::TABLE, uploads::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]

@@ -5,7 +5,7 @@ use tenant::access::{Access, Credential};
 use tenant::{ControlCall, ControlReply, Gauge, Key, RequestId, Secret};
 
 use super::{Server, key_of, request_id};
-use crate::auth::{self, Place, rights};
+use crate::auth::{self, Claimed, Place, rights};
 use crate::control::keys::{TokenWanted, Wanted};
 use crate::control::top::Top;
 use crate::control::{self, AdminRequest};
@@ -49,14 +49,15 @@ impl Server {
         let head = connection.reader.head();
         let when = self.auth.when(self.now, io);
         let claimed = match control::is_open(&head) {
-            true => Ok(Credential::Access(Access::MACHINE)),
-            false => {
-                self.auth.claimed(&head, Place::Control, when).map(|claimed| claimed.credential)
-            }
+            true => Ok(Claimed::OPEN),
+            false => self.auth.claimed(&head, Place::Control, when),
         };
-        let routed = claimed.and_then(|credential| {
-            Ok((credential, control::route(&head, connection.reader.body())?))
-        });
+        let routed = claimed
+            .and_then(|claimed| Ok((claimed, control::route(&head, connection.reader.body())?)));
+        if let Ok((claimed, AdminRequest::Export(name, format))) = routed {
+            return self.export(io, key, claimed, (name, format));
+        }
+        let routed = routed.map(|(claimed, request)| (claimed.credential, request));
         connection.reader.finish();
         match routed {
             Ok((_, AdminRequest::Health)) => self.answer(io, key, "text/plain", Vec::new()),
@@ -102,6 +103,7 @@ impl Server {
             AdminRequest::Health | AdminRequest::Version | AdminRequest::OpenApi => {
                 unreachable!("these were answered")
             }
+            AdminRequest::Export(..) => unreachable!("it is a job"),
             AdminRequest::Shaped(_) => unreachable!("a form has no form"),
         };
         let call = match within {
@@ -175,6 +177,7 @@ impl Server {
                 self.ready = true;
                 return;
             }
+            (Pending::Call(call), ControlReply::Job(reply)) => self.answer_about_jobs(&call, reply),
             (Pending::Call(call), reply) => match &shape {
                 Some(shape) => shape.answer(reply, &self.public_host),
                 None => control::answer(&call, reply),
@@ -204,6 +207,7 @@ impl Server {
         if let Some(secret) = self.engine.signing() {
             self.auth.set_own(secret);
         }
+        self.jobs.start(self.now);
         let known = self.auth.has_operator() || self.engine.has_admin_key();
         if known || !self.auth.is_required() {
             self.ready = true;

@@ -15,7 +15,7 @@ use crate::http::response::{CrossOrigin, ResponseHead, write_problem};
 use crate::http::{TenantName, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
-use crate::work::WorkReply;
+use crate::work::Answered;
 
 impl Server {
     pub(super) fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
@@ -35,6 +35,7 @@ impl Server {
         if !exchange.streamed {
             self.traffic.note_response(200, self.now.since(exchange.began));
             let mut head = ResponseHead::streamed(exchange.content_type, exchange.version);
+            head.cross_origin = cross_origin(connection.admin);
             exchange.keep_alive &= exchange.version == Version::Http11 && self.stopping.is_none();
             head.keep_alive = exchange.keep_alive;
             head.prepend_to(&mut part, false, &mut self.scratch);
@@ -44,7 +45,7 @@ impl Server {
         self.send(io, key, part);
     }
 
-    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: WorkReply) {
+    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: Answered) {
         self.recycle(work.buffer);
         let Some(connection) = self.connections.get_mut(key) else {
             return self.recycle(work.reply.body);
@@ -55,6 +56,10 @@ impl Server {
         let booked_bytes = usize::try_from(reply.booking.bytes()).unwrap_or(usize::MAX);
         connection.tenant_bytes = booked_bytes.min(body.capacity());
         connection.booking = Some(reply.booking);
+        if connection.exchange.streamed && reply.status != 200 {
+            sometimes!("an export breaks off after its status");
+            return self.close(io, key);
+        }
         if connection.exchange.streamed {
             if connection.exchange.version == Version::Http11 {
                 chunked::frame_last(&mut body);
@@ -66,6 +71,7 @@ impl Server {
             connection.exchange.keep_alive &= self.stopping.is_none();
             head.keep_alive = connection.exchange.keep_alive;
             head.retry_after_seconds = reply.retry_after_seconds;
+            head.cross_origin = cross_origin(connection.admin);
             head.cost = Some(reply.cost);
             head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
         }

@@ -12,7 +12,10 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `copyist`: who copies databases and reads them as files.
+//! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
+//! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -22,10 +25,13 @@
 mod books;
 mod ceilings;
 pub(crate) mod client;
+mod copyist;
 mod ends;
 pub(crate) mod files;
+mod fleet;
 mod glutton;
 pub(crate) mod ground;
+mod importer;
 pub(crate) mod journal;
 mod landlord;
 mod mix;
@@ -66,9 +72,12 @@ use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use ceilings::Ceilings;
 use client::Client;
+use copyist::Copyist;
 use ends::Ambush;
+use fleet::Fleet;
 use glutton::Gluttons;
 use ground::Ground;
+use importer::Importer;
 use landlord::Landlord;
 use operator::Operator;
 use stranger::Strangers;
@@ -112,7 +121,10 @@ struct World {
     routes: BTreeMap<ClientSocket, usize>,
     strangers: Strangers,
     landlord: Landlord,
+    importer: Importer,
     gluttons: Gluttons,
+    fleet: Fleet,
+    copyist: Copyist,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -195,12 +207,18 @@ impl World {
         let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
         let landlord = Landlord::new(&mut io, &options);
+        let importer = Importer::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
+        let fleet = Fleet::new(&mut io, &options);
+        let copyist = Copyist::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
+            importer,
             gluttons,
+            fleet,
+            copyist,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -231,6 +249,9 @@ impl World {
         self.strangers.leave(&mut self.io);
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
+        self.look_at_imports()?;
+        self.bring_jobs_to_rest()?;
+        self.look_at_copies()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -412,7 +433,16 @@ impl Host for World {
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
                 continue;
             }
+            if self.importer.heed(&mut self.io, options, wake)? {
+                continue;
+            }
             if self.gluttons.heed(&mut self.io, options, wake)? {
+                continue;
+            }
+            if self.fleet.heed(&mut self.io, options, wake)? {
+                continue;
+            }
+            if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {

@@ -12,6 +12,7 @@ use storage::log::LogOptions;
 use tenant::EngineOptions;
 
 use super::mix::{Kind, ScenarioSet, USUAL, Weights};
+use super::{copyist, fleet};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
@@ -103,8 +104,14 @@ pub struct Options {
     pub strangers: usize,
     /// Changes of budgets while it runs; 0 is a world without any.
     pub budgets: u64,
+    /// Orders of the copyist; 0 is a world without any.
+    pub copies: u64,
     /// Clients that take what they can get, in a world with budgets.
     pub gluttons: usize,
+    /// Fleet jobs; 0 is a world without any.
+    pub jobs: u64,
+    /// Uploads, looks at them and drops; 0 is a world without any.
+    pub imports: u64,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -169,6 +176,9 @@ impl Options {
             strangers: (number(50, 1, 2) as usize - 1) * number(51, 1, 8) as usize,
             budgets: draw_budgets(seed),
             gluttons: 1 + Draws::new(seed).index(Stream::Budgets, 12, 3),
+            jobs: fleet::draw_jobs(seed),
+            imports: draw_imports(seed),
+            copies: copyist::draw_copies(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -292,6 +302,14 @@ fn draw_budgets(seed: u64) -> u64 {
     if there { changes } else { 0 }
 }
 
+/// In one world of three; from a stream of its own.
+fn draw_imports(seed: u64) -> u64 {
+    let mut draws = Draws::new(seed);
+    let there = draws.below(Stream::Imports, 10, 3) == 0;
+    let orders = draws.logarithmic(Stream::Imports, 11, Span::new(5, 60));
+    if there { orders } else { 0 }
+}
+
 /// Where the server listens for SQL.
 pub const LISTEN: &str = "10.0.0.1:8080";
 /// Where it listens for the control API.
@@ -325,6 +343,9 @@ impl Settings for Options {
             ("strangers", &mut self.strangers),
             ("budgets", &mut self.budgets),
             ("gluttons", &mut self.gluttons),
+            ("jobs", &mut self.jobs),
+            ("imports", &mut self.imports),
+            ("copies", &mut self.copies),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

@@ -198,7 +198,7 @@ fn check_size(
         return Err(BadHeader::Truncated { has: file_bytes, wants });
     }
     if !file_bytes.is_multiple_of(u64::from(page_bytes)) {
-        let wants = (whole + 1) * u64::from(page_bytes);
+        let wants = (whole + 1).saturating_mul(u64::from(page_bytes));
         return Err(BadHeader::Truncated { has: file_bytes, wants });
     }
     let pages = if claims { u64::from(claimed) } else { whole };

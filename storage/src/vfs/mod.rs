@@ -14,8 +14,11 @@ mod build;
 mod checkpoint;
 mod extents;
 mod main_file;
+mod mark;
 mod quarantine;
 mod snapshot;
+
+pub(crate) use mark::read_mark;
 
 pub(crate) use quarantine::{quarantine_cut, quarantine_read, quarantine_write};
 
@@ -291,7 +294,10 @@ fn write_wal(offset: u64, bytes: &[u8]) -> Code {
     if offset + bytes.len() as u64 > limits::WAL_BYTES_MAX {
         return Err(ffi::SQLITE_FULL);
     }
-    write_extent(Role::Wal, offset, bytes)?;
+    match mark::marked(offset, bytes) {
+        Some(page) => write_extent(Role::Wal, offset, &page)?,
+        None => write_extent(Role::Wal, offset, bytes)?,
+    }
     let word = |at: usize| {
         u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes of a longer slice"))
     };

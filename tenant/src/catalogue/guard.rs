@@ -6,10 +6,13 @@
 
 use storage::sqlite::SqliteError;
 
+use super::jobs::{self, JobCall};
 use super::keys::{self, KeyRow, KeyScope};
 use super::nodes::{self, Change, NodePath};
 use super::{Build, Call, Outcome, find};
 use crate::access::{Access, Denial, Scope};
+use crate::budget::Priority;
+use crate::key_budget::KeyBudget;
 use crate::session::PooledConnection;
 
 type Verdict = Result<Result<(), Denial>, SqliteError>;
@@ -45,9 +48,17 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
         Call::PutNode(path, _) | Call::DropNode(path) | Call::CreateNode(path) => {
             above(pooled, access, path)
         }
-        Call::Keys { scope: Some(of), .. } | Call::Sign(of, _) => scope(pooled, access, of),
+        Call::Keys { scope: Some(of), .. } => scope(pooled, access, of),
+        Call::Sign(of, _) => match may_mint(pooled, access, None)? {
+            true => scope(pooled, access, of),
+            false => FORBIDDEN,
+        },
+        Call::Job(call) => job(pooled, access, call),
         Call::CreateKey(key) if key.role > access.role => FORBIDDEN,
-        Call::CreateKey(key) => scope(pooled, access, &key.scope),
+        Call::CreateKey(key) => match may_mint(pooled, access, key.priority)? {
+            true => scope(pooled, access, &key.scope),
+            false => FORBIDDEN,
+        },
         Call::RevokeKey(public) => {
             let found = keys::find(pooled, public)?.pop();
             match found.and_then(|key| key.scope_name) {
@@ -69,12 +80,45 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
     }
 }
 
+/// Who has a budget hands out nothing that has none, and who is not urgent nothing that is more so. A
+/// token has no priority of its own.
+fn may_mint(
+    pooled: &mut PooledConnection,
+    access: &Access,
+    priority: Option<Priority>,
+) -> Result<bool, SqliteError> {
+    let least = priority.unwrap_or(Priority::Interactive);
+    if access.priority.is_some_and(|most| least > most) {
+        return Ok(false);
+    }
+    let Some(key) = access.key else { return Ok(true) };
+    let budget = keys::budget(pooled, key)?;
+    Ok(budget.is_none_or(|budget| budget == KeyBudget::default()))
+}
+
 fn scope(pooled: &mut PooledConnection, access: &Access, scope: &KeyScope) -> Verdict {
     match scope {
         KeyScope::Machine => UNAUTHORISED,
         KeyScope::Node(path) => node(pooled, access, path),
         KeyScope::Database(name) => database(pooled, access, name),
     }
+}
+
+/// A job is its organisation's or group's; those of the machine are for who has all of it.
+fn job(pooled: &mut PooledConnection, access: &Access, call: &JobCall) -> Verdict {
+    let id = match call {
+        JobCall::Create(job) => match &job.node {
+            Some(path) => return node(pooled, access, path),
+            None => return FORBIDDEN,
+        },
+        JobCall::List { node: Some(path), .. } => return node(pooled, access, path),
+        JobCall::Show(id) | JobCall::Results { id, .. } | JobCall::Order(id, _) => *id,
+        // Lists of everything, and what only the server asks.
+        _ => return FORBIDDEN,
+    };
+    let Some(of) = jobs::find(pooled, id)?.and_then(|job| job.node) else { return UNAUTHORISED };
+    let path = nodes::find_by_id(pooled, of)?;
+    Ok(if path.is_empty() { Err(Denial::Unauthorised) } else { access.enter_node(&path) })
 }
 
 fn database(pooled: &mut PooledConnection, access: &Access, name: &str) -> Verdict {

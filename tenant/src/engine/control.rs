@@ -15,6 +15,7 @@ use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
 use crate::budget::{Budget, Usage};
+use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
     Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
     Said, Secret, Signing, Sum,
@@ -129,6 +130,8 @@ pub enum ControlCall {
     /// Create or drop many; answered by [`Event::Bulk`] again and again, and [`ControlReply::Bulk`] at
     /// the end.
     Bulk(Box<Bulk>),
+    /// About fleet jobs; answered by [`ControlReply::Job`].
+    Job(JobCall),
     /// Nothing: whether it would be allowed.
     Permit,
     /// Drop a database.
@@ -171,10 +174,12 @@ pub enum ControlReply {
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
     Signing(Box<Signing>),
-    /// What came of a call about many databases: all that was not done.
-    Bulk(Box<BulkProgress>),
     /// A database that was made from what was sent.
     Imported(Box<(DatabaseRow, Imported)>),
+    /// What came of a call about many databases: all that was not done.
+    Bulk(Box<BulkProgress>),
+    /// About fleet jobs.
+    Job(JobReply),
 }
 
 /// In which form a control call wants the row that answers it.
@@ -197,14 +202,16 @@ pub(super) enum Asker {
     Opening(Key),
     /// Requests that wait for a key with this public part.
     Key([u8; 16]),
-    /// A call about many databases.
-    Bulk(RequestId),
     /// The request that makes a database from what it sends.
     Import(RequestId, ImportFormat),
     /// The request for a copy of a database.
     Fork(RequestId),
     /// The request that had a database built.
     Built(RequestId),
+    /// The request that had one built which will not be whole, and why.
+    GivenUp(RequestId, Box<Refusal>),
+    /// A call about many databases.
+    Bulk(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -371,6 +378,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             let (form, call) = catalogue_call(*call);
             (form, Call::Within(organisation, Box::new(call)))
         }
+        ControlCall::Job(call) => (Form::Row, Call::Job(call)),
         ControlCall::Permit | ControlCall::Bulk(_) => {
             unreachable!("the catalogue is not asked for it as such")
         }
@@ -591,10 +599,11 @@ impl<J: Job> Engine<J> {
                 }
                 _ => self.checkpoint_failed(key),
             },
-            Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
             Asker::Fork(request) => self.fork_begun(request, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
+            Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
+            Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
     }
@@ -646,6 +655,8 @@ impl<J: Job> Engine<J> {
             Outcome::InUse(users) => return Err(Refusal::InUse(users)),
             Outcome::TooManyPlans => return Err(Refusal::TooManyPlans),
             Outcome::TooManyKeys => return Err(Refusal::TooManyKeys),
+            Outcome::Job(reply) => ControlReply::Job(reply),
+            Outcome::JobRefused(refusal) => return Err(Refusal::Job(refusal)),
             Outcome::Protected => return Err(Refusal::Protected),
             Outcome::Denied(Denial::Unauthorised) => return Err(Refusal::Unauthorised),
             Outcome::Denied(Denial::Forbidden) => return Err(Refusal::Forbidden),
@@ -656,7 +667,7 @@ impl<J: Job> Engine<J> {
 
     /// Fences and tombstones must not be lost with a failed transaction: it has other calls too,
     /// and memory, the disk or the log may be short only now.
-    fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
+    pub(super) fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
             // A later one says more; see `budgets.rs` for what is lost.
             (Call::Used(..), _) => {}

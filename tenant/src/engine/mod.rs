@@ -65,6 +65,7 @@ use storage::sometimes;
 
 use crate::access::{Claim, Credential};
 use crate::budget::Exceeded;
+use crate::catalogue::jobs::JobRefusal;
 use crate::catalogue::{DatabaseRow, Missing};
 use crate::import::{ImportError, Progress};
 use crate::life::Ending;
@@ -78,6 +79,7 @@ pub use building::Unbuilt;
 pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
+pub(crate) use copy::{CopyFailure, begin_snapshot, may_go_on, unreadable};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use drops::Receipt;
 pub use ephemeral::is_memory;
@@ -155,6 +157,13 @@ pub enum Refusal {
     Unbuilt(Unbuilt),
     /// It could not be made from what was sent.
     Import(ImportError),
+    /// A job is not made, or not where that can be done to it.
+    Job(JobRefusal),
+    /// The key that it came with has spent its budget for now.
+    KeySpent {
+        /// In so many nanoseconds it has something again.
+        again_ns: u64,
+    },
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
@@ -456,6 +465,8 @@ impl<J: Job> Engine<J> {
         if self.is_told_of_end(request, name, &claim) {
             return;
         }
+        // An export makes nothing.
+        let claim = if job.exports() { claim.to_read() } else { claim };
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
     }

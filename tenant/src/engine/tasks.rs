@@ -10,6 +10,7 @@ use storage::log::{Class, Sequence};
 use storage::sometimes;
 use storage::volume::{ConnectionId, Volume};
 
+use super::building::Unbuilt;
 use super::checkpoint::{Checkpointed, run_checkpoint};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::copy::{CopyFailure, CopyOrder, run_copy};
@@ -88,18 +89,23 @@ impl<J: Job> Task<J> {
         self.wait_ends
     }
 
-    /// Its request has run for longer than it may.
+    /// Its request has run for longer than it may. One that keeps a snapshot has limits of its own.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
         let most_ns = match self.kind {
             Kind::Import(_) => limits::IMPORT_NS,
-            _ => limits.request_ns,
+            _ => self.run_ns.unwrap_or(limits.request_ns),
         };
-        now.since(self.started) > most_ns
+        !self.holds_snapshot && now.since(self.started) > most_ns
     }
 
     /// It is suspended, and what it waits for has not come.
     pub fn is_waiting(&self) -> bool {
         self.input.is_none()
+    }
+
+    /// When it was made.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// What it is to be resumed with.
@@ -122,6 +128,8 @@ pub(super) struct Task<J: Job> {
     input: Option<Input<Reply>>,
     /// When it started, later by the time that its client took to read.
     pub started: Instant,
+    /// How long it may run, if not as long as its tenant's requests.
+    run_ns: Option<u64>,
     /// Since when a part of its response is with the client.
     pub flushing_since: Instant,
     pub cancelled: bool,
@@ -129,12 +137,16 @@ pub(super) struct Task<J: Job> {
     pub holder: Option<Holder>,
     /// It keeps a snapshot for longer than a request as a rule.
     pub holds_snapshot: bool,
+    /// When it was made.
+    began: Instant,
+    /// Its snapshot cannot be kept: it ends.
+    overtaken: bool,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
-    /// Its database was dropped while a part of its answer was on the way: the rest is not told.
-    broken_off: bool,
     /// It has used up a slice.
     pub is_long: bool,
+    /// Its database was dropped while a part of its answer was on the way: the rest is not told.
+    broken_off: bool,
     pub waits_for: WaitsFor,
     /// Bytes that it has with the disk.
     pub transfer_bytes: u64,
@@ -219,7 +231,14 @@ impl<J: Job> Engine<J> {
             Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
-        let holds_snapshot = kind == Kind::Copy;
+        let holds_snapshot = match &work {
+            Work::Client(job, ..) => job.exports(),
+            work => matches!(work, Work::Copy(_)),
+        };
+        let run_ns = match &work {
+            Work::Client(job, ..) => job.run_ns(),
+            _ => None,
+        };
         let fiber = Fiber::new(stack, move |handle| body(work, handle));
         let key = self.tasks.insert(Task {
             tenant,
@@ -229,10 +248,13 @@ impl<J: Job> Engine<J> {
             fiber,
             input: Some(Input::Start),
             started: self.now,
+            run_ns,
             flushing_since: self.now,
             cancelled: false,
             holder,
             holds_snapshot,
+            began: self.now,
+            overtaken: false,
             revoked: false,
             broken_off: false,
             waits_for: WaitsFor::Storage,
@@ -285,6 +307,13 @@ impl<J: Job> Engine<J> {
         if let Kind::Import(request) = task.kind {
             return self.supply(request, Err(Gone));
         }
+        self.answer_flush(key, Err(Gone));
+    }
+
+    /// The task's snapshot cannot be kept: it goes on only to its end, and that is told.
+    pub(super) fn overtake_task(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.overtaken = true;
         self.answer_flush(key, Err(Gone));
     }
 
@@ -379,6 +408,7 @@ impl<J: Job> Engine<J> {
                     || overdue
                     || task.cancelled
                     || task.revoked
+                    || task.overtaken
                     || given_up
                     || (client && tenant.ending),
             };
@@ -392,7 +422,13 @@ impl<J: Job> Engine<J> {
             if aided {
                 ledger::end_extra(account);
             }
-            tenant.usage.cost += task.fiber.take_cost();
+            let cost = task.fiber.take_cost();
+            tenant.usage.cost += cost;
+            if let Some(key) = task.holder.and_then(|holder| holder.key)
+                && !self.keys.spenders.is_empty()
+            {
+                self.keys.spenders.spend(key, limits::request_units_micro(&cost), self.now);
+            }
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;
@@ -562,8 +598,10 @@ impl<J: Job> Engine<J> {
         for key in tasks {
             let Some(task) = self.tasks.get(key) else { continue };
             let Some(tenant) = self.tenants.get(task.tenant) else { continue };
-            let ended =
-                task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
+            let ended = task.overtaken
+                || task.cancelled
+                || tenant.ending
+                || task.is_overdue(&tenant.limits, self.now);
             let hastens = match task.kind {
                 Kind::Client(_) | Kind::Import(_) => ended || stopping,
                 Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
@@ -874,7 +912,7 @@ impl<J: Job> Engine<J> {
             unreachable!("only a client's job has a response")
         };
         task.broken_off |= over;
-        if task.cancelled || task.revoked || self.doomed || over {
+        if task.cancelled || task.revoked || task.overtaken || self.doomed || over {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -902,6 +940,9 @@ impl<J: Job> Engine<J> {
                 self.by_request.remove(place.expect("a client's task is found by its request"));
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
+                    _ if task.overtaken => {
+                        Event::Refused(request, Refusal::Unbuilt(Unbuilt::Overtaken))
+                    }
                     None if task.broken_off => Event::Refused(request, Refusal::Unavailable),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
@@ -924,7 +965,7 @@ impl<J: Job> Engine<J> {
             }
             (Kind::Copy, Ended::Copied(result)) => {
                 let target = task.other.expect("a copy has its original");
-                self.copied(tenant_key, target, task.cancelled, result);
+                self.copied(tenant_key, target, task.overtaken, result);
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);

@@ -1,0 +1,680 @@
+//! The fleet: fleet jobs under crashes and faults, and whether each ran exactly once (JOB-1).
+//!
+//! Fault model. In one world of four (`jobs` of them, none in the others) somebody has two to twelve
+//! databases of her own, and runs migrations on them: all, or some by name, a name that nobody has among
+//! them; several jobs at a time; with canaries, limits on failures, different speeds; pauses, resumes,
+//! cancels and retries them; drops a database and makes another of its name; reads what is there. Each
+//! migration inserts the job's number into `runs`, and then into `good`, a table that some databases
+//! lack until she makes it: there it must fail as a whole.
+//!
+//! JOB-1, at any time: no database has a job's number twice. When the faults have ended, all jobs are let
+//! go on or cancelled and must come to rest within a bounded time; then a database has a job's number if
+//! and only if the job's results say so, no database has two results of a job, a job that was
+//! acknowledged is there, and one that is completed has a result for each database that it was for.
+//!
+//! Outside: databases that the disk has struck, which may be fenced; and the landlord's budgets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use storage::io::{Clock, Instant};
+
+use super::model::Violation;
+use super::options::{ADMIN, LISTEN, Options};
+use super::speech;
+use super::{Sim, World};
+use crate::client::{Response, ResponseReader, request};
+use crate::draws::{Draws, Span, Stream};
+use crate::network::{ClientSocket, Wake};
+
+/// Her number in timers; strangers and the landlord are below, gluttons above.
+const ID: u64 = (1 << 21) + 1;
+
+const TIMER_BITS: u32 = 32;
+
+/// Time between two requests.
+const PAUSE_NS: Span = Span::new(5_000_000, 10_000_000_000);
+
+/// Time after which a request without an answer is given up.
+const PATIENCE_NS: u64 = 90_000_000_000;
+
+/// Time between two requests once the faults have ended.
+const LOOK_NS: u64 = 500_000_000;
+
+/// Simulated time in which all jobs come to rest without faults: a busy database is tried for minutes.
+const REST_NS_MAX: u64 = 7_200_000_000_000;
+
+/// Jobs at a time that she has not seen at rest.
+const JOBS_AT_A_TIME: usize = 3;
+
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// How many jobs the world of a seed has; from a stream of its own, so that the others are what they
+/// were.
+pub(super) fn draw_jobs(seed: u64) -> u64 {
+    let mut draws = Draws::new(seed);
+    let there = draws.below(Stream::Jobs, 10, 4) == 0;
+    let jobs = draws.logarithmic(Stream::Jobs, 11, Span::new(1, 12));
+    if there { jobs } else { 0 }
+}
+
+fn database(number: usize) -> String {
+    format!("fleet-{number}")
+}
+
+/// What she asks for.
+#[derive(Clone, Debug, PartialEq)]
+enum Ask {
+    Create(usize),
+    /// One that is there, and of which the id is not known.
+    Find(usize),
+    Drop(usize),
+    /// The tables; with `true` the one that some lack, too.
+    Tables(usize, bool),
+    Job(u64, Value),
+    Order(u64, &'static str),
+    Read(usize),
+    List,
+    Show(u64),
+    Results(u64, u64),
+    /// The end: which databases there are.
+    Look(usize),
+}
+
+/// A database of hers.
+#[derive(Clone, Debug, Default)]
+struct Owned {
+    /// Its id, once it is known to be there.
+    id: Option<u64>,
+    /// There is one of this name.
+    exists: bool,
+    has_tables: bool,
+    /// It is to have `good`.
+    is_good: bool,
+    /// When it was known to be there, by the count of her answers.
+    since: u64,
+    /// What it holds, in the end.
+    found: Option<BTreeMap<u64, u64>>,
+    /// It cannot be read any more.
+    lost: bool,
+}
+
+/// A job of hers, as she knows it.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    id: u64,
+    number: u64,
+    /// When it was asked for.
+    asked: u64,
+    /// Names that it is for; empty for all.
+    names: Vec<String>,
+    at_rest: bool,
+    shown: Value,
+    /// Status by database id, and those without one.
+    results: BTreeMap<u64, String>,
+    missing: u64,
+    read_to_end: bool,
+}
+
+/// See the head of the file.
+pub(super) struct Fleet {
+    jobs_left: u64,
+    databases: Vec<Owned>,
+    jobs: BTreeMap<u64, Known>,
+    /// Numbers of jobs that were asked for: what for, and whether it was acknowledged.
+    asked: BTreeMap<u64, (u64, Vec<String>, bool)>,
+    timer: u32,
+    link: Option<Link>,
+    pending: Option<Ask>,
+    answers: u64,
+    listed: bool,
+    /// The faults have ended: everything is brought to rest and judged.
+    ending: bool,
+    ended: bool,
+}
+
+struct Link {
+    socket: ClientSocket,
+    connected: bool,
+    outbox: Vec<u8>,
+    reader: ResponseReader,
+}
+
+impl Fleet {
+    /// The fleet of a world.
+    pub fn new(sim: &mut Sim, options: &Options) -> Fleet {
+        let mut fleet = Fleet {
+            jobs_left: options.jobs,
+            databases: Vec::new(),
+            jobs: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            timer: 0,
+            link: None,
+            pending: None,
+            answers: 0,
+            listed: false,
+            ending: false,
+            ended: false,
+        };
+        if options.jobs > 0 {
+            let draws = sim.draws_mut();
+            let count = 2 + draws.index(Stream::Jobs, 1, 11);
+            for _ in 0..count {
+                let is_good = draws.below(Stream::Jobs, 1, 4) > 0;
+                fleet.databases.push(Owned { is_good, ..Owned::default() });
+            }
+            fleet.pause(sim);
+        }
+        fleet
+    }
+
+    fn pause(&mut self, sim: &mut Sim) {
+        let pause = match self.ending {
+            false => sim.draws_mut().logarithmic(Stream::Jobs, 0, PAUSE_NS),
+            true => LOOK_NS,
+        };
+        self.set_timer(sim, pause);
+    }
+
+    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
+        self.timer = self.timer.wrapping_add(1);
+        let at: Instant = sim.now().after(pause_ns);
+        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
+    }
+
+    /// Take a wake that is hers.
+    ///
+    /// # Errors
+    /// If the server answered what it must not.
+    pub fn heed(
+        &mut self,
+        sim: &mut Sim,
+        options: &Options,
+        wake: Wake,
+    ) -> Result<bool, Violation> {
+        let socket = match wake {
+            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
+            Wake::Timer(tag) => {
+                if tag as u32 == self.timer {
+                    self.act(sim)?;
+                }
+                return Ok(true);
+            }
+            Wake::Connected(socket)
+            | Wake::Refused(socket)
+            | Wake::Readable(socket)
+            | Wake::Writable(socket) => socket,
+        };
+        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
+            return Ok(false);
+        };
+        match wake {
+            Wake::Refused(_) => self.lose(sim),
+            Wake::Connected(_) => link.connected = true,
+            _ => {}
+        }
+        self.push(sim);
+        self.pull(sim, options)?;
+        Ok(true)
+    }
+
+    /// The time for the next request has come, or that for the answer is over.
+    fn act(&mut self, sim: &mut Sim) -> Result<(), Violation> {
+        if self.pending.is_some() {
+            self.lose(sim);
+            return Ok(());
+        }
+        let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
+        let Some(ask) = ask else {
+            self.ended = true;
+            return self.judge();
+        };
+        sim.trace_mut().remark(|| format!("the fleet asks {ask:?}"));
+        let (address, bytes) = bytes_of(&ask);
+        let socket = sim.client_connect(address.parse().expect("an address"));
+        let mut reader = ResponseReader::default();
+        reader.expect(false);
+        self.link = Some(Link { socket, connected: false, outbox: bytes, reader });
+        self.pending = Some(ask);
+        self.set_timer(sim, PATIENCE_NS);
+        self.push(sim);
+        Ok(())
+    }
+
+    fn unmade(&self) -> Option<Ask> {
+        let index =
+            self.databases.iter().position(|owned| owned.id.is_none() || !owned.has_tables)?;
+        let owned = &self.databases[index];
+        Some(match owned.id {
+            None if owned.exists => Ask::Find(index),
+            None => Ask::Create(index),
+            Some(_) => Ask::Tables(index, owned.is_good),
+        })
+    }
+
+    fn draw(&mut self, sim: &mut Sim) -> Ask {
+        if let Some(ask) = self.unmade() {
+            return ask;
+        }
+        let draws = sim.draws_mut();
+        let what = draws.below(Stream::Jobs, 2, 16);
+        let index = draws.index(Stream::Jobs, 3, self.databases.len());
+        let moving: Vec<u64> =
+            self.jobs.values().filter(|job| !job.at_rest).map(|job| job.id).collect();
+        let known: Vec<u64> = self.jobs.keys().copied().collect();
+        let of = |draws: &mut Draws, list: &[u64]| {
+            let at = draws.index(Stream::Jobs, 4, list.len().max(1));
+            list.get(at).copied()
+        };
+        match what {
+            0..5 if self.jobs_left > 0 && moving.len() < JOBS_AT_A_TIME => self.draw_job(sim),
+            5..7 => of(draws, &moving).map_or(Ask::List, Ask::Show),
+            7..11 => {
+                let word = ["pause", "resume", "cancel", "resume"][draws.index(Stream::Jobs, 5, 4)];
+                of(draws, &moving).map_or(Ask::List, |id| Ask::Order(id, word))
+            }
+            11 => of(draws, &known).map_or(Ask::List, |id| Ask::Order(id, "retry-failed")),
+            12 => {
+                self.databases[index].is_good = true;
+                Ask::Tables(index, true)
+            }
+            13 if draws.below(Stream::Jobs, 6, 4) == 0 => {
+                self.databases[index].id = None;
+                Ask::Drop(index)
+            }
+            _ => Ask::Read(index),
+        }
+    }
+
+    fn draw_job(&mut self, sim: &mut Sim) -> Ask {
+        self.jobs_left -= 1;
+        let number = self.jobs_left + 1;
+        let draws = sim.draws_mut();
+        let mut pick = |bound: usize| draws.index(Stream::Jobs, 7, bound);
+        let sql = format!("INSERT INTO runs VALUES({number}); INSERT INTO good VALUES({number})");
+        let on_error = ["continue", "pause", "cancel"][pick(3)];
+        let mut body = json!({
+            "sql": sql, "on_error": on_error, "max_failures": 1 + pick(3),
+            "concurrency": 1 + pick(8),
+        });
+        if pick(3) == 0 {
+            body["canary"] = json!(1 + pick(4));
+            body["canary_auto"] = json!(pick(2) == 0);
+        }
+        let mut names = Vec::new();
+        if pick(3) == 0 {
+            let some: BTreeSet<usize> =
+                (0..1 + pick(4)).map(|_| pick(self.databases.len() + 1)).collect();
+            names = some.into_iter().map(database).collect();
+            body["names"] = json!(names);
+        } else {
+            body["prefix"] = json!("fleet-");
+        }
+        self.asked.insert(number, (self.answers, names, false));
+        Ask::Job(number, body)
+    }
+
+    /// What is still to be done when the faults have ended.
+    fn next_in_the_end(&self) -> Option<Ask> {
+        if !self.listed {
+            return Some(Ask::List);
+        }
+        for job in self.jobs.values() {
+            match job.shown["state"].as_str() {
+                Some("completed" | "cancelled") => {}
+                Some("paused") if job.id % 2 == 0 => return Some(Ask::Order(job.id, "cancel")),
+                Some("paused") => return Some(Ask::Order(job.id, "resume")),
+                _ => return Some(Ask::Show(job.id)),
+            }
+        }
+        if let Some(job) = self.jobs.values().find(|job| !job.read_to_end) {
+            let read = job.results.len() as u64 + job.missing;
+            return Some(Ask::Results(job.id, read));
+        }
+        let unread = |owned: &Owned| owned.id.is_some() && owned.found.is_none() && !owned.lost;
+        self.databases.iter().position(unread).map(Ask::Look)
+    }
+
+    fn push(&mut self, sim: &mut Sim) {
+        let Some(link) = &mut self.link else { return };
+        while link.connected && !link.outbox.is_empty() {
+            match sim.client_send(link.socket, &link.outbox) {
+                Ok(count) => drop(link.outbox.drain(..count)),
+                // Full for now, or broken: receiving tells which.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
+        while let Some(link) = &mut self.link {
+            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
+                Ok(bytes) if bytes.is_empty() => true,
+                Ok(bytes) => {
+                    link.reader.push(&bytes);
+                    false
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => true,
+            };
+            let response = link.reader.next_response();
+            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
+            if let Some(response) = response {
+                self.hang_up(sim);
+                let Some(ask) = self.pending.take() else { continue };
+                self.answers += 1;
+                self.hear(sim, options, ask, &response)?;
+                self.pause(sim);
+            } else if ended {
+                self.lose(sim);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone, and the answer with it.
+    fn lose(&mut self, sim: &mut Sim) {
+        self.hang_up(sim);
+        if self.pending.take().is_some() {
+            self.pause(sim);
+        }
+    }
+
+    fn hang_up(&mut self, sim: &mut Sim) {
+        if let Some(link) = self.link.take() {
+            sim.client_close(link.socket);
+        }
+    }
+
+    // ---- what she hears ----
+
+    fn hear(
+        &mut self,
+        sim: &mut Sim,
+        options: &Options,
+        ask: Ask,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        let status = response.status;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        sim.trace_mut().remark(|| {
+            let start: String = text.chars().take(300).collect();
+            format!("the fleet hears {status} {start}")
+        });
+        let body = match speech::hear(response)? {
+            Ok(body) => body,
+            Err(refused) => {
+                return self.on_refusal(options, &ask, refused.status, &refused.code, &text);
+            }
+        };
+        match ask {
+            Ask::Create(index) | Ask::Find(index) => self.on_created(index, &body),
+            Ask::Drop(index) => {
+                self.databases[index] =
+                    Owned { is_good: self.databases[index].is_good, ..Owned::default() };
+            }
+            Ask::Tables(index, _) => {
+                let good = |result: &Value| result["type"] == "ok";
+                let results = body["results"].as_array();
+                let all = results.is_some_and(|results| results.iter().all(good));
+                self.databases[index].has_tables = all;
+            }
+            Ask::Job(number, _) => {
+                if let Some(asked) = self.asked.get_mut(&number) {
+                    asked.2 = true;
+                }
+                self.learn(&body);
+            }
+            Ask::Order(..) | Ask::Show(_) => self.learn(&body),
+            Ask::List => {
+                for job in body["jobs"].as_array().into_iter().flatten() {
+                    // In a list the script is left out: the job is shown next.
+                    let id = job["id"].as_u64().unwrap_or(0);
+                    self.jobs.entry(id).or_insert_with(|| Known { id, ..Known::default() });
+                }
+                self.listed = true;
+            }
+            Ask::Results(id, from) => self.on_results(id, from, &body)?,
+            Ask::Read(index) | Ask::Look(index) => self.on_rows(options, &ask, index, &body)?,
+        }
+        Ok(())
+    }
+
+    fn on_refusal(
+        &mut self,
+        options: &Options,
+        ask: &Ask,
+        status: u16,
+        code: &str,
+        text: &str,
+    ) -> Result<(), Violation> {
+        match (ask, code) {
+            // It was made, and the answer was lost: it is shown what it is.
+            (Ask::Create(index), "DATABASE_EXISTS") => {
+                self.databases[*index].exists = true;
+                return Ok(());
+            }
+            (Ask::Find(index), "DATABASE_NOT_FOUND") => {
+                self.databases[*index].exists = false;
+                return Ok(());
+            }
+            (Ask::Read(index) | Ask::Look(index) | Ask::Tables(index, _), "DATABASE_NOT_FOUND") => {
+                // It was dropped, and the answer was lost.
+                self.databases[*index].id = None;
+                self.databases[*index].has_tables = false;
+                return Ok(());
+            }
+            (Ask::Look(index), "DATABASE_DAMAGED") if options.has_disk_errors() => {
+                self.databases[*index].lost = true;
+                return Ok(());
+            }
+            (Ask::Tables(index, _), "DATABASE_DAMAGED") if options.has_disk_errors() => {
+                // She does without it.
+                (self.databases[*index].has_tables, self.databases[*index].lost) = (true, true);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let excused = match status {
+            404 => matches!(ask, Ask::Drop(_) | Ask::Read(_)),
+            409 | 429 | 503 | 507 => true,
+            500 => {
+                options.has_disk_errors()
+                    || options.has_full_disk()
+                    || options.has_small_memory()
+                    || options.is_out_of_memory(text)
+            }
+            _ => false,
+        };
+        if excused {
+            return Ok(());
+        }
+        Err(Violation::new("ERR-1", format!("the fleet's {ask:?}: {status} {text}")))
+    }
+
+    fn on_created(&mut self, index: usize, body: &Value) {
+        let owned = &mut self.databases[index];
+        owned.id = body["id"].as_u64();
+        (owned.has_tables, owned.since) = (false, self.answers);
+    }
+
+    /// A job as the server shows it.
+    fn learn(&mut self, shown: &Value) {
+        let Some(id) = shown["id"].as_u64() else { return };
+        let known = self.jobs.entry(id).or_insert_with(|| Known { id, ..Known::default() });
+        if let Some(sql) = shown["sql"].as_str() {
+            let digits = sql.trim_start_matches("INSERT INTO runs VALUES(");
+            let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+            known.number = digits.parse().unwrap_or(0);
+            if let Some((asked, names, _)) = self.asked.get(&known.number) {
+                (known.asked, known.names) = (*asked, names.clone());
+            }
+        }
+        let at_rest = matches!(shown["state"].as_str(), Some("completed" | "cancelled"));
+        known.at_rest = at_rest;
+        known.shown = shown.clone();
+    }
+
+    fn on_results(&mut self, id: u64, from: u64, body: &Value) -> Result<(), Violation> {
+        let known = self.jobs.get_mut(&id).expect("it was asked for");
+        if known.results.len() as u64 + known.missing != from {
+            return Ok(());
+        }
+        for result in body["results"].as_array().into_iter().flatten() {
+            let status = result["status"].as_str().unwrap_or("").to_owned();
+            match result["database_id"].as_u64() {
+                Some(0) | None => known.missing += 1,
+                Some(database) => {
+                    if known.results.insert(database, status).is_some() {
+                        let text = format!("job {id} has two results of database {database}");
+                        return Err(Violation::new("JOB-1", text));
+                    }
+                }
+            }
+        }
+        known.read_to_end = body["next"].is_null();
+        Ok(())
+    }
+
+    fn on_rows(
+        &mut self,
+        options: &Options,
+        ask: &Ask,
+        index: usize,
+        body: &Value,
+    ) -> Result<(), Violation> {
+        let result = &body["results"][0];
+        if result["type"] != "ok" {
+            if let Ask::Look(_) = ask {
+                let message = result["error"]["message"].as_str().unwrap_or("");
+                if message.contains("no such table: runs") {
+                    self.databases[index].found = Some(BTreeMap::new());
+                } else if options.has_disk_errors() {
+                    self.databases[index].lost = true;
+                }
+            }
+            return Ok(());
+        }
+        let rows = result["response"]["result"]["rows"].as_array();
+        let number = |cell: &Value| cell["value"].as_str().and_then(|text| text.parse().ok());
+        let mut found = BTreeMap::new();
+        for row in rows.into_iter().flatten() {
+            let (Some(job), Some(count)) = (number(&row[0]), number(&row[1])) else { continue };
+            if count != 1 {
+                let name = database(index);
+                let text = format!("the job with number {job} ran {count} times on {name}");
+                return Err(Violation::new("JOB-1", text));
+            }
+            found.insert(job, count);
+        }
+        if matches!(ask, Ask::Look(_)) {
+            self.databases[index].found = Some(found);
+        }
+        Ok(())
+    }
+
+    // ---- the end ----
+
+    fn judge(&self) -> Result<(), Violation> {
+        let wrong = |text: String| Err(Violation::new("JOB-1", text));
+        for (number, (.., acknowledged)) in &self.asked {
+            let there = self.jobs.values().any(|job| job.number == *number);
+            if *acknowledged && !there {
+                return wrong(format!(
+                    "the job with number {number} was acknowledged and is not there"
+                ));
+            }
+        }
+        for job in self.jobs.values() {
+            let (id, number) = (job.id, job.number);
+            let tally = |name: &str| job.shown[name].as_u64().unwrap_or(0);
+            for status in ["done", "failed"] {
+                let count = job.results.values().filter(|found| *found == status).count() as u64;
+                if count != tally(status) {
+                    let counted = tally(status);
+                    return wrong(format!(
+                        "job {id} counts {counted} {status}, its results {count}"
+                    ));
+                }
+            }
+            for (index, owned) in self.databases.iter().enumerate() {
+                let (Some(database_id), Some(found)) = (owned.id, &owned.found) else { continue };
+                let name = database(index);
+                let said = job.results.get(&database_id).map(String::as_str);
+                let ran = found.contains_key(&number);
+                if ran != (said == Some("done")) {
+                    return wrong(format!("job {id} says {said:?} of {name}, which ran it: {ran}"));
+                }
+                let meant = job.names.is_empty() || job.names.contains(&name);
+                let was_there = owned.since < job.asked;
+                let completed = job.shown["state"] == "completed";
+                if completed && meant && was_there && said.is_none() {
+                    return wrong(format!("job {id} is completed, and says nothing of {name}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bytes_of(ask: &Ask) -> (&'static str, Vec<u8>) {
+    let sql = |index: &usize, statements: &[&str]| {
+        let mut requests: Vec<Value> =
+            statements.iter().map(|sql| speech::execute(speech::plain(sql))).collect();
+        requests.push(json!({ "type": "close" }));
+        let body = json!({ "baton": null, "requests": requests }).to_string();
+        let path = format!("/db/{}/v3/pipeline", database(*index));
+        (LISTEN, request("POST", &path, "sim", &[], body.as_bytes()))
+    };
+    let admin = |method: &str, path: &str, body: Option<&Value>| {
+        (ADMIN, speech::admin_with(method, path, body))
+    };
+    let namespace = |index: &usize| format!("/v1/namespaces/{}", database(*index));
+    match ask {
+        Ask::Create(index) => {
+            admin("POST", &format!("{}/create", namespace(index)), Some(&json!({})))
+        }
+        Ask::Find(index) => admin("GET", &namespace(index), None),
+        Ask::Drop(index) => admin("DELETE", &namespace(index), None),
+        Ask::Tables(index, good) => {
+            let all =
+                ["CREATE TABLE IF NOT EXISTS runs(job)", "CREATE TABLE IF NOT EXISTS good(job)"];
+            sql(index, if *good { &all } else { &all[..1] })
+        }
+        Ask::Job(_, body) => admin("POST", "/v1/jobs", Some(body)),
+        Ask::Order(id, word) => admin("POST", &format!("/v1/jobs/{id}/{word}"), None),
+        Ask::Read(index) | Ask::Look(index) => {
+            sql(index, &["SELECT job, count(*) FROM runs GROUP BY job"])
+        }
+        Ask::List => admin("GET", "/v1/jobs?limit=1000", None),
+        Ask::Show(id) => admin("GET", &format!("/v1/jobs/{id}"), None),
+        Ask::Results(id, from) => {
+            admin("GET", &format!("/v1/jobs/{id}/results?limit=1000&cursor={from}"), None)
+        }
+    }
+}
+
+impl World {
+    /// JOB-1: the faults have ended; jobs come to rest, and each has run exactly once.
+    pub(super) fn bring_jobs_to_rest(&mut self) -> Result<(), Violation> {
+        if self.ground.options.jobs == 0 {
+            return Ok(());
+        }
+        let fleet = &mut self.fleet;
+        // What was asked before is not heard any more.
+        fleet.pending = None;
+        fleet.hang_up(&mut self.io);
+        (fleet.ending, fleet.listed) = (true, false);
+        fleet.pause(&mut self.io);
+        let begun = self.io.now();
+        while !self.fleet.ended {
+            self.tick()?;
+            if self.io.now().since(begun) > REST_NS_MAX {
+                let next = self.fleet.next_in_the_end();
+                let text = format!("without faults, jobs do not come to rest: {next:?}");
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        Ok(())
+    }
+}
