@@ -858,7 +858,7 @@ fn create(
     if let Some(settings) = &change.settings {
         nodes::set(pooled, name, settings)?;
     }
-    if change.is_empty() {
+    if change.says_nothing() {
         return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
     }
     life::settled(pooled, name)

@@ -69,7 +69,7 @@ pub struct Options {
     #[arg(env = "MYRIAD_BENCH_ADMIN_AUTHORIZATION", hide_env_values = true)]
     pub admin_authorization: Option<String>,
 
-    /// What to measure, separated by commas; all that is possible but select-many and the last three if not given
+    /// What to measure, separated by commas; all that is possible but select-many and the last four if not given
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     pub scenario: Vec<Scenario>,
 
@@ -134,6 +134,8 @@ pub enum Scenario {
     Shares,
     /// Not by default: the process's peak memory beside the ledger's, under attacks, with --tenants
     Memory,
+    /// Not by default: databases that live briefly, one by one and in bulk, with --tenants
+    Life,
 }
 
 /// The order of a run without `--scenario`.
