@@ -12,7 +12,6 @@ use super::nodes::Change;
 use super::rows::{DatabaseRow, RowState, run};
 use super::{Outcome, bury, create, find, integer};
 use crate::life::Class;
-use crate::life::Class;
 use crate::session::PooledConnection;
 
 /// A database that is to be filled.
