@@ -74,7 +74,8 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState, Unbuilt,
+    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
+    Unbuilt, is_memory,
 };
 
 use crate::http::{Head, Method, TenantName};
@@ -157,6 +158,7 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         ["v1", "namespaces", name, "tokens"] => {
             return keys::token(method, name, query);
         }
+        ["v1", "namespaces", _, "upload"] if method == Method::Post => uploads::route(head),
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
@@ -349,6 +351,7 @@ fn database(row: &DatabaseRow) -> Value {
             RowState::Building => "building",
         },
         "reason": row.reason.clone().or_else(|| row.ended.map(|ended| ended.name().to_owned())),
+        "class": if is_memory(row.id) { "memory" } else { "durable" },
         "ends_at": row.ends_s,
         "group": group,
         "plan": plan,
@@ -456,6 +459,13 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
             "what was to be deleted is in use",
             format!("it cannot be deleted: {users} use it"),
         ),
+        Refusal::InMemory => Problem::new(
+            409,
+            "IN_MEMORY",
+            "a database of class memory keeps the group and plan that it was created with, and has no \
+             token before the server has signed one for another: use a key of its group, or create it \
+             anew",
+        ),
         Refusal::TooMany(asked, most) => Problem::detailed(
             400,
             "TOO_MANY_DATABASES",
@@ -499,6 +509,13 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         .retry_after(1),
         Refusal::Unbuilt(why) => unbuilt_problem(why),
         Refusal::Job(refusal) => jobs::problem(*refusal),
+        Refusal::KeySpent { again_ns } => Problem::detailed(
+            429,
+            "KEY_BUDGET_EXCEEDED",
+            "a key has spent its budget",
+            "the key has spent its cost_per_second; try again when that has come back".to_owned(),
+        )
+        .retry_after(u32::try_from(again_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)),
         Refusal::Unauthorised => Problem::unauthorised(),
         Refusal::Forbidden => Problem::forbidden(),
         Refusal::Unavailable => Problem::new(

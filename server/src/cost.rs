@@ -117,7 +117,7 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 /// A decimal number of request units in parts of a million; finer digits are not understood.
-fn micro_units(text: &str) -> Option<u64> {
+pub fn micro_units(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     if fraction.len() > FRACTION_DIGITS {
         return None;

@@ -37,6 +37,18 @@ pub enum Command {
         /// The most urgent that its requests may be: background, normal or interactive
         #[arg(long)]
         priority: Option<String>,
+
+        /// What one of its requests may cost, in request units, such as 0.5
+        #[arg(long, value_name = "UNITS")]
+        request_cost: Option<String>,
+
+        /// What its requests may cost in a second, in request units
+        #[arg(long, value_name = "UNITS")]
+        cost_per_second: Option<String>,
+
+        /// What may be saved up of that; a second's worth if it is left out
+        #[arg(long, value_name = "UNITS", requires = "cost_per_second")]
+        cost_burst: Option<String>,
     },
     /// List keys, of one scope or all.
     List {
@@ -65,10 +77,24 @@ pub enum Command {
 /// A sentence for the person at the terminal: the server does not answer, or refuses.
 pub fn run(command: &Command) -> Result<(), String> {
     match command {
-        Command::Create { admin, scope, role, name, expires, priority } => {
+        Command::Create {
+            admin,
+            scope,
+            role,
+            name,
+            expires,
+            priority,
+            request_cost,
+            cost_per_second,
+            cost_burst,
+        } => {
             let body = json!({
                 "scope": scope, "role": role, "name": name, "expires": expires,
-                "priority": priority,
+                "priority": priority, "budget": {
+                    "request_cost": request_cost,
+                    "cost_per_second": cost_per_second,
+                    "cost_burst": cost_burst,
+                },
             });
             let answer = asked(admin, "POST", "/v1/keys", &body.to_string())?;
             println!("{}", answer["key"].as_str().unwrap_or_default());

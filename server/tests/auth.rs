@@ -407,6 +407,50 @@ fn keys_have_a_role_an_expiry_and_a_priority() {
 }
 
 /// A token, signed by the key of this number; and that key's public half in base64url.
+#[test]
+fn keys_have_a_budget() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    call(&server, "POST", "/v1/keys", &json!({"scope": "machine", "role": "read", "budget": {}}));
+    call(&server, "PUT", "/v1/organisations/acme", &json!({}));
+    call(&server, "PUT", "/v1/organisations/acme/groups/web", &json!({}));
+    create(&server, "shop", &json!({"group": "acme/web"}));
+    let with = |role: &str, budget: &Value| {
+        let body = json!({"scope": "group:acme/web", "role": role, "budget": budget});
+        let made = call(&server, "POST", "/v1/keys", &body);
+        let said = made["budget"]["request_cost"].as_f64();
+        assert_eq!(said, budget["request_cost"].as_f64(), "{made}");
+        made["key"].as_str().expect("a text").to_owned()
+    };
+    // What one request may cost stops it, and a limit of its own does not help.
+    let bounded = with("write", &json!({"request_cost": 0.01}));
+    let mut shop = open(&server, &bounded, "shop");
+    shop.rows(&["SELECT 1"]);
+    let stopped = shop.run(&[ENDLESS]).unwrap_err().to_string();
+    assert!(stopped.contains("COST_LIMIT"), "{stopped}");
+    // What a second may cost is spent by one request, which ends as it would; the next one waits.
+    let rated = with("write", &json!({"cost_per_second": "0.000001"}));
+    let mut shop = open(&server, &rated, "shop");
+    shop.rows(&["SELECT 1"]);
+    let mut client = server.client().with_token(&rated);
+    let response =
+        client.post("/db/shop/v2/pipeline", &json!({"requests": [execute("SELECT 1")]})).unwrap();
+    assert_eq!(response.status, 429, "{}", response.text());
+    assert!(response.text().contains("KEY_BUDGET_EXCEEDED"), "{}", response.text());
+    let seconds: u64 = response.header("retry-after").expect("it says when").parse().unwrap();
+    assert!(seconds > 1);
+    open(&server, ROOT, "shop").rows(&["SELECT 1"]);
+    // Who has one makes no key or token without.
+    let admin = with("admin", &json!({"request_cost": 1}));
+    let body = json!({"scope": "database:shop", "role": "read"});
+    assert_eq!(ask(&server, &admin, "POST", "/v1/keys", &body).status, 403);
+    let path = "/v1/namespaces/shop/tokens";
+    assert_eq!(ask(&server, &admin, "POST", path, &Value::Null).status, 403);
+    let free = with("admin", &json!({}));
+    assert_eq!(ask(&server, &free, "POST", path, &Value::Null).status, 200);
+    server.stop();
+}
+
 fn signed(number: u8, payload: &Value) -> (String, String) {
     let signer = SigningKey::from_bytes(&[number; 32]);
     let text = |text: &str| URL_SAFE_NO_PAD.encode(text);

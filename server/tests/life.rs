@@ -268,7 +268,7 @@ fn many_are_created_and_dropped_in_one_call() {
     let (status, lines) = bulk(&server, "create", &body, "first");
     assert_eq!(status, 200, "{lines:?}");
     let last = lines.last().unwrap();
-    assert!(lines.len() > 10, "word of how far it is");
+    assert_eq!(lines.len(), 1000_usize.div_ceil(64) + 1, "word of how far it is");
     assert_eq!((&last["finished"], &last["succeeded"]), (&json!(true), &json!(999)));
     assert_eq!(last["failed"], json!([{"name": "ctx-7", "code": "DATABASE_EXISTS"}]));
     // The same again is answered the same, and makes nothing; after a crash too.
@@ -286,6 +286,7 @@ fn many_are_created_and_dropped_in_one_call() {
     let (_, lines) = bulk(&server, "drop", &names, "second");
     let last = lines.last().unwrap();
     assert_eq!((&last["succeeded"], &last["receipt"]["even"]), (&json!(1000), &json!(true)));
+    assert_eq!(lines.len(), 1001_usize.div_ceil(64) + 1);
     assert_eq!(last["failed"], json!([{"name": "ctx-1000", "code": "DATABASE_NOT_FOUND"}]));
     let (_, again) = bulk(&server, "drop", &names, "second");
     assert_eq!(again.last(), lines.last());
@@ -299,4 +300,89 @@ fn many_are_created_and_dropped_in_one_call() {
     ] {
         assert_eq!(bulk(&server, "drop", &body, "").0, 400, "{body}");
     }
+}
+
+#[test]
+fn a_database_in_memory_leaves_nothing_on_disk() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    let drop = |server: &Server, name: &str| {
+        good(server, "DELETE", &format!("/v1/namespaces/{name}"), &Value::Null)
+    };
+    let commits = server.metric("commits_total");
+    let mut database = create(&server, "thought", &json!({"class": "memory"}));
+    assert_eq!(show(&server, "thought").1["class"], "memory");
+    database.rows(&["CREATE TABLE t(a, b)", "CREATE INDEX i ON t(b)"]);
+    // Large enough for checkpoints, which only bring it from one place in memory to another.
+    for _ in 0..20 {
+        database
+            .rows(&["WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) \
+             INSERT INTO t SELECT i, randomblob(200) FROM n"]);
+    }
+    database.step("BEGIN IMMEDIATE").expect("it begins");
+    database.step("DELETE FROM t").expect("it deletes");
+    database.step("ROLLBACK").expect("it rolls back");
+    database.finish();
+    assert_eq!(database.value("SELECT count(*) FROM t"), "10000");
+    assert_eq!(database.value("PRAGMA integrity_check"), "ok");
+    assert!(server.metric("checkpoints_total") > 0);
+    assert_eq!(server.metric("commits_total"), commits, "no log has any of it");
+    assert_eq!(walk(&data.path().join("tenants")), Vec::<String>::new());
+    // A name is of one database, whatever its class.
+    for class in ["memory", "durable"] {
+        let (status, refused) =
+            call(&server, "POST", &create_path("thought"), &json!({ "class": class }));
+        assert_eq!((status, &refused["code"]), (400, &json!("DATABASE_EXISTS")), "{class}");
+    }
+    create(&server, "written", &json!({}));
+    let (status, _) = call(&server, "POST", &create_path("written"), &json!({"class": "memory"}));
+    assert_eq!(status, 400);
+    let page = good(&server, "GET", "/v1/namespaces", &Value::Null);
+    let names: Vec<&Value> =
+        page["namespaces"].as_array().unwrap().iter().map(|n| &n["name"]).collect();
+    assert_eq!(names, [&json!("thought"), &json!("written")]);
+    // More than its budget it may not hold, anywhere.
+    let budget = json!({"budget": {"memory_bytes": "8MiB"}});
+    good(&server, "PUT", "/v1/namespaces/thought/budget", &budget);
+    let large = "INSERT INTO t SELECT a, randomblob(1000) FROM t";
+    let (code, message) = sql_error(database.run(&[large]).expect_err("it is too much"));
+    assert_eq!(code, "SQLITE_NOMEM", "{message}");
+    assert_eq!(database.value("SELECT count(*) FROM t"), "10000");
+    let receipt = drop(&server, "thought")["receipt"].clone();
+    assert_eq!(receipt["even"], true, "{receipt}");
+    assert!(receipt["taken"]["main"].as_u64().unwrap() > 2_000_000, "{receipt}");
+    assert_eq!(show(&server, "thought").0, 404);
+    create(&server, "thought", &json!({}));
+    drop(&server, "thought");
+    create(&server, "thought", &json!({"class": "memory", "ttl": 1}));
+    until("it has ended", || show(&server, "thought").0 == 404);
+    create(&server, "kept", &json!({"class": "memory"}));
+    let _ = server.kill();
+    let server = Launch::on(data.path()).start();
+    assert_eq!((show(&server, "kept").0, show(&server, "written").0), (404, 200));
+    let (_, lines) =
+        bulk(&server, "create", &json!({"prefix": "m-", "count": 300, "class": "memory"}), "");
+    assert_eq!(lines.last().unwrap()["succeeded"], 300);
+    let (_, lines) = bulk(&server, "drop", &json!({"prefix": "m-", "count": 300}), "");
+    assert_eq!(lines.last().unwrap()["succeeded"], 300, "{lines:?}");
+}
+
+#[test]
+fn a_group_says_where_its_databases_are() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    good(&server, "PUT", "/v1/organisations/acme", &json!({}));
+    good(&server, "PUT", "/v1/organisations/acme/groups/mind", &json!({}));
+    let settings = "/v1/organisations/acme/groups/mind/settings";
+    good(&server, "PATCH", settings, &json!({"class": "memory", "max_statements": 3}));
+    let mut database = create(&server, "idea", &json!({"group": "acme/mind"}));
+    create(&server, "file", &json!({"group": "acme/mind", "class": "durable"}));
+    assert_eq!(show(&server, "idea").1["class"], "memory");
+    assert_eq!(show(&server, "file").1["class"], "durable");
+    assert_eq!(show(&server, "idea").1["group"], "acme/mind");
+    let (status, refused) =
+        call(&server, "DELETE", "/v1/organisations/acme/groups/mind", &Value::Null);
+    assert_eq!((status, &refused["code"]), (409, &json!("IN_USE")));
+    database.rows(&["CREATE TABLE t(a)", "SELECT 1", "SELECT 2"]);
+    until("it has ended by its group's word", || show(&server, "idea").0 == 404);
 }

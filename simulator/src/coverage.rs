@@ -160,6 +160,28 @@ pub const MARKS: &[Mark] = &[
     mark("a statement does not begin because of its request's cost", 10000),
     mark("a statement is stopped because of its request's cost", 10000),
     mark("cached pages go because memory is wanted", 10000),
+    // ---- uploads ----
+    mark("a database is made from an upload", 100),
+    mark("an import is given up", 100),
+    mark("an upload is refused for its header", 100),
+    mark("a statement of a dump fails", 100),
+    mark("an upload is refused before its end", 300),
+    mark("the body of an upload breaks off", 1000),
+    mark("a stranger's file goes to the disk", 300),
+    mark("an import goes on in another transaction", 300),
+    mark("an import waits for a checkpoint", 1000),
+    mark("a damaged upload is found out", 300),
+    mark("a check finds an upload damaged", 300),
+    mark("an upload's client has gone before its body was asked for", 1000),
+    mark("an upload is larger than it may be", 10000),
+    mark("an upload takes too much work to be checked", BY_TESTS),
+    mark("an upload is given up because buffers are used up", BY_TESTS),
+    mark("an upload has a table of an unknown module", BY_TESTS),
+    mark("an uploaded R-Tree has lost an entry", BY_TESTS),
+    mark("an index over another table is made anew", BY_TESTS),
+    mark("a dump writes the table of the schema", BY_TESTS),
+    mark("the indexes of a large upload are made before its rows", BY_TESTS),
+    mark("there are as many imports as may be", BY_TESTS),
     // ---- fleet jobs ----
     mark("a job fails on a database", 100),
     mark("a job pauses or ends because of failures", 100),
@@ -187,6 +209,9 @@ pub const MARKS: &[Mark] = &[
     mark("a stream ends because its key is revoked", NO_KEYS),
     mark("a token that a database's own key has signed is believed", NO_KEYS),
 ];
+
+/// What no world meets, and tests on the real binary do.
+const BY_TESTS: u64 = u64::MAX;
 
 /// Worlds ask nobody for a key yet.
 const NO_KEYS: u64 = u64::MAX;

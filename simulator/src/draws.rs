@@ -78,6 +78,8 @@ pub enum Stream {
     Budgets,
     /// Fleet jobs: which, of what, and what is done to them.
     Jobs,
+    /// Uploads: whether there are any, which, and when.
+    Imports,
 }
 
 /// An inclusive range of whole numbers.

@@ -20,6 +20,8 @@ pub struct Extent {
     kind: Kind,
     chunks: Vec<Option<Counted<u8>>>,
     boundary: u64,
+    /// It has no file: what memory has no room for is refused.
+    only_memory: bool,
     size: u64,
     file: Option<FileId>,
     file_bytes: u64,
@@ -48,10 +50,20 @@ impl Extent {
             kind,
             chunks: Vec::new(),
             boundary: memory_bytes_max,
+            only_memory: false,
             size: 0,
             file: None,
             file_bytes: 0,
         }
+    }
+
+    /// An empty extent that is never in a file.
+    #[must_use]
+    pub fn in_memory(account: AccountId, kind: Kind) -> Extent {
+        let boundary = u64::MAX - u64::MAX % CHUNK_BYTES as u64;
+        let mut extent = Extent::new(account, kind, boundary);
+        extent.only_memory = true;
+        extent
     }
 
     /// Size in bytes: one past the last byte written.
@@ -127,7 +139,7 @@ impl Extent {
         let start = (offset % CHUNK_BYTES as u64) as usize;
         if self.chunks.get(index).is_none_or(Option::is_none) {
             if !ledger::charge(self.account, self.kind, CHUNK_BYTES as u64) {
-                if index < self.chunks.len() || self.file.is_some() {
+                if index < self.chunks.len() || self.file.is_some() || self.only_memory {
                     return Err(NoMemory);
                 }
                 self.boundary = (index * CHUNK_BYTES) as u64;

@@ -307,11 +307,11 @@ pub fn wall() -> Option<WallTime> {
     context_opt().map(|context| unsafe { &*context.clock }.wall())
 }
 
-/// The running statement has committed this many pages: it is not to be interrupted any more.
-pub(crate) fn on_commit(pages: u32) {
+/// The running statement has committed at this cost: it is not to be interrupted any more.
+pub(crate) fn on_commit(cost: Cost) {
     if let Some(context) = context_opt() {
         context.committed.set(true);
-        context.meter().on_commit(pages);
+        context.meter().on_commit(cost);
     }
 }
 

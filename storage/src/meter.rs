@@ -53,6 +53,14 @@ impl Cost {
     }
 }
 
+impl Cost {
+    /// The same in a database that is only in memory: no log has it.
+    #[must_use]
+    pub fn of_memory_commit(pages: u32) -> Cost {
+        Cost { pages_written: u64::from(pages), ..Cost::default() }
+    }
+}
+
 impl AddAssign for Cost {
     fn add_assign(&mut self, other: Cost) {
         self.vm_steps += other.vm_steps;
@@ -253,12 +261,12 @@ impl Meter {
         self.result_bytes.set(self.result_bytes.get() + bytes);
     }
 
-    /// A transaction of so many pages is in the log. One of the server's own, without a run, is on
+    /// A transaction is committed at this cost. One of the server's own, without a run, is on
     /// nobody's receipt.
-    pub fn on_commit(&self, pages: u32) {
+    pub fn on_commit(&self, cost: Cost) {
         if self.running.get() {
             let mut committed = self.committed.get();
-            committed += Cost::of_commit(pages);
+            committed += cost;
             self.committed.set(committed);
         }
     }
@@ -398,7 +406,7 @@ mod tests {
         meter.on_inner_statement();
         meter.on_read_begin();
         read(1);
-        meter.on_commit(2);
+        meter.on_commit(Cost::of_commit(2));
         meter.count_page();
         let cost = meter.end_run(9);
         assert_eq!((cost.pages_read, cost.pages_written, cost.vm_steps), (2, 2, 9));

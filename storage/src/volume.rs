@@ -8,6 +8,9 @@
 //! no checkpoint has written yet; then the tenant's file; a tenant without a file reads as the
 //! constant empty database.
 //!
+//! **A database that is only in memory** has an extent instead of the file: nothing of it is in the
+//! log, checkpoints write to the extent, and nothing of it spills. See `volume/memory.rs`.
+//!
 //! **What a commit is** (F8). Not a sync of the WAL: SQLite also syncs after a WAL restart and
 //! before a checkpoint, and may still fail after a commit's sync. A commit is what the wal-index
 //! header says when the writer lock is released: frames `(logged, mxFrame]` are then *sealed* into
@@ -16,6 +19,8 @@
 //!
 //! Invariants: `logged_frame <= frames.len()`; a transaction id is given once, in order, without
 //! gaps; `redo_from` is set while any commit is not in the file for good.
+
+mod memory;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -72,6 +77,9 @@ pub struct MainFile {
     /// Stamp of page 1 that the catalogue knows; the file may be newer, never older (F10).
     pub stamp_min: u64,
 }
+
+/// The bytes of a page.
+pub type MemoryPage = [u8; page::PAGE_BYTES];
 
 /// One of the eight wal-index locks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,6 +154,8 @@ pub enum PageSource {
     File,
     /// The constant page 1 of an empty database.
     Empty,
+    /// In memory: it has no file.
+    Memory,
     /// Past the end: zeros.
     Beyond,
 }
@@ -157,6 +167,8 @@ pub struct Volume {
     account: AccountId,
     /// The tenant's main file.
     pub main: MainFile,
+    /// What it has instead, if it is only in memory.
+    memory: Option<memory::MemoryMain>,
     overlay: Option<Overlay>,
     /// The log batch that the overlay's pages begin in, until a checkpoint of them is known to the
     /// catalogue.
@@ -223,6 +235,8 @@ pub struct VolumeOptions {
     pub last_txid: u64,
     /// What recovery found in the commit log.
     pub recovered: Option<RecoveredTenant>,
+    /// It is only in memory.
+    pub memory: bool,
     /// Seed of tenants' random generators (F13), and a number that this seed has not been used with:
     /// a tenant that is opened again must not draw what it drew before.
     pub seed: [u8; 32],
@@ -267,10 +281,14 @@ impl Volume {
                 stamp: options.stamp_min,
                 ..MainFile::default()
             },
+            memory: options.memory.then(|| memory::MemoryMain::new(account)),
             overlay,
             recovered_from,
             database_pages,
-            wal: Extent::new(account, Kind::Wal, limits::WAL_MEMORY_BYTES_MAX),
+            wal: match options.memory {
+                true => Extent::in_memory(account, Kind::Wal),
+                false => Extent::new(account, Kind::Wal, limits::WAL_MEMORY_BYTES_MAX),
+            },
             frames: Vec::new(),
             logged_frame: 0,
             backfilled_frame: 0,
@@ -315,6 +333,7 @@ impl Volume {
         files.extend(self.main.handle.take());
         files.extend(self.main.direct.take());
         self.main.pages = 0;
+        self.memory = None;
         self.book_files();
         let index_bytes = (self.regions.len() * REGION_BYTES) as u64;
         self.regions.clear();
@@ -422,6 +441,9 @@ impl Volume {
     #[must_use]
     pub fn page_source(&self, page_number: u32) -> PageSource {
         assert!(page_number > 0);
+        if let Some(main) = &self.memory {
+            return main.source(page_number);
+        }
         if let Some(overlay) = &self.overlay {
             if page_number > self.database_pages {
                 return PageSource::Beyond;
@@ -442,6 +464,9 @@ impl Volume {
     /// Size of the main file in pages as SQLite should see it.
     #[must_use]
     pub fn main_pages(&self) -> u32 {
+        if let Some(main) = &self.memory {
+            return main.pages().max(1);
+        }
         match (&self.overlay, self.main.exists) {
             (Some(_), _) => self.database_pages,
             (None, true) => self.main.pages,
@@ -457,6 +482,7 @@ impl Volume {
         let committed = logged.iter().rev().find(|frame| frame.database_pages != 0);
         let pages = match (committed, &self.overlay, self.main.exists) {
             (Some(frame), ..) => frame.database_pages,
+            (None, ..) if self.memory.is_some() => self.memory.as_ref().map_or(0, |m| m.pages()),
             (None, Some(_), _) => self.database_pages,
             (None, None, true) if self.main.pages == 0 => return None,
             (None, None, true) => self.main.pages,

@@ -138,6 +138,7 @@ fn volume(file_exists: bool, stamp_min: u64) -> Volume {
         stamp_min,
         last_txid: stamp_min,
         recovered: None,
+        memory: false,
         seed: [1; 32],
         nonce: 0,
     })

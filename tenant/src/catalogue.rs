@@ -103,6 +103,9 @@
 //!   priority INTEGER,                      -- the most urgent that its requests may be
 //!   created_s INTEGER NOT NULL,
 //!   expires_s INTEGER,                     -- NULL: never
+//!   request_cost INTEGER,                  -- what it may spend: see `key_budget`
+//!   cost_per_second INTEGER,
+//!   cost_burst INTEGER,
 //!   revoked_s INTEGER                      -- NULL: it is good
 //! );
 //! CREATE INDEX keyed ON keys(scope, scope_id);
@@ -224,6 +227,9 @@ PRAGMA user_version = 4;
 ALTER TABLE databases ADD COLUMN ends_s INTEGER;
 ALTER TABLE databases ADD COLUMN used_s INTEGER;
 ALTER TABLE databases ADD COLUMN ended INTEGER;
+ALTER TABLE keys ADD COLUMN request_cost INTEGER;
+ALTER TABLE keys ADD COLUMN cost_per_second INTEGER;
+ALTER TABLE keys ADD COLUMN cost_burst INTEGER;
 CREATE INDEX mortal ON databases(ends_s, id) WHERE ends_s IS NOT NULL;
 ALTER TABLE nodes ADD COLUMN rearm TEXT;
 CREATE INDEX rearming ON nodes(id) WHERE rearm IS NOT NULL;
@@ -300,6 +306,8 @@ pub enum Call {
     Build(Box<Build>),
     /// A database that was being built is whole: it is there from now on.
     Built(Built),
+    /// A database that was being built will not be whole: its name is free.
+    GiveUp(TenantId),
     /// Give a database another place or budget.
     Place(String, Change),
     /// Drop by name.
@@ -367,6 +375,8 @@ pub enum Call {
     FindBulk(Box<str>),
     /// A part of a bulk call, with how far it was before, if it has a key.
     Bulk(Option<Box<BulkRecord>>, Vec<Call>),
+    /// In a part of a bulk call: a database of this name is in memory, so nothing is done here.
+    InMemory(Box<str>),
     /// The bulk call of this key has ended, and this came of it.
     EndBulk(Box<str>, Box<str>),
     /// Give some databases of a group that says other times now their own: a bounded step.
@@ -476,6 +486,11 @@ impl Call {
         if let Call::Job(call) = call {
             return call.writes();
         }
+        if let Call::Create { change, .. } = call
+            && change.is_in_memory()
+        {
+            return false;
+        }
         !matches!(
             call,
             Call::Find(_)
@@ -492,6 +507,7 @@ impl Call {
                 | Call::SumIn(..)
                 | Call::Endings { .. }
                 | Call::FindBulk(_)
+                | Call::InMemory(_)
         )
     }
 
@@ -513,13 +529,14 @@ impl Call {
             Call::Drop(_) => 11,
             Call::End { .. } => 12,
             Call::Rearm => life::REARM_PAGES,
-            Call::FindBulk(_) => 0,
+            Call::FindBulk(_) | Call::InMemory(_) => 0,
             Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
+            Call::GiveUp(_) => 10,
             // With a leaf of periods for it, its group and its organisation.
             Call::Used(..) => 4,
             Call::Spent(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
@@ -570,6 +587,8 @@ pub enum Outcome {
     Endings(Vec<(u64, TenantId)>, bool),
     /// The record of a bulk call's key, if there is one.
     BulkRecord(Option<Box<BulkRecord>>),
+    /// The database is to be in memory, and nothing stands against it: its row, without an id.
+    Memory(Box<DatabaseRow>),
     /// What came of each call of a part.
     Many(Vec<Outcome>),
     /// There is no such database.
@@ -721,6 +740,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
+        Call::GiveUp(id) => building::give_up(pooled, *id),
         Call::Place(name, change) => nodes::place(pooled, name, change),
         Call::Drop(name) => {
             let Some(row) = find(pooled, name)? else { return Ok(Outcome::NotFound) };
@@ -733,6 +753,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
         Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
         Call::Rearm => life::rearm(pooled),
+        Call::InMemory(_) => Ok(Outcome::Done),
         Call::FindBulk(key) => bulk::find(pooled, key),
         Call::Bulk(record, calls) => bulk::carry_out(pooled, record.as_deref(), calls),
         Call::EndBulk(key, outcome) => bulk::end(pooled, key, outcome),
@@ -853,6 +874,9 @@ fn create(
         Ok(said) => said,
         Err(missing) => return Ok(Outcome::Missing(missing)),
     };
+    if let Some(row) = life::in_memory(pooled, name, change, &said, created_s)? {
+        return Ok(Outcome::Memory(Box::new(row)));
+    }
     let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid, group_id, plan, budget) \
                VALUES(?1, 0, ?2, 0, 0, 0, ?3, ?4, ?5)";
     let arguments = [

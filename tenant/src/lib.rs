@@ -9,6 +9,7 @@ mod catalogue;
 pub mod engine;
 mod failure;
 mod import;
+mod key_budget;
 pub mod life;
 pub mod limits;
 pub mod migration;
@@ -26,6 +27,7 @@ pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
     NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
 };
+pub use engine::is_memory;
 pub use engine::{
     BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
     DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
@@ -33,6 +35,7 @@ pub use engine::{
 };
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
+pub use key_budget::KeyBudget;
 pub use limits::{PRICES, request_units_micro};
 pub use pool::{Key, Pool};
 pub use session::Session;

@@ -184,6 +184,11 @@ impl LifeChange {
         self.0[part as usize]
     }
 
+    /// Take a part out of the change.
+    pub fn take(&mut self, part: Part) -> Option<Option<u64>> {
+        self.0[part as usize].take()
+    }
+
     /// It changes until when somebody's databases live.
     #[must_use]
     pub fn changes_times(&self) -> bool {

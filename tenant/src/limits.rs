@@ -181,6 +181,9 @@ pub const CHECKPOINT_WAL_BYTES: u64 = 2 * 1024 * 1024;
 /// have, so that its writers never hear of it.
 pub const SNAPSHOT_WAL_BYTES_MAX: u64 = storage::limits::WAL_BYTES_MAX / 2;
 
+/// Bytes of it at which a copy does not come last any more, but takes its turns as requests do.
+pub const SNAPSHOT_HURRY_BYTES: u64 = SNAPSHOT_WAL_BYTES_MAX / 8;
+
 /// Share of the commit log in percent above which a snapshot is given up that keeps the log from being
 /// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
 pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
@@ -279,7 +282,7 @@ pub const IMPORT_BATCH_ROWS: u64 = 10_000;
 
 /// An upload larger than this has its indexes made before its rows: an index that is made of all rows is
 /// one transaction, and has to fit into the write-ahead log and the commit log.
-pub const IMPORT_INDEX_BYTES: u64 = 32 * 1024 * 1024;
+pub const IMPORT_INDEX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Steps that checking an upload may take at least, and for each KiB: some ten times what tables with
 /// short rows and a handful of indexes take.
@@ -361,4 +364,4 @@ const _: () = assert!(QUANTUM_NS < TURN_NS);
 const _: () = assert!(IO_QUANTUM_BYTES.is_multiple_of(WEIGHT));
 const _: () = assert!(CHECKPOINT_WAL_BYTES * 2 <= storage::limits::WAL_MEMORY_BYTES_MAX);
 const _: () = assert!(IMPORT_BATCH_BYTES * 4 <= CHECKPOINT_WAL_BYTES);
-const _: () = assert!(IMPORT_INDEX_BYTES * 2 < storage::limits::WAL_BYTES_MAX);
+const _: () = assert!(IMPORT_INDEX_BYTES * 2 <= storage::limits::WAL_BYTES_MAX);

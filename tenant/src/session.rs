@@ -386,6 +386,8 @@ pub struct Session {
     /// What the present request has cost, and what it may.
     cost: Cost,
     ceiling: Option<Box<Ceiling>>,
+    /// The highest price of any request of its holder.
+    cost_max: Option<u64>,
 }
 
 impl Session {
@@ -402,6 +404,7 @@ impl Session {
             keeps_transaction: false,
             cost: Cost::default(),
             ceiling: None,
+            cost_max: None,
         }
     }
 
@@ -411,10 +414,11 @@ impl Session {
         limits: &RequestLimits,
         holder: Holder,
         denials: Option<Box<Denials>>,
+        cost_max: Option<u64>,
     ) -> Session {
         let read_only = denials.as_ref().is_some_and(|denials| denials.read_only);
         self.pooled.set_read_only(read_only);
-        Session { limits: *limits, holder, denials, ..self }
+        Session { limits: *limits, holder, denials, cost_max, ..self }
     }
 
     /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
@@ -595,6 +599,11 @@ impl SqlStream for Session {
     fn begin_request(&mut self, ceiling: Option<Box<Ceiling>>) {
         self.cost = Cost::default();
         self.ceiling = ceiling;
+        if let Some(most) = self.cost_max {
+            let ceiling = self.ceiling.get_or_insert_default();
+            ceiling.price = ceiling.price.min(most);
+            ceiling.prices = limits::PRICES;
+        }
     }
 
     fn request_cost(&self) -> Cost {

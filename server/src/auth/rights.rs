@@ -140,6 +140,15 @@ mod tests {
             (ControlCall::DropPlan(name()), "a", ""),
             (ControlCall::Create(name(), Change::default()), "a", "a"),
             (ControlCall::Fork { from: name(), to: name(), change: Change::default() }, "a", "a"),
+            (
+                ControlCall::Import {
+                    name: name(),
+                    change: Change::default(),
+                    format: tenant::ImportFormat::File,
+                },
+                "a",
+                "a",
+            ),
             (ControlCall::Place(name(), Change::default()), "a", "a"),
             (ControlCall::Set(name(), SettingsChange::default()), "a", "a"),
             (ControlCall::Drop(name()), "a", "a"),

@@ -34,6 +34,11 @@ fn shown(text: &str) -> String {
 }
 
 pub(crate) fn unknown(key: &str) -> Problem {
+    if key == "dump_url" {
+        let text = "dump_url is not fetched: send the dump itself to POST /v1/namespaces/{name}/upload as \
+                    application/sql";
+        return Problem::body(text);
+    }
     Problem::body(format!("the option {:?} is not supported", shown(key)))
 }
 
@@ -173,6 +178,7 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
         known != Ok(true)
     });
     read?;
+    let class = super::life::take_class(&mut settings.life);
     super::life::of_database(&settings)?;
     let settings = (settings != SettingsChange::default()).then(|| Box::new(settings));
     // What they would change they say no to.
@@ -184,7 +190,7 @@ pub(super) fn create(body: &[u8]) -> Result<Change, Problem> {
     }
     let rest = Value::Object(object).to_string();
     let budget = own.map(|budget| BudgetChange::Replace(Box::new(budget)));
-    Ok(Change { budget, settings, ..change(rest.as_bytes())? })
+    Ok(Change { budget, settings, class, ..change(rest.as_bytes())? })
 }
 
 /// Settings that a create may have too.
@@ -444,6 +450,7 @@ mod tests {
                 plan: Some(None),
                 budget: Some(BudgetChange::Replace(Box::default())),
                 settings: None,
+                class: None,
             })
         );
         let group = change(br#"{"group":"Acme/web"}"#).expect("a group").group;

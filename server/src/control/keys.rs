@@ -4,17 +4,24 @@
 //! of which `scope` and `role` must be there; S is `machine`, `organisation:acme`, `group:acme/web` or
 //! `database:shop`. The secret is in the answer to its creation and nowhere else.
 //!
+//! A key may have `"budget":{"request_cost":0.5,"cost_per_second":100,"cost_burst":500}`, all in request
+//! units: see `tenant::KeyBudget`.
+//!
 //! An expiration is `never`, or numbers with `w`, `d`, `h`, `m` and `s` after each other: `2w1d30m`.
 
 use serde_json::{Value, json};
 use tenant::access::Role;
 use tenant::budget::Priority;
-use tenant::{ControlCall, KeyRow, KeyScope, NewKey, Secret, Signing};
+use tenant::{ControlCall, KeyBudget, KeyRow, KeyScope, NewKey, Secret, Signing};
 
 use super::{AdminRequest, LIST_PAGE, budgets};
 use crate::auth::key::Shown;
+use crate::cost;
 use crate::http::{Method, TenantName};
 use crate::problem::Problem;
+
+/// Most of a part of a key's budget, in parts of a million of a request unit: a thousand million units.
+const COST_MAX: u64 = 1_000_000_000_000_000;
 
 /// A key that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +30,7 @@ pub struct Wanted {
     scope: KeyScope,
     role: Role,
     priority: Option<Priority>,
+    budget: KeyBudget,
     lifetime_s: Option<u64>,
 }
 
@@ -35,6 +43,7 @@ impl Wanted {
             scope: KeyScope::Machine,
             role: Role::Admin,
             priority: None,
+            budget: KeyBudget::default(),
             lifetime_s: None,
         }
     }
@@ -43,16 +52,23 @@ impl Wanted {
     #[must_use]
     pub fn admin(name: Box<str>, scope: KeyScope) -> Wanted {
         let name = Some(name);
-        Wanted { name, scope, role: Role::Admin, priority: None, lifetime_s: None }
+        Wanted {
+            name,
+            scope,
+            role: Role::Admin,
+            priority: None,
+            lifetime_s: None,
+            budget: KeyBudget::default(),
+        }
     }
 
     /// The call that makes it, with a key's public part and hash.
     #[must_use]
     pub fn call(self, shown: Shown) -> ControlCall {
-        let Wanted { name, scope, role, priority, lifetime_s } = self;
+        let Wanted { name, scope, role, priority, lifetime_s, budget } = self;
         let public = String::from_utf8_lossy(&shown.public).into_owned().into();
         let hash = shown.hash;
-        let key = NewKey { public, hash, name, scope, role, priority, lifetime_s };
+        let key = NewKey { public, hash, name, scope, role, priority, lifetime_s, budget };
         ControlCall::CreateKey(Box::new(key))
     }
 }
@@ -162,10 +178,15 @@ fn wanted(body: &[u8]) -> Result<Wanted, Problem> {
         return Err(Problem::body("the body must be an object with scope and role"));
     };
     let (mut name, mut of, mut role, mut priority, mut lifetime_s) = (None, None, None, None, None);
+    let mut budget = KeyBudget::default();
     for (key, value) in &members {
         let text = match value {
             Value::Null => continue,
             Value::String(text) => text.as_str(),
+            Value::Object(parts) if key == "budget" => {
+                budget = budget_of(parts)?;
+                continue;
+            }
             _ => return Err(Problem::body(format!("{key} must be a text"))),
         };
         match key.as_str() {
@@ -192,7 +213,47 @@ fn wanted(body: &[u8]) -> Result<Wanted, Problem> {
         Problem::body("scope is missing: machine, organisation:o, group:o/g or database:d")
     })?;
     let role = role.ok_or_else(|| Problem::body("role is missing: read, write or admin"))?;
-    Ok(Wanted { name, scope, role, priority, lifetime_s })
+    Ok(Wanted { name, scope, role, priority, lifetime_s, budget })
+}
+
+/// What a key may spend: numbers of request units, or texts of them.
+fn budget_of(parts: &serde_json::Map<String, Value>) -> Result<KeyBudget, Problem> {
+    let mut budget = KeyBudget::default();
+    for (name, value) in parts {
+        let part = match name.as_str() {
+            "request_cost" => &mut budget.request_cost,
+            "cost_per_second" => &mut budget.cost_per_second,
+            "cost_burst" => &mut budget.cost_burst,
+            _ => {
+                return Err(Problem::body(format!(
+                    "{name:?} is not part of a key's budget: request_cost, cost_per_second and \
+                     cost_burst are"
+                )));
+            }
+        };
+        let wrong = || {
+            Problem::body(format!(
+                "{name} must be a number of request units above 0 with at most 6 decimals, such as 0.5"
+            ))
+        };
+        let micro = match value {
+            Value::Null => continue,
+            Value::String(text) => cost::micro_units(text),
+            Value::Number(number) => cost::micro_units(&number.to_string()),
+            _ => None,
+        };
+        let fits = |micro: &u64| (1..=COST_MAX).contains(micro);
+        *part = Some(micro.filter(fits).ok_or_else(wrong)?);
+    }
+    if budget.cost_burst.is_some() && budget.cost_per_second.is_none() {
+        return Err(Problem::body("cost_burst means nothing without cost_per_second"));
+    }
+    Ok(budget)
+}
+
+/// A part of a budget, as a number of request units.
+fn units(micro: Option<u64>) -> Value {
+    micro.map_or(Value::Null, |micro| json!(micro as f64 / 1e6))
 }
 
 /// A scope by its words.
@@ -264,6 +325,11 @@ pub fn key_answer(row: &KeyRow) -> Value {
         "created_at": row.created_s,
         "expires_at": row.expires_s,
         "revoked_at": row.revoked_s,
+        "budget": {
+            "request_cost": units(row.budget.request_cost),
+            "cost_per_second": units(row.budget.cost_per_second),
+            "cost_burst": units(row.budget.cost_burst),
+        },
     })
 }
 
@@ -343,6 +409,12 @@ mod tests {
             r#"{"scope":"machine","role":"read","expires":"soon"}"#,
             r#"{"scope":"machine","role":"read","priority":"high"}"#,
             r#"{"scope":"machine","role":"read","budget":"1"}"#,
+            r#"{"scope":"machine","role":"read","budget":{"cost":1}}"#,
+            r#"{"scope":"machine","role":"read","budget":{"request_cost":0}}"#,
+            r#"{"scope":"machine","role":"read","budget":{"request_cost":-1}}"#,
+            r#"{"scope":"machine","role":"read","budget":{"request_cost":"0.0000001"}}"#,
+            r#"{"scope":"machine","role":"read","budget":{"request_cost":1e300}}"#,
+            r#"{"scope":"machine","role":"read","budget":{"cost_burst":1}}"#,
         ] {
             assert_eq!(super::wanted(body.as_bytes()).expect_err(body).status, 400);
         }

@@ -6,7 +6,7 @@
 //! without end, whatever is said above; `null` leaves a part to the group and organisation.
 
 use serde_json::{Map, Value};
-use tenant::life::{Life, LifeChange, Part, SECONDS_MAX};
+use tenant::life::{Class, Life, LifeChange, Part, SECONDS_MAX};
 use tenant::settings::SettingsChange;
 
 use crate::problem::Problem;
@@ -79,6 +79,12 @@ fn seconds(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Take the class out of what a create says: it is no setting.
+pub(super) fn take_class(change: &mut LifeChange) -> Option<Class> {
+    let said = change.take(Part::Class)?;
+    said.map(|memory| if memory == 1 { Class::Memory } else { Class::Durable })
 }
 
 /// What of a life is no setting of a database: it is a group's to say.

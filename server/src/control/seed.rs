@@ -52,7 +52,8 @@ pub(crate) fn source(seed: &Value) -> Result<Option<String>, Problem> {
     match seed.get("type") {
         Some(Value::String(kind)) if kind == "database" => {}
         Some(Value::String(kind)) if kind == "dump" || kind == "database_upload" => {
-            let text = "a database cannot be seeded with this here: only with another database, by \
+            let text = "a database cannot be seeded with this here: send the file or the dump itself to \
+                        POST /v1/namespaces/{name}/upload, or name another database by \
                         {\"type\":\"database\",\"name\":…}";
             return Err(Problem::body(text));
         }

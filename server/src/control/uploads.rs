@@ -37,13 +37,14 @@ pub fn route(head: &Head<'_>) -> Result<ControlCall, Problem> {
     let (change, said) = change(head.query().unwrap_or(""))?;
     let format = match said {
         Some(format) => format,
-        None => format_of(head.content_type())?,
+        // Who says nothing sends a file: it says itself what it is.
+        None => head.content_type().map_or(Ok(ImportFormat::File), format_of)?,
     };
     Ok(ControlCall::Import { name, change, format })
 }
 
-fn format_of(content_type: Option<&str>) -> Result<ImportFormat, Problem> {
-    let kind = content_type.unwrap_or("").split(';').next().unwrap_or("").trim();
+fn format_of(content_type: &str) -> Result<ImportFormat, Problem> {
+    let kind = content_type.split(';').next().unwrap_or("").trim();
     match kind.to_ascii_lowercase().as_str() {
         "application/vnd.sqlite3" | "application/x-sqlite3" | "application/octet-stream" => {
             Ok(ImportFormat::File)

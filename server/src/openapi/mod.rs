@@ -72,7 +72,20 @@ impl Route {
                 "default": { "$ref": "#/components/responses/Problem" },
             },
         });
-        if !self.body.is_empty() {
+        if self.body == "Upload" {
+            let content =
+                |kind: &str, schema: Value| (kind.to_owned(), json!({ "schema": schema }));
+            let file = || json!({ "$ref": "#/components/schemas/Upload" });
+            let kinds: Map<String, Value> = [
+                content("application/vnd.sqlite3", file()),
+                content("application/octet-stream", file()),
+                content("application/sql", json!({ "type": "string" })),
+                content("text/plain", json!({ "type": "string" })),
+            ]
+            .into_iter()
+            .collect();
+            operation["requestBody"] = json!({ "required": true, "content": kinds });
+        } else if !self.body.is_empty() {
             operation["requestBody"] =
                 json!({ "content": { "application/json": { "schema": schema(self.body) } } });
         }

@@ -1,8 +1,10 @@
 //! One line a route. A name in braces is a parameter of the path; it, the words of `query` and the
 //! schemas of bodies and answers are in `schemas.json`.
 
+mod copies;
 mod jobs;
 mod life;
+mod uploads;
 
 use crate::http::Method;
 
@@ -39,7 +41,7 @@ pub(super) const fn route(
 
 /// All routes: one table a file.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [TABLE, jobs::JOBS, life::TABLE].into_iter().flatten()
+    [TABLE, copies::TABLE, jobs::JOBS, life::TABLE, uploads::TABLE].into_iter().flatten()
 }
 
 #[rustfmt::skip]

@@ -56,8 +56,13 @@ fn databases_are_created_in_their_group() {
         let expected = create("web", Some(BudgetChange::Replace(Box::new(budget))));
         assert_eq!(call("POST", &databases, &body), expected);
     }
+    let fork = r#"{"name":"copy","group":"web","seed":{"type":"database","value":"shop"}}"#;
+    let asked_for = asked("POST", &databases, fork);
+    assert_eq!(asked_for.within.as_deref(), Some("acme"), "of its own organisation only");
+    let change = Change { group: Some(Some(path(Some("web")))), ..Change::default() };
+    let expected = ControlCall::Fork { from: "shop".into(), to: "copy".into(), change };
+    assert_eq!(asked_for.request, AdminRequest::Call(expected));
     for body in [
-        r#"{"name":"shop","seed":{"type":"database","name":"other"}}"#,
         r#"{"name":"shop","seed":{"type":"dump","url":"https://example.com/x.sql"}}"#,
         r#"{"name":"shop","is_schema":true}"#,
         r#"{"name":"shop","schema":"parent"}"#,
@@ -261,6 +266,7 @@ fn api_tokens_are_listed_without_those_of_databases() {
         created_s: 0,
         expires_s: Some(1_790_000_000),
         revoked_s,
+        budget: tenant::KeyBudget::default(),
     };
     let rows = vec![
         key(KeyScope::Machine, None),

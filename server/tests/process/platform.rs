@@ -181,8 +181,10 @@ fn a_database_is_configured_as_sqld_s_are() {
     let stats = get(&server, &format!("{namespace}/stats"));
     assert!(stats["query_count"].as_u64() >= Some(4), "{stats}");
     assert!(stats["storage_bytes_used"].as_u64() >= Some(8192), "{stats}");
-    let fork = refused(&server, "POST", &format!("{namespace}/fork/other"), &Value::Null);
-    assert_eq!(fork, (501, "NOT_IMPLEMENTED".into()));
+    call(&server, "POST", &format!("{namespace}/fork/other"), &Value::Null);
+    assert_eq!(server.database("other").value("SELECT count(*) FROM t"), "0");
+    let again = refused(&server, "POST", &format!("{namespace}/fork/other"), &Value::Null);
+    assert_eq!(again, (400, "DATABASE_EXISTS".into()));
     let unknown = refused(&server, "GET", "/v1/namespaces/nothing/config", &Value::Null);
     assert_eq!(unknown, (404, "DATABASE_NOT_FOUND".into()));
     let lines = get(&server, "/v1/diagnostics");

@@ -14,6 +14,7 @@
 //!   recovery on copies (REC-1).
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
+//! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
 //! - `files`: the oracle of the files. `report`: what a run prints.
@@ -28,6 +29,7 @@ pub(crate) mod files;
 mod fleet;
 mod glutton;
 pub(crate) mod ground;
+mod importer;
 pub(crate) mod journal;
 mod landlord;
 mod mix;
@@ -72,6 +74,7 @@ use ends::Ambush;
 use fleet::Fleet;
 use glutton::Gluttons;
 use ground::Ground;
+use importer::Importer;
 use landlord::Landlord;
 use operator::Operator;
 use stranger::Strangers;
@@ -115,6 +118,7 @@ struct World {
     routes: BTreeMap<ClientSocket, usize>,
     strangers: Strangers,
     landlord: Landlord,
+    importer: Importer,
     gluttons: Gluttons,
     fleet: Fleet,
     ceilings: Ceilings,
@@ -199,12 +203,14 @@ impl World {
         let operator = Operator::draw(&mut io, options.profile);
         let strangers = Strangers::new(&mut io, &options);
         let landlord = Landlord::new(&mut io, &options);
+        let importer = Importer::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
         let fleet = Fleet::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
             landlord,
+            importer,
             gluttons,
             fleet,
             ceilings: Ceilings::default(),
@@ -237,6 +243,7 @@ impl World {
         self.strangers.leave(&mut self.io);
         self.gluttons.leave(&mut self.io);
         self.take_budgets_back()?;
+        self.look_at_imports()?;
         self.bring_jobs_to_rest()?;
         self.settle()?;
         self.await_silence()?;
@@ -417,6 +424,9 @@ impl Host for World {
         while let Some(wake) = self.io.next_wake() {
             let Ground { grants, options, .. } = &mut self.ground;
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
+                continue;
+            }
+            if self.importer.heed(&mut self.io, options, wake)? {
                 continue;
             }
             if self.gluttons.heed(&mut self.io, options, wake)? {

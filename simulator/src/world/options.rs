@@ -108,6 +108,8 @@ pub struct Options {
     pub gluttons: usize,
     /// Fleet jobs; 0 is a world without any.
     pub jobs: u64,
+    /// Uploads, looks at them and drops; 0 is a world without any.
+    pub imports: u64,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -173,6 +175,7 @@ impl Options {
             budgets: draw_budgets(seed),
             gluttons: 1 + Draws::new(seed).index(Stream::Budgets, 12, 3),
             jobs: fleet::draw_jobs(seed),
+            imports: draw_imports(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -296,6 +299,14 @@ fn draw_budgets(seed: u64) -> u64 {
     if there { changes } else { 0 }
 }
 
+/// In one world of three; from a stream of its own.
+fn draw_imports(seed: u64) -> u64 {
+    let mut draws = Draws::new(seed);
+    let there = draws.below(Stream::Imports, 10, 3) == 0;
+    let orders = draws.logarithmic(Stream::Imports, 11, Span::new(5, 60));
+    if there { orders } else { 0 }
+}
+
 /// Where the server listens for SQL.
 pub const LISTEN: &str = "10.0.0.1:8080";
 /// Where it listens for the control API.
@@ -330,6 +341,7 @@ impl Settings for Options {
             ("budgets", &mut self.budgets),
             ("gluttons", &mut self.gluttons),
             ("jobs", &mut self.jobs),
+            ("imports", &mut self.imports),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

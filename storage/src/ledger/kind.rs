@@ -13,20 +13,22 @@ pub enum Kind {
     WalIndex = 3,
     /// Temporary objects of SQLite (sorts, statement journals), the part in memory.
     Scratch = 4,
+    /// The pages of a database that is only in memory.
+    Main = 5,
     /// Requests and responses of connections.
-    Buffer = 5,
+    Buffer = 6,
     /// Stacks of fibers.
-    Stack = 6,
+    Stack = 7,
     /// Unnamed temporary files: WAL spill and scratch spill. From here on nothing is memory.
-    Temporary = 7,
+    Temporary = 8,
     /// The database's file, as far as it is known.
-    File = 8,
+    File = 9,
     /// Open files: a count.
-    Descriptor = 9,
+    Descriptor = 10,
 }
 
 /// Number of [`Kind`]s.
-pub const KINDS: usize = 10;
+pub const KINDS: usize = 11;
 
 /// Number of [`Kind`]s that are memory: the first ones.
 pub const MEMORY_KINDS: usize = Kind::Temporary as usize;
@@ -41,6 +43,7 @@ pub const KIND_NAMES: [&str; KINDS] = [
     "wal",
     "wal_index",
     "scratch",
+    "main",
     "buffer",
     "stack",
     "temporary",

@@ -13,7 +13,7 @@ fn limit_counts_all_memory_kinds_but_not_files() {
     assert!(charge(id, Kind::File, 1 << 50));
     assert!(charge(id, Kind::Descriptor, 3));
     assert_eq!((refused(id), memory_held(id)), (1, 100));
-    assert_eq!(held(id), [0, 0, 0, 0, 0, 60, 40, 1000, 1 << 50, 3]);
+    assert_eq!(held(id), [0, 0, 0, 0, 0, 0, 60, 40, 1000, 1 << 50, 3]);
     assert_closed();
     for (kind, bytes) in [
         (Kind::Buffer, 60),

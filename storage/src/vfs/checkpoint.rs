@@ -21,6 +21,14 @@ use crate::volume::Checkpoint;
 /// Put a page, its tail set, behind the pages that wait to be written; write them when the run
 /// ends or is long enough.
 pub(super) fn checkpoint_page(page_number: u32, bytes: &[u8]) -> Code {
+    if with_volume(|volume| volume.is_memory()) {
+        return with_volume(|volume| match &volume.checkpoint {
+            Some(_) => {
+                volume.write_memory_page(page_number, bytes).map_err(|_| ffi::SQLITE_IOERR_NOMEM)
+            }
+            None => Err(ffi::SQLITE_IOERR_WRITE),
+        });
+    }
     let full = with_volume(|volume| {
         let checkpoint = volume.checkpoint.as_ref()?;
         let run = checkpoint.run.as_ref();
@@ -200,7 +208,7 @@ pub fn begin_checkpoint() -> Result<(), i32> {
             cut: false,
             failed: None,
         });
-        !volume.main.exists && volume.main.handle.is_none()
+        !volume.is_memory() && !volume.main.exists && volume.main.handle.is_none()
     });
     if missing {
         sometimes!("a tenant's first checkpoint makes its file");
@@ -258,6 +266,10 @@ pub fn abandon_checkpoint() {
 }
 
 pub(super) fn truncate_main(pages: u32) -> Code {
+    if with_volume(|volume| volume.is_memory() && volume.checkpoint.is_some()) {
+        with_volume(|volume| volume.truncate_memory(pages));
+        return Ok(());
+    }
     flush_run()?;
     let file = with_volume(|volume| {
         volume.checkpoint.as_ref()?;

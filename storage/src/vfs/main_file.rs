@@ -98,6 +98,10 @@ pub(super) fn read_page(page_number: u32, out: &mut [u8; PAGE_BYTES]) -> Result<
             *out = page::empty_database();
             Ok(true)
         }
+        PageSource::Memory => {
+            with_volume(|volume| volume.read_memory_page(page_number, out));
+            Ok(true)
+        }
         PageSource::Beyond => {
             out.fill(0);
             Ok(false)

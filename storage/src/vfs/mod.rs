@@ -129,6 +129,9 @@ fn offset_of(offset: i64) -> Result<u64, c_int> {
 
 /// A sync of the WAL: before a commit, room in the log; before a checkpoint, durability (F8).
 fn sync_wal(connection: ConnectionId) -> Code {
+    if with_volume(|volume| volume.is_memory()) {
+        return sync_memory_wal(connection);
+    }
     let committing = with_volume(|volume| {
         let writes = volume.writer() == Some(connection);
         if writes { volume.committing_pages() } else { None }
@@ -161,6 +164,22 @@ fn sync_wal(connection: ConnectionId) -> Code {
     }
 }
 
+/// The same of a database that is only in memory: nothing waits for a log, and limits hold.
+fn sync_memory_wal(connection: ConnectionId) -> Code {
+    let committing = with_volume(|volume| {
+        let writes = volume.writer() == Some(connection);
+        if writes { volume.committing_pages() } else { None }
+    });
+    let Some(pages) = committing else { return Ok(()) };
+    let cost = Cost::of_memory_commit(pages);
+    let beyond = fiber::with_meter(|meter| meter.is_beyond(cost)) == Some(true);
+    if beyond || fiber::overspends(cost) {
+        sometimes!("a commit in memory would cost more than it may");
+        return Err(ffi::SQLITE_FULL);
+    }
+    Ok(())
+}
+
 /// The writer lock is being released: append what was committed to the log.
 fn seal() {
     if !with_volume(Volume::begin_sealing) {
@@ -168,9 +187,13 @@ fn seal() {
         return;
     }
     let pages = with_volume(|volume| volume.sealing.as_ref().map_or(0, |s| s.pages.len() as u32));
+    if with_volume(|volume| volume.is_memory()) {
+        with_volume(Volume::end_sealing_in_memory);
+        return fiber::on_commit(Cost::of_memory_commit(pages));
+    }
     loop {
         match suspend(Wait::Seal) {
-            Answer::Ready => return fiber::on_commit(pages),
+            Answer::Ready => return fiber::on_commit(Cost::of_commit(pages)),
             Answer::Bring(frame) => {
                 sometimes!("a spilled page is brought for its commit");
                 let mut buffer = Buffer::zeroed(PAGE_BYTES);
@@ -528,7 +551,11 @@ unsafe extern "C" fn open(
             let room = volume.scratch.len() < limits::SCRATCH_MAX;
             let bound = limits::SCRATCH_MEMORY_BYTES_MAX;
             let account = volume.account();
-            room.then(|| volume.scratch.insert(Extent::new(account, Kind::Scratch, bound)))
+            let extent = match volume.is_memory() {
+                true => Extent::in_memory(account, Kind::Scratch),
+                false => Extent::new(account, Kind::Scratch, bound),
+            };
+            room.then(|| volume.scratch.insert(extent))
         });
         let Some(key) = scratch else {
             return ffi::SQLITE_CANTOPEN;

@@ -10,7 +10,9 @@ use storage::sqlite::{SqliteError, ValueRef};
 
 use super::nodes::Change;
 use super::rows::{DatabaseRow, RowState, run};
-use super::{Outcome, create, find, integer};
+use super::{Outcome, create, find, integer, keys};
+use crate::access::Scope;
+use crate::life::Class;
 use crate::session::PooledConnection;
 
 /// A database that is to be filled.
@@ -72,7 +74,9 @@ pub(super) fn begin(pooled: &mut PooledConnection, build: &Build) -> Result<Outc
 impl Build {
     /// What the new database is given: its original's group, where nothing is said of a group.
     pub(super) fn placed(&self, from: Option<&DatabaseRow>) -> Change {
-        let mut change = self.change.clone();
+        // What is built is built in a file, whatever its group says of what is created empty.
+        let class = Some(Class::Durable);
+        let mut change = Change { class, ..self.change.clone() };
         if change.group.is_none()
             && let Some(row) = from
         {
@@ -80,6 +84,15 @@ impl Build {
         }
         change
     }
+}
+
+/// It will not be whole: its name is free again. What is left of it goes as what is left of dropped ones.
+pub(super) fn give_up(pooled: &mut PooledConnection, id: TenantId) -> Result<Outcome, SqliteError> {
+    let sql = "UPDATE databases SET name = NULL, group_id = NULL, plan = NULL \
+               WHERE id = ?1 AND state = 1 AND name IS NOT NULL";
+    run(pooled, sql, &[integer(id)])?;
+    keys::forget(pooled, Scope::Database(id))?;
+    Ok(Outcome::Done)
 }
 
 /// The database is there from now on.

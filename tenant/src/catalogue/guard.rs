@@ -11,6 +11,8 @@ use super::keys::{self, KeyRow, KeyScope};
 use super::nodes::{self, Change, NodePath};
 use super::{Build, Call, Outcome, find};
 use crate::access::{Access, Denial, Scope};
+use crate::budget::Priority;
+use crate::key_budget::KeyBudget;
 use crate::session::PooledConnection;
 
 type Verdict = Result<Result<(), Denial>, SqliteError>;
@@ -48,10 +50,17 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
         Call::PutNode(path, _) | Call::DropNode(path) | Call::CreateNode(path) => {
             above(pooled, access, path)
         }
-        Call::Keys { scope: Some(of), .. } | Call::Sign(of, _) => scope(pooled, access, of),
+        Call::Keys { scope: Some(of), .. } => scope(pooled, access, of),
+        Call::Sign(of, _) => match may_mint(pooled, access, None)? {
+            true => scope(pooled, access, of),
+            false => FORBIDDEN,
+        },
         Call::Job(call) => job(pooled, access, call),
         Call::CreateKey(key) if key.role > access.role => FORBIDDEN,
-        Call::CreateKey(key) => scope(pooled, access, &key.scope),
+        Call::CreateKey(key) => match may_mint(pooled, access, key.priority)? {
+            true => scope(pooled, access, &key.scope),
+            false => FORBIDDEN,
+        },
         Call::RevokeKey(public) => {
             let found = keys::find(pooled, public)?.pop();
             match found.and_then(|key| key.scope_name) {
@@ -71,6 +80,22 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
         // Lists of everything, plans, and what only the engine asks.
         _ => FORBIDDEN,
     }
+}
+
+/// Who has a budget hands out nothing that has none, and who is not urgent nothing that is more so. A
+/// token has no priority of its own.
+fn may_mint(
+    pooled: &mut PooledConnection,
+    access: &Access,
+    priority: Option<Priority>,
+) -> Result<bool, SqliteError> {
+    let least = priority.unwrap_or(Priority::Interactive);
+    if access.priority.is_some_and(|most| least > most) {
+        return Ok(false);
+    }
+    let Some(key) = access.key else { return Ok(true) };
+    let budget = keys::budget(pooled, key)?;
+    Ok(budget.is_none_or(|budget| budget == KeyBudget::default()))
 }
 
 fn scope(pooled: &mut PooledConnection, access: &Access, scope: &KeyScope) -> Verdict {

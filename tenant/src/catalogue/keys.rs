@@ -9,6 +9,7 @@ use super::{Missing, Outcome, Signing, find as find_database, now_s};
 use crate::access::{KeyId, Role, Scope};
 use crate::budget::{Priority, Unreadable};
 use crate::catalogue::NodeId;
+use crate::key_budget::KeyBudget;
 use crate::limits;
 use crate::session::PooledConnection;
 
@@ -50,6 +51,8 @@ pub struct NewKey {
     pub priority: Option<Priority>,
     /// It is good for so many seconds; `None`: until it is revoked.
     pub lifetime_s: Option<u64>,
+    /// What it may spend.
+    pub budget: KeyBudget,
 }
 
 /// A key.
@@ -77,6 +80,8 @@ pub struct KeyRow {
     pub expires_s: Option<i64>,
     /// Since when it is revoked.
     pub revoked_s: Option<i64>,
+    /// What it may spend.
+    pub budget: KeyBudget,
 }
 
 /// The columns of [`key_at`], and which rows of them.
@@ -84,7 +89,8 @@ macro_rules! select_keys {
     ($rows:literal) => {
         concat!(
             "SELECT k.id, k.public, k.hash, k.name, k.scope, k.scope_id, k.role, k.priority, ",
-            "k.created_s, k.expires_s, k.revoked_s, d.name, n.name, o.name FROM keys k ",
+            "k.created_s, k.expires_s, k.revoked_s, d.name, n.name, o.name, ",
+            "k.request_cost, k.cost_per_second, k.cost_burst FROM keys k ",
             "LEFT JOIN databases d ON k.scope = 2 AND d.id = k.scope_id ",
             "LEFT JOIN nodes n ON k.scope = 1 AND n.id = k.scope_id ",
             "LEFT JOIN nodes o ON o.id = n.parent ",
@@ -134,6 +140,11 @@ fn key_at(statement: &Statement) -> Result<KeyRow, Unreadable> {
         created_s: integer_at(statement, 8),
         expires_s: integer_or_none(statement, 9),
         revoked_s: integer_or_none(statement, 10),
+        budget: KeyBudget {
+            request_cost: integer_or_none(statement, 14).map(i64::cast_unsigned),
+            cost_per_second: integer_or_none(statement, 15).map(i64::cast_unsigned),
+            cost_burst: integer_or_none(statement, 16).map(i64::cast_unsigned),
+        },
     })
 }
 
@@ -197,7 +208,8 @@ pub(super) fn create(pooled: &mut PooledConnection, key: &NewKey) -> Result<Outc
     let place = |priority| Priority::ALL.iter().position(|&other| other == priority);
     let priority = key.priority.and_then(place).map(|place| place as i64);
     let sql = "INSERT INTO keys(public, hash, name, scope, scope_id, role, priority, created_s, \
-               expires_s) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+               expires_s, request_cost, cost_per_second, cost_burst) \
+               VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     let arguments = [
         ValueRef::Text(key.public.as_bytes()),
         ValueRef::Blob(&key.hash),
@@ -208,6 +220,9 @@ pub(super) fn create(pooled: &mut PooledConnection, key: &NewKey) -> Result<Outc
         number(priority),
         ValueRef::Integer(created_s),
         number(expires_s),
+        number(key.budget.request_cost.map(u64::cast_signed)),
+        number(key.budget.cost_per_second.map(u64::cast_signed)),
+        number(key.budget.cost_burst.map(u64::cast_signed)),
     ];
     run(pooled, sql, &arguments)?;
     Ok(Outcome::Keys(find(pooled, &key.public)?))
@@ -220,6 +235,16 @@ pub(super) fn find(
 ) -> Result<Vec<KeyRow>, SqliteError> {
     let sql = select_keys!("WHERE k.public = ?1");
     read(pooled, sql, &[ValueRef::Text(public.as_bytes())], key_at)
+}
+
+/// What this key may spend, if it is there.
+pub(super) fn budget(
+    pooled: &mut PooledConnection,
+    key: KeyId,
+) -> Result<Option<KeyBudget>, SqliteError> {
+    let sql = select_keys!("WHERE k.id = ?1");
+    let found = read(pooled, sql, &[ValueRef::Integer(key.0 as i64)], key_at)?.pop();
+    Ok(found.map(|key| key.budget))
 }
 
 pub(super) fn list(

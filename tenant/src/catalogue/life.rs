@@ -6,9 +6,11 @@
 use storage::TenantId;
 use storage::sqlite::{SqliteError, ValueRef};
 
-use super::rows::{self, NodeId, integer_at, read, run, select, text_at};
+use super::nodes::{self, Change, Columns};
+use super::rows::{self, NodeId, Said, integer_at, read, run, select, text_at};
 use super::{DatabaseRow, Outcome, bury, find, find_by_id, integer, now_s};
-use crate::life::{Ending, OnEnd};
+use crate::budget::Budget;
+use crate::life::{Class, Ending, OnEnd};
 use crate::session::PooledConnection;
 
 /// Databases in one step of [`rearm`].
@@ -137,4 +139,32 @@ pub(super) fn rearm(pooled: &mut PooledConnection) -> Result<Outcome, SqliteErro
     let rearm = rows::text_or_null(last.as_deref());
     run(pooled, "UPDATE nodes SET rearm = ?2 WHERE id = ?1", &[id, rearm])?;
     Ok(Outcome::Endings(ends, true))
+}
+
+/// The row of a database that is to be in memory, by its own word or its group's: it gets none in the
+/// catalogue.
+pub(super) fn in_memory(
+    pooled: &mut PooledConnection,
+    name: &str,
+    change: &Change,
+    columns: &Columns,
+    created_s: i64,
+) -> Result<Option<DatabaseRow>, SqliteError> {
+    if change.class == Some(Class::Durable) {
+        return Ok(None);
+    }
+    let path = match columns.group_id {
+        Some(id) => nodes::find_by_id(pooled, id)?,
+        None => Vec::new(),
+    };
+    let mut row = DatabaseRow { path, ..DatabaseRow::new(TenantId(0), name, created_s) };
+    if change.class.is_none() && row.life().class() == Class::Durable {
+        return Ok(None);
+    }
+    let budget = change.budget.as_ref().map(|change| change.applied(&Budget::default()));
+    row.said = Said::new(columns.plan.clone(), budget.unwrap_or_default());
+    if let Some(settings) = &change.settings {
+        row.set_settings(row.settings().changed(settings, created_s as u64));
+    }
+    Ok(Some(row))
 }

@@ -8,6 +8,7 @@ use super::rows::{
 use super::{Missing, Outcome};
 use crate::access::Scope;
 use crate::budget::{Budget, Part};
+use crate::life::Class;
 use crate::limits;
 use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
@@ -32,6 +33,8 @@ pub struct Change {
     pub budget: Option<BudgetChange>,
     /// Its settings.
     pub settings: Option<Box<SettingsChange>>,
+    /// Its class, where it is created; else its group's word for it holds.
+    pub class: Option<Class>,
 }
 
 /// The group of an organisation that is made when a database is first put into it.
@@ -47,6 +50,15 @@ pub enum BudgetChange {
 }
 
 impl Change {
+    /// It creates a database in memory, and nothing else: the catalogue need not be written to.
+    pub(super) fn is_in_memory(&self) -> bool {
+        let makes_group = matches!(
+            &self.group,
+            Some(Some(path)) if path.group.as_deref() == Some(DEFAULT_GROUP)
+        );
+        self.class == Some(Class::Memory) && !makes_group
+    }
+
     /// Nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -89,14 +101,7 @@ pub(super) fn look_up(
     {
         columns.group_id = nodes.first().map(|node| node.id);
     }
-    let budget = change.budget.as_ref().map(|change| match change {
-        BudgetChange::Replace(budget) => **budget,
-        BudgetChange::Set(part, number) => {
-            let mut budget = *before;
-            budget.set(*part, *number);
-            budget
-        }
-    });
+    let budget = change.budget.as_ref().map(|change| change.applied(before));
     columns.budget = budget.filter(|budget| !budget.is_empty()).map(|budget| budget.to_text());
     Ok(Ok(columns))
 }

@@ -13,6 +13,7 @@ use storage::TenantId;
 
 use super::context::Job;
 use super::control::Asker;
+use super::ephemeral::is_memory;
 use super::life::Tenant;
 use super::views::TenantView;
 use super::{Engine, Phase, Timer};
@@ -154,7 +155,7 @@ impl<J: Job> Engine<J> {
 
     /// Give an open tenant the limits that follow from its row now. What it holds beyond them stays;
     /// it gets no more until it fits.
-    fn renew_limits(&mut self, key: Key) {
+    pub(super) fn renew_limits(&mut self, key: Key) {
         // Its own keys may be others now.
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         tenant.proven.clear();
@@ -212,10 +213,10 @@ impl<J: Job> Engine<J> {
     /// A tenant closes: what it used since its last checkpoint is written soon, with others'.
     pub(super) fn note_use(&mut self, tenant: &Tenant<J>) {
         let saved = tenant.row.is_none() || tenant.noted == tenant.usage;
-        if tenant.dropped && !self.doomed {
+        if (tenant.dropped || is_memory(tenant.id)) && !self.doomed {
             self.note_spent(tenant);
         }
-        let lives = !tenant.is_ended() && tenant.id != TenantId::CATALOGUE;
+        let lives = !tenant.is_ended() && tenant.id != TenantId::CATALOGUE && !is_memory(tenant.id);
         if saved || !lives || self.doomed {
             return;
         }

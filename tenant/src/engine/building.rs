@@ -6,6 +6,7 @@
 //! it; only when its volume is closed the catalogue is told that it is there, so nobody opens it twice.
 //! One that was not finished goes the way of a dropped one, and so does one that is dropped meanwhile.
 
+use storage::TenantId;
 use storage::sometimes;
 
 use super::context::Job;
@@ -86,12 +87,28 @@ impl<J: Job> Engine<J> {
         };
         match result {
             Ok(built) => self.call_catalogue(Asker::Built(request), Call::Built(built)),
-            Err(refusal) => {
-                self.imports.remove(&request);
-                self.emit(Event::Refused(request, refusal));
-                self.remove_dropped(tenant.id, true);
-            }
+            Err(refusal) => self.give_up(request, tenant.id, refusal),
         }
+    }
+
+    /// It will not be whole: its request is told when its name is free.
+    fn give_up(&mut self, request: RequestId, id: TenantId, refusal: Refusal) {
+        self.imports.remove(&request);
+        self.call_catalogue(Asker::GivenUp(request, Box::new(refusal)), Call::GiveUp(id));
+    }
+
+    /// The catalogue has freed its name, or could not just now.
+    pub(super) fn given_up(
+        &mut self,
+        request: RequestId,
+        refusal: Refusal,
+        call: Call,
+        outcome: &Outcome,
+    ) {
+        let Call::GiveUp(id) = call else { unreachable!("it was asked for this") };
+        self.nobody_answered(call, outcome);
+        self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+        self.remove_dropped(id, true);
     }
 
     /// The catalogue has, or has not, made it one that is there.
@@ -112,8 +129,6 @@ impl<J: Job> Engine<J> {
             Outcome::Failed(text) => Refusal::Failed(text),
             _ => unreachable!("a row was asked for"),
         };
-        self.imports.remove(&request);
-        self.emit(Event::Refused(request, refusal));
-        self.remove_dropped(built.id, true);
+        self.give_up(request, built.id, refusal);
     }
 }

@@ -140,6 +140,9 @@ impl<J: Job> Engine<J> {
         }
         let names = running.bulk.names[running.done..].iter().take(limits::BULK_PART);
         let calls = names.map(|name| {
+            if self.is_memory_name(name) {
+                return Call::InMemory(name.clone());
+            }
             let name = name.to_string();
             let call = match &running.bulk.work {
                 BulkWork::Create(change) => {
@@ -198,14 +201,23 @@ impl<J: Job> Engine<J> {
         let running = self.bulks.get_mut(&request).expect("the caller has looked");
         let first = running.done;
         running.done += outcomes.len();
+        // Some have nothing to give back: nothing is told before all of the part are gone through.
+        running.dropping += 1;
         for (index, outcome) in outcomes.iter().enumerate() {
             if let Some(word) = outcome.failure_word() {
                 running.failures.push((first + index, word));
             }
         }
-        for (call, outcome) in calls.into_iter().zip(outcomes) {
+        for (index, (call, outcome)) in (first..).zip(calls.into_iter().zip(outcomes)) {
             let call = call.into_inner();
-            if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
+            if let Outcome::Memory(row) = outcome {
+                if self.make_in_memory(*row).is_err() {
+                    let running = self.bulks.get_mut(&request).expect("it runs");
+                    running.failures.push((index, "DATABASE_EXISTS"));
+                }
+            } else if let Call::InMemory(name) = &call {
+                self.in_memory_part(request, index, name);
+            } else if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
                 let running = self.bulks.get_mut(&request).expect("it runs");
                 running.dropping += 1;
                 self.catalogue_changed(&call, &outcome);
@@ -214,7 +226,33 @@ impl<J: Job> Engine<J> {
                 self.catalogue_changed(&call, &outcome);
             }
         }
+        let running = self.bulks.get_mut(&request).expect("it runs");
+        running.dropping -= 1;
+        running.failures.sort_unstable();
         self.tell_if_settled(request);
+    }
+
+    /// The name is, or was just now, of a database in memory: it is dropped, or in the way.
+    fn in_memory_part(&mut self, request: RequestId, index: usize, name: &str) {
+        let running = self.bulks.get_mut(&request).expect("it runs");
+        let failed = match running.bulk.work {
+            BulkWork::Create(_) => Err(Refusal::Exists),
+            BulkWork::Drop => {
+                running.dropping += 1;
+                let access = running.access;
+                self.drop_in_memory(name, &access, Dropper::Bulk(request))
+            }
+        };
+        let running = self.bulks.get_mut(&request).expect("it runs");
+        let word = match failed {
+            Ok(()) => return,
+            Err(Refusal::Exists) => "DATABASE_EXISTS",
+            Err(Refusal::Protected) => "DELETE_PROTECTED",
+            Err(Refusal::Unauthorised) => "UNAUTHORIZED",
+            Err(_) => "DATABASE_NOT_FOUND",
+        };
+        running.dropping -= usize::from(running.bulk.work == BulkWork::Drop);
+        running.failures.push((index, word));
     }
 
     /// A database of the part has given back what it held.

@@ -105,6 +105,8 @@ pub struct Permit {
     pub(super) priority: Option<Priority>,
     /// What its statements may not do, if anything.
     pub(super) denials: Option<Box<Denials>>,
+    /// What it may cost, in parts of a million of a request unit, whatever it asks for.
+    pub(super) cost_max: Option<u64>,
 }
 
 impl<'a> JobContext<'a> {
@@ -123,8 +125,8 @@ impl<'a> JobContext<'a> {
 
     /// The stream for this job, under its limits and rights.
     fn lend(&self, session: Session) -> Session {
-        let Permit { holder, denials, .. } = &self.permit;
-        session.under(&self.limits, *holder, denials.clone())
+        let Permit { holder, denials, cost_max, .. } = &self.permit;
+        session.under(&self.limits, *holder, denials.clone(), *cost_max)
     }
 }
 

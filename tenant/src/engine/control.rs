@@ -213,6 +213,8 @@ pub(super) enum Asker {
     Fork(RequestId),
     /// The request that had a database built.
     Built(RequestId),
+    /// The request that had one built which will not be whole, and why.
+    GivenUp(RequestId, Box<Refusal>),
     /// A call about many databases.
     Bulk(RequestId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
@@ -283,6 +285,20 @@ impl Catalogue {
             }
         }
         batch
+    }
+
+    /// A database of this name is about to be created in a row of the catalogue, and that waits for room
+    /// in the log: others may come before it.
+    pub(super) fn creates(&self, name: &str) -> bool {
+        fn one(call: &Call, name: &str) -> bool {
+            match call.inner() {
+                Call::Create { name: own, .. } => own == name,
+                Call::Build(build) => build.name == name,
+                Call::Bulk(_, calls) => calls.iter().any(|call| one(call, name)),
+                _ => false,
+            }
+        }
+        self.held_since.is_some() && self.queue.iter().any(|(_, call)| one(call, name))
     }
 
     /// Pages that each waiting call may change that grows, in order, as far as they go into one
@@ -438,6 +454,7 @@ impl<J: Job> Engine<J> {
         if let ControlCall::Bulk(bulk) = call {
             return self.start_bulk(request, access, *bulk);
         }
+        let Some(call) = self.without_catalogue(request, &access, call) else { return };
         self.note_before(&call);
         let (form, call) = catalogue_call(call);
         let call = match access.scope {
@@ -551,6 +568,14 @@ impl<J: Job> Engine<J> {
         if let Asker::Bulk(request) = asker {
             return self.on_bulk(request, call, outcome);
         }
+        self.memory_answered(&call);
+        if let Outcome::Memory(row) = outcome {
+            return match asker {
+                Asker::Opening(key) => self.on_found(key, Outcome::Memory(row)),
+                asker => self.memory_made(asker, *row),
+            };
+        }
+        let outcome = self.with_memory(&call, outcome);
         self.catalogue_changed(&call, &outcome);
         if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
             let dropper = match asker {
@@ -584,6 +609,7 @@ impl<J: Job> Engine<J> {
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
             Asker::Fork(request) => self.fork_begun(request, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
+            Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
             Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
@@ -629,6 +655,7 @@ impl<J: Job> Engine<J> {
             | Outcome::NotYet(_)
             | Outcome::Endings(..)
             | Outcome::BulkRecord(_)
+            | Outcome::Memory(_)
             | Outcome::Many(_) => unreachable!("only the engine asks for it"),
             Outcome::NotFound => return Err(Refusal::NotFound),
             Outcome::Exists => return Err(Refusal::Exists),
@@ -648,7 +675,7 @@ impl<J: Job> Engine<J> {
 
     /// Fences and tombstones must not be lost with a failed transaction: it has other calls too,
     /// and memory, the disk or the log may be short only now.
-    fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
+    pub(super) fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
             // A later one says more; see `budgets.rs` for what is lost.
             (Call::Used(id, usage, _), Outcome::Done) => self.usage_noted(id, usage),

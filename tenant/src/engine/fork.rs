@@ -15,7 +15,7 @@ use super::copy::{CopyFailure, CopyOrder};
 use super::life::Tenant;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Phase, Refusal, RequestId};
-use crate::budget::{Exceeded, Part};
+use crate::budget::{Exceeded, Part, Priority};
 use crate::catalogue::{DatabaseRow, Outcome, RowState};
 use crate::limits;
 use crate::pool::Key;
@@ -177,6 +177,14 @@ impl<J: Job> Engine<J> {
         let task = self.tasks.get_mut(key).expect("the task runs");
         let other = task.other.as_mut().expect("only a copy has two");
         std::mem::swap(&mut task.tenant, other);
+        // The longer it takes, the more of the log its snapshot keeps: then it does not come last any more.
+        let kept = [task.tenant, *other]
+            .into_iter()
+            .filter_map(|key| Some(self.tenants.get(key)?.volume.as_ref()?.wal_bytes()));
+        if kept.max() > Some(limits::SNAPSHOT_HURRY_BYTES) {
+            sometimes!("a copy becomes more urgent");
+            task.priority = Priority::Normal;
+        }
         self.wake(key, storage::fiber::Input::Host(super::context::Reply::Done));
     }
 

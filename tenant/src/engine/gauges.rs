@@ -70,6 +70,7 @@ impl<J: Job> Engine<J> {
             streams,
             requests,
             Gauge::new("tenant_connections_idle", idle, limits::IDLE_CONNECTIONS_MAX),
+            Gauge::new("imports", self.imports.len(), limits::IMPORTS_MAX),
             Gauge::new("forks", self.forks.counts().1, limits::FORKS_MAX),
             Gauge::new("forks_waiting", self.forks.counts().0, limits::FORKS_WAITING_MAX),
             Gauge::new("checkpoints", self.checkpoints_running, limits::CHECKPOINTS_MAX),

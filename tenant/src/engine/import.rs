@@ -51,8 +51,12 @@ pub(super) fn run_import(
     limits: RequestLimits,
 ) -> Result<Imported, ImportError> {
     let tenant = storage::fiber::with_volume(|volume| volume.tenant().0);
-    let permit =
-        Permit { holder: Holder::default(), priority: Some(Priority::Background), denials: None };
+    let permit = Permit {
+        holder: Holder::default(),
+        priority: Some(Priority::Background),
+        denials: None,
+        cost_max: None,
+    };
     let mut context = JobContext::new(handle, tenant, limits, permit);
     let mut session = context.open_stream().map_err(|_| ImportError::no_connection())?;
     let result = import(&mut context, &mut session, format);
@@ -112,6 +116,10 @@ impl<J: Job> Engine<J> {
         request: RequestId,
         result: Result<Imported, ImportError>,
     ) {
+        if self.doomed {
+            // Nobody is told, and `close_doomed` closes everything.
+            return;
+        }
         match result {
             Ok(imported) => {
                 self.imports.insert(request, Some(imported));

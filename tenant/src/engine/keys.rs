@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 
+use storage::io::Instant;
 use storage::sometimes;
 
 use super::context::Job;
@@ -18,6 +19,7 @@ use super::control::{Asker, ControlCall};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::access::{Access, Claim, Denial, Holder, KeyProof, Needs, Scope};
 use crate::catalogue::{Call, DatabaseRow, KeyRow, Outcome};
+use crate::key_budget::{KeyBudget, Spenders};
 use crate::limits;
 use crate::pool::Key;
 use crate::settings::Settings;
@@ -30,6 +32,7 @@ struct Known {
     access: Access,
     expires_s: Option<i64>,
     revoked: bool,
+    budget: KeyBudget,
 }
 
 impl Known {
@@ -45,6 +48,7 @@ impl Known {
             },
             expires_s: row.expires_s,
             revoked: row.revoked_s.is_some(),
+            budget: row.budget,
         }
     }
 }
@@ -71,6 +75,7 @@ pub(super) struct Keys<J> {
     order: VecDeque<PublicId>,
     waiting: BTreeMap<PublicId, Vec<(KeyProof, Waiting<J>)>>,
     waiters: usize,
+    pub spenders: Spenders,
 }
 
 impl<J> Default for Keys<J> {
@@ -80,6 +85,7 @@ impl<J> Default for Keys<J> {
             order: VecDeque::new(),
             waiting: BTreeMap::new(),
             waiters: 0,
+            spenders: Spenders::default(),
         }
     }
 }
@@ -103,14 +109,20 @@ impl<J> Keys<J> {
         Some(good.map(|known| known.access).ok_or(Denial::Unauthorised))
     }
 
-    fn remember(&mut self, public: PublicId, known: Option<Known>) {
+    fn remember(&mut self, public: PublicId, known: Option<Known>, now: Instant) {
+        if let Some(Known { access: Access { key: Some(key), .. }, budget, .. }) = known {
+            self.spenders.remember(key, budget, now);
+        }
         if self.known.insert(public, known).is_none() {
             self.order.push_back(public);
         }
         if self.order.len() > limits::KEYS_REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            let forgotten = self.known.remove(&oldest).flatten();
+            if let Some(key) = forgotten.and_then(|known| known.access.key) {
+                self.spenders.forget(key);
+            }
         }
         assert_eq!(self.known.len(), self.order.len());
     }
@@ -176,7 +188,7 @@ impl<J: Job> Engine<J> {
         self.keys.waiters -= waiting.len();
         let refusal = match outcome {
             Outcome::Keys(rows) => {
-                self.keys.remember(public, rows.first().map(Known::of));
+                self.keys.remember(public, rows.first().map(Known::of), self.now);
                 None
             }
             Outcome::Failed(text) => Some(Refusal::Failed(text)),

@@ -19,6 +19,7 @@ use super::context::Job;
 use super::control::Asker;
 use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
 use super::drops::Dropper;
+use super::ephemeral::is_memory;
 use super::keys::holders;
 use super::places::Place;
 use super::tasks::{Kind, Work};
@@ -75,6 +76,8 @@ pub(super) struct Tenant<J> {
     pub client_used: Instant,
     /// The catalogue was asked to end it, for its limit is reached.
     pub end_asked: bool,
+    /// It is in memory, and has given its connections back.
+    pub resting: bool,
     /// SIEVE's mark: used since the hand passed.
     pub visited: bool,
     pub(super) checkpointing: bool,
@@ -128,6 +131,7 @@ impl<J> Tenant<J> {
             last_used: Instant(0),
             client_used: Instant(0),
             end_asked: false,
+            resting: false,
             visited: true,
             checkpointing: false,
             retry_at: Instant(0),
@@ -305,6 +309,10 @@ impl<J: Job> Engine<J> {
         tenant.visited = true;
         tenant.last_used = self.now;
         tenant.client_used = self.now;
+        if std::mem::replace(&mut tenant.resting, false) {
+            self.set_timer(limits::TENANT_IDLE_NS, Timer::TenantIdle(key));
+        }
+        let tenant = self.tenants.get_mut(key).expect("named just now");
         if let Some(reason) = &tenant.fenced {
             let refusal = Refusal::Fenced(reason.clone());
             return self.emit(Event::Refused(request, refusal));
@@ -386,6 +394,13 @@ impl<J: Job> Engine<J> {
                     self.refuse_waiting(key, &Refusal::NotFound)
                 }
             }
+            Outcome::Memory(row) => {
+                self.judge_waiting(key, &row);
+                match self.tenants.get(key).is_some_and(|t| !t.waiting.is_empty()) {
+                    true => drop(self.open_in_memory(key, *row)),
+                    false => self.refuse_waiting(key, &Refusal::NotFound),
+                }
+            }
             Outcome::NotFound => self.on_not_found(key),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
             Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
@@ -436,6 +451,7 @@ impl<J: Job> Engine<J> {
             stamp_min: row.stamp,
             last_txid: row.txid,
             recovered,
+            memory: is_memory(row.id),
             seed: self.options.seed,
             nonce: self.counters.opens,
         });
@@ -581,14 +597,14 @@ impl<J: Job> Engine<J> {
             && !tenant.checkpointing
             && !tenant.dropped
             && tenant.fenced.is_none()
-            && tenant.redo.is_some()
+            && (tenant.redo.is_some() || is_memory(tenant.id))
             && tenant.retry_at <= now;
         if !ready || self.checkpoints_running >= limits::CHECKPOINTS_MAX {
             return;
         }
         tenant.checkpointing = true;
         // Its first step may make a file, however it ends.
-        tenant.file = true;
+        tenant.file = !is_memory(tenant.id);
         let pooled = tenant.idle.pop();
         self.checkpoints_running += 1;
         if self.start_task(key, Kind::Checkpoint, Work::Checkpoint(pooled)).is_none() {
@@ -601,7 +617,7 @@ impl<J: Job> Engine<J> {
         match result {
             Ok(Checkpointed { complete: true, txid, stamp }) => {
                 let id = tenant.id;
-                if id == TenantId::CATALOGUE {
+                if id == TenantId::CATALOGUE || is_memory(id) {
                     self.checkpoint_settled(key, txid, stamp);
                 } else {
                     let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
@@ -637,7 +653,7 @@ impl<J: Job> Engine<J> {
             self.recovered_rows.remove(&tenant.id);
             tenant.checkpointing = false;
             if let Some(row) = &mut tenant.row {
-                row.file = true;
+                row.file = !is_memory(tenant.id);
                 row.stamp = stamp;
                 row.txid = row.txid.max(txid);
             }
@@ -719,6 +735,9 @@ impl<J: Job> Engine<J> {
             return;
         }
         let idle_ns = self.now.since(tenant.last_used);
+        if is_memory(tenant.id) && tenant.is_unused() && idle_ns >= limits::TENANT_IDLE_NS {
+            return self.rest_in_memory(key);
+        }
         if tenant.is_unused() && idle_ns >= limits::TENANT_IDLE_NS {
             self.begin_closing(key);
         } else {
@@ -729,6 +748,10 @@ impl<J: Job> Engine<J> {
 
     pub(super) fn begin_closing(&mut self, key: Key) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
+        if is_memory(tenant.id) && !tenant.is_ended() {
+            // It is nowhere else.
+            return self.rest_in_memory(key);
+        }
         if !tenant.closing {
             tenant.closing = true;
             self.go_on_closing(key);
@@ -801,6 +824,9 @@ impl<J: Job> Engine<J> {
         self.names.remove(&tenant.name);
         self.ids.remove(&tenant.id);
         self.recovered_rows.remove(&tenant.id);
+        if is_memory(tenant.id) {
+            self.forget_in_memory(&tenant);
+        }
         if let Some(redo) = tenant.redo.take() {
             if tenant.dropped || tenant.fenced.is_some() {
                 self.dirty.remove(&(redo, tenant.id));
@@ -886,6 +912,9 @@ impl<J: Job> Engine<J> {
     /// The catalogue has the tombstone: end the tenant's life.
     pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow, dropper: Dropper) {
         self.begin_drop(row, dropper);
+        if is_memory(row.id) {
+            self.free_name_in_memory(row);
+        }
         self.recovered_rows.remove(&row.id);
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
@@ -919,6 +948,9 @@ impl<J: Job> Engine<J> {
 
     pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
         self.note_file(id, file);
+        if is_memory(id) {
+            return self.end_drop(id, true);
+        }
         if !file {
             self.end_drop(id, true);
             return self.call_catalogue(Asker::Nobody, Call::Forget(id));

@@ -14,6 +14,7 @@
 //! - `life`: opening, checkpointing, closing, dropping and fencing tenants.
 //! - `streams`: parked sessions, tickets, expiry, idle transactions.
 //! - `gauges`: what is held beside its limit, for metrics and oracles.
+//! - `ephemeral`: databases that are only in memory.
 //! - `bulk`: creates and drops of many in one call.
 //! - `drops`: from a tombstone to the receipt of all that the database held.
 //! - `mortal`: databases that end by their age, their last use, or what they have used.
@@ -37,6 +38,7 @@ mod control;
 mod copy;
 mod disk;
 mod drops;
+mod ephemeral;
 mod fork;
 mod gauges;
 mod import;
@@ -80,6 +82,7 @@ pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use drops::Receipt;
+pub use ephemeral::is_memory;
 pub use gauges::Gauge;
 pub use views::{Served, TenantState, TenantView};
 
@@ -87,6 +90,7 @@ use bulk::Bulks;
 use control::Catalogue;
 use disk::Operation;
 use drops::Dropping;
+use ephemeral::Ephemeral;
 use fork::Forks;
 use import::Imports;
 use keys::{Keys, Waiting};
@@ -134,6 +138,8 @@ pub enum Refusal {
     Missing(Missing),
     /// It cannot be removed while so many use it.
     InUse(u64),
+    /// It has no meaning for a database that is only in memory.
+    InMemory,
     /// A call is about so many databases, and may be about so many.
     TooMany(usize, usize),
     /// A call with the same key runs.
@@ -154,6 +160,11 @@ pub enum Refusal {
     Import(ImportError),
     /// A job is not made, or not where that can be done to it.
     Job(JobRefusal),
+    /// The key that it came with has spent its budget for now.
+    KeySpent {
+        /// In so many nanoseconds it has something again.
+        again_ns: u64,
+    },
     /// Who asked has no rights there; whether it exists is not said.
     Unauthorised,
     /// Who asked has rights there, and not this one.
@@ -313,6 +324,7 @@ pub struct Engine<J: Job> {
     /// Databases that were dropped and still hold something.
     drops: BTreeMap<TenantId, Dropping>,
     bulks: Bulks,
+    ephemeral: Ephemeral,
     tasks: Pool<Task<J>>,
     stacks: StackPool,
     /// Clients' tasks that can go on.
@@ -366,6 +378,7 @@ impl<J: Job> Engine<J> {
         let memory_bytes = options.memory_bytes;
         storage::ledger::set_machine_limit(memory_bytes, pressure::kept_for_small(memory_bytes));
         let startup = Some(Startup::new(options.log));
+        let ephemeral = Ephemeral::new(&options.seed);
         Engine {
             memory_bytes,
             options,
@@ -388,6 +401,7 @@ impl<J: Job> Engine<J> {
             mortality: Mortality::default(),
             drops: BTreeMap::new(),
             bulks: BTreeMap::new(),
+            ephemeral,
             tasks: Pool::default(),
             stacks: StackPool::default(),
             schedule: Scheduler::new(limits::QUANTUM_NS / limits::WEIGHT),
@@ -537,7 +551,7 @@ impl<J: Job> Engine<J> {
     /// When the next turn is due if nothing else happens: now, if fibers are ready.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.events.is_empty() {
+        if !self.events.is_empty() || self.mortality.is_pressing() {
             return Some(self.now);
         }
         let timer = self.timers.first().map(|&(at, _)| at);

@@ -26,6 +26,7 @@ use storage::sometimes;
 use super::context::Job;
 use super::control::Asker;
 use super::drops::Dropper;
+use super::ephemeral::is_memory;
 use super::life::Tenant;
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::access::Claim;
@@ -76,6 +77,8 @@ pub(super) struct Mortality {
     /// Databases that have ended, and how many requests are told so.
     told: BTreeMap<Box<str>, Told>,
     told_order: Vec<Box<str>>,
+    /// Databases in memory that have used up what they may.
+    used_up: Vec<(Key, Ending)>,
 }
 
 struct Told {
@@ -97,6 +100,7 @@ impl Default for Mortality {
             rearming: false,
             told: BTreeMap::new(),
             told_order: Vec::new(),
+            used_up: Vec::new(),
         }
     }
 }
@@ -106,9 +110,22 @@ impl Mortality {
         self.wall_ns / limits::SECOND_NS
     }
 
+    /// Something is to be ended in the next turn.
+    pub fn is_pressing(&self) -> bool {
+        !self.used_up.is_empty()
+    }
+
     /// Entries of the wheel, and how many there may be.
     pub fn entries(&self) -> (usize, usize) {
         (self.wheel.len(), ENTRIES_MAX)
+    }
+
+    /// See to it that a database in memory is looked at: nobody else has its time.
+    pub(super) fn arm_memory(&mut self, ends_s: Option<u64>, id: TenantId) {
+        match ends_s {
+            Some(ends_s) => self.wheel.insert(id, ends_s),
+            None => self.wheel.remove(id),
+        }
     }
 
     /// See to it that a row is looked at when it says so: by the wheel, or when the wheel gets there.
@@ -162,6 +179,9 @@ impl<J: Job> Engine<J> {
         }
         let now_s = self.wall_s();
         self.mortality.wheel.advance(now_s);
+        for (key, ending) in std::mem::take(&mut self.mortality.used_up) {
+            self.end_in_memory(key, ending);
+        }
         for _ in 0..PER_TURN {
             if self.mortality.asked.len() >= ASKED_MAX {
                 break;
@@ -214,6 +234,14 @@ impl<J: Job> Engine<J> {
             }
             used_s = used_s.max(self.used_s(tenant));
             let ends = row.life().ends_s(row.created_s as u64, used_s.max(row.used_s));
+            if is_memory(id) {
+                let key = self.ids[&id];
+                return match ends {
+                    Some((ends_s, _)) if ends_s > now_s => self.mortality.wheel.insert(id, ends_s),
+                    Some((_, ending)) => self.end_in_memory(key, ending),
+                    None => {}
+                };
+            }
             // Moved on without a word to the catalogue, unless that would be asked of it later.
             if let Some((ends_s, _)) = ends
                 && ends_s > now_s
@@ -263,6 +291,10 @@ impl<J: Job> Engine<J> {
             UsedUp::Statements => Ending::Statements,
         };
         let id = tenant.id;
+        if is_memory(id) {
+            // Its task runs just now.
+            return self.mortality.used_up.push((key, ending));
+        }
         self.ask_end(id, self.wall_s(), Some(ending));
     }
 
@@ -299,12 +331,18 @@ impl<J: Job> Engine<J> {
                     self.rearm();
                 }
             }
-            (Call::SetNode(_, change), Outcome::Node(_)) if change.life.changes_times() => {
+            (Call::SetNode(_, change), Outcome::Node(path)) if change.life.changes_times() => {
+                if let Some(node) = path.first() {
+                    self.rearm_memory(node.id);
+                }
                 if !self.mortality.rearming {
                     self.rearm();
                 }
             }
-            (Call::Create { .. } | Call::Place(..) | Call::Set(..), Outcome::Row(row)) => {
+            (
+                Call::Create { .. } | Call::Built(_) | Call::Place(..) | Call::Set(..),
+                Outcome::Row(row),
+            ) => {
                 self.mortality.arm(row.ends_s, row.id);
                 // Limits may be others, and what had ended by them may live again.
                 if let Some(key) = self.ids.get(&row.id).copied() {

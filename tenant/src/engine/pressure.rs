@@ -15,6 +15,7 @@ use storage::sometimes;
 use storage::{TenantId, pagecache};
 
 use super::context::Job;
+use super::ephemeral::is_memory;
 use super::{Engine, Phase};
 use crate::limits;
 
@@ -95,6 +96,11 @@ impl<J: Job> Engine<J> {
                 continue;
             }
             if std::mem::take(&mut tenant.visited) {
+                continue;
+            }
+            if is_memory(tenant.id) {
+                pagecache::shed(account, u64::MAX);
+                self.rest_in_memory(key);
                 continue;
             }
             if pagecache::shed(account, u64::MAX) == 0 {

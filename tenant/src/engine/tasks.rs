@@ -399,7 +399,13 @@ impl<J: Job> Engine<J> {
             if aided {
                 ledger::end_extra(account);
             }
-            tenant.usage.cost += task.fiber.take_cost();
+            let cost = task.fiber.take_cost();
+            tenant.usage.cost += cost;
+            if let Some(key) = task.holder.and_then(|holder| holder.key)
+                && !self.keys.spenders.is_empty()
+            {
+                self.keys.spenders.spend(key, limits::request_units_micro(&cost), self.now);
+            }
             steps += taken;
             self.counters.resumes += 1;
             self.counters.vm_steps += taken;

@@ -150,11 +150,19 @@ impl<J: Job> Engine<J> {
     }
 
     fn start_client(&mut self, key: Key, request: RequestId, access: Access, job: J) {
+        let cost_max = match self.keys.spenders.admit(access.key, self.now) {
+            Ok(cost_max) => cost_max,
+            Err(again_at) => {
+                let refusal = Refusal::KeySpent { again_ns: again_at.since(self.now) };
+                return self.emit(Event::Refused(request, refusal));
+            }
+        };
         let tenant = self.tenants.get_mut(key).expect("the caller has it");
         tenant.usage.requests += 1;
         let row = tenant.row.as_ref().expect("a tenant with a volume has its row");
         let denials = access.denials(row.settings());
-        let permit = Permit { holder: access.holder(), priority: access.priority, denials };
+        let holder = access.holder();
+        let permit = Permit { holder, priority: access.priority, denials, cost_max };
         let mut request_limits = RequestLimits::from(&tenant.limits);
         request_limits.request_ns = job.run_ns().unwrap_or(request_limits.request_ns);
         let work = Work::Client(job, request_limits, permit);

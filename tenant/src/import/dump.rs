@@ -230,10 +230,8 @@ impl Maker {
 
     fn explain(&self, line: u64, sql: &str, error: &SqliteError) -> ImportError {
         let at = line_of(line, sql.as_bytes(), error.offset.unwrap_or_else(|| start_of(sql)));
-        if error.primary() == codes::SQLITE_FULL
-            && storage::quarantine::size() >= self.bytes_max / 2
-        {
-            return ImportError::too_large(storage::quarantine::size(), self.bytes_max);
+        if error.primary() == codes::SQLITE_FULL {
+            return self.full();
         }
         if let Some(stopped) = ImportError::stopped(&format!("line {at}"), error) {
             return stopped;
@@ -246,11 +244,19 @@ impl Maker {
         let committed = self.step("COMMIT");
         self.connection = None;
         committed.map_err(|error| match error.primary() {
-            codes::SQLITE_FULL => {
-                ImportError::too_large(storage::quarantine::size(), self.bytes_max)
-            }
+            codes::SQLITE_FULL => self.full(),
             _ => ImportError::quarantined("the end of the dump", &error),
         })
+    }
+
+    /// What the dump makes is larger than it may be, or there is no room for it just now.
+    fn full(&self) -> ImportError {
+        let size = storage::quarantine::size();
+        // Pages are written in any order: the one that was refused is far behind most others.
+        match size >= self.bytes_max / 2 {
+            true => ImportError::too_large(size, self.bytes_max),
+            false => ImportError::unkept(storage::quarantine::Unkept::Full, self.bytes_max),
+        }
     }
 
     fn end(mut self) -> Result<(), ImportError> {

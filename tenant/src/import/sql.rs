@@ -147,8 +147,7 @@ pub fn module_of(sql: &str) -> Option<Module> {
     let mut arguments = Vec::new();
     if tokens.next() == Some(Token::Symbol('(')) {
         let (mut depth, mut start) = (1, tokens.offset());
-        loop {
-            let Some(token) = tokens.next() else { break };
+        while let Some(token) = tokens.next() {
             let end = tokens.offset() - 1;
             match token {
                 Token::Symbol('(') => depth += 1,

@@ -95,7 +95,9 @@ await step("databases", async () => {
   assert.deepEqual(await api.databases.list({ schema: "none" }), []);
   await api.databases.create("platform-alone");
   assert.equal((await api.databases.get("platform-alone")).group, "default");
-  await fails(api.databases.create("seeded", { seed: { type: "database", name: names[0] } }), 400);
+  const seeded = await api.databases.create("seeded", { seed: { type: "database", name: names[0] } });
+  assert.equal(seeded.name, "seeded");
+  await api.databases.delete("seeded");
   await fails(api.databases.get("nothing"), 404);
 });
 

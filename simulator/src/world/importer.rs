@@ -1,0 +1,603 @@
+//! The importer: files and SQL text sent to become databases, good ones and others.
+//!
+//! Fault model. In one world of three (`imports` orders, none in the others) somebody works the admin
+//! address, a new connection for each request, 10 ms to 20 s between two: uploads under a few names, of
+//! SQL text and of files, in one piece or in chunks; text that fails at its end; files that are cut, have
+//! flipped bits, or are none; uploads that break off in the middle. In between it looks at what is there,
+//! and drops it. Whatever happens to the server happens in the middle of that.
+//!
+//! Expected (IMP-1): what was acknowledged is there, whole, until it is dropped; what was refused is not
+//! there; an upload whose answer was lost is there whole or not at all; what cannot be good is refused, and
+//! what is good is not, unless a fault explains it. At the end, without faults, every database that should
+//! be there is read once more, in bounded time (LIVE-1).
+//!
+//! Outside: what a file with flipped bits becomes, if it is taken. A name whose drop was not answered is
+//! given up. The model of the other clients knows nothing of these databases.
+
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use storage::io::Clock;
+
+use super::model::Violation;
+use super::options::{ADMIN, LISTEN, Options};
+use super::{Sim, World};
+use crate::client::{Response, ResponseReader, request};
+use crate::draws::{Span, Stream};
+use crate::network::{ClientSocket, Wake};
+use file::Contents;
+
+/// The importer's number in timers; gluttons, the landlord, strangers and clients are below.
+const ID: u64 = 1 << 23;
+
+const TIMER_BITS: u32 = 32;
+
+/// Time between two requests.
+const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
+
+/// Time after which a request without an answer is given up, and the connection with it.
+const PATIENCE_NS: u64 = 300_000_000_000;
+
+/// Time until an upload that is to break off does.
+const BREAK_NS: Span = Span::new(1_000_000, 2_000_000_000);
+
+/// Time between two looks at what must be there in the end.
+const RETRY_NS: u64 = 1_000_000_000;
+
+/// Simulated time for each of those.
+const LOOK_NS_MAX: u64 = 600_000_000_000;
+
+/// Names that it uses at a time.
+const SLOTS: usize = 3;
+
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Sql,
+    File,
+    /// SQL text whose last statement fails.
+    FailingSql,
+    /// A file without its end.
+    Cut,
+    /// A file of which some bits are others.
+    Flipped,
+    /// What is no file at all.
+    Noise,
+    /// SQL or a file that breaks off.
+    Broken,
+}
+
+#[derive(Clone, Debug)]
+enum Order {
+    Upload {
+        slot: usize,
+        kind: Kind,
+        contents: Contents,
+    },
+    /// Whether it is there, by the admin address.
+    Show {
+        slot: usize,
+    },
+    /// What is in it, by SQL.
+    Read {
+        slot: usize,
+    },
+    Drop {
+        slot: usize,
+    },
+}
+
+/// A name, and what may be found under it.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    generation: u64,
+    /// What is there for sure; nothing where nobody knows, or nothing is there.
+    there: Option<Contents>,
+    /// It was made of a file that nobody can judge.
+    unjudged: bool,
+    /// Uploads without an answer: each may still come to be there.
+    lost: BTreeMap<u64, Contents>,
+    /// An upload's answer was lost: its name may be taken for a while.
+    unsettled: bool,
+}
+
+impl Slot {
+    fn is_empty(&self) -> bool {
+        self.there.is_none() && !self.unjudged
+    }
+
+    /// Use another name from now on.
+    fn give_up(&mut self) {
+        *self = Slot { generation: self.generation + 1, ..Slot::default() };
+    }
+}
+
+struct Link {
+    socket: ClientSocket,
+    connected: bool,
+    outbox: Vec<u8>,
+    reader: ResponseReader,
+}
+
+/// See the head of the file.
+pub(super) struct Importer {
+    /// Orders that are still to come.
+    left: u64,
+    serial: u64,
+    slots: Vec<Slot>,
+    timer: u32,
+    link: Option<Link>,
+    pending: Option<Order>,
+    /// It only looks at what must be there, at these.
+    looking: Option<BTreeSet<usize>>,
+    /// Uploads that were acknowledged, and refused as they should be.
+    pub made: u64,
+    pub refused: u64,
+}
+
+impl Importer {
+    /// The importer of a world.
+    pub fn new(sim: &mut Sim, options: &Options) -> Importer {
+        let mut importer = Importer {
+            left: options.imports,
+            serial: 0,
+            slots: vec![Slot::default(); SLOTS],
+            timer: 0,
+            link: None,
+            pending: None,
+            looking: None,
+            made: 0,
+            refused: 0,
+        };
+        if importer.left > 0 {
+            importer.pause(sim);
+        }
+        importer
+    }
+
+    fn name(&self, slot: usize) -> String {
+        format!("import-{slot}-{}", self.slots[slot].generation)
+    }
+
+    fn pause(&mut self, sim: &mut Sim) {
+        let pause_ns = match self.looking {
+            None => sim.draws_mut().logarithmic(Stream::Imports, 0, PAUSE_NS),
+            Some(_) => RETRY_NS,
+        };
+        self.set_timer(sim, pause_ns);
+    }
+
+    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
+        self.timer = self.timer.wrapping_add(1);
+        let at = sim.now().after(pause_ns);
+        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
+    }
+
+    /// Take a wake that is the importer's.
+    ///
+    /// # Errors
+    /// If the server answered what it must not.
+    pub fn heed(
+        &mut self,
+        sim: &mut Sim,
+        options: &Options,
+        wake: Wake,
+    ) -> Result<bool, Violation> {
+        let socket = match wake {
+            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
+            Wake::Timer(tag) => {
+                if tag as u32 == self.timer {
+                    self.act(sim);
+                }
+                return Ok(true);
+            }
+            Wake::Connected(socket)
+            | Wake::Refused(socket)
+            | Wake::Readable(socket)
+            | Wake::Writable(socket) => socket,
+        };
+        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
+            return Ok(false);
+        };
+        match wake {
+            Wake::Refused(_) => self.lose(sim),
+            Wake::Connected(_) => link.connected = true,
+            _ => {}
+        }
+        self.push(sim);
+        self.pull(sim, options)?;
+        Ok(true)
+    }
+
+    /// The time for the next request has come, or that for the answer is over.
+    fn act(&mut self, sim: &mut Sim) {
+        if self.pending.is_some() {
+            return self.lose(sim);
+        }
+        let order = match &self.looking {
+            Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim))
+            }
+        };
+        let Some(order) = order else { return };
+        self.ask(sim, order);
+    }
+
+    fn draw(&mut self, sim: &mut Sim) -> Order {
+        let draws = sim.draws_mut();
+        let slot = draws.index(Stream::Imports, 1, SLOTS);
+        let what = draws.below(Stream::Imports, 2, 10);
+        let kind = match draws.below(Stream::Imports, 3, 16) {
+            0..=3 => Kind::Sql,
+            4..=7 => Kind::File,
+            8 => Kind::FailingSql,
+            9 | 10 => Kind::Cut,
+            11 | 12 => Kind::Flipped,
+            13 => Kind::Noise,
+            _ => Kind::Broken,
+        };
+        let rows = draws.logarithmic(Stream::Imports, 4, Span::new(1, 3_000)) - 1;
+        let text_bytes = draws.logarithmic(Stream::Imports, 5, Span::new(1, 300));
+        let there = !self.slots[slot].is_empty();
+        match what {
+            0..=2 if there => Order::Drop { slot },
+            0..=6 if there => Order::Show { slot },
+            7 => Order::Show { slot },
+            _ => {
+                self.serial += 1;
+                let contents = Contents { serial: self.serial, rows, text_bytes };
+                Order::Upload { slot, kind, contents }
+            }
+        }
+    }
+
+    /// The bytes of a request, and where it goes.
+    fn request(&self, sim: &mut Sim, order: &Order) -> (Vec<u8>, &'static str) {
+        match order {
+            Order::Upload { slot, kind, contents } => {
+                (upload(sim, &self.name(*slot), *kind, contents), ADMIN)
+            }
+            Order::Show { slot } => {
+                let path = format!("/v1/namespaces/{}", self.name(*slot));
+                (request("GET", &path, "sim", &[], b""), ADMIN)
+            }
+            Order::Drop { slot } => {
+                let path = format!("/v1/namespaces/{}", self.name(*slot));
+                (request("DELETE", &path, "sim", &[], b""), ADMIN)
+            }
+            Order::Read { slot } => {
+                let sql = "SELECT count(*), coalesce(sum(n), 0), coalesce(sum(length(v)), 0), \
+                           (SELECT user_version FROM pragma_user_version) FROM t";
+                let step = json!({ "type": "execute", "stmt": { "sql": sql } });
+                let body = json!({ "requests": [step, { "type": "close" }] }).to_string();
+                let path = format!("/db/{}/v2/pipeline", self.name(*slot));
+                (request("POST", &path, "sim", &[], body.as_bytes()), LISTEN)
+            }
+        }
+    }
+
+    fn ask(&mut self, sim: &mut Sim, order: Order) {
+        sim.trace_mut().remark(|| format!("the importer asks {order:?}"));
+        let (mut outbox, address) = self.request(sim, &order);
+        let mut patience_ns = PATIENCE_NS;
+        if let Order::Upload { kind: Kind::Broken, .. } = order {
+            let keep = sim.draws_mut().index(Stream::Imports, 6, outbox.len());
+            outbox.truncate(keep);
+            patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
+        }
+        let socket = sim.client_connect(address.parse().expect("an address"));
+        let mut reader = ResponseReader::default();
+        reader.expect(false);
+        self.link = Some(Link { socket, connected: false, outbox, reader });
+        self.pending = Some(order);
+        self.set_timer(sim, patience_ns);
+        self.push(sim);
+    }
+
+    fn push(&mut self, sim: &mut Sim) {
+        let Some(link) = &mut self.link else { return };
+        while link.connected && !link.outbox.is_empty() {
+            match sim.client_send(link.socket, &link.outbox) {
+                Ok(count) => drop(link.outbox.drain(..count)),
+                // Full for now, or broken: receiving tells which.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
+        while let Some(link) = &mut self.link {
+            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
+                Ok(bytes) if bytes.is_empty() => true,
+                Ok(bytes) => {
+                    link.reader.push(&bytes);
+                    false
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => true,
+            };
+            let response = link.reader.next_response();
+            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
+            if let Some(response) = response {
+                self.hang_up(sim);
+                let Some(order) = self.pending.take() else { return Ok(()) };
+                let status = response.status;
+                sim.trace_mut().remark(|| format!("the importer hears {status} to {order:?}"));
+                self.hear(sim, options, &order, &response)?;
+            } else if ended {
+                self.lose(sim);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone, and the answer with it.
+    fn lose(&mut self, sim: &mut Sim) {
+        self.hang_up(sim);
+        match self.pending.take() {
+            Some(Order::Upload { slot, kind, contents }) => {
+                let slot = &mut self.slots[slot];
+                slot.unsettled = true;
+                match kind {
+                    Kind::Sql | Kind::File => drop(slot.lost.insert(contents.serial, contents)),
+                    // What came of it nobody can judge.
+                    Kind::Flipped => slot.give_up(),
+                    _ => {}
+                }
+            }
+            Some(Order::Drop { slot }) => self.slots[slot].give_up(),
+            Some(Order::Show { .. } | Order::Read { .. }) => {}
+            None => return,
+        }
+        self.pause(sim);
+    }
+
+    fn hang_up(&mut self, sim: &mut Sim) {
+        if let Some(link) = self.link.take() {
+            sim.client_close(link.socket);
+        }
+    }
+
+    fn hear(
+        &mut self,
+        sim: &mut Sim,
+        options: &Options,
+        order: &Order,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        let code = code_of(response);
+        let wrong = |what: &str| {
+            let text = String::from_utf8_lossy(&response.body).into_owned();
+            Err(Violation::new("IMP-1", format!("{order:?}: {what}: {} {text}", response.status)))
+        };
+        match order {
+            Order::Upload { slot, kind, contents } => {
+                let (made, refused) = (response.status == 200, response.status);
+                let slot = &mut self.slots[*slot];
+                match kind {
+                    _ if code == "DATABASE_EXISTS" => {
+                        if slot.is_empty() && slot.lost.is_empty() && !slot.unsettled {
+                            return wrong("the name is free");
+                        }
+                    }
+                    _ if made && !slot.is_empty() => return wrong("the name is taken"),
+                    Kind::Sql | Kind::File if made => {
+                        self.made += 1;
+                        slot.there = Some(*contents);
+                    }
+                    Kind::Flipped if made => slot.unjudged = true,
+                    _ if made => return wrong("it cannot be good"),
+                    Kind::Sql | Kind::File if is_excused(options, refused, &code) => {}
+                    Kind::Sql | Kind::File => return wrong("it is good"),
+                    _ if matches!(refused, 413 | 415 | 422) => self.refused += 1,
+                    // It was not looked at, or broke off.
+                    _ if is_excused(options, refused, &code) || refused == 400 => {}
+                    _ => return wrong("it is refused in no known way"),
+                }
+            }
+            Order::Show { slot } => match (response.status, state_of(response).as_str()) {
+                (404, _) => {
+                    if self.slots[*slot].there.is_some() {
+                        return wrong("it must be there");
+                    }
+                    self.slots[*slot].unjudged = false;
+                }
+                (200, "live") => {
+                    let known = !self.slots[*slot].is_empty();
+                    if !known && self.slots[*slot].lost.is_empty() {
+                        return wrong("nothing of the name was made");
+                    }
+                    if !self.slots[*slot].unjudged {
+                        self.ask(sim, Order::Read { slot: *slot });
+                        return Ok(());
+                    }
+                }
+                (200, "building") if self.slots[*slot].is_empty() => {}
+                (200, "fenced") if options.has_disk_errors() => self.slots[*slot].give_up(),
+                (200, _) => return wrong("it is in a state that it cannot be in"),
+                (status, _) if is_excused(options, status, &code) => {}
+                _ => return wrong("it cannot be shown"),
+            },
+            Order::Read { slot } => {
+                if !self.hear_rows(options, *slot, response) {
+                    return wrong("that is not what was sent");
+                }
+                if let Some(looking) = &mut self.looking
+                    && response.status == 200
+                {
+                    looking.remove(slot);
+                }
+            }
+            Order::Drop { slot } => match response.status {
+                200 => {
+                    let state = &mut self.slots[*slot];
+                    (state.there, state.unjudged) = (None, false);
+                }
+                404 if self.slots[*slot].there.is_some() => return wrong("it must be there"),
+                404 => self.slots[*slot].unjudged = false,
+                // It may have been dropped or not.
+                status if is_excused(options, status, &code) => self.slots[*slot].give_up(),
+                _ => return wrong("it cannot be dropped"),
+            },
+        }
+        self.pause(sim);
+        Ok(())
+    }
+
+    /// Whether the rows that were read are those that must be there.
+    fn hear_rows(&mut self, options: &Options, slot: usize, response: &Response) -> bool {
+        let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        let result = &value["results"][0];
+        let state = &mut self.slots[slot];
+        if response.status != 200 || result["type"] != "ok" {
+            let code = match result["error"]["code"].as_str() {
+                Some(code) => code.to_owned(),
+                None => code_of(response),
+            };
+            if code == "DATABASE_DAMAGED" && options.has_disk_errors() {
+                state.give_up();
+                return true;
+            }
+            let status = if response.status == 200 { 503 } else { response.status };
+            return is_excused(options, status, &code)
+                && !code.is_empty()
+                && code != "SQL_INPUT_ERROR";
+        }
+        let row = &result["response"]["result"]["rows"][0];
+        let number =
+            |index: usize| row[index]["value"].as_str().and_then(|text| text.parse::<u64>().ok());
+        let [Some(rows), Some(sum), Some(bytes), Some(serial)] = [0, 1, 2, 3].map(number) else {
+            return false;
+        };
+        let found = match &state.there {
+            Some(contents) => *contents,
+            None => match state.lost.get(&serial) {
+                Some(contents) => *contents,
+                None => return false,
+            },
+        };
+        state.there = Some(found);
+        found.serial == serial && found.sums() == [rows, sum, bytes]
+    }
+
+    /// From now on only look at what must be there.
+    fn begin_to_look(&mut self, sim: &mut Sim) {
+        self.pending = None;
+        self.hang_up(sim);
+        let there = |slot: &usize| self.slots[*slot].there.is_some();
+        self.looking = Some((0..SLOTS).filter(there).collect());
+        self.pause(sim);
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
+    }
+}
+
+fn code_of(response: &Response) -> String {
+    let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+    value["code"].as_str().unwrap_or_default().to_owned()
+}
+
+fn state_of(response: &Response) -> String {
+    let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+    value["state"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether something else than what was asked explains this.
+fn is_excused(options: &Options, status: u16, code: &str) -> bool {
+    match status {
+        // Budgets and limits of the machine, its disk, its log, a stop; a network that is too slow.
+        429 | 503 | 507 | 408 => true,
+        413 => code == "DATABASE_FULL" && (options.has_small_log() || options.has_full_disk()),
+        // SQLite says of some things without memory that they are not there.
+        422 => options.has_small_memory(),
+        500 => options.has_disk_errors() || options.has_full_disk() || options.has_small_memory(),
+        _ => false,
+    }
+}
+
+/// The request of an upload.
+fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8> {
+    let draws = sim.draws_mut();
+    let mut bits = |bound: usize| draws.index(Stream::Imports, 8, bound);
+    let (mut sql, file) = (contents.sql(), contents.file());
+    let (body, is_sql) = match kind {
+        Kind::Sql => (sql.into_bytes(), true),
+        Kind::File => (file, false),
+        Kind::FailingSql => {
+            sql += [
+                "INSERT INTO missing VALUES(1);",
+                "INSERT INTO t VALUES(1,'x';",
+                "ATTACH 'x' AS y;",
+            ][bits(3)];
+            (sql.into_bytes(), true)
+        }
+        Kind::Cut => {
+            let keep = bits(file.len());
+            (file[..keep].to_vec(), false)
+        }
+        Kind::Flipped => {
+            let mut file = file;
+            for _ in 0..1 + bits(20) {
+                let at = bits(file.len());
+                file[at] ^= 1 << bits(8);
+            }
+            (file, false)
+        }
+        Kind::Noise => {
+            let length = bits(10_000);
+            ((0..length).map(|_| bits(256) as u8).collect(), false)
+        }
+        Kind::Broken if bits(2) == 0 => (sql.into_bytes(), true),
+        Kind::Broken => (file, false),
+    };
+    let path = format!("/v1/namespaces/{name}/upload");
+    let kind = if is_sql { "application/sql" } else { "application/vnd.sqlite3" };
+    if bits(2) == 0 {
+        return request("POST", &path, "sim", &[("content-type", kind)], &body);
+    }
+    let head = [("content-type", kind), ("transfer-encoding", "chunked")];
+    let mut bytes = format!("POST {path} HTTP/1.1\r\nHost: sim\r\n").into_bytes();
+    for (name, value) in head {
+        bytes.extend(format!("{name}: {value}\r\n").bytes());
+    }
+    bytes.extend(b"\r\n");
+    let mut rest = &body[..];
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(1 + bits(rest.len().min(30_000)));
+        bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+        bytes.extend_from_slice(chunk);
+        bytes.extend(b"\r\n");
+        rest = after;
+    }
+    bytes.extend(b"0\r\n\r\n");
+    bytes
+}
+
+impl World {
+    /// Without faults: what was acknowledged is there.
+    pub(super) fn look_at_imports(&mut self) -> Result<(), Violation> {
+        if self.ground.options.imports == 0 {
+            return Ok(());
+        }
+        self.importer.begin_to_look(&mut self.io);
+        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
+        while !self.importer.has_looked() {
+            self.tick()?;
+            if self.io.now().since(begun) > limit {
+                let left = &self.importer.looking;
+                let text = format!("without faults, imported databases are not read: {left:?}");
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        Ok(())
+    }
+}
