@@ -538,7 +538,7 @@ impl Call {
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
-            Call::GiveUp(_) => 7,
+            Call::GiveUp(_) => 10,
             // With a leaf of periods for it, its group and its organisation.
             Call::Used(..) => 4,
             Call::Spent(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,

@@ -213,7 +213,7 @@ impl<J: Job> Engine<J> {
     /// A tenant closes: what it used since its last checkpoint is written soon, with others'.
     pub(super) fn note_use(&mut self, tenant: &Tenant<J>) {
         let saved = tenant.row.is_none() || tenant.noted == tenant.usage;
-        if tenant.dropped && !self.doomed {
+        if (tenant.dropped || is_memory(tenant.id)) && !self.doomed {
             self.note_spent(tenant);
         }
         let lives = !tenant.is_ended() && tenant.id != TenantId::CATALOGUE && !is_memory(tenant.id);

@@ -149,6 +149,7 @@ impl<J: Job> Engine<J> {
             ControlCall::Place(name, _)
             | ControlCall::Budget(name)
             | ControlCall::Usage(name)
+            | ControlCall::UsageIn(name, _)
             | ControlCall::Settings(name)
             | ControlCall::Set(name, _)
             | ControlCall::Checkpoint(name)
@@ -200,6 +201,8 @@ impl<J: Job> Engine<J> {
                 self.keys_changed(&Call::Set(name, change), &outcome);
                 ControlReply::Databases(vec![row])
             }
+            // Its hours are those of its group; of its own it has only the total.
+            ControlCall::UsageIn(..) => return Err(Refusal::InMemory),
             ControlCall::Place(_, Change { group: Some(_), .. } | Change { plan: Some(_), .. }) => {
                 return Err(Refusal::InMemory);
             }

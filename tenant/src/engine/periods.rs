@@ -2,7 +2,7 @@
 //!
 //! A database's use is noted when it closes, when an hour is over (some databases at a time, so that
 //! nobody waits: what they use until their turn still counts for that hour), before it moves to another
-//! group, and when it is dropped. The cost follows who is open. A crash loses of an hour what it loses of
+//! group, and when it is dropped; of one in memory only its group's hours are counted. The cost follows who is open. A crash loses of an hour what it loses of
 //! the totals; what their rows have and no hour, counts for the hour in which it is next noted.
 
 use storage::TenantId;
@@ -10,11 +10,12 @@ use storage::TenantId;
 use super::budgets::UsageView;
 use super::context::Job;
 use super::control::{Asker, ControlCall};
+use super::ephemeral::is_memory;
 use super::life::Tenant;
 use super::{Engine, Phase, Timer};
 use crate::budget::Usage;
 use crate::budget::periods::{HOUR_S, PeriodUse, hour_of};
-use crate::catalogue::{Call, DatabaseRow, Sum};
+use crate::catalogue::{Call, DatabaseRow, NodeId, Sum};
 use crate::limits;
 
 /// Where the look at open databases is, and for which second their use counts.
@@ -69,7 +70,18 @@ impl<J: Job> Engine<J> {
         let Some(tenant) = self.ids.get(&id).and_then(|&key| self.tenants.get(key)) else { return };
         let usage = self.usage_of(tenant);
         let lives = !tenant.is_ended() && tenant.row.is_some() && id != TenantId::CATALOGUE;
-        if lives && usage != tenant.noted {
+        if !lives || usage == tenant.noted {
+            return;
+        }
+        if is_memory(id) {
+            let since = usage.since(&tenant.noted);
+            let nodes = tenant.row.as_ref().map_or(&[][..], |row| &row.path);
+            let nodes: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
+            self.spend(&nodes, &since, until_s);
+            if let Some(tenant) = self.ids.get(&id).and_then(|&key| self.tenants.get_mut(key)) {
+                tenant.noted = usage;
+            }
+        } else {
             let used_s = self.used_s(tenant).min(until_s);
             self.call_catalogue(Asker::Nobody, Call::Used(id, usage, used_s));
         }
@@ -88,18 +100,23 @@ impl<J: Job> Engine<J> {
     /// What a dropped database has used since its row was written counts for where it stood.
     pub(super) fn note_spent(&mut self, tenant: &Tenant<J>) {
         let Some(row) = &tenant.row else { return };
-        let since = tenant.usage.since(&row.usage);
-        if since == Usage::default() {
+        // One in memory has no row that could have been written.
+        let before = if is_memory(tenant.id) { tenant.noted } else { row.usage };
+        let nodes: Vec<NodeId> = row.path.iter().map(|node| node.id).collect();
+        self.spend(&nodes, &tenant.usage.since(&before), self.used_s(tenant));
+    }
+
+    /// So much was used in these places at this second, and no row has it.
+    fn spend(&mut self, nodes: &[NodeId], since: &Usage, at_s: u64) {
+        if *since == Usage::default() {
             return;
         }
-        let at_s = self.used_s(tenant);
-        let nodes: Vec<_> = row.path.iter().map(|node| node.id).collect();
         if !nodes.is_empty() && self.catalogue.used.is_empty() && self.catalogue.spent.is_empty() {
             self.set_timer(limits::USED_WAIT_NS, Timer::UsageDue);
         }
-        for node in nodes {
+        for &node in nodes {
             let (usage, last_s) = self.catalogue.spent.entry(node).or_default();
-            usage.add(&since);
+            usage.add(since);
             *last_s = at_s;
         }
     }
