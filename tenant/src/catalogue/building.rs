@@ -13,7 +13,6 @@ use super::rows::{DatabaseRow, RowState, run};
 use super::{Outcome, create, find, integer, keys};
 use crate::access::Scope;
 use crate::life::Class;
-use crate::life::Class;
 use crate::session::PooledConnection;
 
 /// A database that is to be filled.
