@@ -180,7 +180,7 @@ pub const MARKS: &[Mark] = &[
     mark("an uploaded R-Tree has lost an entry", BY_TESTS),
     mark("an index over another table is made anew", BY_TESTS),
     mark("a dump writes the table of the schema", BY_TESTS),
-    mark("the indexes of a large upload are made before its rows", BY_TESTS),
+    mark("an index of a large upload is made before its rows", BY_TESTS),
     mark("there are as many imports as may be", BY_TESTS),
     // ---- copies ----
     mark("a copy becomes more urgent", 30_000),

@@ -141,6 +141,8 @@ pub enum Scenario {
     Memory,
     /// Not by default: forks of a large database while it is written to, with --fork-bytes
     Fork,
+    /// Not by default: databases that live briefly, one by one and in bulk, with --tenants
+    Life,
 }
 
 /// The order of a run without `--scenario`.

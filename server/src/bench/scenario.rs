@@ -5,6 +5,7 @@
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
 mod fork;
+mod life;
 mod neighbours;
 mod shares;
 
@@ -186,6 +187,7 @@ impl<'a> Bench<'a> {
             Scenario::Shares => self.shares(),
             Scenario::Memory => self.memory(),
             Scenario::Fork => self.fork(),
+            Scenario::Life => self.life(),
         }
     }
 
