@@ -92,7 +92,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// It will not be whole: its request is told when its name is free.
-    fn give_up(&mut self, request: RequestId, id: TenantId, refusal: Refusal) {
+    pub(super) fn give_up(&mut self, request: RequestId, id: TenantId, refusal: Refusal) {
         self.imports.remove(&request);
         self.call_catalogue(Asker::GivenUp(request, Box::new(refusal)), Call::GiveUp(id));
     }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use storage::TenantId;
 use storage::sometimes;
 use storage::volume::Volume;
 
@@ -63,8 +64,8 @@ impl<J: Job> Engine<J> {
                 if self.forks.waiting.len() < limits::FORKS_WAITING_MAX {
                     return self.forks.waiting.push_back(Fork { request, source, target });
                 }
-                self.remove_dropped(target.id, false);
-                Refusal::Unbuilt(Unbuilt::TooMany(limits::FORKS_WAITING_MAX))
+                let refusal = Refusal::Unbuilt(Unbuilt::TooMany(limits::FORKS_WAITING_MAX));
+                return self.give_up(request, target.id, refusal);
             }
             // The original, as it is.
             Outcome::Row(row) if row.state == RowState::Fenced => {
@@ -124,8 +125,15 @@ impl<J: Job> Engine<J> {
     }
 
     fn refuse_fork(&mut self, fork: Fork, refusal: Refusal) {
-        self.emit(Event::Refused(fork.request, refusal));
-        self.remove_dropped(fork.target.id, false);
+        self.give_up(fork.request, fork.target.id, refusal);
+    }
+
+    /// Somebody has dropped a copy: it is not begun if it was not yet, or would leave a file.
+    pub(super) fn fork_target_dropped(&mut self, id: TenantId) {
+        let waiting = &mut self.forks.waiting;
+        let Some(index) = waiting.iter().position(|fork| fork.target.id == id) else { return };
+        let fork = waiting.remove(index).expect("found just now");
+        self.emit(Event::Refused(fork.request, Refusal::Unbuilt(Unbuilt::Dropped)));
     }
 
     /// The catalogue has told of a database that is being opened: whether a fork waits for it. One whose

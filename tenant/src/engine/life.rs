@@ -941,6 +941,7 @@ impl<J: Job> Engine<J> {
         if is_memory(row.id) {
             self.free_name_in_memory(row);
         }
+        self.fork_target_dropped(row.id);
         self.recovered_rows.remove(&row.id);
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
