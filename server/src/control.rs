@@ -472,9 +472,9 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         Refusal::InMemory => Problem::new(
             409,
             "IN_MEMORY",
-            "a database of class memory keeps the group and plan that it was created with, and has no \
-             token before the server has signed one for another: use a key of its group, or create it \
-             anew",
+            "a database of class memory keeps the group and plan that it was created with, is not copied \
+             (export it), and has no token before the server has signed one for another: use a key of \
+             its group, or create it anew",
         ),
         Refusal::TooMany(asked, most) => Problem::detailed(
             400,

@@ -665,3 +665,35 @@ fn nobody_is_asked_on_loopback_and_everybody_elsewhere() {
     let said = server.stop();
     assert!(said.contains("shown only now: myr_"), "{said}");
 }
+
+/// A group says whether databases in it are made when somebody with rights there names them.
+#[test]
+fn a_group_says_whether_a_missing_database_is_made() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    for path in ["/v1/organisations/acme", "/v1/organisations/acme/groups/web"] {
+        call(&server, "PUT", path, &json!({}));
+    }
+    let settings = "/v1/organisations/acme/groups/web/settings";
+    let (writer, _) = key(&server, "group:acme/web", "write");
+    let (reader, _) = key(&server, "group:acme/web", "read");
+    let (whole, _) = key(&server, "organisation:acme", "write");
+    let refused = |token: &str, name: &str| {
+        refusal(open(&server, token, name).run(&["SELECT 1"]).expect_err("it is not there"))
+    };
+    assert_eq!(refused(&writer, "first"), unauthorised());
+    call(&server, "PATCH", settings, &json!({"on_missing": "create", "ttl": "1h"}));
+    assert_eq!(refused(&reader, "first"), unauthorised(), "who may only read makes nothing");
+    assert_eq!(refused(&whole, "first"), unauthorised(), "in which of its groups is not said");
+    open(&server, &writer, "first").rows(&["CREATE TABLE t(a)"]);
+    let shown = call(&server, "GET", "/v1/namespaces/first", &Value::Null);
+    assert_eq!((&shown["group"], &shown["class"]), (&json!("acme/web"), &json!("durable")));
+    assert!(shown["ends_at"].is_i64(), "{shown}");
+    call(&server, "PATCH", settings, &json!({"class": "memory"}));
+    open(&server, &writer, "second").rows(&["CREATE TABLE t(a)"]);
+    assert_eq!(call(&server, "GET", "/v1/namespaces/second", &Value::Null)["class"], "memory");
+    open(&server, &reader, "second").rows(&["SELECT * FROM t"]);
+    call(&server, "PATCH", settings, &json!({"on_missing": "refuse"}));
+    assert_eq!(refused(&writer, "third"), unauthorised());
+    assert_eq!(refused(ROOT, "third").0, 404);
+}

@@ -268,7 +268,7 @@ fn many_are_created_and_dropped_in_one_call() {
     let (status, lines) = bulk(&server, "create", &body, "first");
     assert_eq!(status, 200, "{lines:?}");
     let last = lines.last().unwrap();
-    assert_eq!(lines.len(), 1000_usize.div_ceil(64) + 1, "word of how far it is");
+    assert_eq!(lines.len(), 1000_usize.div_ceil(128) + 1, "word of how far it is");
     assert_eq!((&last["finished"], &last["succeeded"]), (&json!(true), &json!(999)));
     assert_eq!(last["failed"], json!([{"name": "ctx-7", "code": "DATABASE_EXISTS"}]));
     // The same again is answered the same, and makes nothing; after a crash too.
@@ -286,7 +286,7 @@ fn many_are_created_and_dropped_in_one_call() {
     let (_, lines) = bulk(&server, "drop", &names, "second");
     let last = lines.last().unwrap();
     assert_eq!((&last["succeeded"], &last["receipt"]["even"]), (&json!(1000), &json!(true)));
-    assert_eq!(lines.len(), 1001_usize.div_ceil(64) + 1);
+    assert_eq!(lines.len(), 1001_usize.div_ceil(128) + 1);
     assert_eq!(last["failed"], json!([{"name": "ctx-1000", "code": "DATABASE_NOT_FOUND"}]));
     let (_, again) = bulk(&server, "drop", &names, "second");
     assert_eq!(again.last(), lines.last());

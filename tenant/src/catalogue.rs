@@ -306,6 +306,8 @@ pub enum Call {
     Build(Box<Build>),
     /// A database that was being built is whole: it is there from now on.
     Built(Built),
+    /// The row of a name, made in this group if there is none and the group says that it is to be.
+    Make(String, NodeId),
     /// A database that was being built will not be whole: its name is free.
     GiveUp(TenantId),
     /// Give a database another place or budget.
@@ -534,7 +536,7 @@ impl Call {
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Place(..) | Call::Build(_) => 9,
+            Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
             Call::GiveUp(_) => 7,
             // With a leaf of periods for it, its group and its organisation.
@@ -737,6 +739,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         }
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
+        Call::Make(name, group) => life::make(pooled, name, *group),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
@@ -891,7 +894,7 @@ fn create(
     if let Some(settings) = &change.settings {
         nodes::set(pooled, name, settings)?;
     }
-    if change.is_empty() {
+    if change.says_nothing() {
         return Ok(Outcome::Row(Box::new(DatabaseRow::new(id, name, created_s))));
     }
     life::settled(pooled, name)

@@ -300,9 +300,15 @@ pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 /// Databases that one bulk call may be about.
 pub const BULK_MAX: usize = 10_000;
 
-/// Of them, so many are gone through in one transaction of the catalogue: a millisecond or two, and
-/// room in the log for some 300 pages at most.
-pub const BULK_PART: usize = 64;
+/// Of them, so many at most are gone through in one transaction of the catalogue: a few milliseconds. So
+/// many, too, that the log has room for them several times: see [`BULK_LOG_PARTS`].
+pub const BULK_PART: usize = 128;
+
+/// Parts of a bulk call for which the log has room.
+pub const BULK_LOG_PARTS: u64 = 8;
+
+/// Bytes of the log that one database of a bulk call may take: four pages.
+pub const BULK_LOG_BYTES: u64 = 4 * (storage::page::PAGE_BYTES as u64 + 64);
 
 /// Bulk calls that run at a time: each holds its names.
 pub const BULKS_MAX: usize = 64;

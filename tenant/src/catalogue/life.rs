@@ -6,9 +6,9 @@
 use storage::TenantId;
 use storage::sqlite::{SqliteError, ValueRef};
 
-use super::nodes::{self, Change, Columns};
+use super::nodes::{self, Change, Columns, NodePath};
 use super::rows::{self, NodeId, Said, integer_at, read, run, select, text_at};
-use super::{DatabaseRow, Outcome, bury, find, find_by_id, integer, now_s};
+use super::{DatabaseRow, Outcome, bury, create, find, find_by_id, integer, now_s};
 use crate::budget::Budget;
 use crate::life::{Class, Ending, OnEnd};
 use crate::session::PooledConnection;
@@ -167,4 +167,26 @@ pub(super) fn in_memory(
         row.set_settings(row.settings().changed(settings, created_s as u64));
     }
     Ok(Some(row))
+}
+
+/// The row of this name; where there is none, a new one in a group that says so.
+pub(super) fn make(
+    pooled: &mut PooledConnection,
+    name: &str,
+    group: NodeId,
+) -> Result<Outcome, SqliteError> {
+    if let Some(row) = find(pooled, name)? {
+        return Ok(Outcome::Row(Box::new(row)));
+    }
+    let path = nodes::find_by_id(pooled, group)?;
+    // A key of an organisation does not say in which of its groups.
+    let [group, organisation] = &path[..] else { return Ok(Outcome::NotFound) };
+    let life = group.settings().life.or(&organisation.settings().life);
+    if life.makes_missing() != Some(true) {
+        return Ok(Outcome::NotFound);
+    }
+    let place =
+        NodePath { organisation: organisation.name.clone(), group: Some(group.name.clone()) };
+    let change = Change { group: Some(Some(place)), ..Change::default() };
+    create(pooled, name, true, &change)
 }

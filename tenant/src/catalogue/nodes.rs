@@ -59,6 +59,12 @@ impl Change {
         self.class == Some(Class::Memory) && !makes_group
     }
 
+    /// Its row has nothing of it: at most a class is said.
+    pub(super) fn says_nothing(&self) -> bool {
+        let Change { group, plan, budget, settings, class: _ } = self;
+        group.is_none() && plan.is_none() && budget.is_none() && settings.is_none()
+    }
+
     /// Nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -138,7 +138,9 @@ impl<J: Job> Engine<J> {
             sometimes!("a call about many databases is broken off");
             return self.refuse_bulk(request, Refusal::Unavailable);
         }
-        let names = running.bulk.names[running.done..].iter().take(limits::BULK_PART);
+        let room = self.log_bytes().1 / limits::BULK_LOG_PARTS / limits::BULK_LOG_BYTES;
+        let part = usize::try_from(room).unwrap_or(usize::MAX).clamp(1, limits::BULK_PART);
+        let names = running.bulk.names[running.done..].iter().take(part);
         let calls = names.map(|name| {
             if self.is_memory_name(name) {
                 return Call::InMemory(name.clone());

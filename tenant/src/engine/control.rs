@@ -292,7 +292,7 @@ impl Catalogue {
     pub(super) fn creates(&self, name: &str) -> bool {
         fn one(call: &Call, name: &str) -> bool {
             match call.inner() {
-                Call::Create { name: own, .. } => own == name,
+                Call::Create { name: own, .. } | Call::Make(own, _) => own == name,
                 Call::Build(build) => build.name == name,
                 Call::Bulk(_, calls) => calls.iter().any(|call| one(call, name)),
                 _ => false,

@@ -25,9 +25,9 @@ use super::places::Place;
 use super::tasks::{Kind, Work};
 use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
-use crate::access::{Access, Claim, Denial, Proven};
+use crate::access::{Access, Claim, Denial, Proven, Role, Scope};
 use crate::budget::{Exceeded, Limits, Part, Usage};
-use crate::catalogue::{Built, Call, DatabaseRow, Outcome, RowState};
+use crate::catalogue::{Built, Call, DatabaseRow, NodeId, Outcome, RowState};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::PooledConnection;
@@ -76,6 +76,8 @@ pub(super) struct Tenant<J> {
     pub client_used: Instant,
     /// The catalogue was asked to end it, for its limit is reached.
     pub end_asked: bool,
+    /// Groups that were asked whether it is to be made.
+    pub asked_groups: Vec<NodeId>,
     /// It is in memory, and has given its connections back.
     pub resting: bool,
     /// SIEVE's mark: used since the hand passed.
@@ -131,6 +133,7 @@ impl<J> Tenant<J> {
             last_used: Instant(0),
             client_used: Instant(0),
             end_asked: false,
+            asked_groups: Vec::new(),
             resting: false,
             visited: true,
             checkpointing: false,
@@ -273,6 +276,16 @@ fn judge<J: Job>(
     access.enter(row).map(|()| access)
 }
 
+/// The group, or organisation, that a request has rights to write in, and no more.
+fn group_of(claim: &Claim) -> Option<NodeId> {
+    match claim {
+        Claim::Access(Access { scope: Scope::Node(id), role, .. }) if *role >= Role::Write => {
+            Some(*id)
+        }
+        _ => None,
+    }
+}
+
 impl<J: Job> Engine<J> {
     // ---- opening ----
 
@@ -339,6 +352,15 @@ impl<J: Job> Engine<J> {
     fn on_not_found(&mut self, key: Key) {
         let tenant = self.tenants.get_mut(key).expect("it is being opened");
         let name = tenant.name.clone();
+        let group = tenant.waiting.iter().find_map(|(_, claim, _)| {
+            group_of(claim).filter(|group| !tenant.asked_groups.contains(group))
+        });
+        if let Some(group) = group {
+            // What that one says holds for the others too: they are judged by the row.
+            tenant.asked_groups.push(group);
+            let call = Call::Make(name.into(), group);
+            return self.call_catalogue(Asker::Opening(key), call);
+        }
         let waiting = std::mem::take(&mut tenant.waiting);
         for (request, claim, job) in waiting {
             if self.may_make(&name, &claim) {

@@ -340,7 +340,11 @@ impl<J: Job> Engine<J> {
                 }
             }
             (
-                Call::Create { .. } | Call::Built(_) | Call::Place(..) | Call::Set(..),
+                Call::Create { .. }
+                | Call::Make(..)
+                | Call::Built(_)
+                | Call::Place(..)
+                | Call::Set(..),
                 Outcome::Row(row),
             ) => {
                 self.mortality.arm(row.ends_s, row.id);

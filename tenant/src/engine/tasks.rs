@@ -544,8 +544,11 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    /// The batch in which the catalogue said that the tenant exists, or the tenant's last commit.
     fn last_sequence(&self, tenant: Key) -> Option<Sequence> {
-        self.tenants.get(tenant)?.volume.as_ref()?.last_sequence()
+        let tenant = self.tenants.get(tenant)?;
+        let committed = tenant.volume.as_ref()?.last_sequence();
+        committed.max(Some(tenant.known_since))
     }
 
     fn wait_for_writer(

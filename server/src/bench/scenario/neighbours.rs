@@ -323,7 +323,7 @@ fn late_turns(metrics: &Tally) -> String {
 }
 
 /// Bytes held, by kind.
-fn ledger(metrics: &[u8]) -> Vec<(String, u64)> {
+pub(super) fn ledger(metrics: &[u8]) -> Vec<(String, u64)> {
     let text = String::from_utf8_lossy(metrics);
     let kind = |line: &str| {
         let rest = line.strip_prefix("myriad_ledger_bytes{kind=\"")?;
