@@ -16,6 +16,7 @@
 //! GET    /v1/namespaces/{name}/stats                      200 sqld's statistics
 //! POST   /v1/namespaces/{name}/checkpoint                 200 {}: one has begun
 //! POST   /v1/namespaces/{name}/fork/{copy}                200 {}: the copy is there
+//! GET    /v1/namespaces/{name}/export?format=sqlite|sql   200 the database as a file
 //! GET    /v1/plans                                        200 {"plans":[…]}
 //! PUT, GET, DELETE  /v1/plans/{name}                      B         200 the plan
 //! PUT, GET, DELETE  /v1/organisations/{o}                 N         200 the organisation
@@ -74,10 +75,11 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, KeyScope, Missing, NodePath, Refusal, RowState,
-    Unbuilt, is_memory,
+    ControlCall, ControlReply, DatabaseRow, ExportFormat, KeyScope, Missing, NodePath, Refusal,
+    RowState, Unbuilt, is_memory,
 };
 
+use crate::export;
 use crate::http::{Head, Method, TenantName};
 use crate::openapi;
 use crate::platform::{self, Asked, Shape};
@@ -101,6 +103,8 @@ pub enum AdminRequest {
     Version,
     /// `GET /metrics`.
     Metrics,
+    /// A database as a file.
+    Export(TenantName, ExportFormat),
     /// `GET /v1/top`.
     Top(top::Top),
     /// `GET /v1/diagnostics`.
@@ -160,6 +164,12 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
         }
         ["v1", "namespaces", _, "upload"] if method == Method::Post => uploads::route(head),
         ["v1", "namespaces" | "plans" | "top"] => Err(Problem::wrong_method("GET, HEAD")),
+        ["v1", "namespaces", name, "export"] => {
+            // Its length is not known before its end: HEAD is not for it.
+            let name = TenantName::new(name)?;
+            let request = AdminRequest::Export(name, export::format(query)?);
+            return only(head.method() == Method::Get, "GET", request);
+        }
         ["v1", "namespaces", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
             match as_sqld(method, &name, rest, body) {
@@ -462,9 +472,9 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         Refusal::InMemory => Problem::new(
             409,
             "IN_MEMORY",
-            "a database of class memory keeps the group and plan that it was created with, and has no \
-             token before the server has signed one for another: use a key of its group, or create it \
-             anew",
+            "a database of class memory keeps the group and plan that it was created with, is not copied \
+             (export it), and has no token before the server has signed one for another: use a key of \
+             its group, or create it anew",
         ),
         Refusal::TooMany(asked, most) => Problem::detailed(
             400,

@@ -8,6 +8,7 @@ mod caller;
 mod connection;
 pub mod control;
 pub mod cost;
+pub mod export;
 pub mod fleet;
 pub mod hrana;
 pub mod http;

@@ -9,13 +9,14 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `responses`: how
-//!   answers leave. `uploads`: bodies in pieces.
+//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `submit`:
+//!   requests that become jobs. `responses`: how answers leave. `uploads`: bodies in pieces.
 
 mod admin;
 mod bulk;
 mod jobs;
 mod responses;
+mod submit;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,7 +33,7 @@ use tenant::{
     DiskOperation, DiskReply, Engine, EngineOptions, Event, Failure, Gauge, Key, Pool, RequestId,
 };
 
-use crate::auth::{AuthOptions, Authenticator, Claimed, Place};
+use crate::auth::{AuthOptions, Authenticator, Place};
 use crate::baton::BatonKey;
 use crate::connection::{Connection, Exchange, Phase};
 use crate::control;
@@ -44,9 +45,10 @@ use crate::limits;
 use crate::metrics::Traffic;
 use crate::platform::PublicHost;
 use crate::problem::Problem;
-use crate::work::{Asked, Work, WorkKind, WorkReply};
+use crate::work::{Work, WorkKind, WorkReply};
 
 use self::admin::VERSION_TEXT;
+use self::submit::Order;
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -540,6 +542,7 @@ impl Server {
             Endpoint::Pipeline(version) => WorkKind::Pipeline(version),
             Endpoint::Cursor => WorkKind::Cursor,
             Endpoint::V1(call) => WorkKind::V1(call),
+            Endpoint::Export(format) => WorkKind::Export(format),
             Endpoint::Health => return self.answer_text(io, key, ""),
             Endpoint::Version => return self.answer_text(io, key, VERSION_TEXT),
             Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
@@ -548,39 +551,14 @@ impl Server {
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
         let when = self.auth.when(self.now, io);
         let claimed = self.auth.claimed(&head, Place::Database(name.as_str()), when);
-        let Claimed { credential, principal, foreign } = match claimed {
+        let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(problem) => {
                 connection.reader.finish();
                 return self.answer_problem(io, key, &problem);
             }
         };
-        connection.exchange.tenant = Some(name);
-        let moves = connection.database != Some(name);
-        connection.exchange.began = self.now;
-        if kind == WorkKind::Cursor {
-            connection.exchange.content_type = "text/plain";
-        }
-        let spare = self.spare.pop().unwrap_or_default();
-        let out = self.spare.pop().unwrap_or_default();
-        if free_bytes(self.buffers_bytes_max) == 0 {
-            sometimes!("a request is refused because buffers are used up");
-            connection.reader.finish();
-            return self.answer_problem(io, key, &buffers_full());
-        }
-        let request = connection.reader.take(spare);
-        connection.request_bytes = request.held_bytes();
-        connection.running_bytes = connection.request_bytes + out.capacity();
-        connection.book();
-        let batons = match &principal {
-            Some(principal) => self.batons.for_principal(principal),
-            None => self.batons.clone(),
-        };
-        let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let asked = Asked { kind, request, ceiling, priority, foreign, connections, batons, out };
-        let work = Work::Request(Box::new(asked));
-        self.engine.submit(request_id(key), name.as_str(), credential, work);
-        self.watch(io, key);
+        self.submit_work(io, key, Order { name, kind, claimed, ceiling, priority });
     }
 
     /// From now on a connection counts for this database: how many do.
@@ -628,7 +606,7 @@ impl Server {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Wants(request, spare) => self.on_wants(io, request, spare),
-            Event::Progress(..) => {}
+            Event::Progress(request, progress) => self.on_upload_progress(io, request, progress),
             Event::Finished(request, WorkReply::Request(answered)) => {
                 self.on_finished(io, key_of(request), *answered);
             }

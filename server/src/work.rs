@@ -4,15 +4,16 @@ use tenant::access::{Proven, Scope};
 use tenant::budget::Priority;
 use tenant::migration::{MigrationEnd, migrate};
 use tenant::settings::PublicKey;
-use tenant::{Ceiling, Job, JobContext};
+use tenant::{Ceiling, ExportFormat, Job, JobContext};
 
 use crate::auth::Foreign;
 use crate::baton::BatonKey;
+use crate::export;
 use crate::hrana::{self, ProtocolVersion, Reply, V1Call};
 use crate::http::Request;
 use crate::jobs::Migration;
 
-/// Which of Hrana's requests it is.
+/// Which of Hrana's requests it is, or of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
     /// A pipeline.
@@ -21,6 +22,8 @@ pub enum WorkKind {
     Cursor,
     /// A call of version 1.
     V1(V1Call),
+    /// The database as a file.
+    Export(ExportFormat),
 }
 
 /// A job of the engine's.
@@ -89,6 +92,7 @@ impl Job for Work {
 
     fn priority(&self) -> Option<Priority> {
         match self {
+            Work::Request(_) if self.exports() => Some(Priority::Background),
             Work::Request(asked) => asked.priority,
             Work::Migration(_) => Some(Priority::Background),
         }
@@ -99,6 +103,10 @@ impl Job for Work {
             Work::Request(_) => None,
             Work::Migration(migration) => Some(migration.run_ns),
         }
+    }
+
+    fn exports(&self) -> bool {
+        matches!(self, Work::Request(asked) if matches!(asked.kind, WorkKind::Export(_)))
     }
 
     fn foreign_token(&self) -> Option<&[u8; 32]> {
@@ -124,6 +132,7 @@ impl Job for Work {
             }
             WorkKind::Cursor => hrana::run_cursor(host, body, &batons, ceiling, out),
             WorkKind::V1(call) => hrana::run_v1(host, call, body, ceiling, out),
+            WorkKind::Export(format) => export::run(host, format, out),
         };
         WorkReply::Request(Box::new(Answered { reply, buffer: request.into_buffer() }))
     }

@@ -4,6 +4,9 @@
 #[path = "process/mod.rs"]
 mod process;
 
+#[path = "copies/exports.rs"]
+mod exports;
+
 #[path = "copies/forks.rs"]
 mod forks;
 
@@ -55,6 +58,15 @@ fn fill(database: &mut Database, rows: u64) {
         &accounts,
         &log,
     ]);
+}
+
+/// Tells writers to stop when the test is over, however it ends.
+struct Over<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// Move money once, and write of it.

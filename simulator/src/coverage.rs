@@ -180,8 +180,20 @@ pub const MARKS: &[Mark] = &[
     mark("an uploaded R-Tree has lost an entry", BY_TESTS),
     mark("an index over another table is made anew", BY_TESTS),
     mark("a dump writes the table of the schema", BY_TESTS),
-    mark("the indexes of a large upload are made before its rows", BY_TESTS),
+    mark("an index of a large upload is made before its rows", BY_TESTS),
     mark("there are as many imports as may be", BY_TESTS),
+    // ---- copies ----
+    mark("a copy becomes more urgent", 30_000),
+    mark("a copy is given up because its original is written to too fast", NO_COPY),
+    mark("a copy would be larger than it may be", NO_COPY),
+    mark("a database is dropped at the very end of its building", NO_COPY),
+    mark("a database that was being built is given up", 1000),
+    mark("a fork opens its original", 300),
+    mark("a snapshot is given up because logs fill", 30_000),
+    mark("a snapshot is older than it should be", NO_COPY),
+    mark("a start removes what was being built", 1000),
+    mark("an export breaks off after its status", NO_COPY),
+    mark("the original of a fork is gone before it begins", 30_000),
     // ---- fleet jobs ----
     mark("a job fails on a database", 100),
     mark("a job pauses or ends because of failures", 100),
@@ -212,6 +224,9 @@ pub const MARKS: &[Mark] = &[
 
 /// What no world meets, and tests on the real binary do.
 const BY_TESTS: u64 = u64::MAX;
+
+/// What only larger databases meet than those of a world.
+const NO_COPY: u64 = u64::MAX;
 
 /// Worlds ask nobody for a key yet.
 const NO_KEYS: u64 = u64::MAX;

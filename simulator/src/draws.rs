@@ -80,6 +80,8 @@ pub enum Stream {
     Jobs,
     /// Uploads: whether there are any, which, and when.
     Imports,
+    /// Copies: whether there are any, of what, and when.
+    Copies,
 }
 
 /// An inclusive range of whole numbers.

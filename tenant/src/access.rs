@@ -149,6 +149,16 @@ pub(crate) enum Claim {
     Foreign,
 }
 
+impl Claim {
+    /// The same, but for no more than reading.
+    pub fn to_read(self) -> Claim {
+        match self {
+            Claim::Access(access) => Claim::Access(Access { role: Role::Read, ..access }),
+            Claim::Foreign => Claim::Foreign,
+        }
+    }
+}
+
 /// Rights that a database's own key gives.
 #[derive(Clone, Copy, Debug)]
 pub struct Proven {

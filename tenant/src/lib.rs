@@ -7,6 +7,7 @@ pub mod access;
 pub mod budget;
 mod catalogue;
 pub mod engine;
+mod export;
 mod failure;
 mod import;
 mod key_budget;
@@ -33,6 +34,7 @@ pub use engine::{
     DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
     Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
 };
+pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
 pub use key_budget::KeyBudget;

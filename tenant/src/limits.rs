@@ -188,6 +188,9 @@ pub const SNAPSHOT_HURRY_BYTES: u64 = SNAPSHOT_WAL_BYTES_MAX / 8;
 /// let go: well above [`LOG_PRESSURE_PERCENT`], where checkpoints begin, and well below full.
 pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
 
+/// The longest that a fork or export may take, the time that a client takes to read it included.
+pub const SNAPSHOT_NS_MAX: u64 = 3600 * SECOND_NS;
+
 /// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
 pub const FORKS_MAX: usize = 8;
 
@@ -280,8 +283,8 @@ pub const IMPORT_BATCH_BYTES: u64 = 512 * 1024;
 /// Rows in one transaction of an import: short ones cost their pages' log too.
 pub const IMPORT_BATCH_ROWS: u64 = 10_000;
 
-/// An upload larger than this has its indexes made before its rows: an index that is made of all rows is
-/// one transaction, and has to fit into the write-ahead log and the commit log.
+/// An index larger than this is made before its table's rows: one that is made of all rows is one
+/// transaction, and has to fit into the write-ahead log and the commit log.
 pub const IMPORT_INDEX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Steps that checking an upload may take at least, and for each KiB: some ten times what tables with

@@ -73,7 +73,7 @@ pub struct Claimed {
 
 impl Claimed {
     /// Who asks where nobody is asked for a key.
-    const OPEN: Claimed =
+    pub(crate) const OPEN: Claimed =
         Claimed { credential: Credential::Access(Access::MACHINE), principal: None, foreign: None };
 }
 

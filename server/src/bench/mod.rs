@@ -69,7 +69,7 @@ pub struct Options {
     #[arg(env = "MYRIAD_BENCH_ADMIN_AUTHORIZATION", hide_env_values = true)]
     pub admin_authorization: Option<String>,
 
-    /// What to measure, separated by commas; all that is possible but select-many and the last three if not given
+    /// What to measure, separated by commas; all that is possible but select-many and the last four if not given
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     pub scenario: Vec<Scenario>,
 
@@ -82,6 +82,11 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=TENANTS_MAX))]
     pub tenants: u32,
+
+    /// Bytes of the database that is forked
+    #[arg(long, value_name = "BYTES", default_value_t = 100 << 20)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1 << 20..=100 << 30))]
+    pub fork_bytes: u64,
 
     /// Seconds measured in each scenario, after a warm-up of a second or as much
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
@@ -134,6 +139,8 @@ pub enum Scenario {
     Shares,
     /// Not by default: the process's peak memory beside the ledger's, under attacks, with --tenants
     Memory,
+    /// Not by default: forks of a large database while it is written to, with --fork-bytes
+    Fork,
 }
 
 /// The order of a run without `--scenario`.

@@ -4,6 +4,7 @@
 //! that nothing from another run is met. On a server that is not ours they are removed afterwards
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
+mod fork;
 mod neighbours;
 mod shares;
 
@@ -184,6 +185,7 @@ impl<'a> Bench<'a> {
             Scenario::Neighbours => self.neighbours(),
             Scenario::Shares => self.shares(),
             Scenario::Memory => self.memory(),
+            Scenario::Fork => self.fork(),
         }
     }
 

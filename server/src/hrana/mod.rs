@@ -25,6 +25,7 @@ mod value;
 
 pub use cursor::run_cursor;
 pub use pipeline::run_pipeline;
+pub(crate) use stream::refusal as stream_refusal;
 pub use v1::run_v1;
 
 use storage::ledger::Booking;
@@ -71,7 +72,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn ok(content_type: &'static str, body: Vec<u8>, cost: Cost) -> Reply {
+    pub(crate) fn ok(content_type: &'static str, body: Vec<u8>, cost: Cost) -> Reply {
         let booking = output::booking();
         let (retry_after_seconds, log) = (None, None);
         Reply { status: 200, content_type, body, retry_after_seconds, log, cost, booking }

@@ -131,7 +131,7 @@ pub(super) fn unknown_sql_id(sql_id: i32) -> String {
 }
 
 /// Why there is no stream, for the client.
-pub(super) fn refusal(error: StreamError) -> Problem {
+pub(crate) fn refusal(error: StreamError) -> Problem {
     match error {
         StreamError::Exceeded(exceeded) => Problem::exceeded(&exceeded),
         StreamError::MemoryFull => Problem::memory_full(),

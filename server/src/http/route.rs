@@ -14,6 +14,9 @@
 use super::head::{Head, Method};
 use super::target::tenant_label;
 use super::tenant_name::TenantName;
+use tenant::ExportFormat;
+
+use crate::export;
 use crate::hrana::{ProtocolVersion, V1Call};
 use crate::problem::Problem;
 
@@ -34,6 +37,8 @@ pub enum Endpoint {
     Cursor,
     /// `POST /v1/execute`, `POST /v1/batch`.
     V1(V1Call),
+    /// `GET /dump`, `GET /v1/export`: the database as a file.
+    Export(ExportFormat),
 }
 
 /// An endpoint and the tenant that it is for; no tenant where none is needed.
@@ -72,6 +77,8 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
         ["v3", "cursor", ""] => Endpoint::Cursor,
         ["v1", "execute", ""] => Endpoint::V1(V1Call::Execute),
         ["v1", "batch", ""] => Endpoint::V1(V1Call::Batch),
+        ["dump", "", ""] => Endpoint::Export(ExportFormat::Sql),
+        ["v1", "export", ""] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
         // /v3-protobuf too: a client that gets 404 there falls back to JSON.
         _ => return Err(Problem::not_found()),
     };
@@ -80,6 +87,11 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
             Method::Get | Method::Head => Ok(Routed { endpoint, tenant: None }),
             _ => Err(Problem::wrong_method("GET, HEAD, OPTIONS")),
         },
+        // Its length is not known before its end: HEAD is not for it.
+        Endpoint::Export(_) if head.method() == Method::Get => {
+            Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })
+        }
+        Endpoint::Export(_) => Err(Problem::wrong_method("GET, OPTIONS")),
         _ if head.method() == Method::Post => {
             Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })
         }

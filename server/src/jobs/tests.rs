@@ -71,7 +71,8 @@ fn row(id: u64, options: &str) -> JobRow {
 
 impl World {
     fn new(seed: u64) -> World {
-        let options = [r#"{"concurrency":16,"on_error":"pause","max_failures":20,"canary":9}"#, "{}"];
+        let options =
+            [r#"{"concurrency":16,"on_error":"pause","max_failures":20,"canary":9}"#, "{}"];
         let options = options[(seed % 2) as usize];
         let rows = (1..=2).map(|id| (JobId(id), row(id, options))).collect();
         let mut world = World {

@@ -53,6 +53,13 @@ impl Route {
                 "description": "text",
                 "content": { "text/plain": { "schema": { "type": "string" } } },
             }),
+            "file" => json!({
+                "description": "all of it",
+                "content": {
+                    "application/vnd.sqlite3": { "schema": { "type": "string" } },
+                    "application/sql": { "schema": { "type": "string" } },
+                },
+            }),
             name if name.starts_with(LINES_OF) => json!({
                 "description": "line by line",
                 "content": { "application/x-ndjson": { "schema": schema(&name[LINES_OF.len()..]) } },

@@ -17,7 +17,7 @@ pub(super) struct Route {
     pub query: &'static [&'static str],
     /// A schema; empty for none.
     pub body: &'static str,
-    /// A schema; `text`, or empty for no body.
+    /// A schema; `text`, `file`, or empty for no body.
     pub answer: &'static str,
 }
 

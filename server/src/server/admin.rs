@@ -5,7 +5,7 @@ use tenant::access::{Access, Credential};
 use tenant::{ControlCall, ControlReply, Gauge, Key, RequestId, Secret};
 
 use super::{Server, key_of, request_id};
-use crate::auth::{self, Place, rights};
+use crate::auth::{self, Claimed, Place, rights};
 use crate::control::keys::{TokenWanted, Wanted};
 use crate::control::top::Top;
 use crate::control::{self, AdminRequest};
@@ -49,14 +49,15 @@ impl Server {
         let head = connection.reader.head();
         let when = self.auth.when(self.now, io);
         let claimed = match control::is_open(&head) {
-            true => Ok(Credential::Access(Access::MACHINE)),
-            false => {
-                self.auth.claimed(&head, Place::Control, when).map(|claimed| claimed.credential)
-            }
+            true => Ok(Claimed::OPEN),
+            false => self.auth.claimed(&head, Place::Control, when),
         };
-        let routed = claimed.and_then(|credential| {
-            Ok((credential, control::route(&head, connection.reader.body())?))
-        });
+        let routed = claimed
+            .and_then(|claimed| Ok((claimed, control::route(&head, connection.reader.body())?)));
+        if let Ok((claimed, AdminRequest::Export(name, format))) = routed {
+            return self.export(io, key, claimed, (name, format));
+        }
+        let routed = routed.map(|(claimed, request)| (claimed.credential, request));
         connection.reader.finish();
         match routed {
             Ok((_, AdminRequest::Health)) => self.answer(io, key, "text/plain", Vec::new()),
@@ -102,6 +103,7 @@ impl Server {
             AdminRequest::Health | AdminRequest::Version | AdminRequest::OpenApi => {
                 unreachable!("these were answered")
             }
+            AdminRequest::Export(..) => unreachable!("it is a job"),
             AdminRequest::Shaped(_) => unreachable!("a form has no form"),
         };
         let call = match within {
@@ -197,6 +199,7 @@ impl Server {
             }
             _ => unreachable!("a call is answered in its own kind"),
         };
+        let Some(body) = self.end_upload_lines(io, key, body) else { return };
         self.answer(io, key, "application/json", body);
     }
 

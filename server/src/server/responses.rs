@@ -11,6 +11,7 @@ use super::{Server, key_of, on_received, on_sent, request_id, token_of};
 use crate::connection::{Exchange, Phase};
 use crate::control;
 use crate::control::keys::TokenWanted;
+use crate::control::uploads;
 use crate::http::response::{CrossOrigin, ResponseHead, write_problem};
 use crate::http::{TenantName, Version, chunked};
 use crate::limits;
@@ -35,6 +36,7 @@ impl Server {
         if !exchange.streamed {
             self.traffic.note_response(200, self.now.since(exchange.began));
             let mut head = ResponseHead::streamed(exchange.content_type, exchange.version);
+            head.cross_origin = cross_origin(connection.admin);
             exchange.keep_alive &= exchange.version == Version::Http11 && self.stopping.is_none();
             head.keep_alive = exchange.keep_alive;
             head.prepend_to(&mut part, false, &mut self.scratch);
@@ -55,6 +57,10 @@ impl Server {
         let booked_bytes = usize::try_from(reply.booking.bytes()).unwrap_or(usize::MAX);
         connection.tenant_bytes = booked_bytes.min(body.capacity());
         connection.booking = Some(reply.booking);
+        if connection.exchange.streamed && reply.status != 200 {
+            sometimes!("an export breaks off after its status");
+            return self.close(io, key);
+        }
         if connection.exchange.streamed {
             if connection.exchange.version == Version::Http11 {
                 chunked::frame_last(&mut body);
@@ -66,6 +72,7 @@ impl Server {
             connection.exchange.keep_alive &= self.stopping.is_none();
             head.keep_alive = connection.exchange.keep_alive;
             head.retry_after_seconds = reply.retry_after_seconds;
+            head.cross_origin = cross_origin(connection.admin);
             head.cost = Some(reply.cost);
             head.prepend_to(&mut body, connection.exchange.is_head, &mut self.scratch);
         }
@@ -108,6 +115,12 @@ impl Server {
             connection.drain_bytes = limits::UPLOAD_DRAIN_BYTES_MAX;
         }
         let problem = broken.unwrap_or(problem);
+        if connection.upload_lines.is_some() && connection.exchange.streamed {
+            let line = uploads::problem_line(&problem);
+            drop(self.end_upload_lines(io, key, line));
+            return;
+        }
+        connection.upload_lines = None;
         let not_its_own = match refusal {
             Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
             // A stranger's connections are not the database's.

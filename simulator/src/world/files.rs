@@ -98,6 +98,20 @@ pub fn judge(disk: &SimulatedDisk, ground: &mut Ground) -> Result<(), Violation>
     Ok(())
 }
 
+/// What a file shows that the server has sent, if it has tables; it must be whole.
+///
+/// # Errors
+/// FMT-1.
+pub fn exported(bytes: &[u8]) -> Result<Option<Snapshot>, Violation> {
+    let folder = tempfile::tempdir().map_err(|error| bad(format!("no folder: {error}")))?;
+    let copies = Copies(folder.keep());
+    let journals = bytes.get(FORMAT_VERSIONS);
+    if !bytes.len().is_multiple_of(PAGE_BYTES) || journals != Some(&[1, 1]) {
+        return Err(bad(format!("an export of {} bytes is no file", bytes.len())));
+    }
+    contents(&open(&copies, u64::MAX, bytes)?, "an export")
+}
+
 /// Ids and names of the databases in use, by the catalogue's file.
 #[must_use]
 pub fn names(disk: &SimulatedDisk) -> Vec<(u64, String)> {

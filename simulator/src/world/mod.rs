@@ -12,6 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `copyist`: who copies databases and reads them as files.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
 //! - `importer`: who sends files and SQL text to become databases.
@@ -24,6 +25,7 @@
 mod books;
 mod ceilings;
 pub(crate) mod client;
+mod copyist;
 mod ends;
 pub(crate) mod files;
 mod fleet;
@@ -70,6 +72,7 @@ use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
 use ceilings::Ceilings;
 use client::Client;
+use copyist::Copyist;
 use ends::Ambush;
 use fleet::Fleet;
 use glutton::Gluttons;
@@ -121,6 +124,7 @@ struct World {
     importer: Importer,
     gluttons: Gluttons,
     fleet: Fleet,
+    copyist: Copyist,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -206,6 +210,7 @@ impl World {
         let importer = Importer::new(&mut io, &options);
         let gluttons = Gluttons::new(&mut io, &options);
         let fleet = Fleet::new(&mut io, &options);
+        let copyist = Copyist::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
@@ -213,6 +218,7 @@ impl World {
             importer,
             gluttons,
             fleet,
+            copyist,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -245,6 +251,7 @@ impl World {
         self.take_budgets_back()?;
         self.look_at_imports()?;
         self.bring_jobs_to_rest()?;
+        self.look_at_copies()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -433,6 +440,9 @@ impl Host for World {
                 continue;
             }
             if self.fleet.heed(&mut self.io, options, wake)? {
+                continue;
+            }
+            if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {

@@ -11,8 +11,8 @@ use server::auth::AuthOptions;
 use storage::log::LogOptions;
 use tenant::EngineOptions;
 
-use super::fleet;
 use super::mix::{Kind, ScenarioSet, USUAL, Weights};
+use super::{copyist, fleet};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
@@ -104,6 +104,8 @@ pub struct Options {
     pub strangers: usize,
     /// Changes of budgets while it runs; 0 is a world without any.
     pub budgets: u64,
+    /// Orders of the copyist; 0 is a world without any.
+    pub copies: u64,
     /// Clients that take what they can get, in a world with budgets.
     pub gluttons: usize,
     /// Fleet jobs; 0 is a world without any.
@@ -176,6 +178,7 @@ impl Options {
             gluttons: 1 + Draws::new(seed).index(Stream::Budgets, 12, 3),
             jobs: fleet::draw_jobs(seed),
             imports: draw_imports(seed),
+            copies: copyist::draw_copies(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -342,6 +345,7 @@ impl Settings for Options {
             ("gluttons", &mut self.gluttons),
             ("jobs", &mut self.jobs),
             ("imports", &mut self.imports),
+            ("copies", &mut self.copies),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

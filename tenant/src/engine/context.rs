@@ -4,6 +4,7 @@ use storage::fiber::{self, Handle};
 
 use crate::access::{Denials, Holder, Proven, Scope};
 use crate::budget::{Priority, RequestLimits};
+use crate::export::{self, ExportError, ExportFormat};
 use crate::import::Progress;
 use crate::session::{PooledConnection, Session};
 use crate::settings::PublicKey;
@@ -24,6 +25,10 @@ pub trait Job: 'static {
     /// where it says nothing.
     fn priority(&self) -> Option<Priority> {
         None
+    }
+    /// It writes the database to a client from one snapshot, for as long as that takes.
+    fn exports(&self) -> bool {
+        false
     }
     /// How long it may run, if not as long as its tenant's budget gives a request: the engine's own work
     /// for a tenant may take longer than any client waits.
@@ -127,6 +132,22 @@ impl<'a> JobContext<'a> {
     fn lend(&self, session: Session) -> Session {
         let Permit { holder, denials, cost_max, .. } = &self.permit;
         session.under(&self.limits, *holder, denials.clone(), *cost_max)
+    }
+}
+
+impl JobContext<'_> {
+    /// Write the database to the client, part by part: what is left at the end. `out` is an empty buffer.
+    ///
+    /// # Errors
+    /// Why it ends before it is whole.
+    pub fn export(&mut self, format: ExportFormat, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
+        let mut session = self.open_stream().map_err(ExportError::Stream)?;
+        let denials = self.permit.denials.clone();
+        let mut flush = |part| self.flush(part);
+        let pooled = &mut session.pooled;
+        let written = export::export(pooled, format, denials.as_deref(), out, &mut flush);
+        self.close(session);
+        written
     }
 }
 

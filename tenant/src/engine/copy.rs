@@ -10,7 +10,7 @@ use storage::fiber::{self, Handle, with_volume};
 use storage::ledger::Booking;
 use storage::page::PAGE_BYTES;
 use storage::sometimes;
-use storage::sqlite::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOMEM, SqliteError};
+use storage::sqlite::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOMEM, SqliteError, codes};
 use storage::vfs::{self, Snapshot};
 
 use super::context::{Ask, Reply};
@@ -25,7 +25,7 @@ pub(super) struct CopyOrder {
 
 /// Why a copy was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum CopyFailure {
+pub(crate) enum CopyFailure {
     /// Its time was over, or one of the two is to end.
     Interrupted,
     /// So many bytes were written to the original meanwhile that its snapshot cannot be kept.
@@ -38,13 +38,21 @@ pub(super) enum CopyFailure {
     Write(i32),
 }
 
+impl CopyFailure {
+    /// Whose limit ever it was.
+    pub fn is_out_of_memory(&self) -> bool {
+        let (CopyFailure::Read(code, _) | CopyFailure::Write(code)) = self else { return false };
+        code & 0xff == SQLITE_NOMEM || *code == codes::SQLITE_IOERR_NOMEM
+    }
+}
+
 impl From<SqliteError> for CopyFailure {
     fn from(error: SqliteError) -> CopyFailure {
         CopyFailure::Read(error.code, error.message)
     }
 }
 
-fn unreadable(code: i32) -> CopyFailure {
+pub(crate) fn unreadable(code: i32) -> CopyFailure {
     CopyFailure::Read(code, "a page cannot be read".to_owned())
 }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use storage::sometimes;
+use storage::volume::Volume;
 
 use super::building::Unbuilt;
 use super::context::Job;
@@ -223,7 +224,7 @@ impl<J: Job> Engine<J> {
         overtaken: bool,
         failure: CopyFailure,
     ) -> Refusal {
-        use storage::sqlite::{SQLITE_FULL, SQLITE_NOMEM};
+        use storage::sqlite::SQLITE_FULL;
         if let Some(reason) = self.damage(source) {
             return Refusal::Fenced(reason);
         }
@@ -238,12 +239,7 @@ impl<J: Job> Engine<J> {
                 let limit = self.tenants.get(target).map_or(0, |t| t.limits.storage_bytes);
                 Refusal::Exceeded(Exceeded { part: Part::StorageBytes, limit, used: 0, wanted })
             }
-            CopyFailure::Read(code, _) | CopyFailure::Write(code)
-                if code & 0xff == SQLITE_NOMEM
-                    || code == storage::sqlite::codes::SQLITE_IOERR_NOMEM =>
-            {
-                Refusal::Unbuilt(Unbuilt::NoMemory)
-            }
+            failure if failure.is_out_of_memory() => Refusal::Unbuilt(Unbuilt::NoMemory),
             CopyFailure::Write(code) if code & 0xff == SQLITE_FULL => {
                 Refusal::Unbuilt(Unbuilt::DiskFull)
             }
@@ -256,27 +252,28 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    /// Snapshots that keep the log from being let go are given up before it is full: what they are for
-    /// can be asked for again, and everybody's commits cannot wait.
+    /// Snapshots that keep logs from being let go are given up before those are full: what they are for can
+    /// be asked for again, and commits cannot wait. So are those that somebody reads from for too long.
     pub(super) fn end_snapshots(&mut self) {
         let percent = limits::SNAPSHOT_LOG_PERCENT as u32;
-        let Some(until) = self.log.as_ref().and_then(|log| log.sequence_at_pressure(percent))
-        else {
-            return;
-        };
+        let until = self.log.as_ref().and_then(|log| log.sequence_at_pressure(percent));
         for key in self.tasks.keys() {
             let Some(task) = self.tasks.get(key).filter(|task| task.holds_snapshot) else {
                 continue;
             };
-            // The other one of a copy has nothing in the log.
-            let owners = [Some(task.tenant), task.other];
-            let redo = owners
-                .into_iter()
-                .flatten()
-                .filter_map(|key| self.tenants.get(key)?.volume.as_ref()?.redo_from());
-            if redo.min().is_some_and(|redo| redo < until) {
-                sometimes!("a snapshot is given up because the log fills");
-                self.cancel_task(key);
+            // The other one of a copy has nothing in the logs.
+            let owners = [Some(task.tenant), task.other].into_iter().flatten();
+            let volumes = owners.filter_map(|key| self.tenants.get(key)?.volume.as_ref());
+            let too_long = self.now.since(task.began()) > limits::SNAPSHOT_NS_MAX;
+            let is_over = |volume: &Volume| {
+                volume.wal_bytes() > limits::SNAPSHOT_WAL_BYTES_MAX
+                    || volume
+                        .redo_from()
+                        .is_some_and(|redo| until.is_some_and(|until| redo < until))
+            };
+            if too_long || volumes.into_iter().any(is_over) {
+                sometimes!("a snapshot is given up because logs fill");
+                self.overtake_task(key);
             }
         }
     }

@@ -724,6 +724,10 @@ impl<J: Job> Engine<J> {
         } else if large {
             sometimes!("a checkpoint because of a large WAL");
             self.start_checkpoint(key);
+            let volume = self.tenants.get(key).and_then(|tenant| tenant.volume.as_ref());
+            if volume.is_some_and(|v| v.wal_bytes() > limits::SNAPSHOT_WAL_BYTES_MAX) {
+                self.end_snapshots();
+            }
         }
     }
 

@@ -80,6 +80,7 @@ pub use building::Unbuilt;
 pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
+pub(crate) use copy::{CopyFailure, begin_snapshot, may_go_on, unreadable};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use drops::Receipt;
 pub use ephemeral::is_memory;
@@ -469,6 +470,8 @@ impl<J: Job> Engine<J> {
         if self.is_told_of_end(request, name, &claim) {
             return;
         }
+        // An export makes nothing.
+        let claim = if job.exports() { claim.to_read() } else { claim };
         let key = self.tenant_by_name(name, &claim);
         self.submit_to(key, request, claim, job);
     }

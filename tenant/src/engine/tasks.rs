@@ -10,6 +10,7 @@ use storage::log::{Class, Sequence};
 use storage::sometimes;
 use storage::volume::{ConnectionId, Volume};
 
+use super::building::Unbuilt;
 use super::checkpoint::{Checkpointed, run_checkpoint};
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::copy::{CopyFailure, CopyOrder, run_copy};
@@ -19,7 +20,7 @@ use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
 use crate::access::Holder;
 use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
-use crate::import::{ImportError, ImportFormat, Imported};
+use crate::import::{ImportError, ImportOrder, Imported};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::{PooledConnection, Session};
@@ -37,7 +38,7 @@ pub(super) enum Work<J> {
     /// Close connections for good.
     Discard(Vec<PooledConnection>),
     /// Make the database from what a client sends.
-    Import(ImportFormat, RequestLimits),
+    Import(ImportOrder, RequestLimits),
     /// Copy the database into another one that is being built.
     Copy(CopyOrder),
 }
@@ -88,18 +89,23 @@ impl<J: Job> Task<J> {
         self.wait_ends
     }
 
-    /// Its request has run for longer than it may.
+    /// Its request has run for longer than it may. One that keeps a snapshot has limits of its own.
     fn is_overdue(&self, limits: &Limits, now: Instant) -> bool {
         let most_ns = match self.kind {
             Kind::Import(_) => limits::IMPORT_NS,
             _ => self.run_ns.unwrap_or(limits.request_ns),
         };
-        now.since(self.started) > most_ns
+        !self.holds_snapshot && now.since(self.started) > most_ns
     }
 
     /// It is suspended, and what it waits for has not come.
     pub fn is_waiting(&self) -> bool {
         self.input.is_none()
+    }
+
+    /// When it was made.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// What it is to be resumed with.
@@ -131,6 +137,10 @@ pub(super) struct Task<J: Job> {
     pub holder: Option<Holder>,
     /// It keeps a snapshot for longer than a request as a rule.
     pub holds_snapshot: bool,
+    /// When it was made.
+    began: Instant,
+    /// Its snapshot cannot be kept: it ends.
+    overtaken: bool,
     /// They are no more: it ends, and what comes of it is not told.
     revoked: bool,
     /// It has used up a slice.
@@ -155,7 +165,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
             let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
             Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits, permit)))
         }
-        Work::Import(format, limits) => Ended::Imported(run_import(handle, format, limits)),
+        Work::Import(order, limits) => Ended::Imported(run_import(handle, order, limits)),
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
         Work::Copy(order) => Ended::Copied(run_copy(handle, order)),
@@ -221,7 +231,10 @@ impl<J: Job> Engine<J> {
             Work::Client(_, _, permit) => Some(permit.holder),
             _ => None,
         };
-        let holds_snapshot = kind == Kind::Copy;
+        let holds_snapshot = match &work {
+            Work::Client(job, ..) => job.exports(),
+            work => matches!(work, Work::Copy(_)),
+        };
         let run_ns = match &work {
             Work::Client(job, ..) => job.run_ns(),
             _ => None,
@@ -240,6 +253,8 @@ impl<J: Job> Engine<J> {
             cancelled: false,
             holder,
             holds_snapshot,
+            began: self.now,
+            overtaken: false,
             revoked: false,
             broken_off: false,
             waits_for: WaitsFor::Storage,
@@ -292,6 +307,13 @@ impl<J: Job> Engine<J> {
         if let Kind::Import(request) = task.kind {
             return self.supply(request, Err(Gone));
         }
+        self.answer_flush(key, Err(Gone));
+    }
+
+    /// The task's snapshot cannot be kept: it goes on only to its end, and that is told.
+    pub(super) fn overtake_task(&mut self, key: Key) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.overtaken = true;
         self.answer_flush(key, Err(Gone));
     }
 
@@ -386,6 +408,7 @@ impl<J: Job> Engine<J> {
                     || overdue
                     || task.cancelled
                     || task.revoked
+                    || task.overtaken
                     || given_up
                     || (client && tenant.ending),
             };
@@ -521,8 +544,11 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    /// The batch in which the catalogue said that the tenant exists, or the tenant's last commit.
     fn last_sequence(&self, tenant: Key) -> Option<Sequence> {
-        self.tenants.get(tenant)?.volume.as_ref()?.last_sequence()
+        let tenant = self.tenants.get(tenant)?;
+        let committed = tenant.volume.as_ref()?.last_sequence();
+        committed.max(Some(tenant.known_since))
     }
 
     fn wait_for_writer(
@@ -575,8 +601,10 @@ impl<J: Job> Engine<J> {
         for key in tasks {
             let Some(task) = self.tasks.get(key) else { continue };
             let Some(tenant) = self.tenants.get(task.tenant) else { continue };
-            let ended =
-                task.cancelled || tenant.ending || task.is_overdue(&tenant.limits, self.now);
+            let ended = task.overtaken
+                || task.cancelled
+                || tenant.ending
+                || task.is_overdue(&tenant.limits, self.now);
             let hastens = match task.kind {
                 Kind::Client(_) | Kind::Import(_) => ended || stopping,
                 Kind::Checkpoint => self.is_checkpoint_urgent(task.tenant),
@@ -887,7 +915,7 @@ impl<J: Job> Engine<J> {
             unreachable!("only a client's job has a response")
         };
         task.broken_off |= over;
-        if task.cancelled || task.revoked || self.doomed || over {
+        if task.cancelled || task.revoked || task.overtaken || self.doomed || over {
             return Some(Reply::Flushed(Err(Gone)));
         }
         task.waits_for = WaitsFor::Flush;
@@ -915,6 +943,9 @@ impl<J: Job> Engine<J> {
                 self.by_request.remove(place.expect("a client's task is found by its request"));
                 let event = match self.damage(tenant_key) {
                     _ if task.revoked => Event::Refused(request, Refusal::Unauthorised),
+                    _ if task.overtaken => {
+                        Event::Refused(request, Refusal::Unbuilt(Unbuilt::Overtaken))
+                    }
                     None if task.broken_off => Event::Refused(request, Refusal::Unavailable),
                     Some(reason) => Event::Refused(request, Refusal::Fenced(reason)),
                     None => Event::Finished(request, reply),
@@ -937,7 +968,7 @@ impl<J: Job> Engine<J> {
             }
             (Kind::Copy, Ended::Copied(result)) => {
                 let target = task.other.expect("a copy has its original");
-                self.copied(tenant_key, target, task.cancelled, result);
+                self.copied(tenant_key, target, task.overtaken, result);
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);

@@ -1,6 +1,6 @@
 //! Routes that make copies of databases, and files of them.
 
-use super::{POST, Route, route};
+use super::{GET, POST, Route, route};
 
 /// See the head of the file.
 #[rustfmt::skip]
@@ -9,5 +9,10 @@ pub(super) const TABLE: &[Route] = &[
         "Databases", POST, "/v1/namespaces/{name}/fork/{copy}",
         "A copy of it under another name, in its group; answered when the copy is there",
         &[], "Fork", "Done",
+    ),
+    route(
+        "Databases", GET, "/v1/namespaces/{name}/export",
+        "All of it as it is now: a file of SQLite's, or SQL text; one that breaks off is not whole",
+        &["format"], "", "file",
     ),
 ];

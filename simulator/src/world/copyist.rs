@@ -1,0 +1,502 @@
+//! The copyist: databases of the clients copied to other names, and read as files, while they write.
+//!
+//! Fault model. In one world of three (`copies` orders, none in the others) somebody works the admin
+//! address, a new connection for each request, 10 ms to 20 s between two: forks of clients' databases to a
+//! few names of its own, reads of the copies, drops of them, copies of copies, and exports. Some requests
+//! are given up before they are answered. Whatever happens to the server happens in the middle of that.
+//!
+//! Expected: a copy shows what its original showed at one moment after the fork was asked for, and the
+//! model judges it as a read of the original that was sent then (DUR-1, ISO-1, ATOM-1, TEN-1); an export
+//! too, which plain SQLite must open and find whole (FMT-1). What was acknowledged is there until it is
+//! dropped; a fork whose answer was lost is there whole or not at all (FORK-1). At the end, without faults,
+//! every copy that must be there is read once more, in bounded time (LIVE-1).
+//!
+//! Outside: copies are not written to, so what a copy of a copy shows is of the first original's moment.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use storage::io::Clock;
+
+use super::files;
+use super::ground::Ground;
+use super::model::{Asked, Violation, tenant_name};
+use super::options::{ADMIN, LISTEN, Options};
+use super::speech::{self, ReadForm};
+use super::{Sim, World};
+use crate::client::{Response, ResponseReader, request};
+use crate::draws::{Draws, Span, Stream};
+use crate::network::{ClientSocket, Wake};
+
+/// The copyist's number in timers, behind the landlord's and that of fleet jobs; gluttons are above.
+const ID: u64 = (1 << 21) + 2;
+
+const TIMER_BITS: u32 = 32;
+
+/// Time between two requests.
+const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
+
+/// Time after which a request without an answer is given up, and the connection with it.
+const PATIENCE_NS: u64 = 300_000_000_000;
+
+/// Time after which a fork that is to be given up is.
+const GIVE_UP_NS: Span = Span::new(1_000_000, 2_000_000_000);
+
+/// Time between two looks at what must be there in the end.
+const RETRY_NS: u64 = 1_000_000_000;
+
+/// Simulated time for each of those.
+const LOOK_NS_MAX: u64 = 600_000_000_000;
+
+/// Names that it uses at a time.
+const SLOTS: usize = 4;
+
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// Orders of a world: in one of three.
+pub(super) fn draw_copies(seed: u64) -> u64 {
+    let mut draws = Draws::new(seed);
+    let there = draws.below(Stream::Copies, 10, 3) == 0;
+    let orders = draws.logarithmic(Stream::Copies, 11, Span::new(5, 60));
+    if there { orders } else { 0 }
+}
+
+/// Of what a copy is.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    tenant: usize,
+    /// When it was asked for.
+    asked: Asked,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    Fork { slot: usize, origin: Origin, from: Option<usize> },
+    Read { slot: usize },
+    Drop { slot: usize },
+    Export { origin: Origin },
+}
+
+/// A name, and what may be found under it.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    generation: u64,
+    /// What it is a copy of, if it may be there.
+    origin: Option<Origin>,
+    /// It is there for sure.
+    there: bool,
+}
+
+impl Slot {
+    /// Use another name from now on.
+    fn give_up(&mut self) {
+        *self = Slot { generation: self.generation + 1, ..Slot::default() };
+    }
+}
+
+struct Link {
+    socket: ClientSocket,
+    connected: bool,
+    outbox: Vec<u8>,
+    reader: ResponseReader,
+}
+
+/// See the head of the file.
+pub(super) struct Copyist {
+    left: u64,
+    slots: Vec<Slot>,
+    timer: u32,
+    link: Option<Link>,
+    pending: Option<Order>,
+    /// It only looks at what must be there, at these.
+    looking: Option<BTreeSet<usize>>,
+}
+
+impl Copyist {
+    /// The copyist of a world.
+    pub fn new(sim: &mut Sim, options: &Options) -> Copyist {
+        let mut copyist = Copyist {
+            left: options.copies,
+            slots: vec![Slot::default(); SLOTS],
+            timer: 0,
+            link: None,
+            pending: None,
+            looking: None,
+        };
+        if copyist.left > 0 {
+            copyist.pause(sim);
+        }
+        copyist
+    }
+
+    fn name(&self, slot: usize) -> String {
+        format!("copy-{slot}-{}", self.slots[slot].generation)
+    }
+
+    fn pause(&mut self, sim: &mut Sim) {
+        let pause_ns = match self.looking {
+            None => sim.draws_mut().logarithmic(Stream::Copies, 0, PAUSE_NS),
+            Some(_) => RETRY_NS,
+        };
+        self.set_timer(sim, pause_ns);
+    }
+
+    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
+        self.timer = self.timer.wrapping_add(1);
+        let at = sim.now().after(pause_ns);
+        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
+    }
+
+    /// Take a wake that is the copyist's.
+    ///
+    /// # Errors
+    /// If the server answered what it must not.
+    pub fn heed(
+        &mut self,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        wake: Wake,
+    ) -> Result<bool, Violation> {
+        let socket = match wake {
+            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
+            Wake::Timer(tag) => {
+                if tag as u32 == self.timer {
+                    self.act(sim, ground);
+                }
+                return Ok(true);
+            }
+            Wake::Connected(socket)
+            | Wake::Refused(socket)
+            | Wake::Readable(socket)
+            | Wake::Writable(socket) => socket,
+        };
+        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
+            return Ok(false);
+        };
+        match wake {
+            Wake::Refused(_) => self.lose(sim),
+            Wake::Connected(_) => link.connected = true,
+            _ => {}
+        }
+        self.push(sim);
+        self.pull(sim, ground)?;
+        Ok(true)
+    }
+
+    /// The time for the next request has come, or that for the answer is over.
+    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
+        if self.pending.is_some() {
+            return self.lose(sim);
+        }
+        let order = match &self.looking {
+            Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim, ground))
+            }
+        };
+        let Some(order) = order else { return };
+        self.ask(sim, order);
+    }
+
+    fn draw(&mut self, sim: &mut Sim, ground: &mut Ground) -> Order {
+        let draws = sim.draws_mut();
+        let slot = draws.index(Stream::Copies, 1, SLOTS);
+        let other = draws.index(Stream::Copies, 2, SLOTS);
+        let tenant = draws.index(Stream::Copies, 3, ground.tenants());
+        let (what, of_copy) =
+            (draws.below(Stream::Copies, 4, 10), draws.below(Stream::Copies, 5, 4));
+        let origin = Origin { tenant, asked: ground.model.ask() };
+        match what {
+            0 | 1 => Order::Export { origin },
+            2 if self.slots[slot].origin.is_some() => Order::Drop { slot },
+            2..=5 if self.slots[slot].origin.is_some() => Order::Read { slot },
+            _ if self.slots[slot].origin.is_some() => Order::Drop { slot },
+            _ => match self.slots[other].origin.filter(|_| of_copy == 0 && other != slot) {
+                Some(origin) => Order::Fork { slot, origin, from: Some(other) },
+                None => Order::Fork { slot, origin, from: None },
+            },
+        }
+    }
+
+    /// The bytes of a request, and where it goes.
+    fn request(&self, sim: &mut Sim, order: &Order) -> (Vec<u8>, &'static str) {
+        match order {
+            Order::Fork { slot, origin, from } => {
+                let from = from.map_or_else(|| tenant_name(origin.tenant), |slot| self.name(slot));
+                let to = self.name(*slot);
+                if sim.draws_mut().below(Stream::Copies, 6, 2) == 0 {
+                    let path = format!("/v1/namespaces/{from}/fork/{to}");
+                    return (request("POST", &path, "sim", &[], b""), ADMIN);
+                }
+                let body = json!({ "seed": { "type": "database", "name": from } }).to_string();
+                let path = format!("/v1/namespaces/{to}/create");
+                (request("POST", &path, "sim", &[], body.as_bytes()), ADMIN)
+            }
+            Order::Drop { slot } => {
+                let path = format!("/v1/namespaces/{}", self.name(*slot));
+                (request("DELETE", &path, "sim", &[], b""), ADMIN)
+            }
+            Order::Read { slot } => {
+                let read = speech::execute(ReadForm::Marks.statement(0));
+                let body = json!({ "requests": [read, { "type": "close" }] }).to_string();
+                let path = format!("/db/{}/v3/pipeline", self.name(*slot));
+                let origin = self.slots[*slot].origin.expect("it is read because it has one");
+                let whose = whose(origin);
+                let fields = [(WHOSE, whose.as_str())];
+                (request("POST", &path, "sim", &fields, body.as_bytes()), LISTEN)
+            }
+            Order::Export { origin } => {
+                let path = format!("/v1/namespaces/{}/export", tenant_name(origin.tenant));
+                let whose = whose(*origin);
+                (request("GET", &path, "sim", &[(WHOSE, whose.as_str())], b""), ADMIN)
+            }
+        }
+    }
+
+    fn ask(&mut self, sim: &mut Sim, order: Order) {
+        sim.trace_mut().remark(|| format!("the copyist asks {order:?}"));
+        let (outbox, address) = self.request(sim, &order);
+        let mut patience_ns = PATIENCE_NS;
+        let gives_up = sim.draws_mut().below(Stream::Copies, 7, 5) == 0;
+        if gives_up && matches!(order, Order::Fork { .. } | Order::Export { .. }) {
+            patience_ns = sim.draws_mut().logarithmic(Stream::Copies, 8, GIVE_UP_NS);
+        }
+        if let Order::Fork { slot, origin, .. } = order {
+            self.slots[slot].origin = Some(origin);
+        }
+        let socket = sim.client_connect(address.parse().expect("an address"));
+        let mut reader = ResponseReader::default();
+        reader.expect(false);
+        self.link = Some(Link { socket, connected: false, outbox, reader });
+        self.pending = Some(order);
+        self.set_timer(sim, patience_ns);
+        self.push(sim);
+    }
+
+    fn push(&mut self, sim: &mut Sim) {
+        let Some(link) = &mut self.link else { return };
+        while link.connected && !link.outbox.is_empty() {
+            match sim.client_send(link.socket, &link.outbox) {
+                Ok(count) => drop(link.outbox.drain(..count)),
+                // Full for now, or broken: receiving tells which.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn pull(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
+        while let Some(link) = &mut self.link {
+            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
+                Ok(bytes) if bytes.is_empty() => true,
+                Ok(bytes) => {
+                    link.reader.push(&bytes);
+                    false
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => true,
+            };
+            let response = link.reader.next_response();
+            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
+            if let Some(response) = response {
+                self.hang_up(sim);
+                let Some(order) = self.pending.take() else { return Ok(()) };
+                let status = response.status;
+                sim.trace_mut().remark(|| format!("the copyist hears {status} to {order:?}"));
+                self.hear(ground, &order, &response)?;
+                self.pause(sim);
+            } else if ended {
+                self.lose(sim);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone, and the answer with it.
+    fn lose(&mut self, sim: &mut Sim) {
+        self.hang_up(sim);
+        match self.pending.take() {
+            // It may have been dropped, or a fork may still come to be there: nobody knows.
+            Some(Order::Drop { slot }) => self.slots[slot].give_up(),
+            Some(Order::Fork { .. } | Order::Read { .. } | Order::Export { .. }) => {}
+            None => return,
+        }
+        self.pause(sim);
+    }
+
+    fn hang_up(&mut self, sim: &mut Sim) {
+        if let Some(link) = self.link.take() {
+            sim.client_close(link.socket);
+        }
+    }
+
+    fn hear(
+        &mut self,
+        ground: &mut Ground,
+        order: &Order,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        let code = value["code"].as_str().unwrap_or_default();
+        let excused = is_excused(&ground.options, response.status, code);
+        let wrong = |what: &str| {
+            let body = String::from_utf8_lossy(&response.body);
+            let text = format!("{order:?}: {what}: {} {body:.300}", response.status);
+            Err(Violation::new("FORK-1", text))
+        };
+        match *order {
+            Order::Fork { slot, .. } => match response.status {
+                200 => self.slots[slot].there = true,
+                400 if code == "DATABASE_EXISTS" => return wrong("the name is free"),
+                // Its original is not there, or is a copy that was never made.
+                404 => self.slots[slot].give_up(),
+                503 if code == "DATABASE_DAMAGED" => self.slots[slot].give_up(),
+                _ if excused => self.slots[slot].give_up(),
+                _ => return wrong("it cannot be made"),
+            },
+            Order::Drop { slot } => match response.status {
+                404 if self.slots[slot].there => return wrong("it must be there"),
+                200 | 404 => self.slots[slot].give_up(),
+                _ if excused => self.slots[slot].give_up(),
+                _ => return wrong("it cannot be dropped"),
+            },
+            Order::Read { slot } => {
+                let origin = self.slots[slot].origin.expect("it is read because it has one");
+                match response.status {
+                    200 => return self.hear_copy(ground, slot, origin, response),
+                    404 if self.slots[slot].there => return wrong("it must be there"),
+                    404 | 503 => {
+                        if code == "DATABASE_DAMAGED" && ground.options.has_disk_errors() {
+                            self.give_up(slot);
+                        }
+                    }
+                    _ if excused => {}
+                    _ => return wrong("it cannot be read"),
+                }
+            }
+            Order::Export { origin } => match response.status {
+                200 => {
+                    let snapshot = files::exported(&response.body)?;
+                    judge(ground, origin, snapshot.as_ref())?;
+                }
+                404 | 503 => {}
+                _ if excused => {}
+                _ => return wrong("it cannot be exported"),
+            },
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, slot: usize) {
+        self.slots[slot].give_up();
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
+    }
+
+    /// What a copy shows.
+    fn hear_copy(
+        &mut self,
+        ground: &mut Ground,
+        slot: usize,
+        origin: Origin,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        speech::check_marks(origin.tenant, &response.body)?;
+        let Ok(body) = speech::hear(response)? else { return Ok(()) };
+        let snapshot = match speech::results(&body, 2, response)?.swap_remove(0) {
+            Ok(result) => match speech::found(&result) {
+                Some(snapshot) => Some(snapshot),
+                None => return Err(Violation::new("FORK-1", "a copy shows strange rows")),
+            },
+            // Reading may have made it, if the fork whose answer was lost has not.
+            Err(refused)
+                if refused.is_no_table()
+                    && !self.slots[slot].there
+                    && ground.options.create_on_first_use =>
+            {
+                self.give_up(slot);
+                return Ok(());
+            }
+            Err(refused) if refused.is_no_table() => None,
+            Err(refused) => {
+                if refused.code == "DATABASE_DAMAGED" || refused.code.starts_with("SQLITE_CORRUPT")
+                {
+                    self.give_up(slot);
+                }
+                return ground.judge_refusal(origin.tenant, &refused);
+            }
+        };
+        // Whoever has the answer has all of it.
+        self.slots[slot].there = true;
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
+        judge(ground, origin, snapshot.as_ref())
+    }
+
+    /// From now on only look at what must be there.
+    fn begin_to_look(&mut self, sim: &mut Sim) {
+        self.lose(sim);
+        self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].there).collect());
+        self.pause(sim);
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
+    }
+}
+
+/// The field in which a request says to the monitor whose marks its answer may hold; the server does not
+/// read it.
+const WHOSE: &str = "x-whose";
+
+fn whose(origin: Origin) -> String {
+    format!("/db/{}/", tenant_name(origin.tenant))
+}
+
+/// Judge what a copy or export shows as a read of its original when it was asked for.
+fn judge(
+    ground: &mut Ground,
+    origin: Origin,
+    snapshot: Option<&super::model::Snapshot>,
+) -> Result<(), Violation> {
+    let Origin { tenant, asked } = origin;
+    if ground.is_fenced(tenant) || ground.swapped.contains(&tenant) {
+        // Nobody can say what it was.
+        return Ok(());
+    }
+    ground.model.judge_read(tenant, asked, 0, snapshot)
+}
+
+/// Whether something else than what was asked explains this.
+fn is_excused(options: &Options, status: u16, code: &str) -> bool {
+    match status {
+        // Budgets and limits of the machine, its disk, its log, a stop; a network that is too slow.
+        429 | 503 | 507 | 408 => true,
+        409 => code == "DATABASE_DROPPED",
+        500 => options.has_disk_errors() || options.has_full_disk() || options.has_small_memory(),
+        _ => false,
+    }
+}
+
+impl World {
+    /// Without faults: what was acknowledged is there.
+    pub(super) fn look_at_copies(&mut self) -> Result<(), Violation> {
+        if self.ground.options.copies == 0 {
+            return Ok(());
+        }
+        self.copyist.begin_to_look(&mut self.io);
+        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
+        while !self.copyist.has_looked() {
+            self.tick()?;
+            if self.io.now().since(begun) > limit {
+                let left = &self.copyist.looking;
+                let text = format!("without faults, copies are not read: {left:?}");
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        Ok(())
+    }
+}
