@@ -91,6 +91,11 @@ fn a_migration_goes_over_a_group() {
     assert!(done.iter().all(|row| row["txid"].is_u64() && row["cost_ru"].is_f64()));
     assert_eq!(runs(&server, "d-0000"), "1");
 
+    // What is exported has no mark, and is a database like any other.
+    let path = "/v1/namespaces/d-0000/export?format=sqlite";
+    let file = server.admin().call("GET", path, b"").expect("answered").body;
+    assert!(file.len() > 4096 && file[72..92].iter().all(|&byte| byte == 0));
+
     // The three get their table, and are tried again.
     for name in &names {
         server.database(name).rows(&["CREATE TABLE runs(job)"]);

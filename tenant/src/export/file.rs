@@ -4,7 +4,7 @@
 //! journal and not a write-ahead log, so that it opens where nothing can be written beside it; and the
 //! size is that of the snapshot, for the change that the file says it is of (file format, section 1.3).
 
-use storage::page::PAGE_BYTES;
+use storage::page::{Mark, PAGE_BYTES, set_mark};
 
 use super::{ExportError, Parts};
 use crate::engine::begin_snapshot;
@@ -36,6 +36,10 @@ pub(super) fn write(
 
 fn set_header(page: &mut [u8], pages: u32) {
     page[18..20].fill(1);
+    // What a fleet job has left there is nobody else's.
+    if let Some(first) = page.first_chunk_mut() {
+        set_mark(first, Mark::default());
+    }
     let change: [u8; 4] = page[24..28].try_into().expect("4 bytes");
     page[28..32].copy_from_slice(&pages.to_be_bytes());
     page[92..96].copy_from_slice(&change);
