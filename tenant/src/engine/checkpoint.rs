@@ -1,14 +1,25 @@
-//! A checkpoint's job on its fiber: what there is, then the rest with the writer lock held; written again
-//! where the disk failed. When one begins, and what follows, stands in `life`.
+//! A checkpoint: when it begins, its job on its fiber, what follows, and what the log must keep until then.
+//!
+//! The job writes what there is, then the rest with the writer lock held; again where the disk failed.
 
+use storage::TenantId;
 use storage::fiber::{self, with_volume};
 use storage::ledger;
 use storage::sometimes;
 use storage::sqlite::codes::{SQLITE_IOERR, SQLITE_IOERR_NOMEM, SQLITE_IOERR_READ};
 use storage::sqlite::{CheckpointMode, SQLITE_BUSY, SQLITE_FULL, SqliteError};
 use storage::vfs;
+use storage::volume::Volume;
 
-use super::tasks::Ended;
+use super::context::Job;
+use super::control::Asker;
+use super::ephemeral::is_memory;
+use super::life::Tenant;
+use super::tasks::{Ended, Kind, Work};
+use super::{Engine, Phase, Timer};
+use crate::catalogue::{Call, DatabaseRow};
+use crate::limits;
+use crate::pool::Key;
 use crate::session::PooledConnection;
 
 /// What a checkpoint achieved.
@@ -143,4 +154,197 @@ fn checkpoint_pass(
     let covered = with_volume(|volume| volume.covered_txid(if cut { 0 } else { written }));
     vfs::end_checkpoint((!cut).then_some(written)).inspect_err(|_| vfs::abandon_checkpoint())?;
     Ok((frames == written, covered))
+}
+
+impl<J: Job> Engine<J> {
+    // ---- what the log must keep ----
+
+    /// Bring `dirty` up to date with what the tenant's volume says.
+    pub(super) fn note_redo(&mut self, key: Key) {
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        // A dropped tenant needs nothing of the log, also while its last tasks end.
+        let volume = tenant.volume.as_ref().filter(|_| !tenant.dropped);
+        let redo = volume.and_then(Volume::redo_from);
+        if redo == tenant.redo {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut tenant.redo, redo) {
+            self.dirty.remove(&(old, tenant.id));
+        }
+        if let Some(new) = redo {
+            self.dirty.insert((new, tenant.id));
+        }
+    }
+
+    pub(super) fn trim_log(&mut self) {
+        if self.catalogue.has_fences_under_way() {
+            // A crash now must find the damage again.
+            return;
+        }
+        let Some(log) = &mut self.log else { return };
+        let filling = log.filling_sequence();
+        let oldest = self.dirty.first().map_or(filling, |&(sequence, _)| sequence);
+        log.set_redo_from(oldest.min(filling));
+        self.retry_log_waiters();
+    }
+
+    // ---- checkpoints ----
+
+    /// Start checkpoints: of tenants with a large WAL (noted at their tasks' ends), of the oldest
+    /// ones while the log is more than half full or holds what recovery found, of all when stopping.
+    pub(super) fn pump_checkpoints(&mut self) {
+        if !matches!(self.phase, Phase::Serving | Phase::Stopping) {
+            return;
+        }
+        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
+        self.count_owed();
+        let until = self.log.as_ref().and_then(|log| log.sequence_at_pressure(pressure));
+        let all = self.phase == Phase::Stopping;
+        let mut chosen = Vec::new();
+        for &(sequence, id) in &self.dirty {
+            if self.checkpoints_running + chosen.len() >= limits::CHECKPOINTS_MAX {
+                break;
+            }
+            let recovered = self.recovered_rows.contains_key(&id);
+            let pressed = until.is_some_and(|until| sequence < until);
+            // Others' checkpoints write to the catalogue: it comes last.
+            if all && id == TenantId::CATALOGUE && self.tenants.len() > 1 {
+                continue;
+            }
+            match (all, recovered) {
+                (true, _) => sometimes!("a checkpoint because the server stops"),
+                (_, true) => sometimes!("a checkpoint of what was recovered"),
+                _ if pressed => sometimes!("a checkpoint because the log fills"),
+                _ => {}
+            }
+            if all || pressed || recovered {
+                chosen.push(id);
+            } else if !pressed && self.recovered_rows.is_empty() {
+                break;
+            }
+        }
+        for id in chosen {
+            self.checkpoint_by_id(id);
+        }
+    }
+
+    pub(super) fn checkpoint_by_id(&mut self, id: TenantId) {
+        let row = self.recovered_rows.remove(&id);
+        if let Some(&key) = self.ids.get(&id) {
+            return self.start_checkpoint(key);
+        }
+        let Some(row) = row else { return };
+        let key = match self.names.get(row.name.as_str()) {
+            // A request asked for it just now: the catalogue's answer will open it. If that is a
+            // failure, the row is needed again.
+            Some(_) => {
+                self.recovered_rows.insert(id, row);
+                return;
+            }
+            None => self.tenants.insert(Tenant::new(&row.name)),
+        };
+        self.names.insert(row.name.as_str().into(), key);
+        self.open_row(key, row);
+        self.start_checkpoint(key);
+    }
+
+    /// Somebody wants the database's file to have what was committed: begin, unless it has, or one is under
+    /// way.
+    pub(super) fn checkpoint_now(&mut self, row: &DatabaseRow) {
+        if let Some(&key) = self.ids.get(&row.id) {
+            self.start_checkpoint(key);
+        }
+    }
+
+    pub(super) fn start_checkpoint(&mut self, key: Key) {
+        let now = self.now;
+        let Some(tenant) = self.tenants.get_mut(key) else { return };
+        let ready = tenant.volume.is_some()
+            && !tenant.checkpointing
+            && !tenant.dropped
+            && tenant.fenced.is_none()
+            && (tenant.redo.is_some() || is_memory(tenant.id))
+            && tenant.retry_at <= now;
+        if !ready || self.checkpoints_running >= limits::CHECKPOINTS_MAX {
+            return;
+        }
+        tenant.checkpointing = true;
+        // Its first step may make a file, however it ends.
+        tenant.file = !is_memory(tenant.id);
+        let pooled = tenant.idle.pop();
+        self.checkpoints_running += 1;
+        if self.start_task(key, Kind::Checkpoint, Work::Checkpoint(pooled)).is_none() {
+            self.checkpoint_failed(key);
+        }
+    }
+
+    pub(super) fn checkpoint_done(&mut self, key: Key, result: Result<Checkpointed, i32>) {
+        let Some(tenant) = self.tenants.get(key) else { return };
+        match result {
+            Ok(Checkpointed { complete: true, txid, stamp }) => {
+                let id = tenant.id;
+                if id == TenantId::CATALOGUE || is_memory(id) {
+                    self.checkpoint_settled(key, txid, stamp);
+                } else {
+                    let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
+                    let (bytes, used_s) = (tenant.bytes(), self.used_s(tenant));
+                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes, used_s };
+                    self.call_catalogue(asker, call);
+                }
+            }
+            Ok(_) | Err(_) => self.checkpoint_failed(key),
+        }
+    }
+
+    pub(super) fn checkpoint_failed(&mut self, key: Key) {
+        self.checkpoints_running -= 1;
+        self.counters.checkpoint_failures += 1;
+        let retry_at = self.now.after(limits::CHECKPOINT_RETRY_NS);
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            tenant.checkpointing = false;
+            tenant.retry_at = retry_at;
+            tenant.stop_failures += u32::from(self.phase == Phase::Stopping);
+            self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
+        }
+        self.checkpoint_over(key);
+        self.after_task(key);
+    }
+
+    /// The catalogue knows durably that the checkpoint is complete.
+    pub(super) fn checkpoint_settled(&mut self, key: Key, txid: u64, stamp: u64) {
+        self.checkpoints_running -= 1;
+        self.counters.checkpoints += 1;
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            // A request may have opened it, and something else may have asked for the checkpoint.
+            self.recovered_rows.remove(&tenant.id);
+            tenant.checkpointing = false;
+            if let Some(row) = &mut tenant.row {
+                row.file = !is_memory(tenant.id);
+                row.stamp = stamp;
+                row.txid = row.txid.max(txid);
+            }
+            if let Some(volume) = &mut tenant.volume {
+                volume.forget_commits(txid, stamp);
+            }
+        }
+        if key == self.catalogue_key
+            && let Some(log) = &mut self.log
+        {
+            log.set_catalogue_stamp(stamp);
+        }
+        self.note_redo(key);
+        self.trim_log();
+        self.checkpoint_over(key);
+        self.after_task(key);
+    }
+
+    pub(super) fn checkpoint_retry(&mut self, key: Key) {
+        let large = self.tenants.get(key).is_some_and(|tenant| {
+            tenant.volume.as_ref().is_some_and(|v| v.wal_bytes() > limits::CHECKPOINT_WAL_BYTES)
+        });
+        if large {
+            self.start_checkpoint(key);
+        }
+        self.after_task(key);
+    }
 }

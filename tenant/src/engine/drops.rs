@@ -5,16 +5,21 @@
 //! taken on each account since it was opened, and what was returned; the two are counted apart
 //! (`storage::ledger`). Where they differ there is a bug: it is counted, and the simulator fails.
 
+use std::io::ErrorKind;
+
 use storage::TenantId;
 use storage::ledger::{self, KINDS};
 use storage::page::PAGE_BYTES;
 use storage::sometimes;
+use storage::volume::Volume;
 
 use super::context::Job;
-use super::control::ControlReply;
+use super::control::{Asker, ControlReply};
+use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
+use super::ephemeral::is_memory;
 use super::tasks::Kind;
-use super::{Engine, Event, RequestId};
-use crate::catalogue::DatabaseRow;
+use super::{Engine, Event, Refusal, RequestId};
+use crate::catalogue::{Call, DatabaseRow, RowState};
 use crate::pool::Key;
 
 /// What a database took and gave back.
@@ -133,6 +138,98 @@ impl<J: Job> Engine<J> {
             Dropper::Control(request) => {
                 let reply = ControlReply::Dropped(Box::new((row, receipt)));
                 self.emit_gated(self.catalogue_key, Event::Control(request, reply));
+            }
+        }
+    }
+}
+
+impl<J: Job> Engine<J> {
+    /// The catalogue has the tombstone: end the tenant's life.
+    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow, dropper: Dropper) {
+        self.begin_drop(row, dropper);
+        if is_memory(row.id) {
+            self.free_name_in_memory(row);
+        }
+        self.fork_target_dropped(row.id);
+        self.recovered_rows.remove(&row.id);
+        self.catalogue.used.remove(&row.id);
+        // A first checkpoint that failed for good leaves a file that the row does not tell of.
+        let mut file = row.file || matches!(row.state, RowState::Fenced | RowState::Building);
+        if let Some(recovered) = self.recovered.remove(&row.id) {
+            self.dirty.remove(&(recovered.first_sequence, row.id));
+            // A first checkpoint of an earlier life may have made it.
+            file = true;
+        }
+        let open = self.ids.get(&row.id).copied();
+        let Some(key) = open else { return self.remove_dropped(row.id, file) };
+        sometimes!("a tenant is dropped while it is open");
+        // Of one that is being built nobody has found the name; one that asks for it now is told.
+        if self.names.get(name) == Some(&key) {
+            self.names.remove(name);
+        }
+        let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
+        // Free the name at once: the entry keeps one that nobody can ask for.
+        tenant.name = "".into();
+        tenant.dropped = true;
+        tenant.ending = true;
+        let waiting = std::mem::take(&mut tenant.waiting);
+        for (request, ..) in waiting {
+            self.emit(Event::Refused(request, Refusal::NotFound));
+        }
+        self.hasten_drop(key);
+        self.note_redo(key);
+        self.trim_log();
+        self.go_on_closing(key);
+    }
+
+    pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
+        self.note_file(id, file);
+        if is_memory(id) {
+            return self.end_drop(id, true);
+        }
+        if !file {
+            self.end_drop(id, true);
+            return self.call_catalogue(Asker::Nobody, Call::Forget(id));
+        }
+        let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
+        let tombstone = catalogue.and_then(Volume::last_sequence).unwrap_or_default();
+        self.catalogue.removals.push((tombstone, id));
+        self.settle_removals();
+    }
+
+    /// Remove the files whose tombstones are durable. Not before: after a crash a row that lives on
+    /// without its file would be a damaged database.
+    pub(super) fn settle_removals(&mut self) {
+        let durable = self.durable();
+        let removals = std::mem::take(&mut self.catalogue.removals);
+        let (settled, left): (Vec<_>, Vec<_>) =
+            removals.into_iter().partition(|&(tombstone, _)| tombstone <= durable);
+        self.catalogue.removals = left;
+        for (_, id) in settled {
+            let what = DiskOperation::Remove(id.paths().file);
+            self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
+        }
+    }
+
+    pub(super) fn on_removed(&mut self, id: TenantId, step: RemoveStep, reply: DiskReply) {
+        let DiskReply::Done(result) = reply else { panic!("nothing was to be opened or moved") };
+        match (step, result) {
+            (RemoveStep::Remove, Ok(())) => {
+                let what = DiskOperation::SyncDirectory(id.paths().inner);
+                self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Sync), what);
+            }
+            (RemoveStep::Remove, Err(error)) if error.kind() == ErrorKind::NotFound => {
+                self.end_drop(id, true);
+                self.call_catalogue(Asker::Nobody, Call::Forget(id));
+            }
+            (RemoveStep::Sync, Ok(())) => {
+                self.end_drop(id, true);
+                self.call_catalogue(Asker::Nobody, Call::Forget(id));
+            }
+            // The tombstone stays: the next start tries again.
+            (_, Err(_)) => {
+                sometimes!("a dropped tenant's file cannot be removed");
+                self.end_drop(id, false);
             }
         }
     }

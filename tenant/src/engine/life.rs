@@ -4,7 +4,6 @@
 //! the catalogue first; only when that is durable does the log let go of what it covers (F1).
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 
 use storage::TenantId;
 use storage::io::Instant;
@@ -14,15 +13,12 @@ use storage::volume::{ConnectionId, Volume, VolumeOptions};
 
 use super::budgets::Node;
 use super::building::Building;
-use super::checkpoint::Checkpointed;
 use super::context::Job;
 use super::control::Asker;
-use super::disk::{DiskOperation, DiskReply, Operation, RemoveStep};
-use super::drops::Dropper;
 use super::ephemeral::is_memory;
 use super::keys::holders;
 use super::places::Place;
-use super::tasks::{Kind, Work};
+use super::tasks::Work;
 use super::views::{Served, TenantState};
 use super::{Engine, Event, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Claim, Denial, Proven, Role, Scope};
@@ -84,18 +80,18 @@ pub(super) struct Tenant<J> {
     pub visited: bool,
     pub(super) checkpointing: bool,
     /// No checkpoint before this instant: the last one failed.
-    retry_at: Instant,
+    pub retry_at: Instant,
     /// Checkpoints that failed since the server began to stop.
-    stop_failures: u32,
+    pub stop_failures: u32,
     /// The batch in which the catalogue said that it exists, or an older one: what tells a client
     /// of its existence waits for that too.
     pub known_since: Sequence,
     /// What `dirty` says of it.
-    redo: Option<Sequence>,
+    pub redo: Option<Sequence>,
     pub fenced: Option<String>,
     /// There may be a file: the catalogue says so, or an earlier life of the server may have begun
     /// a first checkpoint.
-    file: bool,
+    pub file: bool,
     /// It was dropped: end everything, then remove the file.
     pub dropped: bool,
     /// It is being filled: nobody finds it by its name.
@@ -513,197 +509,6 @@ impl<J: Job> Engine<J> {
         }
     }
 
-    // ---- what the log must keep ----
-
-    /// Bring `dirty` up to date with what the tenant's volume says.
-    pub(super) fn note_redo(&mut self, key: Key) {
-        let Some(tenant) = self.tenants.get_mut(key) else { return };
-        // A dropped tenant needs nothing of the log, also while its last tasks end.
-        let volume = tenant.volume.as_ref().filter(|_| !tenant.dropped);
-        let redo = volume.and_then(Volume::redo_from);
-        if redo == tenant.redo {
-            return;
-        }
-        if let Some(old) = std::mem::replace(&mut tenant.redo, redo) {
-            self.dirty.remove(&(old, tenant.id));
-        }
-        if let Some(new) = redo {
-            self.dirty.insert((new, tenant.id));
-        }
-    }
-
-    pub(super) fn trim_log(&mut self) {
-        if self.catalogue.has_fences_under_way() {
-            // A crash now must find the damage again.
-            return;
-        }
-        let Some(log) = &mut self.log else { return };
-        let filling = log.filling_sequence();
-        let oldest = self.dirty.first().map_or(filling, |&(sequence, _)| sequence);
-        log.set_redo_from(oldest.min(filling));
-        self.retry_log_waiters();
-    }
-
-    // ---- checkpoints ----
-
-    /// Start checkpoints: of tenants with a large WAL (noted at their tasks' ends), of the oldest
-    /// ones while the log is more than half full or holds what recovery found, of all when stopping.
-    pub(super) fn pump_checkpoints(&mut self) {
-        if !matches!(self.phase, Phase::Serving | Phase::Stopping) {
-            return;
-        }
-        let pressure = limits::LOG_PRESSURE_PERCENT as u32;
-        self.count_owed();
-        let until = self.log.as_ref().and_then(|log| log.sequence_at_pressure(pressure));
-        let all = self.phase == Phase::Stopping;
-        let mut chosen = Vec::new();
-        for &(sequence, id) in &self.dirty {
-            if self.checkpoints_running + chosen.len() >= limits::CHECKPOINTS_MAX {
-                break;
-            }
-            let recovered = self.recovered_rows.contains_key(&id);
-            let pressed = until.is_some_and(|until| sequence < until);
-            // Others' checkpoints write to the catalogue: it comes last.
-            if all && id == TenantId::CATALOGUE && self.tenants.len() > 1 {
-                continue;
-            }
-            match (all, recovered) {
-                (true, _) => sometimes!("a checkpoint because the server stops"),
-                (_, true) => sometimes!("a checkpoint of what was recovered"),
-                _ if pressed => sometimes!("a checkpoint because the log fills"),
-                _ => {}
-            }
-            if all || pressed || recovered {
-                chosen.push(id);
-            } else if !pressed && self.recovered_rows.is_empty() {
-                break;
-            }
-        }
-        for id in chosen {
-            self.checkpoint_by_id(id);
-        }
-    }
-
-    fn checkpoint_by_id(&mut self, id: TenantId) {
-        let row = self.recovered_rows.remove(&id);
-        if let Some(&key) = self.ids.get(&id) {
-            return self.start_checkpoint(key);
-        }
-        let Some(row) = row else { return };
-        let key = match self.names.get(row.name.as_str()) {
-            // A request asked for it just now: the catalogue's answer will open it. If that is a
-            // failure, the row is needed again.
-            Some(_) => {
-                self.recovered_rows.insert(id, row);
-                return;
-            }
-            None => self.tenants.insert(Tenant::new(&row.name)),
-        };
-        self.names.insert(row.name.as_str().into(), key);
-        self.open_row(key, row);
-        self.start_checkpoint(key);
-    }
-
-    /// Somebody wants the database's file to have what was committed: begin, unless it has, or one is under
-    /// way.
-    pub(super) fn checkpoint_now(&mut self, row: &DatabaseRow) {
-        if let Some(&key) = self.ids.get(&row.id) {
-            self.start_checkpoint(key);
-        }
-    }
-
-    pub(super) fn start_checkpoint(&mut self, key: Key) {
-        let now = self.now;
-        let Some(tenant) = self.tenants.get_mut(key) else { return };
-        let ready = tenant.volume.is_some()
-            && !tenant.checkpointing
-            && !tenant.dropped
-            && tenant.fenced.is_none()
-            && (tenant.redo.is_some() || is_memory(tenant.id))
-            && tenant.retry_at <= now;
-        if !ready || self.checkpoints_running >= limits::CHECKPOINTS_MAX {
-            return;
-        }
-        tenant.checkpointing = true;
-        // Its first step may make a file, however it ends.
-        tenant.file = !is_memory(tenant.id);
-        let pooled = tenant.idle.pop();
-        self.checkpoints_running += 1;
-        if self.start_task(key, Kind::Checkpoint, Work::Checkpoint(pooled)).is_none() {
-            self.checkpoint_failed(key);
-        }
-    }
-
-    pub(super) fn checkpoint_done(&mut self, key: Key, result: Result<Checkpointed, i32>) {
-        let Some(tenant) = self.tenants.get(key) else { return };
-        match result {
-            Ok(Checkpointed { complete: true, txid, stamp }) => {
-                let id = tenant.id;
-                if id == TenantId::CATALOGUE || is_memory(id) {
-                    self.checkpoint_settled(key, txid, stamp);
-                } else {
-                    let (asker, usage) = (Asker::Checkpoint(key, txid, stamp), tenant.usage);
-                    let (bytes, used_s) = (tenant.bytes(), self.used_s(tenant));
-                    let call = Call::Checkpointed { id, stamp, txid, usage, bytes, used_s };
-                    self.call_catalogue(asker, call);
-                }
-            }
-            Ok(_) | Err(_) => self.checkpoint_failed(key),
-        }
-    }
-
-    pub(super) fn checkpoint_failed(&mut self, key: Key) {
-        self.checkpoints_running -= 1;
-        self.counters.checkpoint_failures += 1;
-        let retry_at = self.now.after(limits::CHECKPOINT_RETRY_NS);
-        if let Some(tenant) = self.tenants.get_mut(key) {
-            tenant.checkpointing = false;
-            tenant.retry_at = retry_at;
-            tenant.stop_failures += u32::from(self.phase == Phase::Stopping);
-            self.set_timer(limits::CHECKPOINT_RETRY_NS, Timer::CheckpointRetry(key));
-        }
-        self.checkpoint_over(key);
-        self.after_task(key);
-    }
-
-    /// The catalogue knows durably that the checkpoint is complete.
-    pub(super) fn checkpoint_settled(&mut self, key: Key, txid: u64, stamp: u64) {
-        self.checkpoints_running -= 1;
-        self.counters.checkpoints += 1;
-        if let Some(tenant) = self.tenants.get_mut(key) {
-            // A request may have opened it, and something else may have asked for the checkpoint.
-            self.recovered_rows.remove(&tenant.id);
-            tenant.checkpointing = false;
-            if let Some(row) = &mut tenant.row {
-                row.file = !is_memory(tenant.id);
-                row.stamp = stamp;
-                row.txid = row.txid.max(txid);
-            }
-            if let Some(volume) = &mut tenant.volume {
-                volume.forget_commits(txid, stamp);
-            }
-        }
-        if key == self.catalogue_key
-            && let Some(log) = &mut self.log
-        {
-            log.set_catalogue_stamp(stamp);
-        }
-        self.note_redo(key);
-        self.trim_log();
-        self.checkpoint_over(key);
-        self.after_task(key);
-    }
-
-    pub(super) fn checkpoint_retry(&mut self, key: Key) {
-        let large = self.tenants.get(key).is_some_and(|tenant| {
-            tenant.volume.as_ref().is_some_and(|v| v.wal_bytes() > limits::CHECKPOINT_WAL_BYTES)
-        });
-        if large {
-            self.start_checkpoint(key);
-        }
-        self.after_task(key);
-    }
-
     // ---- after each task ----
 
     pub(super) fn damage(&self, key: Key) -> Option<String> {
@@ -805,7 +610,7 @@ impl<J: Job> Engine<J> {
     }
 
     /// The next step towards a closed volume; called again when something ends.
-    fn go_on_closing(&mut self, key: Key) {
+    pub(super) fn go_on_closing(&mut self, key: Key) {
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         let discard = tenant.dropped || tenant.fenced.is_some();
         let reopen = !discard && !tenant.waiting.is_empty() && self.phase == Phase::Serving;
@@ -931,98 +736,6 @@ impl<J: Job> Engine<J> {
         }
         self.fence_in_catalogue(id, reason);
         self.go_on_closing(key);
-    }
-
-    // ---- dropping ----
-
-    /// The catalogue has the tombstone: end the tenant's life.
-    pub(super) fn on_dropped(&mut self, name: &str, row: &DatabaseRow, dropper: Dropper) {
-        self.begin_drop(row, dropper);
-        if is_memory(row.id) {
-            self.free_name_in_memory(row);
-        }
-        self.fork_target_dropped(row.id);
-        self.recovered_rows.remove(&row.id);
-        self.catalogue.used.remove(&row.id);
-        // A first checkpoint that failed for good leaves a file that the row does not tell of.
-        let mut file = row.file || matches!(row.state, RowState::Fenced | RowState::Building);
-        if let Some(recovered) = self.recovered.remove(&row.id) {
-            self.dirty.remove(&(recovered.first_sequence, row.id));
-            // A first checkpoint of an earlier life may have made it.
-            file = true;
-        }
-        let open = self.ids.get(&row.id).copied();
-        let Some(key) = open else { return self.remove_dropped(row.id, file) };
-        sometimes!("a tenant is dropped while it is open");
-        // Of one that is being built nobody has found the name; one that asks for it now is told.
-        if self.names.get(name) == Some(&key) {
-            self.names.remove(name);
-        }
-        let tenant = self.tenants.get_mut(key).expect("an id in use has its tenant");
-        // Free the name at once: the entry keeps one that nobody can ask for.
-        tenant.name = "".into();
-        tenant.dropped = true;
-        tenant.ending = true;
-        let waiting = std::mem::take(&mut tenant.waiting);
-        for (request, ..) in waiting {
-            self.emit(Event::Refused(request, Refusal::NotFound));
-        }
-        self.hasten_drop(key);
-        self.note_redo(key);
-        self.trim_log();
-        self.go_on_closing(key);
-    }
-
-    pub(super) fn remove_dropped(&mut self, id: TenantId, file: bool) {
-        self.note_file(id, file);
-        if is_memory(id) {
-            return self.end_drop(id, true);
-        }
-        if !file {
-            self.end_drop(id, true);
-            return self.call_catalogue(Asker::Nobody, Call::Forget(id));
-        }
-        let catalogue = self.tenants.get(self.catalogue_key).and_then(|t| t.volume.as_ref());
-        let tombstone = catalogue.and_then(Volume::last_sequence).unwrap_or_default();
-        self.catalogue.removals.push((tombstone, id));
-        self.settle_removals();
-    }
-
-    /// Remove the files whose tombstones are durable. Not before: after a crash a row that lives on
-    /// without its file would be a damaged database.
-    pub(super) fn settle_removals(&mut self) {
-        let durable = self.durable();
-        let removals = std::mem::take(&mut self.catalogue.removals);
-        let (settled, left): (Vec<_>, Vec<_>) =
-            removals.into_iter().partition(|&(tombstone, _)| tombstone <= durable);
-        self.catalogue.removals = left;
-        for (_, id) in settled {
-            let what = DiskOperation::Remove(id.paths().file);
-            self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Remove), what);
-        }
-    }
-
-    pub(super) fn on_removed(&mut self, id: TenantId, step: RemoveStep, reply: DiskReply) {
-        let DiskReply::Done(result) = reply else { panic!("nothing was to be opened or moved") };
-        match (step, result) {
-            (RemoveStep::Remove, Ok(())) => {
-                let what = DiskOperation::SyncDirectory(id.paths().inner);
-                self.ask_disk(Operation::RemoveTenant(id, RemoveStep::Sync), what);
-            }
-            (RemoveStep::Remove, Err(error)) if error.kind() == ErrorKind::NotFound => {
-                self.end_drop(id, true);
-                self.call_catalogue(Asker::Nobody, Call::Forget(id));
-            }
-            (RemoveStep::Sync, Ok(())) => {
-                self.end_drop(id, true);
-                self.call_catalogue(Asker::Nobody, Call::Forget(id));
-            }
-            // The tombstone stays: the next start tries again.
-            (_, Err(_)) => {
-                sometimes!("a dropped tenant's file cannot be removed");
-                self.end_drop(id, false);
-            }
-        }
     }
 
     // ---- stopping ----

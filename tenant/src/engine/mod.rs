@@ -55,6 +55,7 @@ mod tasks;
 mod transfers;
 mod turns;
 mod views;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
