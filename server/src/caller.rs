@@ -61,10 +61,24 @@ pub fn get(target: &Target, path: &str) -> Result<Value, String> {
 /// # Errors
 /// As [`get`], but any status is an answer.
 pub fn call(target: &Target, method: &str, path: &str, body: &str) -> Result<(u16, Value), String> {
+    call_for(target, method, path, body, ANSWER_TIMEOUT)
+}
+
+/// As [`call`], for what may take so long.
+///
+/// # Errors
+/// As [`call`].
+pub fn call_for(
+    target: &Target,
+    method: &str,
+    path: &str,
+    body: &str,
+    patience: Duration,
+) -> Result<(u16, Value), String> {
     let failed = |what: &str, error: &dyn std::fmt::Display| sentence(what, target, error);
     let mut stream = TcpStream::connect_timeout(&target.address, ANSWER_TIMEOUT)
         .map_err(|error| failed("cannot reach", &error))?;
-    let limited = stream.set_read_timeout(Some(ANSWER_TIMEOUT));
+    let limited = stream.set_read_timeout(Some(patience));
     let limited = limited.and_then(|()| stream.set_write_timeout(Some(ANSWER_TIMEOUT)));
     let request = Template::new(target, method, path, body, "");
     limited

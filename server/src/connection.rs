@@ -126,6 +126,8 @@ pub struct Connection {
     pub booked_bytes: u64,
     /// Its request's body is handed to the engine in pieces.
     pub upload: Option<Box<Upload>>,
+    /// Lines are wanted about how far an upload is, and when the last one was sent.
+    pub upload_lines: Option<Instant>,
     /// What was wrong with that, to be told instead of what the engine makes of it.
     pub broken_upload: Option<Problem>,
 }
@@ -226,6 +228,7 @@ impl Connection {
             booked_bytes: 0,
             upload: None,
             broken_upload: None,
+            upload_lines: None,
         }
     }
 }

@@ -61,6 +61,7 @@ pub(crate) mod jobs;
 pub mod keys;
 mod life;
 pub(crate) mod percent;
+pub(crate) mod period;
 pub(crate) mod receipt;
 pub(crate) mod seed;
 pub mod settings;
@@ -173,16 +174,16 @@ fn find(head: &Head<'_>, segments: &[&str], body: &[u8]) -> Result<AdminRequest,
             let name = TenantName::new(name)?.as_str().to_owned();
             match as_sqld(method, &name, rest, body) {
                 Some(asked) => return asked.map(|asked| AdminRequest::Shaped(Box::new(asked))),
-                None => namespace(method, name, rest, body),
+                None => namespace(method, name, rest, query, body),
             }
         }
         ["v1", "organisations"] if get => nodes(None, query),
         ["v1", "organisations", organisation, "groups"] if get => nodes(Some(organisation), query),
         ["v1", "organisations", organisation, "usage"] if get => {
-            Ok(ControlCall::Sum(budgets::node(organisation, None)?))
+            sum(budgets::node(organisation, None)?, query)
         }
         ["v1", "organisations", organisation, "groups", group, "usage"] if get => {
-            Ok(ControlCall::Sum(budgets::node(organisation, Some(group))?))
+            sum(budgets::node(organisation, Some(group))?, query)
         }
         ["v1", "organisations"]
         | ["v1", "organisations", _, "groups" | "usage"]
@@ -212,6 +213,7 @@ fn namespace(
     method: Method,
     name: String,
     rest: &[&str],
+    query: &str,
     body: &[u8],
 ) -> Result<ControlCall, Problem> {
     match (rest, method) {
@@ -237,7 +239,10 @@ fn namespace(
         }
         (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
         (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
-        (["usage"], Method::Get) => Ok(ControlCall::Usage(name)),
+        (["usage"], Method::Get) => Ok(match period::range(query)? {
+            Some(range) => ControlCall::UsageIn(name, range),
+            None => ControlCall::Usage(name),
+        }),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
     }
@@ -269,6 +274,14 @@ fn as_sqld(
         }),
         (["fork", _], _) => Err(Problem::wrong_method("POST")),
         _ => return None,
+    })
+}
+
+/// What was used there, of all or of a time.
+pub(crate) fn sum(path: NodePath, query: &str) -> Result<ControlCall, Problem> {
+    Ok(match period::range(query)? {
+        Some(range) => ControlCall::SumIn(path, range),
+        None => ControlCall::Sum(path),
     })
 }
 
@@ -459,9 +472,9 @@ pub fn problem(refusal: &Refusal, name: &str) -> Problem {
         Refusal::InMemory => Problem::new(
             409,
             "IN_MEMORY",
-            "a database of class memory keeps the group and plan that it was created with, and has no \
-             token before the server has signed one for another: use a key of its group, or create it \
-             anew",
+            "a database of class memory keeps the group and plan that it was created with, is not copied \
+             (export it), and has no token before the server has signed one for another: use a key of \
+             its group, or create it anew",
         ),
         Refusal::TooMany(asked, most) => Problem::detailed(
             400,
@@ -605,6 +618,7 @@ pub fn subject(call: &ControlCall) -> Option<&str> {
         | ControlCall::Budget(name)
         | ControlCall::Set(name, _)
         | ControlCall::Settings(name)
+        | ControlCall::UsageIn(name, _)
         | ControlCall::Usage(name) => Some(name),
         ControlCall::Sign(KeyScope::Database(name), _) => Some(name),
         ControlCall::CreateKey(key) => match &key.scope {

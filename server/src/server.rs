@@ -606,7 +606,7 @@ impl Server {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Wants(request, spare) => self.on_wants(io, request, spare),
-            Event::Progress(..) => {}
+            Event::Progress(request, progress) => self.on_upload_progress(io, request, progress),
             Event::Finished(request, WorkReply::Request(answered)) => {
                 self.on_finished(io, key_of(request), *answered);
             }

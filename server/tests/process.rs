@@ -14,6 +14,8 @@ mod jobs;
 mod manners;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/periods.rs"]
+mod periods;
 #[path = "process/platform.rs"]
 mod platform;
 #[path = "process/mod.rs"]

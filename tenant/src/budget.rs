@@ -10,6 +10,7 @@
 //! - `resolve`: from what everybody says to what holds, and where each part comes from.
 //! - `text`: budgets and usage as the catalogue keeps them.
 
+pub mod periods;
 mod resolve;
 mod text;
 

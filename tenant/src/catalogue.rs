@@ -55,6 +55,10 @@
 //!   outcome TEXT NOT NULL                  -- what came of them, as bulk.rs writes it
 //! ) WITHOUT ROWID;
 //! CREATE INDEX bulk_age ON bulk(created_s);
+//! CREATE TABLE periods(                    -- see periods.rs
+//!   id INTEGER PRIMARY KEY,                -- a database's; of an organisation or group, below 0
+//!   buckets BLOB NOT NULL                  -- as budget/periods.rs writes them
+//! );
 //! CREATE TABLE jobs(                       -- see jobs.rs
 //!   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again
 //!   mark BLOB NOT NULL,                    -- what its transactions leave in databases
@@ -70,7 +74,7 @@
 //!   state INTEGER NOT NULL,                -- 0 running, 1 paused, 2 cancelled, 3 completed, 4 deleting
 //!   reason TEXT,
 //!   open INTEGER NOT NULL,                 -- 1: a database may have been migrated without its result
-//!   retries INTEGER NOT NULL,              -- 1: it goes through those that failed
+//!   retries INTEGER NOT NULL,              -- 1: it goes through those that failed; 2: it was cancelled before
 //!   position TEXT NOT NULL,                -- up to where all have their results
 //!   canary_passed INTEGER NOT NULL,
 //!   forgiven INTEGER NOT NULL,             -- failures up to when somebody let it go on
@@ -121,7 +125,7 @@
 //! - `rows`: the rows as values, and reading them. `nodes`: plans, organisations and groups; `members`:
 //!   their databases together.
 //! - `building`: databases that are made of others' bytes, and are not there before they are whole.
-//! - `jobs`: fleet jobs and their results.
+//! - `jobs`: fleet jobs and their results. `periods`: use by hour and day.
 //! - `keys`: keys, and what signs tokens. `guard`: what somebody with less than all rights may ask.
 
 mod building;
@@ -132,6 +136,7 @@ mod keys;
 mod life;
 mod members;
 mod nodes;
+mod periods;
 mod rows;
 
 use storage::TenantId;
@@ -139,6 +144,7 @@ use storage::fiber;
 use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
 use crate::access::{Access, Denial, Scope};
+use crate::budget::periods::{PeriodUse, Range};
 use crate::budget::{Budget, Usage};
 use crate::life::Ending;
 use crate::session::PooledConnection;
@@ -236,6 +242,7 @@ CREATE TABLE bulk(
   outcome TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX bulk_age ON bulk(created_s);
+CREATE TABLE periods(id INTEGER PRIMARY KEY, buckets BLOB NOT NULL);
 CREATE TABLE jobs(
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   mark BLOB NOT NULL,
@@ -398,6 +405,12 @@ pub enum Call {
     },
     /// What all databases of an organisation or group have used, by their rows.
     Sum(NodePath),
+    /// A database, and what it has used in a time.
+    FindIn(String, Range),
+    /// As `Sum`, and what they have used in a time.
+    SumIn(NodePath, Range),
+    /// Databases of an organisation or group that are gone have used so much, not counted yet.
+    Spent(NodeId, Usage, u64),
     /// A call on a database, if that is in this organisation; else there is none of that name.
     Within(Box<str>, Box<Call>),
     /// Up to `limit` live rows with names after `after`, starting with `prefix`, in order.
@@ -456,9 +469,11 @@ impl Call {
     /// The database that it is about, if it is one that a name tells.
     fn database(&self) -> Option<&str> {
         match self {
-            Call::Find(name) | Call::Drop(name) | Call::Place(name, _) | Call::Set(name, _) => {
-                Some(name)
-            }
+            Call::FindIn(name, _)
+            | Call::Find(name)
+            | Call::Drop(name)
+            | Call::Place(name, _)
+            | Call::Set(name, _) => Some(name),
             Call::Sign(KeyScope::Database(name), _) => Some(name),
             Call::Build(build) => build.from.as_deref(),
             Call::Guarded(_, call) | Call::Within(_, call) => call.database(),
@@ -490,6 +505,8 @@ impl Call {
                 | Call::Nodes { .. }
                 | Call::Members { .. }
                 | Call::Sum(_)
+                | Call::FindIn(..)
+                | Call::SumIn(..)
                 | Call::Endings { .. }
                 | Call::FindBulk(_)
                 | Call::InMemory(_)
@@ -510,9 +527,9 @@ impl Call {
         match self {
             Call::Create { change, .. } if change.is_empty() => 2,
             Call::Guarded(_, call) | Call::Within(_, call) => call.pages(),
-            // A leaf of each of the keys' table and indexes too.
-            Call::Drop(_) => 8,
-            Call::End { .. } => 9,
+            // A leaf of each of the keys' table and indexes too, and three of periods.
+            Call::Drop(_) => 11,
+            Call::End { .. } => 12,
             Call::Rearm => life::REARM_PAGES,
             Call::FindBulk(_) | Call::InMemory(_) => 0,
             Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
@@ -521,15 +538,18 @@ impl Call {
             // With the group `default`, if that has to be made.
             Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
             Call::Built(_) => 2,
-            Call::GiveUp(_) => 7,
-            Call::Used(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
+            Call::GiveUp(_) => 10,
+            // With a leaf of periods for it, its group and its organisation.
+            Call::Used(..) => 4,
+            Call::Spent(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
             Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
             Call::Set(..) => 4,
             Call::Job(call) => call.pages(),
             Call::CreateKey(_) => 4,
-            Call::DropNode(_) => 5,
+            Call::DropNode(_) => 6,
             Call::RevokeKey(_) | Call::RevokeNamed(_) | Call::Sign(..) => 1,
             Call::FindKey(_) | Call::Keys { .. } => 0,
+            Call::FindIn(..) | Call::SumIn(..) => 0,
             Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) | Call::Endings { .. } => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
             Call::Find(_) | Call::List { .. } => 0,
@@ -559,6 +579,8 @@ pub enum Outcome {
     Nodes(Vec<NodeRow>),
     /// What all databases of an organisation or group have used.
     Sum(Box<Sum>),
+    /// A row, and what it has used in a time.
+    RowIn(Box<(DatabaseRow, PeriodUse)>),
     /// The database has ended: it is dropped, or its row says that it is frozen.
     Ended(Box<DatabaseRow>, Ending),
     /// Not yet: its row says when to look again.
@@ -629,6 +651,8 @@ pub struct Sum {
     pub databases: u64,
     /// In how many groups.
     pub groups: u64,
+    /// What was used in a time, if that was asked for.
+    pub period: Option<PeriodUse>,
 }
 
 /// What a token is for, and what signs it.
@@ -760,6 +784,12 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Job(call) => jobs::carry_out(pooled, call),
         Call::Members { path, after, limit } => members::list(pooled, path, after, *limit),
         Call::Sum(path) => members::sum(pooled, path),
+        Call::FindIn(name, range) => periods::of_database(pooled, name, *range),
+        Call::SumIn(path, range) => periods::of_node(pooled, path, *range),
+        Call::Spent(node, usage, at_s) => {
+            periods::spent(pooled, *node, usage, *at_s)?;
+            Ok(Outcome::Done)
+        }
         Call::Set(name, change) => nodes::set(pooled, name, change),
         Call::SetNode(path, change) => nodes::set_node(pooled, path, change),
         Call::CreateKey(key) => keys::create(pooled, key),
@@ -777,6 +807,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
 
 /// Make the row of a database its tombstone; its keys go with it.
 fn bury(pooled: &mut PooledConnection, id: TenantId) -> Result<(), SqliteError> {
+    periods::bury(pooled, id)?;
     let sql = "UPDATE databases SET state = 1, name = NULL, group_id = NULL, plan = NULL, \
                ends_s = NULL WHERE id = ?1";
     run(pooled, sql, &[integer(id)])?;
@@ -802,10 +833,15 @@ fn note(pooled: &mut PooledConnection, call: &Call) -> Result<(), SqliteError> {
             run(pooled, sql, &arguments)
         }
         Call::Used(id, usage, used_s) => {
-            let sql = "UPDATE databases SET usage = ?2, used_s = ?3 WHERE id = ?1";
-            let usage = text(usage);
-            let used_s = ValueRef::Integer(*used_s as i64);
-            run(pooled, sql, &[integer(*id), rows::text_or_null(usage.as_deref()), used_s])
+            let sql = "UPDATE databases SET usage = ?2, used_s = ?3 WHERE id = ?1 AND state <> 1";
+            let words = text(usage);
+            let used = ValueRef::Integer(*used_s as i64);
+            run(pooled, sql, &[integer(*id), rows::text_or_null(words.as_deref()), used])?;
+            if pooled.connection().changes() == 0 {
+                // It was dropped meanwhile.
+                return Ok(());
+            }
+            periods::note(pooled, *id, usage, *used_s)
         }
         Call::Fence(id, reason) => {
             let sql = "UPDATE databases SET state = 2, reason = ?2 WHERE id = ?1 AND state = 0";

@@ -101,6 +101,13 @@ pub const REQUEST_NS: u64 = 30 * SECOND_NS;
 /// The longest time that a budget may give a request: an hour, for imports and rebuilt indexes.
 pub const REQUEST_NS_MAX: u64 = 3600 * SECOND_NS;
 
+/// Open databases whose use is noted at a time when an hour is over, and the time between: a hundred
+/// thousand take some twenty seconds.
+pub const USED_SWEEP: usize = 256;
+
+/// See [`USED_SWEEP`].
+pub const USED_SWEEP_NS: u64 = 50_000_000;
+
 /// The shortest: a turn or two of a busy server.
 pub const REQUEST_NS_MIN: u64 = 10_000_000;
 
@@ -276,8 +283,8 @@ pub const IMPORT_BATCH_BYTES: u64 = 512 * 1024;
 /// Rows in one transaction of an import: short ones cost their pages' log too.
 pub const IMPORT_BATCH_ROWS: u64 = 10_000;
 
-/// An upload larger than this has its indexes made before its rows: an index that is made of all rows is
-/// one transaction, and has to fit into the write-ahead log and the commit log.
+/// An index larger than this is made before its table's rows: one that is made of all rows is one
+/// transaction, and has to fit into the write-ahead log and the commit log.
 pub const IMPORT_INDEX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Steps that checking an upload may take at least, and for each KiB: some ten times what tables with

@@ -25,6 +25,8 @@ pub fn of_call(call: &ControlCall) -> Needs {
         ControlCall::Show(_)
         | ControlCall::Budget(_)
         | ControlCall::Usage(_)
+        | ControlCall::UsageIn(..)
+        | ControlCall::SumIn(..)
         | ControlCall::Nodes { .. }
         | ControlCall::Members { .. }
         | ControlCall::Sum(_)
@@ -77,6 +79,7 @@ mod tests {
     use storage::TenantId;
     use tenant::access::{Access, Name, Scope};
     use tenant::budget::Budget;
+    use tenant::budget::periods::Range;
     use tenant::jobs::{JobId, NewJob, Order, Targets};
     use tenant::settings::SettingsChange;
     use tenant::{Bulk, BulkWork, Change, KeyScope, NodeId, NodePath, Plan, Said, Secret};
@@ -92,6 +95,7 @@ mod tests {
         let plan = Plan { name: "free".into(), budget: Budget::default() };
         let bulk = || Bulk { work: BulkWork::Drop, names: Vec::new(), key: None, digest: [0; 32] };
         let list = ControlCall::List { after: name(), prefix: name(), limit: 1 };
+        let range = Range { from_s: 0, to_s: 1 };
         let job = |node| {
             let (script, options) = ("{}".into(), "{}".into());
             let job = NewJob { node, targets: Targets::All, script, options };
@@ -114,6 +118,8 @@ mod tests {
                 "rwa",
             ),
             (ControlCall::Sum(path()), "rwa", "rwa"),
+            (ControlCall::SumIn(path(), range), "rwa", "rwa"),
+            (ControlCall::UsageIn(name(), range), "rwa", "rwa"),
             (ControlCall::ShowKey("key".into()), "rwa", "rwa"),
             (ControlCall::RevokeNamed("ci".into()), "a", ""),
             (ControlCall::CreateNode(path()), "a", "a"),

@@ -83,6 +83,11 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=TENANTS_MAX))]
     pub tenants: u32,
 
+    /// Bytes of the database that is forked
+    #[arg(long, value_name = "BYTES", default_value_t = 100 << 20)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1 << 20..=100 << 30))]
+    pub fork_bytes: u64,
+
     /// Seconds measured in each scenario, after a warm-up of a second or as much
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
     pub seconds: f64,
@@ -134,6 +139,8 @@ pub enum Scenario {
     Shares,
     /// Not by default: the process's peak memory beside the ledger's, under attacks, with --tenants
     Memory,
+    /// Not by default: forks of a large database while it is written to, with --fork-bytes
+    Fork,
     /// Not by default: databases that live briefly, one by one and in bulk, with --tenants
     Life,
 }

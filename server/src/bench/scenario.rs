@@ -4,6 +4,7 @@
 //! that nothing from another run is met. On a server that is not ours they are removed afterwards
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
+mod fork;
 mod life;
 mod neighbours;
 mod shares;
@@ -185,6 +186,7 @@ impl<'a> Bench<'a> {
             Scenario::Neighbours => self.neighbours(),
             Scenario::Shares => self.shares(),
             Scenario::Memory => self.memory(),
+            Scenario::Fork => self.fork(),
             Scenario::Life => self.life(),
         }
     }

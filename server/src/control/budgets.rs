@@ -5,6 +5,7 @@
 //! `"1h"`. `null` leaves a part out. A part that nobody knows is refused by its name.
 
 use serde_json::{Map, Value, json};
+use tenant::budget::periods::PeriodUse;
 use tenant::budget::{Budget, Part, Priority, Resolved, Source, Unit, Usage};
 use tenant::settings::SettingsChange;
 use tenant::{
@@ -317,7 +318,7 @@ pub(crate) fn counters(usage: &Usage) -> Value {
 
 /// What a database has used, and holds now.
 pub(super) fn usage_answer(view: &UsageView) -> Value {
-    let UsageView { row, total, bytes, open } = view;
+    let UsageView { row, total, bytes, open, period } = view;
     let held = |held: [u64; storage::ledger::KINDS]| -> Object {
         let kinds = storage::ledger::KIND_NAMES.into_iter().zip(held);
         kinds.map(|(kind, bytes)| (kind.to_owned(), bytes.into())).collect()
@@ -330,27 +331,39 @@ pub(super) fn usage_answer(view: &UsageView) -> Value {
             "writers_waiting": open.writers_waiting,
         })
     });
-    json!({
+    let mut answer = json!({
         "name": row.name,
         "since": row.created_s,
         "total": counters(total),
         "storage_bytes": bytes,
         "now": now,
-    })
+    });
+    add_period(&mut answer, period.as_ref());
+    answer
+}
+
+/// What was used in a time, if that was asked for: `"period":{"from":…,"to":…,"used":{…}}`.
+fn add_period(answer: &mut Value, period: Option<&PeriodUse>) {
+    if let Some(period) = period {
+        answer["period"] = super::period::bounds(period);
+        answer["period"]["used"] = counters(&period.usage);
+    }
 }
 
 /// What all databases of an organisation or group have used together.
 pub(super) fn sum_answer(sum: &Sum) -> Value {
     let (node, above) = sum.path.split_first().expect("a path has a node");
     let organisation = above.first().unwrap_or(node);
-    json!({
+    let mut answer = json!({
         "organisation": organisation.name,
         "group": above.first().map(|_| &node.name),
         "groups": sum.groups,
         "databases": sum.databases,
         "storage_bytes": sum.bytes,
         "total": counters(&sum.usage),
-    })
+    });
+    add_period(&mut answer, sum.period.as_ref());
+    answer
 }
 
 /// Organisations, or the groups of one.

@@ -71,7 +71,7 @@ pub(super) fn route(
 fn job_id(text: &str) -> Result<JobId, Problem> {
     // One that is no number is not there either.
     let number = Some(text).filter(|text| text.len() <= 10).and_then(|text| text.parse().ok());
-    number.map(JobId).ok_or_else(|| problem_missing())
+    number.map(JobId).ok_or_else(problem_missing)
 }
 
 /// There is no such job, for who asks.

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 use tenant::ControlCall;
+use tenant::life::Class;
 
 use super::budgets;
 use crate::http::TenantName;
@@ -18,6 +19,9 @@ pub(super) fn create(name: String, body: &[u8]) -> Result<ControlCall, Problem> 
     let mut object = budgets::object(body)?;
     let from = object.remove(SEED).map(|seed| source(&seed)).transpose()?.flatten();
     let change = budgets::create(Value::Object(object).to_string().as_bytes())?;
+    if from.is_some() && change.class == Some(Class::Memory) {
+        return Err(Problem::body("class memory has no seed: a copy is durable"));
+    }
     Ok(match from {
         Some(from) => ControlCall::Fork { from, to: name, change },
         None => ControlCall::Create(name, change),

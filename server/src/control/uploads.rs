@@ -4,12 +4,18 @@
 //! POST /v1/namespaces/{name}/upload?group=organisation/group&plan=   a SQLite file, or SQL text
 //! ```
 //!
+//! With `progress=lines` the answer is one JSON object a line (`application/x-ndjson`), at most one a second
+//! once all of the body has come: `{"state":"checking","bytes":…}`, `{"state":"writing","rows":…}`, and at the end
+//! what the answer would be without, the problem with its `status` if it is one.
+//!
 //! What the body is, its content type says: `application/vnd.sqlite3`, `application/x-sqlite3` and
 //! `application/octet-stream` are a database file, `application/sql`, `application/x-sql` and `text/plain`
 //! are SQL.
 
 use serde_json::{Value, json};
-use tenant::{Blame, Change, ControlCall, DatabaseRow, ImportError, ImportFormat, Imported};
+use tenant::{
+    Blame, Change, ControlCall, DatabaseRow, ImportError, ImportFormat, Imported, Progress,
+};
 
 use super::{budgets, database, percent};
 use crate::http::{Head, Method, TenantName};
@@ -25,6 +31,38 @@ pub fn is_upload(head: &Head<'_>) -> bool {
         && segments.next() == Some("upload")
         && segments.next().is_none()
         && head.method() == Method::Post
+}
+
+/// The media type of one JSON object a line.
+pub const LINES: &str = "application/x-ndjson";
+
+/// Whether lines are wanted about how far it is.
+#[must_use]
+pub fn wants_lines(head: &Head<'_>) -> bool {
+    let pairs = percent::pairs(head.query().unwrap_or("")).unwrap_or_default();
+    pairs.iter().any(|(key, value)| key == "progress" && value == "lines")
+}
+
+/// How far it is, in a line.
+#[must_use]
+pub fn progress_line(progress: Progress) -> Vec<u8> {
+    let value = match progress {
+        Progress::Checking { bytes } => json!({ "state": "checking", "bytes": bytes }),
+        Progress::Writing { rows } => json!({ "state": "writing", "rows": rows }),
+    };
+    let mut line = value.to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// The last line, where there is no database: the problem, with the status that it would have had.
+#[must_use]
+pub fn problem_line(problem: &Problem) -> Vec<u8> {
+    let mut line = Vec::new();
+    problem.write_body(&mut line);
+    let mut value: Value = serde_json::from_slice(&line).expect("a problem is JSON");
+    value["status"] = problem.status.into();
+    value.to_string().into_bytes()
 }
 
 /// What an upload asks for, by its head.

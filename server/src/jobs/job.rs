@@ -112,7 +112,7 @@ impl Job {
         let script = script::read_kept(kept, row.mark, options.foreign_keys).map(Arc::new);
         let script =
             if row.mark == Mark::default() { Err("it has no mark".into()) } else { script };
-        Job {
+        let mut job = Job {
             canaries: options.canaries(row.total),
             options,
             script,
@@ -132,7 +132,14 @@ impl Job {
             erasing: false,
             pace: Pace::default(),
             row: JobRow { script: None, ..row.clone() },
-        }
+        };
+        job.pass_canary();
+        job
+    }
+
+    /// Somebody has let it go on behind its first databases, where failures had stopped it.
+    fn pass_canary(&mut self) {
+        self.canary_passed |= self.ended() >= self.canaries;
     }
 
     /// Its window is not known, and was in use when the server ended.
@@ -167,6 +174,9 @@ impl Job {
         self.row.forgiven = row.forgiven;
         if resumed || row.state != JobState::Running {
             self.ending = None;
+        }
+        if resumed {
+            self.pass_canary();
         }
     }
 
@@ -256,7 +266,8 @@ impl Job {
             return None;
         }
         let ends = if self.may_begin() && closes {
-            Some((JobState::Completed, None))
+            let completed = !self.row.was_cancelled;
+            Some((if completed { JobState::Completed } else { JobState::Cancelled }, None))
         } else {
             self.ending.clone()
         };
@@ -278,7 +289,7 @@ impl Job {
         if passed == self.window.len() && !self.stale {
             return self.walked.clone();
         }
-        let last = self.window.values().take(passed).last();
+        let last = self.window.values().take(passed).next_back();
         last.map_or_else(|| self.row.position.clone(), |entry| entry.target.position.clone())
     }
 

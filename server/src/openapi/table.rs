@@ -139,7 +139,7 @@ const TABLE: &[Route] = &[
     route(
         "Databases", GET, "/v1/namespaces/{name}/usage",
         "What it has used, and holds now",
-        &[], "", "UsageShown",
+        &["from", "to"], "", "UsageShown",
     ),
     route(
         "Databases", GET, "/v1/namespaces/{name}/settings",
@@ -224,7 +224,7 @@ const TABLE: &[Route] = &[
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/usage",
         "What all its databases have used together",
-        &[], "", "SumShown",
+        &["from", "to"], "", "SumShown",
     ),
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups",
@@ -249,7 +249,7 @@ const TABLE: &[Route] = &[
     route(
         "Plans and places", GET, "/v1/organisations/{organisation}/groups/{group}/usage",
         "What all its databases have used together",
-        &[], "", "SumShown",
+        &["from", "to"], "", "SumShown",
     ),
     route(
         "Keys", GET, "/v1/keys",
@@ -299,7 +299,7 @@ const TABLE: &[Route] = &[
     route(
         "Platform API", GET, "/v1/organizations/{organization}/usage",
         "What all its databases have used together",
-        &[], "", "T_OrganizationUsage",
+        &["from", "to"], "", "T_OrganizationUsage",
     ),
     route(
         "Platform API", GET, "/v1/organizations/{organization}/groups",
@@ -334,7 +334,7 @@ const TABLE: &[Route] = &[
     route(
         "Platform API", GET, "/v1/organizations/{organization}/groups/{group}/usage",
         "What all its databases have used together",
-        &[], "", "T_GroupUsage",
+        &["from", "to"], "", "T_GroupUsage",
     ),
     route(
         "Platform API", POST, "/v1/organizations/{organization}/groups/{group}/auth/tokens",

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tenant::budget::Usage;
+use tenant::budget::periods::PeriodUse;
 use tenant::{
     ControlReply, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, NodeRow, RowState, Sum, UsageView,
 };
@@ -10,7 +11,7 @@ use super::Shape;
 use super::forms::{NEVER_S, Of, rfc_3339, uuid};
 use super::host::PublicHost;
 use super::route::LOCATION;
-use crate::control::{budgets, sqld};
+use crate::control::{budgets, period, sqld};
 
 /// See [`Shape::answer`].
 pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> Value {
@@ -180,21 +181,31 @@ fn usage(usage: &Usage, storage_bytes: u64) -> Value {
     all
 }
 
+/// The time that numbers are of.
+fn period_of(period: Option<&PeriodUse>) -> Value {
+    period.map_or_else(|| "all".into(), period::bounds)
+}
+
 fn usage_of(view: &UsageView) -> Value {
-    let used = usage(&view.total, view.bytes);
+    let total = usage(&view.total, view.bytes);
+    let used = match &view.period {
+        Some(period) => usage(&period.usage, view.bytes),
+        None => total.clone(),
+    };
     let uuid = uuid(Of::Database, view.row.id.0);
     json!({
         "uuid": uuid,
         "instances": [{ "uuid": uuid, "usage": used }],
         "usage": used,
-        "total": used,
-        "period": "all",
+        "total": total,
+        "period": period_of(view.period.as_ref()),
         "since": view.row.created_s,
     })
 }
 
 fn sum(view: &Sum) -> Value {
-    let mut used = usage(&view.usage, view.bytes);
+    let mut used =
+        usage(view.period.as_ref().map_or(&view.usage, |period| &period.usage), view.bytes);
     used["databases"] = view.databases.into();
     used["groups"] = view.groups.into();
     used["locations"] = 1.into();
@@ -210,7 +221,7 @@ fn sum(view: &Sum) -> Value {
             "name": node.name,
             "usage": used,
             "databases": [],
-            "period": "all",
+            "period": period_of(view.period.as_ref()),
         }
     })
 }

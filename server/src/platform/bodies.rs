@@ -244,19 +244,3 @@ pub(super) fn page(query: &str) -> Result<(String, usize), Problem> {
     }
     Ok((after, most))
 }
-
-/// `from` and `to` must be times, although nothing follows from them.
-pub(super) fn period(query: &str) -> Result<(), Problem> {
-    for (key, value) in percent::pairs(query)? {
-        let is_time = value.len() >= 10
-            && value.as_bytes()[..10].iter().enumerate().all(|(index, byte)| match index {
-                4 | 7 => *byte == b'-',
-                _ => byte.is_ascii_digit(),
-            });
-        if matches!(key.as_str(), "from" | "to") && !value.is_empty() && !is_time {
-            let text = format!("{key} must be a time such as 2026-01-31T00:00:00Z");
-            return Err(Problem::body(text));
-        }
-    }
-    Ok(())
-}

@@ -30,7 +30,7 @@ pub(super) fn expiry_of_token(token: &str) -> u64 {
 
 /// Seconds since 1970 as a date and time (RFC 3339 section 5.6). The calendar's arithmetic is that of
 /// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-pub(super) fn rfc_3339(seconds: u64) -> String {
+pub(crate) fn rfc_3339(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

@@ -5,9 +5,8 @@ use tenant::{Change, ControlCall, DEFAULT_GROUP, KeyScope, NodePath};
 use super::bodies;
 use super::route::{LOCATION, Parts, Routed, absent, asked, one_location, rotation};
 use super::{Asked, Shape};
-use crate::control::AdminRequest;
-use crate::control::budgets;
 use crate::control::keys::TokenWanted;
+use crate::control::{AdminRequest, budgets, period, sum};
 use crate::http::{Method, TenantName};
 use crate::problem::Problem;
 
@@ -30,7 +29,7 @@ pub(super) fn route(parts: &Parts<'_>, organisation: &str, rest: &[&str]) -> Rou
         }
         ["usage"] => {
             let path = NodePath { organisation: organisation.into(), group: None };
-            parts.get(ControlCall::Sum(path), Shape::Sum)
+            parts.get(sum(path, parts.query)?, Shape::Sum)
         }
         ["members", ..] => Err(absent("members: keys say who may do what")),
         ["invite" | "invites", ..] => Err(absent("invites")),
@@ -74,7 +73,7 @@ fn group(parts: &Parts<'_>, path: NodePath, rest: &[&str]) -> Routed {
             Ok(asked(ControlCall::SetNode(path, change), Shape::GroupConfiguration))
         }
         (["configuration"], _) => Err(Problem::wrong_method("GET, HEAD, PATCH")),
-        (["usage"], _) => parts.get(ControlCall::Sum(path), Shape::Sum),
+        (["usage"], _) => parts.get(sum(path, parts.query)?, Shape::Sum),
         (["auth", "tokens"], _) => token(parts, KeyScope::Node(path)),
         (["auth", "rotate"], _) => parts.post(ControlCall::SetNode(path, rotation()), Shape::Done),
         // Nothing is ever archived, and every group is in the one location already.
@@ -142,8 +141,11 @@ fn database(parts: &Parts<'_>, name: String, rest: &[&str]) -> Routed {
         (["auth", "tokens"], _) => token(parts, KeyScope::Database(name)),
         (["auth", "rotate"], _) => parts.post(ControlCall::Set(name, rotation()), Shape::Done),
         (["usage"], _) => {
-            bodies::period(parts.query)?;
-            parts.get(ControlCall::Usage(name), Shape::Usage)
+            let call = match period::range(parts.query)? {
+                Some(range) => ControlCall::UsageIn(name, range),
+                None => ControlCall::Usage(name),
+            };
+            parts.get(call, Shape::Usage)
         }
         (["usage", "queries"], _) => Err(absent("queries kept: SQL is nobody else's to read")),
         (["instances"], Method::Post) => Err(one_location()),

@@ -8,8 +8,8 @@
 //!   because clients of SQL name no organisation.
 //! - The group `default` is made when a database is first put into it.
 //! - `rows_read` and `rows_written` are **pages** that statements have read and written: rows are not
-//!   counted. `usage` has all that is counted under its own names too. Totals are kept, periods are not:
-//!   `from` and `to` are read and change nothing, and `period` says `"all"`.
+//!   counted. `usage` has all that is counted under its own names too. With `from`, `to` or both it is of the hours
+//!   (or days, if they are older than two) that this time touches, which `period` says; else of all.
 //! - API tokens are keys of the machine, or of an organisation or group: `/v1/keys` shows them too.
 //!
 //! Pure: heads and bodies in, calls out (`route`, `inside`, `bodies`); replies in, JSON out (`answers`,
@@ -29,6 +29,7 @@ use tenant::{ControlReply, KeyRow, Refusal};
 use crate::control::{self, AdminRequest};
 use crate::problem::Problem;
 
+pub(crate) use forms::rfc_3339;
 pub use host::PublicHost;
 pub(crate) use route::route;
 

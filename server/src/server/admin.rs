@@ -199,6 +199,7 @@ impl Server {
             }
             _ => unreachable!("a call is answered in its own kind"),
         };
+        let Some(body) = self.end_upload_lines(io, key, body) else { return };
         self.answer(io, key, "application/json", body);
     }
 

@@ -11,6 +11,7 @@ use super::{Server, key_of, on_received, on_sent, request_id, token_of};
 use crate::connection::{Exchange, Phase};
 use crate::control;
 use crate::control::keys::TokenWanted;
+use crate::control::uploads;
 use crate::http::response::{CrossOrigin, ResponseHead, write_problem};
 use crate::http::{TenantName, Version, chunked};
 use crate::limits;
@@ -114,6 +115,12 @@ impl Server {
             connection.drain_bytes = limits::UPLOAD_DRAIN_BYTES_MAX;
         }
         let problem = broken.unwrap_or(problem);
+        if connection.upload_lines.is_some() && connection.exchange.streamed {
+            let line = uploads::problem_line(&problem);
+            drop(self.end_upload_lines(io, key, line));
+            return;
+        }
+        connection.upload_lines = None;
         let not_its_own = match refusal {
             Refusal::Exceeded(exceeded) => exceeded.part == Part::Connections,
             // A stranger's connections are not the database's.

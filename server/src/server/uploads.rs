@@ -7,15 +7,15 @@
 
 use storage::io::Io;
 use storage::sometimes;
-use tenant::{Gone, Key, RequestId};
+use tenant::{Gone, Key, Progress, RequestId};
 
 use super::admin::Pending;
 use super::{Server, buffers_full, free_bytes, key_of, request_id};
 use crate::auth::{Place, rights};
 use crate::connection::{Phase, Upload};
 use crate::control::uploads;
-use crate::http::BodyFraming;
 use crate::http::response::CONTINUE;
+use crate::http::{BodyFraming, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
 
@@ -35,6 +35,7 @@ impl Server {
         let when = self.auth.when(self.now, io);
         let claimed = self.auth.claimed(&head, Place::Control, when).map_err(closes)?;
         let call = uploads::route(&head).map_err(closes)?;
+        let lines = uploads::wants_lines(&head);
         let bytes = match head.framing() {
             BodyFraming::Length(bytes) => bytes,
             BodyFraming::Chunked => 0,
@@ -51,6 +52,7 @@ impl Server {
         connection.phase = Phase::Running;
         connection.exchange.began = self.now;
         connection.upload = Some(Box::new(Upload::at(self.now)));
+        connection.upload_lines = lines.then_some(storage::io::Instant(0));
         self.traffic.requests += 1;
         let needs = rights::of_call(&call);
         self.calls.insert(request_id(key), Pending::Call(Box::new(call.clone())));
@@ -82,6 +84,46 @@ impl Server {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.book();
         }
+    }
+
+    /// An upload is so far: say so, if that is wanted and the last time was a while ago.
+    pub(super) fn on_upload_progress<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        request: RequestId,
+        progress: Progress,
+    ) {
+        let (key, now) = (key_of(request), self.now);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(last) = connection.upload_lines else { return };
+        // What a slow reader has not taken is not added to.
+        let waits = connection.sending || !connection.out.is_empty() || connection.upload.is_some();
+        if waits || last.after(limits::UPLOAD_LINE_NS) > now {
+            return;
+        }
+        connection.upload_lines = Some(now);
+        connection.exchange.content_type = uploads::LINES;
+        self.on_part(io, key, uploads::progress_line(progress));
+    }
+
+    /// The end of an answer that began with lines; gives the body back if it did not.
+    pub(super) fn end_upload_lines<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        key: Key,
+        mut body: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let connection = self.connections.get_mut(key)?;
+        let streamed = connection.exchange.streamed;
+        if connection.upload_lines.take().is_none() || !streamed {
+            return Some(body);
+        }
+        body.push(b'\n');
+        if connection.exchange.version == Version::Http11 {
+            chunked::frame_last(&mut body);
+        }
+        self.respond(io, key, body);
+        None
     }
 
     /// Hand the engine what has arrived, if it asks for that; else receive more.

@@ -135,6 +135,15 @@ fn a_copy_has_the_group_of_its_original_and_a_budget_of_its_own() {
             refused(&server, "POST", &format!("/v1/namespaces/{from}/fork/{to}"), &Value::Null);
         assert_eq!(status, expected.0, "{from} {to} {code}");
     }
+    // What is only in memory is exported, not copied; a copy is durable whatever its group says.
+    good(&server, "POST", &create_path("brief"), &json!({ "class": "memory" }));
+    server.database("brief").rows(&["CREATE TABLE t(a)", "INSERT INTO t VALUES(7)"]);
+    let memory = refused(&server, "POST", "/v1/namespaces/brief/fork/brief-2", &Value::Null);
+    assert_eq!(memory, (409, "IN_MEMORY".into()));
+    let sql = server.client().call("GET", "/db/brief/dump", b"").expect("answered").text();
+    assert!(sql.contains("INSERT INTO \"t\" VALUES(7);"), "{sql}");
+    let body = json!({ "seed": seed, "class": "memory" });
+    assert_eq!(refused(&server, "POST", &create_path("brief-3"), &body).0, 400);
     let path = "/v1/namespaces/shop/fork/past";
     let (status, answer) =
         ask(&server, "POST", path, &json!({ "timestamp": "2024-01-01T00:00:00" }));

@@ -2,7 +2,7 @@
 
 use crate::files::{QUESTIONS, everything, file, rows};
 use crate::process::{Launch, Server, folder, number};
-use crate::{upload, upload_sql};
+use crate::{send, upload, upload_sql};
 
 /// The new database says what the file says.
 fn compare(server: &Server, name: &str, connection: &rusqlite::Connection) {
@@ -117,6 +117,26 @@ fn a_dump_is_there_as_it_was() {
     server.stop();
 }
 
+#[test]
+fn what_is_exported_can_be_uploaded_again() {
+    let (data, made) = (folder(), folder());
+    let server = Launch::on(data.path()).start();
+    let bytes = file(made.path(), "first", |connection| everything(connection, 4096, "UTF-8"));
+    assert_eq!(upload(&server, "first", &bytes).status, 200);
+    let connection = rusqlite::Connection::open(made.path().join("first")).expect("it opens");
+    for format in ["sqlite", "sql"] {
+        let path = format!("/v1/namespaces/first/export?format={format}");
+        let exported = server.admin().call("GET", &path, b"").expect("answered");
+        assert_eq!(exported.status, 200, "{format}");
+        let path = format!("/v1/namespaces/{format}/upload?format={format}");
+        let kind = "application/octet-stream";
+        let response = send(&server, &path, kind, &exported.body).expect("answered");
+        assert_eq!(response.status, 200, "{format}: {}", response.text());
+        compare(&server, format, &connection);
+    }
+    server.stop();
+}
+
 /// A database of so many bytes, more or less, with an index over all of it.
 pub fn large(connection: &rusqlite::Connection, bytes: u64) {
     let rows = bytes / 420;
@@ -137,8 +157,12 @@ fn a_large_file_takes_bounded_memory_and_a_clean_restart_has_it() {
     let bytes = file(made.path(), "large", |connection| large(connection, megabytes << 20));
     let before = server.resident_bytes();
     let began = std::time::Instant::now();
-    let response = upload(&server, "large", &bytes);
-    assert_eq!(response.status, 200, "{}", response.text());
+    let path = "/v1/namespaces/large/upload?progress=lines";
+    let response = send(&server, path, "application/vnd.sqlite3", &bytes).expect("answered");
+    let text = response.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("{\"bytes\":"), "{text}");
+    assert!(lines[lines.len() - 1].contains("\"imported\":"), "{text}");
     let grown = server.resident_bytes().saturating_sub(before) >> 20;
     println!(
         "{} MiB uploaded in {:?}, {grown} MiB more resident",

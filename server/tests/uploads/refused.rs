@@ -91,6 +91,13 @@ fn whoever_is_refused_hears_it_and_a_name_in_use_stays() {
     server.create("taken").rows(&["CREATE TABLE mine(a)", "INSERT INTO mine VALUES(1)"]);
     assert_eq!(refusal(&upload(&server, "taken", &bytes)), (400, "DATABASE_EXISTS".into()));
     assert_eq!(server.database("taken").value("SELECT a FROM mine"), "1");
+    let path = "/v1/namespaces/new/upload?progress=lines";
+    let damaged = [&bytes[..bytes.len() - 4096], &[7; 4096]].concat();
+    let kind = "application/octet-stream";
+    let response = send(&server, path, kind, &damaged).expect("answered");
+    let text = response.text();
+    let last = text.lines().last().expect("a line");
+    assert!(last.contains("\"UPLOAD_DAMAGED\"") && last.contains("\"status\":422"), "{text}");
     let path = "/v1/namespaces/new/upload";
     let response = send(&server, path, "application/json", b"{}").expect("answered");
     assert_eq!(refusal(&response), (415, "UPLOAD_TYPE".into()));

@@ -25,6 +25,9 @@ const OWNER_BYTES_MAX: usize = 64;
 /// What stands in front of a name in a request's target.
 const ASKS: &[u8] = b"/db/";
 
+/// What a target ends with that asks for a file.
+const EXPORTS: &[u8] = b"/export ";
+
 /// Bytes of requests that are looked at again with the next: more than a mark or a target's start.
 const TAIL_BYTES: usize = 2 * OWNER_BYTES_MAX;
 
@@ -48,6 +51,9 @@ struct Stream {
     /// Offset, end and moment of each submission.
     sends: VecDeque<(u64, u64, Instant)>,
     asked: BTreeSet<Box<str>>,
+    /// It asked for a file: in pages other columns stand right behind a mark, and what was deleted is
+    /// still there. The model judges what a file holds.
+    raw: bool,
     /// Marks in its requests.
     said: BTreeSet<Mark>,
     /// The last bytes that the client sent: a target may be cut anywhere.
@@ -89,6 +95,7 @@ impl MarkWatch {
             stream.asked.insert(name);
             from = start;
         }
+        stream.raw |= position(&stream.tail, EXPORTS).is_some();
         for found in Found::in_bytes(&stream.tail) {
             let number = found.number.into_iter();
             stream.said.extend(number.map(|number| Mark { owner: found.owner.into(), number }));
@@ -110,6 +117,9 @@ impl MarkWatch {
             let stranger = !stream.asked.is_empty() && !stream.asked.contains(found.owner);
             if stranger {
                 return Some(Leak::Stranger(found.owner.into()));
+            }
+            if stream.raw {
+                continue;
             }
             let Some(number) = found.number else { continue };
             let mark = Mark { owner: found.owner.into(), number };

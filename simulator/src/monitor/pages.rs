@@ -49,6 +49,8 @@ struct TenantWatch {
     gone: bool,
     /// Its file was changed behind the server's back.
     excused: bool,
+    /// Its file is made at once, of pages that the log never had: they are the first transaction.
+    built: bool,
 }
 
 /// A record of a batch: which transaction, which pages.
@@ -156,7 +158,10 @@ impl PageWatch {
     /// # Errors
     /// If the log does not durably hold one of the whole pages, or let go of a later one already.
     pub fn file_write(&mut self, id: TenantId, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let unknown = self.tenants.get(&id.0).is_none_or(|tenant| tenant.versions.is_empty());
+        let built = unknown && self.is_being_built(id.0);
         let tenant = self.tenants.entry(id.0).or_default();
+        tenant.built |= built;
         // A checkpoint of a database that is dropped may run on: nobody will read what it writes.
         if tenant.excused || tenant.gone {
             return Ok(());
@@ -168,6 +173,10 @@ impl PageWatch {
         for (number, image) in (first..).zip(whole.chunks_exact(PAGE_BYTES)) {
             self.written += 1;
             let hash = hash_bytes(&image[..USABLE_BYTES]);
+            if tenant.built && verify_tail(id, number, image) == Some(BUILT_TXID) {
+                tenant.versions.insert(number, vec![Version { txid: BUILT_TXID, hash }]);
+                continue;
+            }
             let versions = tenant.versions.get(&number).map_or(&[][..], Vec::as_slice);
             if !versions.iter().any(|version| version.hash == hash) {
                 let known: Vec<u64> = versions.iter().map(|version| version.txid).collect();
@@ -242,12 +251,29 @@ impl PageWatch {
         gone
     }
 
-    /// Ids of the databases that are in use; `None` if the catalogue cannot be read.
+    /// Whether the catalogue durably says that the database is being made of others' bytes.
+    fn is_being_built(&self, id: u64) -> bool {
+        let page = |number: u32| self.catalogue.get(&number).map(|image| &image[..]);
+        let rows = rows_of_catalogue(&page).unwrap_or_default();
+        rows.iter().any(|row| row.0 == id && is_building(row))
+    }
+
+    /// Ids of the databases that are in use or being built; `None` if the catalogue cannot be read.
     fn live_in_catalogue(&self) -> Option<BTreeSet<u64>> {
         let page = |number: u32| self.catalogue.get(&number).map(|image| &image[..]);
         let rows = rows_of_catalogue(&page)?;
-        Some(rows.into_iter().filter(|row| row.2 == 0).map(|row| row.0).collect())
+        let lives = |row: &(u64, String, i64)| row.2 == 0 || is_building(row);
+        Some(rows.into_iter().filter(lives).map(|row| row.0).collect())
     }
+}
+
+/// The transaction that a file's first pages are of which came from elsewhere.
+const BUILT_TXID: u64 = 1;
+
+/// A row of a database that is there only when all of it is: one with the state of a dropped one, and a
+/// name.
+fn is_building(row: &(u64, String, i64)) -> bool {
+    row.2 == 1 && !row.1.is_empty()
 }
 
 /// Id, name and state of each database in the catalogue's file; `None` if it cannot be read.

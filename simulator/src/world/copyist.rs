@@ -28,8 +28,8 @@ use crate::client::{Response, ResponseReader, request};
 use crate::draws::{Draws, Span, Stream};
 use crate::network::{ClientSocket, Wake};
 
-/// The copyist's number in timers; the importer, fleet jobs, gluttons and the others have others.
-const ID: u64 = 1 << 24;
+/// The copyist's number in timers, behind the landlord's and that of fleet jobs; gluttons are above.
+const ID: u64 = (1 << 21) + 2;
 
 const TIMER_BITS: u32 = 32;
 
@@ -242,11 +242,15 @@ impl Copyist {
                 let read = speech::execute(ReadForm::Marks.statement(0));
                 let body = json!({ "requests": [read, { "type": "close" }] }).to_string();
                 let path = format!("/db/{}/v3/pipeline", self.name(*slot));
-                (request("POST", &path, "sim", &[], body.as_bytes()), LISTEN)
+                let origin = self.slots[*slot].origin.expect("it is read because it has one");
+                let whose = whose(origin);
+                let fields = [(WHOSE, whose.as_str())];
+                (request("POST", &path, "sim", &fields, body.as_bytes()), LISTEN)
             }
             Order::Export { origin } => {
                 let path = format!("/v1/namespaces/{}/export", tenant_name(origin.tenant));
-                (request("GET", &path, "sim", &[], b""), ADMIN)
+                let whose = whose(*origin);
+                (request("GET", &path, "sim", &[(WHOSE, whose.as_str())], b""), ADMIN)
             }
         }
     }
@@ -342,17 +346,14 @@ impl Copyist {
             Err(Violation::new("FORK-1", text))
         };
         match *order {
-            Order::Fork { slot, origin, from } => match response.status {
+            Order::Fork { slot, .. } => match response.status {
                 200 => self.slots[slot].there = true,
                 400 if code == "DATABASE_EXISTS" => return wrong("the name is free"),
                 // Its original is not there, or is a copy that was never made.
                 404 => self.slots[slot].give_up(),
                 503 if code == "DATABASE_DAMAGED" => self.slots[slot].give_up(),
                 _ if excused => self.slots[slot].give_up(),
-                _ => {
-                    let _ = (origin, from);
-                    return wrong("it cannot be made");
-                }
+                _ => return wrong("it cannot be made"),
             },
             Order::Drop { slot } => match response.status {
                 404 if self.slots[slot].there => return wrong("it must be there"),
@@ -409,6 +410,15 @@ impl Copyist {
                 Some(snapshot) => Some(snapshot),
                 None => return Err(Violation::new("FORK-1", "a copy shows strange rows")),
             },
+            // Reading may have made it, if the fork whose answer was lost has not.
+            Err(refused)
+                if refused.is_no_table()
+                    && !self.slots[slot].there
+                    && ground.options.create_on_first_use =>
+            {
+                self.give_up(slot);
+                return Ok(());
+            }
             Err(refused) if refused.is_no_table() => None,
             Err(refused) => {
                 if refused.code == "DATABASE_DAMAGED" || refused.code.starts_with("SQLITE_CORRUPT")
@@ -436,6 +446,14 @@ impl Copyist {
     fn has_looked(&self) -> bool {
         self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
     }
+}
+
+/// The field in which a request says to the monitor whose marks its answer may hold; the server does not
+/// read it.
+const WHOSE: &str = "x-whose";
+
+fn whose(origin: Origin) -> String {
+    format!("/db/{}/", tenant_name(origin.tenant))
 }
 
 /// Judge what a copy or export shows as a read of its original when it was asked for.

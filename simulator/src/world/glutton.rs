@@ -179,7 +179,9 @@ impl Gluttons {
     ) -> Result<bool, Violation> {
         let socket = match wake {
             Wake::Timer(tag) => {
-                let Some(index) = (tag >> TIMER_BITS).checked_sub(FIRST_ID) else {
+                // Numbers beyond theirs are others'.
+                let number = (tag >> TIMER_BITS).checked_sub(FIRST_ID);
+                let Some(index) = number.filter(|&number| number < FIRST_ID) else {
                     return Ok(false);
                 };
                 let glutton = &mut self.list[index as usize];

@@ -2,19 +2,26 @@
 //! the commit log and without SQLite. Whoever makes it sees to it that nobody finds the tenant before, and
 //! that the file is removed if it does not become whole.
 
+use rusqlite::ffi;
+
 use super::checkpoint::{begin_checkpoint, checkpoint_page, end_checkpoint, sync_main};
-use crate::fiber::{self, with_volume};
+use crate::fiber::{self, Answer, Wait, suspend, with_volume};
 use crate::page::PAGE_BYTES;
 use crate::volume::Volume;
 
 /// Pages after which what was written is synced and read back: as many checks are held until then.
 const SYNC_PAGES: usize = 4096;
 
-/// Begin to make the file of the running fiber's tenant, which has none, and no commit.
+/// Begin to make the file of the running fiber's tenant, which has none, and no commit. That the tenant is
+/// being built is durable before: else a crash would leave a file that nobody knows, under an id that is
+/// given again.
 ///
 /// # Errors
 /// An SQLite result code.
 pub fn begin_build() -> Result<(), i32> {
+    if !matches!(suspend(Wait::Durable), Answer::Ready) {
+        return Err(ffi::SQLITE_IOERR_FSYNC);
+    }
     with_volume(Volume::begin_build);
     begin_checkpoint()
 }

@@ -10,8 +10,7 @@ use storage::sqlite::{SqliteError, ValueRef};
 
 use super::nodes::Change;
 use super::rows::{DatabaseRow, RowState, run};
-use super::{Outcome, create, find, integer, keys};
-use crate::access::Scope;
+use super::{Outcome, bury, create, find, integer};
 use crate::life::Class;
 use crate::session::PooledConnection;
 
@@ -88,10 +87,12 @@ impl Build {
 
 /// It will not be whole: its name is free again. What is left of it goes as what is left of dropped ones.
 pub(super) fn give_up(pooled: &mut PooledConnection, id: TenantId) -> Result<Outcome, SqliteError> {
-    let sql = "UPDATE databases SET name = NULL, group_id = NULL, plan = NULL \
-               WHERE id = ?1 AND state = 1 AND name IS NOT NULL";
-    run(pooled, sql, &[integer(id)])?;
-    keys::forget(pooled, Scope::Database(id))?;
+    let mut building = false;
+    let sql = "SELECT 1 FROM databases WHERE id = ?1 AND state = 1 AND name IS NOT NULL";
+    pooled.for_each_row(sql, &[integer(id)], |_| building = true)?;
+    if building {
+        bury(pooled, id)?;
+    }
     Ok(Outcome::Done)
 }
 

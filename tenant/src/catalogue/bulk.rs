@@ -36,7 +36,7 @@ pub struct BulkRecord {
 /// Pages that a part may change. New rows stand together, and so do their times; each name and each
 /// place in a group may be on a leaf of its own, and a dropped one's keys too.
 pub(super) fn pages(record: Option<&BulkRecord>, calls: &[Call]) -> u32 {
-    let of_calls = 8 + 4 * calls.len() as u32;
+    let of_calls = 11 + 4 * calls.len() as u32;
     let of_record = record.map_or(0, |record| 8 + (record.outcome.len() + 32 * calls.len()) / 2048);
     of_calls + of_record as u32
 }

@@ -24,7 +24,9 @@ const FORBIDDEN: Verdict = Ok(Err(Denial::Forbidden));
 /// Whether `access` covers what `call` is about.
 pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call) -> Verdict {
     match call {
-        Call::Find(name) | Call::Drop(name) | Call::Set(name, _) => database(pooled, access, name),
+        Call::FindIn(name, _) | Call::Find(name) | Call::Drop(name) | Call::Set(name, _) => {
+            database(pooled, access, name)
+        }
         Call::Within(_, call) => judge(pooled, access, call),
         Call::Create { change, .. } => match &change.group {
             Some(Some(path)) => group(pooled, access, path),
@@ -36,7 +38,7 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
             Ok(()) => place(pooled, access, change),
             denied => Ok(denied),
         },
-        Call::FindNode(path) | Call::SetNode(path, _) | Call::Sum(path) => {
+        Call::FindNode(path) | Call::SetNode(path, _) | Call::Sum(path) | Call::SumIn(path, _) => {
             node(pooled, access, path)
         }
         Call::Members { path, .. } => node(pooled, access, path),

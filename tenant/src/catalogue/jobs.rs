@@ -193,6 +193,8 @@ pub struct JobRow {
     pub open: bool,
     /// It goes through those that failed, not through all.
     pub retries: bool,
+    /// It was cancelled before that: it will be so again, for it was not on all.
+    pub was_cancelled: bool,
     /// See the head of the file.
     pub position: Box<str>,
     /// The pause after its first databases is behind it.
@@ -394,6 +396,7 @@ fn job_at(row: &Statement) -> Result<JobRow, Unreadable> {
         reason: text(12),
         open: count(13) != 0,
         retries: count(14) != 0,
+        was_cancelled: count(14) == 2,
         position: text(15).unwrap_or_default(),
         canary_passed: count(16) != 0,
         forgiven: count(17),
@@ -628,8 +631,8 @@ fn give(pooled: &mut PooledConnection, id: JobId, order: Order) -> Result<Outcom
             (sql, 2)
         }
         Order::Retry => {
-            let sql = "UPDATE jobs SET state = 0, reason = NULL, ended_s = NULL, open = 1, retries = 1, \
-                       position = '', forgiven = failed WHERE id = ?1";
+            let sql = "UPDATE jobs SET state = 0, reason = NULL, ended_s = NULL, open = 1, \
+                       retries = CASE state WHEN 2 THEN 2 ELSE 1 END, position = '', forgiven = failed WHERE id = ?1";
             (sql, 1)
         }
         Order::Delete => ("UPDATE jobs SET state = 4, open = 1 WHERE id = ?1", 1),

@@ -79,7 +79,8 @@ pub(super) fn sum(pooled: &mut PooledConnection, path: &NodePath) -> Result<Outc
             (sql, count.first().copied().unwrap_or(0) as u64)
         }
     };
-    let mut sum = Sum { path: found, usage: Usage::default(), bytes: 0, databases: 0, groups };
+    let mut sum =
+        Sum { path: found, usage: Usage::default(), bytes: 0, databases: 0, groups, period: None };
     // Added up as they are read, not kept: there may be a million.
     read(pooled, of_groups, &[id], |statement| {
         let usage = text_at(statement, 0).map(|text| Usage::from_text(&text)).transpose()?;

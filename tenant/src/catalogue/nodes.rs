@@ -359,6 +359,7 @@ pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Out
     }
     run(pooled, "DELETE FROM nodes WHERE id = ?1", &[id])?;
     super::keys::forget(pooled, Scope::Node(node.id))?;
+    super::periods::forget(pooled, node.id)?;
     Ok(Outcome::Node(nodes))
 }
 

@@ -17,6 +17,7 @@ use super::ephemeral::is_memory;
 use super::life::Tenant;
 use super::views::TenantView;
 use super::{Engine, Phase, Timer};
+use crate::budget::periods::PeriodUse;
 use crate::budget::{Level, Limits, Machine, Resolved, Usage};
 use crate::catalogue::{Call, DatabaseRow, NodeId, NodeRow, Outcome, Said, Sum};
 use crate::limits;
@@ -52,6 +53,8 @@ pub struct UsageView {
     pub bytes: u64,
     /// What it holds, if it is open.
     pub open: Option<TenantView>,
+    /// What it has used in a time, if that was asked for.
+    pub period: Option<PeriodUse>,
 }
 
 impl<J: Job> Engine<J> {
@@ -171,7 +174,7 @@ impl<J: Job> Engine<J> {
         let unsaved = self.catalogue.used.get(&row.id).map(|&(usage, _)| usage);
         let total = open.map(|tenant| self.usage_of(tenant)).or(unsaved).unwrap_or(row.usage);
         let bytes = open.map_or(row.bytes, Tenant::bytes);
-        UsageView { total, bytes, open: open.map(|tenant| self.view(tenant)), row }
+        UsageView { total, bytes, open: open.map(|tenant| self.view(tenant)), period: None, row }
     }
 
     /// What the catalogue's rows say that all databases of a node have used, with what those have used
@@ -187,6 +190,7 @@ impl<J: Job> Engine<J> {
             sum.usage.add(&self.usage_of(tenant).since(&row.usage));
             sum.bytes = (sum.bytes + tenant.bytes()).saturating_sub(row.bytes);
         }
+        self.add_open_to(&mut sum);
         sum
     }
 
@@ -208,7 +212,10 @@ impl<J: Job> Engine<J> {
 
     /// A tenant closes: what it used since its last checkpoint is written soon, with others'.
     pub(super) fn note_use(&mut self, tenant: &Tenant<J>) {
-        let saved = tenant.row.as_ref().is_none_or(|row| row.usage == tenant.usage);
+        let saved = tenant.row.is_none() || tenant.noted == tenant.usage;
+        if (tenant.dropped || is_memory(tenant.id)) && !self.doomed {
+            self.note_spent(tenant);
+        }
         let lives = !tenant.is_ended() && tenant.id != TenantId::CATALOGUE && !is_memory(tenant.id);
         if saved || !lives || self.doomed {
             return;
@@ -227,6 +234,9 @@ impl<J: Job> Engine<J> {
     pub(super) fn write_usage(&mut self) {
         if !matches!(self.phase, Phase::Serving | Phase::Stopping) {
             return;
+        }
+        for (node, (usage, at_s)) in std::mem::take(&mut self.catalogue.spent) {
+            self.call_catalogue(Asker::Nobody, Call::Spent(node, usage, at_s));
         }
         for (id, (usage, used_s)) in std::mem::take(&mut self.catalogue.used) {
             self.call_catalogue(Asker::Nobody, Call::Used(id, usage, used_s));

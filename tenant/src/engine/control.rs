@@ -14,11 +14,12 @@ use super::keys::Waiting;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
+use crate::budget::periods::Range;
 use crate::budget::{Budget, Usage};
 use crate::catalogue::jobs::{JobCall, JobReply};
 use crate::catalogue::{
-    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodePath, NodeRow, Outcome, Plan,
-    Said, Secret, Signing, Sum,
+    Build, Call, Change, DatabaseRow, KeyRow, KeyScope, NewKey, NodeId, NodePath, NodeRow, Outcome,
+    Plan, Said, Secret, Signing, Sum,
 };
 use crate::import::{ImportFormat, Imported};
 use crate::limits;
@@ -123,6 +124,10 @@ pub enum ControlCall {
     },
     /// What all databases of an organisation or group have used together.
     Sum(NodePath),
+    /// As [`ControlCall::Usage`], and what of it in a time.
+    UsageIn(String, Range),
+    /// As [`ControlCall::Sum`], and what of it in a time.
+    SumIn(NodePath, Range),
     /// Begin a checkpoint of a database, if it is open and has something to write; answered with its row.
     Checkpoint(String),
     /// A call on a database, if that is in this organisation; else there is none of that name.
@@ -235,6 +240,8 @@ pub(super) struct Catalogue {
     pub(super) plans: BTreeMap<Box<str>, Budget>,
     /// What closed databases have used, and when last, not yet in their rows.
     pub(super) used: BTreeMap<TenantId, (Usage, u64)>,
+    /// What databases of these organisations and groups had used that are gone, not yet counted.
+    pub(super) spent: BTreeMap<NodeId, (Usage, u64)>,
     /// What signs the server's own tokens, once there is one.
     pub(super) signing: Option<Secret>,
     /// At the start there was a key that may everything.
@@ -309,6 +316,7 @@ impl Catalogue {
             && self.fences.is_empty()
             && self.later.is_empty()
             && self.used.is_empty()
+            && self.spent.is_empty()
     }
 
     /// Why this tenant is fenced, if its row does not durably say so yet.
@@ -373,6 +381,8 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             (Form::Row, Call::Members { path, after, limit })
         }
         ControlCall::Sum(path) => (Form::Row, Call::Sum(path)),
+        ControlCall::UsageIn(name, range) => (Form::Usage, Call::FindIn(name, range)),
+        ControlCall::SumIn(path, range) => (Form::Row, Call::SumIn(path, range)),
         ControlCall::Checkpoint(name) => (Form::Checkpoint, Call::Find(name)),
         ControlCall::Within(organisation, call) => {
             let (form, call) = catalogue_call(*call);
@@ -445,10 +455,7 @@ impl<J: Job> Engine<J> {
             return self.start_bulk(request, access, *bulk);
         }
         let Some(call) = self.without_catalogue(request, &access, call) else { return };
-        if matches!(call, ControlCall::Sum(_)) {
-            // What closed databases have used is in their rows then.
-            self.write_usage();
-        }
+        self.note_before(&call);
         let (form, call) = catalogue_call(call);
         let call = match access.scope {
             Scope::Machine => call,
@@ -639,6 +646,7 @@ impl<J: Job> Engine<J> {
             Outcome::Plans(plans) => ControlReply::Plans(plans),
             Outcome::Node(path) => ControlReply::Node(Box::new(self.node_view(path))),
             Outcome::Nodes(nodes) => ControlReply::Nodes(nodes),
+            Outcome::RowIn(row) => ControlReply::Usage(Box::new(self.usage_in(row.0, row.1))),
             Outcome::Sum(sum) => ControlReply::Sum(Box::new(self.sum_now(*sum))),
             Outcome::Keys(keys) => ControlReply::Keys(keys),
             Outcome::Signing(signing) => ControlReply::Signing(Box::new(signing)),
@@ -670,6 +678,7 @@ impl<J: Job> Engine<J> {
     pub(super) fn nobody_answered(&mut self, call: Call, outcome: &Outcome) {
         match (call, outcome) {
             // A later one says more; see `budgets.rs` for what is lost.
+            (Call::Used(id, usage, _), Outcome::Done) => self.usage_noted(id, usage),
             (Call::Used(..), _) => {}
             (call, Outcome::Failed(_) | Outcome::Full) => {
                 if self.catalogue.later.is_empty() {

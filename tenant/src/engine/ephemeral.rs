@@ -78,6 +78,15 @@ fn created(call: &ControlCall) -> Option<(&str, bool)> {
     }
 }
 
+/// The database that a call copies.
+fn copied(call: &ControlCall) -> Option<&str> {
+    match call {
+        ControlCall::Within(_, call) => copied(call),
+        ControlCall::Fork { from, .. } => Some(from),
+        _ => None,
+    }
+}
+
 impl<J: Job> Engine<J> {
     /// A name is of a database in memory, or of one that is about to be.
     pub(super) fn is_memory_name(&self, name: &str) -> bool {
@@ -102,6 +111,16 @@ impl<J: Job> Engine<J> {
         access: &Access,
         call: ControlCall,
     ) -> Option<ControlCall> {
+        if let Some(from) = copied(&call).filter(|from| self.is_memory_name(from)) {
+            // Who has no rights to it hears the same of one that is not there.
+            let row = self.memory_key(from).and_then(|key| self.tenants.get(key)?.row.as_ref());
+            let known = row.is_some_and(|row| access.enter(row).is_ok());
+            if !known {
+                return self.deny(request);
+            }
+            self.emit(Event::Refused(request, Refusal::InMemory));
+            return None;
+        }
         if let Some((name, in_memory)) = created(&call) {
             let taken = self.is_memory_name(name)
                 || (in_memory && (self.names.contains_key(name) || self.catalogue.creates(name)));
@@ -130,6 +149,7 @@ impl<J: Job> Engine<J> {
             ControlCall::Place(name, _)
             | ControlCall::Budget(name)
             | ControlCall::Usage(name)
+            | ControlCall::UsageIn(name, _)
             | ControlCall::Settings(name)
             | ControlCall::Set(name, _)
             | ControlCall::Checkpoint(name)
@@ -181,6 +201,8 @@ impl<J: Job> Engine<J> {
                 self.keys_changed(&Call::Set(name, change), &outcome);
                 ControlReply::Databases(vec![row])
             }
+            // Its hours are those of its group; of its own it has only the total.
+            ControlCall::UsageIn(..) => return Err(Refusal::InMemory),
             ControlCall::Place(_, Change { group: Some(_), .. } | Change { plan: Some(_), .. }) => {
                 return Err(Refusal::InMemory);
             }

@@ -19,7 +19,9 @@ use super::{Engine, Event, Refusal, RequestId};
 use crate::access::Holder;
 use crate::budget::{Priority, RequestLimits};
 use crate::catalogue::{DatabaseRow, Outcome};
-use crate::import::{ImportError, ImportFormat, ImportHost, Imported, Progress, import};
+use crate::import::{
+    ImportError, ImportFormat, ImportHost, ImportOrder, Imported, Progress, import,
+};
 use crate::limits;
 use crate::pool::Key;
 use crate::statement::{Gone, JobHost};
@@ -47,7 +49,7 @@ impl ImportHost for JobContext<'_> {
 /// The body of an import's fiber.
 pub(super) fn run_import(
     handle: &Handle<'_, Ask, Reply>,
-    format: ImportFormat,
+    order: ImportOrder,
     limits: RequestLimits,
 ) -> Result<Imported, ImportError> {
     let tenant = storage::fiber::with_volume(|volume| volume.tenant().0);
@@ -59,7 +61,7 @@ pub(super) fn run_import(
     };
     let mut context = JobContext::new(handle, tenant, limits, permit);
     let mut session = context.open_stream().map_err(|_| ImportError::no_connection())?;
-    let result = import(&mut context, &mut session, format);
+    let result = import(&mut context, &mut session, order);
     context.close(session);
     result
 }
@@ -102,7 +104,11 @@ impl<J: Job> Engine<J> {
         let temporary_bytes = tenant.limits.temporary_bytes.saturating_add(upload_bytes);
         let account = tenant.volume.as_ref().map(|volume| volume.account());
         ledger::set_temporary_limit(account.expect("it is open"), temporary_bytes);
-        let work = Work::Import(format, RequestLimits::from(&tenant.limits));
+        // A quarter of the log may be one transaction of one of them.
+        let index_bytes = limits::IMPORT_INDEX_BYTES.min(self.log_bytes().1 / 4);
+        let order = ImportOrder { format, index_bytes };
+        let tenant = self.tenants.get(key).expect("looked at just now");
+        let work = Work::Import(order, RequestLimits::from(&tenant.limits));
         if self.start_task(key, Kind::Import(request), work).is_none() {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             self.end_building(key, Err(refusal));

@@ -44,6 +44,8 @@ pub(super) struct Tenant<J> {
     pub chain: Vec<Node>,
     /// What it has used since it was created.
     pub usage: Usage,
+    /// What of it was counted for an hour, as far as is known.
+    pub noted: Usage,
     /// What it was served since it was opened, for oracles.
     pub served: Served,
     /// Requests that wait for the volume to open.
@@ -114,6 +116,7 @@ impl<J> Tenant<J> {
             limits: Limits::of_machine(limits::CATALOGUE_MEMORY_BYTES),
             chain: Vec::new(),
             usage: Usage::default(),
+            noted: Usage::default(),
             served: Served::default(),
             waiting: VecDeque::new(),
             queue: VecDeque::new(),
@@ -484,6 +487,7 @@ impl<J: Job> Engine<J> {
         tenant.chain = chain;
         tenant.place = Some(place);
         tenant.usage = row.usage;
+        tenant.noted = row.usage;
         tenant.row = Some(row);
         tenant.file = file;
         tenant.last_used = now;

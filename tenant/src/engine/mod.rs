@@ -23,7 +23,7 @@
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
 //! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
 //!   `import`: from what a client sends.
-//! - `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
+//! - `periods`: use by hour and day. `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
 //! carries the log batch that its tenant (or the catalogue) last committed to; events whose batch is
@@ -45,6 +45,7 @@ mod import;
 mod keys;
 mod life;
 mod mortal;
+mod periods;
 mod places;
 mod pressure;
 mod remains;
@@ -96,6 +97,7 @@ use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
 use mortal::Mortality;
+use periods::Hours;
 use places::Places;
 use startup::Startup;
 use streams::Stream;
@@ -228,6 +230,7 @@ enum Timer {
     CatalogueRetry,
     CatalogueHeld,
     UsageDue,
+    HourOver,
     Overdue,
     Endings,
 }
@@ -317,6 +320,7 @@ pub struct Engine<J: Job> {
     catalogue: Catalogue,
     catalogue_key: Key,
     keys: Keys<J>,
+    hours: Hours,
     mortality: Mortality,
     /// Databases that were dropped and still hold something.
     drops: BTreeMap<TenantId, Dropping>,
@@ -394,6 +398,7 @@ impl<J: Job> Engine<J> {
             catalogue: Catalogue::default(),
             catalogue_key: Key::default(),
             keys: Keys::default(),
+            hours: Hours::default(),
             mortality: Mortality::default(),
             drops: BTreeMap::new(),
             bulks: BTreeMap::new(),
@@ -509,6 +514,7 @@ impl<J: Job> Engine<J> {
     pub fn turn(&mut self, clock: &dyn Clock) {
         self.now = self.now.max(clock.now());
         self.note_wall(clock);
+        self.look_at_hour();
         self.fire_timers();
         self.pump_startup();
         self.pump_endings();
@@ -752,6 +758,7 @@ impl<J: Job> Engine<J> {
                 Timer::CatalogueRetry => self.retry_catalogue(),
                 Timer::CatalogueHeld => self.pump_catalogue(),
                 Timer::UsageDue => self.write_usage(),
+                Timer::HourOver => self.sweep_hour(),
                 Timer::Overdue => self.hasten_ended(),
                 // It has woken the loop, and each turn looks.
                 Timer::Endings => {}

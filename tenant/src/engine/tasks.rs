@@ -20,7 +20,7 @@ use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer, Unsealed};
 use crate::access::Holder;
 use crate::budget::{Exceeded, Limits, Part, Priority, RequestLimits};
 use crate::catalogue::{self, Call, Outcome};
-use crate::import::{ImportError, ImportFormat, Imported};
+use crate::import::{ImportError, ImportOrder, Imported};
 use crate::limits;
 use crate::pool::Key;
 use crate::session::{PooledConnection, Session};
@@ -38,7 +38,7 @@ pub(super) enum Work<J> {
     /// Close connections for good.
     Discard(Vec<PooledConnection>),
     /// Make the database from what a client sends.
-    Import(ImportFormat, RequestLimits),
+    Import(ImportOrder, RequestLimits),
     /// Copy the database into another one that is being built.
     Copy(CopyOrder),
 }
@@ -165,7 +165,7 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
             let tenant_id = storage::fiber::with_volume(|volume| volume.tenant().0);
             Ended::Client(job.run(&mut JobContext::new(handle, tenant_id, limits, permit)))
         }
-        Work::Import(format, limits) => Ended::Imported(run_import(handle, format, limits)),
+        Work::Import(order, limits) => Ended::Imported(run_import(handle, order, limits)),
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
         Work::Copy(order) => Ended::Copied(run_copy(handle, order)),
@@ -544,8 +544,11 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    /// The batch in which the catalogue said that the tenant exists, or the tenant's last commit.
     fn last_sequence(&self, tenant: Key) -> Option<Sequence> {
-        self.tenants.get(tenant)?.volume.as_ref()?.last_sequence()
+        let tenant = self.tenants.get(tenant)?;
+        let committed = tenant.volume.as_ref()?.last_sequence();
+        committed.max(Some(tenant.known_since))
     }
 
     fn wait_for_writer(

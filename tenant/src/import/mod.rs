@@ -44,6 +44,15 @@ pub enum ImportFormat {
     Sql,
 }
 
+/// What an import is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ImportOrder {
+    /// What is sent.
+    pub format: ImportFormat,
+    /// An index of more bytes is made before its table's rows.
+    pub index_bytes: u64,
+}
+
 /// What an import needs of who runs it.
 pub trait ImportHost {
     /// The next piece of what is sent, of any length but 0; nothing at its end. The buffer is an empty one
@@ -243,11 +252,11 @@ impl ImportError {
 pub(crate) fn import(
     host: &mut dyn ImportHost,
     session: &mut Session,
-    format: ImportFormat,
+    order: ImportOrder,
 ) -> Result<Imported, ImportError> {
     let bytes_max = session.limits.storage_bytes.min(limits::IMPORT_BYTES_MAX);
     quarantine::begin(bytes_max);
-    let result = import_through(host, session, format, bytes_max);
+    let result = import_through(host, session, order, bytes_max);
     quarantine::end();
     result
 }
@@ -255,10 +264,10 @@ pub(crate) fn import(
 fn import_through(
     host: &mut dyn ImportHost,
     session: &mut Session,
-    format: ImportFormat,
+    order: ImportOrder,
     bytes_max: u64,
 ) -> Result<Imported, ImportError> {
-    let bytes = match format {
+    let bytes = match order.format {
         ImportFormat::File => receive::file(host, bytes_max)?,
         ImportFormat::Sql => dump::run(host, bytes_max)?,
     };
@@ -266,7 +275,7 @@ fn import_through(
     host.progress(Progress::Checking { bytes: quarantine::size() });
     let mut source = schema::open(&header)?;
     let mut target = Target::new(session, host)?;
-    let result = rebuild::all(&mut source, &mut target);
+    let result = rebuild::all(&mut source, &mut target, order.index_bytes);
     let rows = target.end();
     let tables = result?;
     sometimes!("a database is made from an upload");

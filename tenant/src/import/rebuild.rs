@@ -181,7 +181,11 @@ impl<'a> Target<'a> {
 }
 
 /// Make everything: how many tables.
-pub(super) fn all(source: &mut Source, target: &mut Target<'_>) -> Result<u64, ImportError> {
+pub(super) fn all(
+    source: &mut Source,
+    target: &mut Target<'_>,
+    index_bytes: u64,
+) -> Result<u64, ImportError> {
     let objects = std::mem::take(&mut source.objects);
     let of = |kind| objects.iter().filter(move |object: &&Object| object.kind == kind);
     let plain = || of(Kind::Table).filter(|object| object.module.is_none());
@@ -191,19 +195,21 @@ pub(super) fn all(source: &mut Source, target: &mut Target<'_>) -> Result<u64, I
     for object in plain() {
         make(target, object)?;
     }
-    let indexes_first = quarantine::size() > limits::IMPORT_INDEX_BYTES;
-    if indexes_first {
-        sometimes!("the indexes of a large upload are made before its rows");
-        of(Kind::Index).try_for_each(|object| make(target, object))?;
+    let mut later = Vec::new();
+    for object in of(Kind::Index) {
+        if quarantine::size() > index_bytes && size_of_index(source, object)? > index_bytes {
+            sometimes!("an index of a large upload is made before its rows");
+            make(target, object)?;
+        } else {
+            later.push(object);
+        }
     }
     for object in plain() {
         copy_table(source, target, object)?;
     }
-    if !indexes_first {
-        of(Kind::Index).try_for_each(|object| {
-            target.commit()?;
-            make(target, object)
-        })?;
+    for object in later {
+        target.commit()?;
+        make(target, object)?;
     }
     // Those that index what another one has come behind it.
     for of_others in [false, true] {
@@ -221,6 +227,38 @@ pub(super) fn all(source: &mut Source, target: &mut Target<'_>) -> Result<u64, I
     finish(source, target)?;
     target.commit()?;
     Ok(of(Kind::Table).count() as u64)
+}
+
+/// About how many bytes an index has: its columns' and some for each row, as if all rows were in it.
+fn size_of_index(source: &mut Source, object: &Object) -> Result<u64, ImportError> {
+    let damaged = |error: SqliteError| ImportError::quarantined(&object.title(), &error);
+    let (mut parts, mut known) = (vec!["24".to_owned()], true);
+    source
+        .for_each(&format!("PRAGMA index_info({})", quote(&object.name)), |row| {
+            match row.column_utf8(2) {
+                Ok(ValueRef::Text(name)) => match std::str::from_utf8(name) {
+                    Ok(name) => parts.push(format!("octet_length({})", quote(name))),
+                    Err(_) => known = false,
+                },
+                // An expression, or the row's number.
+                _ => known = false,
+            }
+        })
+        .map_err(damaged)?;
+    if !known {
+        return Ok(u64::MAX);
+    }
+    let parts: Vec<String> = parts.iter().map(|part| format!("ifnull({part}, 0)")).collect();
+    let sql = format!("SELECT total({}) FROM {}", parts.join(" + "), quote(&object.table));
+    let mut bytes = 0.0;
+    let read = source.for_each(&sql, |row| {
+        if let Ok(ValueRef::Real(total)) = row.column(0) {
+            bytes = total;
+        }
+    });
+    read.map_err(damaged)?;
+    // Pages that are filled in order are full but for their last row.
+    Ok((bytes * 1.25) as u64)
 }
 
 /// A column of an ordinary table.

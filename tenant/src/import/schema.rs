@@ -29,6 +29,8 @@ pub(super) enum Kind {
 pub(super) struct Object {
     pub kind: Kind,
     pub name: String,
+    /// The table that an index or trigger is of.
+    pub table: String,
     /// What made it; SQLite's own objects have none.
     pub sql: String,
     /// Of a virtual table.
@@ -122,7 +124,7 @@ impl Source {
 
     fn read_objects(&mut self) -> Result<Vec<Object>, ImportError> {
         let mut rows: Vec<Option<Object>> = Vec::new();
-        let sql = "SELECT type, name, sql FROM sqlite_schema ORDER BY rowid";
+        let sql = "SELECT type, name, sql, tbl_name FROM sqlite_schema ORDER BY rowid";
         let read = self.for_each(sql, |row| {
             let text = |index| match row.column_utf8(index) {
                 Ok(ValueRef::Text(bytes)) => String::from_utf8(bytes.to_vec()).ok(),
@@ -137,9 +139,9 @@ impl Source {
                     "trigger" => Kind::Trigger,
                     _ => return None,
                 };
-                let (name, sql) = (text(1)?, text(2)?);
+                let (name, sql, table) = (text(1)?, text(2)?, text(3)?);
                 let module = if kind == Kind::Table { module_of(&sql) } else { None };
-                Some(Object { kind, name, sql, module })
+                Some(Object { kind, name, table, sql, module })
             })());
         });
         read.map_err(|error| ImportError::quarantined("the schema", &error))?;

@@ -8,6 +8,6 @@ pub(super) const TABLE: &[Route] = &[
     route(
         "Databases", POST, "/v1/namespaces/{name}/upload",
         "Make a database from a SQLite file or from SQL text",
-        &["upload_group", "upload_plan", "format"], "Upload", "Uploaded",
+        &["upload_group", "upload_plan", "format", "progress"], "Upload", "Uploaded",
     ),
 ];
