@@ -82,6 +82,8 @@ pub enum Stream {
     Imports,
     /// Copies: whether there are any, of what, and when.
     Copies,
+    /// Databases that end: whether there are any, which, and when.
+    Mortals,
 }
 
 /// An inclusive range of whole numbers.

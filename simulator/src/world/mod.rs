@@ -12,6 +12,7 @@
 //! - `model`, `journal`, `ground`, `names`: what was asked and answered, and the oracles.
 //! - `ends`: when and how each life is over. `operator`: what is done from outside. `rehearsal`:
 //!   recovery on copies (REC-1).
+//! - `mortals`: databases that end by themselves, and storms of them.
 //! - `copyist`: who copies databases and reads them as files.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
@@ -36,6 +37,7 @@ pub(crate) mod journal;
 mod landlord;
 mod mix;
 pub(crate) mod model;
+mod mortals;
 pub(crate) mod names;
 mod operator;
 mod options;
@@ -79,6 +81,7 @@ use glutton::Gluttons;
 use ground::Ground;
 use importer::Importer;
 use landlord::Landlord;
+use mortals::Mortals;
 use operator::Operator;
 use stranger::Strangers;
 use workload::Task;
@@ -125,6 +128,7 @@ struct World {
     gluttons: Gluttons,
     fleet: Fleet,
     copyist: Copyist,
+    mortals: Mortals,
     ceilings: Ceilings,
     /// When the turn in hand began.
     turn_at: Instant,
@@ -211,6 +215,7 @@ impl World {
         let gluttons = Gluttons::new(&mut io, &options);
         let fleet = Fleet::new(&mut io, &options);
         let copyist = Copyist::new(&mut io, &options);
+        let mortals = Mortals::new(&mut io, &options);
         World {
             turn_at: io.now(),
             io,
@@ -219,6 +224,7 @@ impl World {
             gluttons,
             fleet,
             copyist,
+            mortals,
             ceilings: Ceilings::default(),
             operator,
             ambush: None,
@@ -252,6 +258,7 @@ impl World {
         self.look_at_imports()?;
         self.bring_jobs_to_rest()?;
         self.look_at_copies()?;
+        self.look_at_mortals()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -443,6 +450,9 @@ impl Host for World {
                 continue;
             }
             if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
+                continue;
+            }
+            if self.mortals.heed(&mut self.io, &mut self.ground, wake)? {
                 continue;
             }
             if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {

@@ -12,7 +12,7 @@ use storage::log::LogOptions;
 use tenant::EngineOptions;
 
 use super::mix::{Kind, ScenarioSet, USUAL, Weights};
-use super::{copyist, fleet};
+use super::{copyist, fleet, mortals};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
@@ -106,6 +106,8 @@ pub struct Options {
     pub budgets: u64,
     /// Orders of the copyist; 0 is a world without any.
     pub copies: u64,
+    /// Orders about databases that end; 0 is a world without any.
+    pub mortals: u64,
     /// Clients that take what they can get, in a world with budgets.
     pub gluttons: usize,
     /// Fleet jobs; 0 is a world without any.
@@ -179,6 +181,7 @@ impl Options {
             jobs: fleet::draw_jobs(seed),
             imports: draw_imports(seed),
             copies: copyist::draw_copies(seed),
+            mortals: mortals::draw_mortals(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -346,6 +349,7 @@ impl Settings for Options {
             ("jobs", &mut self.jobs),
             ("imports", &mut self.imports),
             ("copies", &mut self.copies),
+            ("mortals", &mut self.mortals),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));
