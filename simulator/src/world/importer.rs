@@ -429,8 +429,10 @@ impl Importer {
                 if !self.hear_rows(options, *slot, response) {
                     return wrong("that is not what was sent");
                 }
+                // One that is damaged is given up: nothing is left to look at.
+                let over = response.status == 200 || self.slots[*slot].is_empty();
                 if let Some(looking) = &mut self.looking
-                    && response.status == 200
+                    && over
                 {
                     looking.remove(slot);
                 }

@@ -83,12 +83,30 @@ struct Life {
 
 #[derive(Clone, Debug)]
 enum Order {
-    Create { slot: usize, body: Value },
-    Show { slot: usize },
-    Use { slot: usize },
-    Age { slot: usize, ttl_s: u64 },
-    Drop { slot: usize },
-    Storm { step: Step },
+    Create {
+        slot: usize,
+        body: Value,
+    },
+    Show {
+        slot: usize,
+    },
+    Use {
+        slot: usize,
+    },
+    Age {
+        slot: usize,
+        ttl_s: u64,
+    },
+    Drop {
+        slot: usize,
+    },
+    /// Drop what may be there still.
+    Forget {
+        name: String,
+    },
+    Storm {
+        step: Step,
+    },
 }
 
 /// A storm goes through these, each until it is answered to its end.
@@ -132,8 +150,12 @@ pub(super) struct Mortals {
     timer: u32,
     link: Option<Link>,
     pending: Option<(Order, u64, u64)>,
+    /// Names that were given up and may be there.
+    abandoned: Vec<String>,
     /// It only looks at what is left, from this name on.
     looking: Option<usize>,
+    /// That one was found there.
+    seen: bool,
 }
 
 impl Mortals {
@@ -150,7 +172,9 @@ impl Mortals {
             timer: 0,
             link: None,
             pending: None,
+            abandoned: Vec::new(),
             looking: None,
+            seen: false,
         };
         if mortals.left > 0 {
             mortals.pause(sim);
@@ -163,6 +187,12 @@ impl Mortals {
     }
 
     /// Nobody can say any more what is under this name: use another.
+    fn abandon(&mut self, slot: usize) {
+        self.abandoned.push(self.name(slot));
+        self.give_up(slot);
+    }
+
+    /// Nothing is under this name any more.
     fn give_up(&mut self, slot: usize) {
         self.generations[slot] += 1;
         self.slots[slot] = Known::Absent;
@@ -225,7 +255,11 @@ impl Mortals {
         }
         let order = match (&self.storm, self.looking) {
             (Some(storm), _) => Some(Order::Storm { step: storm.step }),
-            (None, Some(slot)) => (slot < SLOTS).then_some(Order::Show { slot }),
+            (None, Some(slot)) if slot < SLOTS && self.seen => Some(Order::Drop { slot }),
+            (None, Some(slot)) if slot < SLOTS => Some(Order::Show { slot }),
+            (None, Some(_)) => {
+                self.abandoned.last().map(|name| Order::Forget { name: name.clone() })
+            }
             (None, None) if self.left == 0 => None,
             (None, None) => {
                 self.left -= 1;
@@ -283,6 +317,9 @@ impl Mortals {
             }
             Order::Drop { slot } => {
                 ("DELETE", format!("/v1/namespaces/{}", self.name(*slot)), String::new(), ADMIN)
+            }
+            Order::Forget { name } => {
+                ("DELETE", format!("/v1/namespaces/{name}"), String::new(), ADMIN)
             }
             Order::Age { slot, ttl_s } => {
                 let path = format!("/v1/namespaces/{}/settings", self.name(*slot));
@@ -391,7 +428,7 @@ impl Mortals {
     fn lose(&mut self, sim: &mut Sim) {
         self.hang_up(sim);
         match self.pending.take() {
-            Some((Order::Drop { slot }, ..)) => self.give_up(slot),
+            Some((Order::Drop { slot }, ..)) => self.abandon(slot),
             Some((Order::Create { slot, .. } | Order::Age { slot, .. }, ..)) => {
                 self.slots[slot] = Known::Unknown;
             }
@@ -465,7 +502,7 @@ impl Mortals {
                     self.give_up(*slot);
                     self.look_at_next(*slot);
                 }
-                503 if code == "DATABASE_DAMAGED" => self.give_up(*slot),
+                503 if code == "DATABASE_DAMAGED" => self.abandon(*slot),
                 _ if excused => {}
                 _ => return wrong("ERR-1", "it cannot be looked at"),
             },
@@ -477,7 +514,7 @@ impl Mortals {
                     }
                     self.give_up(*slot);
                 }
-                503 if code == "DATABASE_DAMAGED" => self.give_up(*slot),
+                503 if code == "DATABASE_DAMAGED" => self.abandon(*slot),
                 _ if excused => {}
                 _ => return wrong("ERR-1", "it cannot be used"),
             },
@@ -489,14 +526,21 @@ impl Mortals {
                         return wrong("BOOK-1", "a receipt is not even");
                     }
                     self.give_up(*slot);
+                    self.look_at_next(*slot);
                 }
                 404 => {
                     if let Some(what) = self.is_too_early(*slot, heard) {
                         return wrong("LIFE-1", what);
                     }
                     self.give_up(*slot);
+                    self.look_at_next(*slot);
                 }
-                _ if excused => self.give_up(*slot),
+                _ if excused => self.abandon(*slot),
+                _ => return wrong("ERR-1", "it cannot be dropped"),
+            },
+            Order::Forget { .. } => match status {
+                200 | 404 => drop(self.abandoned.pop()),
+                _ if excused => {}
                 _ => return wrong("ERR-1", "it cannot be dropped"),
             },
             Order::Storm { step } => match status {
@@ -524,16 +568,13 @@ impl Mortals {
             epoch: before.map_or(heard.asked, |life| life.epoch),
         });
         let over = value["ends_at"].as_u64().is_some_and(|ends_s| ends_s <= heard.now_s + AGE_MAX);
-        if !over || frozen {
-            self.look_at_next(slot);
-        }
+        self.seen = (!over || frozen) && self.looking == Some(slot);
     }
 
     fn look_at_next(&mut self, slot: usize) {
         if self.looking == Some(slot) {
-            let there = |known: &Known| !matches!(known, Known::Absent);
-            let next = (slot + 1..SLOTS).find(|&slot| there(&self.slots[slot]));
-            self.looking = Some(next.unwrap_or(SLOTS));
+            self.looking = Some(slot + 1);
+            self.seen = false;
         }
     }
 
@@ -610,7 +651,8 @@ impl Mortals {
     }
 
     fn has_looked(&self) -> bool {
-        self.looking == Some(SLOTS) && self.link.is_none() && self.storm.is_none()
+        let all = self.looking == Some(SLOTS) && self.abandoned.is_empty();
+        all && self.link.is_none() && self.storm.is_none()
     }
 }
 
