@@ -230,6 +230,7 @@ pub const MARKS: &[Mark] = &[
     mark("the catalogue has no room for a job's results", 3000),
     // ---- keys ----
     mark("a database is made for somebody who came after one who may not", NO_KEYS),
+    mark("a key has spent its budget", NO_KEYS),
     mark("a key that is not good is refused", NO_KEYS),
     mark("a proof is forgotten for another", NO_KEYS),
     mark("a request ends because its key is revoked", NO_KEYS),
