@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use storage::TenantId;
 use tenant::access::{KeyId, Role, Scope};
+use tenant::budget::periods::Range;
 use tenant::settings::{Settings, SettingsChange};
 use tenant::{
     BudgetChange, Change, ControlCall, ControlReply, DatabaseRow, KeyRow, KeyScope, NodeId,
@@ -99,12 +100,19 @@ fn databases_are_listed_with_filters_and_a_cursor() {
 
 #[test]
 fn a_database_is_looked_for_in_its_organisation() {
+    // To the end of the year 9999.
+    let range = Range { from_s: 1_767_225_600, to_s: 253_402_300_799 };
     for (method, below, body, expected) in [
         ("GET", "", "", ControlCall::Show("shop".into())),
         ("DELETE", "", "", ControlCall::Drop("shop".into())),
         ("GET", "/configuration", "", ControlCall::Show("shop".into())),
         ("GET", "/usage?", "", ControlCall::Usage("shop".into())),
-        ("GET", "/usage?from=2026-01-01T00%3A00%3A00.000Z", "", ControlCall::Usage("shop".into())),
+        (
+            "GET",
+            "/usage?from=2026-01-01T00%3A00%3A00.000Z",
+            "",
+            ControlCall::UsageIn("shop".into(), range),
+        ),
         ("GET", "/instances", "", ControlCall::Show("shop".into())),
         ("GET", "/instances/primary", "", ControlCall::Show("shop".into())),
         ("POST", "/update", "", ControlCall::Show("shop".into())),

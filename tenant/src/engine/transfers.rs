@@ -63,8 +63,13 @@ impl Transfers {
 
     /// When the next one can be submitted.
     pub fn ready_at(&self, now: Instant) -> Option<Instant> {
-        let room = self.bytes_in_flight < limits::IO_BYTES_IN_FLIGHT;
-        if room { self.schedule.ready_at(now) } else { None }
+        let at = self.schedule.ready_at(now)?;
+        // What is ready and has no room is looked at again when something has ended.
+        (self.has_room() || self.commits_waiting > 0 && at > now).then_some(at)
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes_in_flight < limits::IO_BYTES_IN_FLIGHT
     }
 }
 
@@ -125,10 +130,14 @@ impl<J: Job> Engine<J> {
         !serving || tenant.is_ended() || tenant.is_closing() || log_fills || writer_waits
     }
 
-    /// Hand requests to the disk while it may have more.
+    /// Hand requests to the disk while it may have more. A commit whose turn it is waits for no room: it
+    /// goes into the log's next batch, whatever is with the disk for others.
     pub(super) fn pump_transfers(&mut self) {
-        while self.transfers.bytes_in_flight < limits::IO_BYTES_IN_FLIGHT {
+        while self.transfers.has_room() || self.transfers.commits_waiting > 0 {
             let Some(turn) = self.transfers.schedule.next(self.now) else { return };
+            if matches!(turn.work.act, Act::Operation(_)) && !self.transfers.has_room() {
+                return self.transfers.schedule.put_back(turn, self.now);
+            }
             self.transfers.schedule.charge(&turn, turn.work.bytes, self.now);
             let Transfer { task, bytes, act } = turn.work;
             let request = match act {
