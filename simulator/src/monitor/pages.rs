@@ -228,14 +228,18 @@ impl PageWatch {
         None
     }
 
-    /// Whether the catalogue durably says that there is no such database any more, or that it is
-    /// fenced.
+    /// Whether the catalogue durably says that there is no such database any more, or not yet, or that it
+    /// is fenced.
     pub fn is_gone(&mut self, id: u64) -> bool {
         if id == TenantId::CATALOGUE.0 {
             return false;
         }
         let known = self.tenants.get(&id).is_some_and(|tenant| tenant.gone);
         if known {
+            return true;
+        }
+        if self.is_being_built(id) {
+            // Nothing was promised yet: it may be removed, or it may come to be there.
             return true;
         }
         let live = self.live_in_catalogue();
@@ -258,12 +262,11 @@ impl PageWatch {
         rows.iter().any(|row| row.0 == id && is_building(row))
     }
 
-    /// Ids of the databases that are in use or being built; `None` if the catalogue cannot be read.
+    /// Ids of the databases that are in use; `None` if the catalogue cannot be read.
     fn live_in_catalogue(&self) -> Option<BTreeSet<u64>> {
         let page = |number: u32| self.catalogue.get(&number).map(|image| &image[..]);
         let rows = rows_of_catalogue(&page)?;
-        let lives = |row: &(u64, String, i64)| row.2 == 0 || is_building(row);
-        Some(rows.into_iter().filter(lives).map(|row| row.0).collect())
+        Some(rows.into_iter().filter(|row| row.2 == 0).map(|row| row.0).collect())
     }
 }
 
