@@ -45,7 +45,7 @@ use crate::limits;
 use crate::metrics::Traffic;
 use crate::platform::PublicHost;
 use crate::problem::Problem;
-use crate::work::{Work, WorkKind, WorkReply};
+use crate::work::{Asked, Work, WorkKind, WorkReply};
 
 use self::admin::VERSION_TEXT;
 use self::submit::Order;
@@ -105,6 +105,9 @@ pub struct Server {
     batons: BatonKey,
     buffers_bytes_max: u64,
     spare: Vec<Vec<u8>>,
+    /// Boxes for requests on their way; what is in them is over.
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
+    spare_asked: Vec<Box<Asked>>,
     scratch: Vec<u8>,
     stopping: Option<Instant>,
     engine_stopping: bool,
@@ -174,6 +177,7 @@ impl Server {
             batons: BatonKey::new(options.baton_key),
             buffers_bytes_max: options.buffers_bytes_max,
             spare: Vec::new(),
+            spare_asked: Vec::new(),
             scratch: Vec::new(),
             stopping: None,
             engine_stopping: false,
@@ -236,6 +240,8 @@ impl Server {
         gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
+        let boxes = self.spare_asked.len();
+        gauges.push(Gauge::new("spare_requests", boxes, limits::SPARE_BUFFERS_MAX));
         gauges.push(Gauge::new("connection_out_bytes", out.unwrap_or(0), response));
         gauges
     }
@@ -607,8 +613,8 @@ impl Server {
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
             Event::Wants(request, spare) => self.on_wants(io, request, spare),
             Event::Progress(request, progress) => self.on_upload_progress(io, request, progress),
-            Event::Finished(request, WorkReply::Request(answered)) => {
-                self.on_finished(io, key_of(request), *answered);
+            Event::Finished(request, WorkReply::Request(asked)) => {
+                self.on_finished(io, key_of(request), asked);
             }
             Event::Finished(_, WorkReply::Migration(_)) => unreachable!("it is a job's"),
             Event::Refused(request, refusal) => self.on_refused(io, request, &refusal),

@@ -34,7 +34,7 @@ pub enum Work {
     Migration(Migration),
 }
 
-/// A request on its way through the engine.
+/// A request on its way through the engine, and back.
 pub struct Asked {
     /// What it asks for.
     pub kind: WorkKind,
@@ -52,22 +52,16 @@ pub struct Asked {
     pub batons: BatonKey,
     /// An empty buffer for the reply.
     pub out: Vec<u8>,
+    /// The response, or the end of it, once it comes back.
+    pub reply: Option<Reply>,
 }
 
 /// What comes back.
 pub enum WorkReply {
-    /// For a request.
-    Request(Box<Answered>),
+    /// For a request, which has its reply; its box and its buffers are for others.
+    Request(Box<Asked>),
     /// For a fleet job's run.
     Migration(MigrationEnd),
-}
-
-/// What comes back of a request.
-pub struct Answered {
-    /// The response, or the end of it.
-    pub reply: Reply,
-    /// The request's buffer, for the next one.
-    pub buffer: Vec<u8>,
 }
 
 impl Work {
@@ -118,22 +112,24 @@ impl Job for Work {
     }
 
     fn run(self, host: &mut JobContext<'_>) -> WorkReply {
-        let asked = match self {
+        let mut asked = match self {
             Work::Request(asked) => asked,
             Work::Migration(Migration { script, errand, .. }) => {
                 return WorkReply::Migration(migrate(host, &script, errand));
             }
         };
-        let Asked { kind, request, ceiling, batons, out, .. } = *asked;
-        let body = request.body();
-        let reply = match kind {
+        let out = std::mem::take(&mut asked.out);
+        let ceiling = asked.ceiling.take();
+        let (body, batons) = (asked.request.body(), &asked.batons);
+        let reply = match asked.kind {
             WorkKind::Pipeline(version) => {
-                hrana::run_pipeline(host, version, body, &batons, ceiling, out)
+                hrana::run_pipeline(host, version, body, batons, ceiling, out)
             }
-            WorkKind::Cursor => hrana::run_cursor(host, body, &batons, ceiling, out),
+            WorkKind::Cursor => hrana::run_cursor(host, body, batons, ceiling, out),
             WorkKind::V1(call) => hrana::run_v1(host, call, body, ceiling, out),
             WorkKind::Export(format) => export::run(host, format, out),
         };
-        WorkReply::Request(Box::new(Answered { reply, buffer: request.into_buffer() }))
+        asked.reply = Some(reply);
+        WorkReply::Request(asked)
     }
 }

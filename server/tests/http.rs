@@ -448,11 +448,11 @@ fn a_request_can_leave_with_its_buffer() {
     for round in 0..4 {
         assert_eq!(reader.advance(), Ok(Progress::Head));
         assert_eq!(reader.advance(), Ok(Progress::Complete));
-        let request = reader.take(std::mem::take(&mut spare));
+        let mut request = reader.take(std::mem::take(&mut spare));
         assert_eq!(request.body(), b"{}");
         assert_eq!(request.head().path(), "/v2/pipeline");
         addresses.push(request.body().as_ptr());
-        spare = request.into_buffer();
+        spare = request.take_buffer();
         if round < 2 {
             reader.receive(one);
         }

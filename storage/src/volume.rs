@@ -183,6 +183,10 @@ pub struct Volume {
     locks: [Lock; LOCKS],
     next_connection: u32,
     reserved_for: Option<ConnectionId>,
+    /// So many copies of it fall behind what is written: nobody else is promised the writer lock.
+    holds: u32,
+    /// There were some at the last look.
+    held_at_look: bool,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
     /// A stranger's file, while the database is made from it.
@@ -296,6 +300,8 @@ impl Volume {
             locks: [Lock::default(); LOCKS],
             next_connection: 0,
             reserved_for: None,
+            holds: 0,
+            held_at_look: false,
             scratch: Slab::new(),
             quarantine: None,
             closing: Vec::new(),
@@ -879,7 +885,10 @@ impl Volume {
             if !free {
                 return false;
             }
-            let reserved = self.reserved_for.is_some_and(|other| other != connection);
+            let reserved = match self.reserved_for {
+                Some(other) => other != connection,
+                None => self.holds > 0,
+            };
             if index == WRITER_LOCK && exclusive && reserved {
                 return false;
             }
@@ -926,7 +935,29 @@ impl Volume {
     /// The writer lock is neither held nor promised.
     #[must_use]
     pub fn writer_free(&self) -> bool {
-        self.writer().is_none() && self.reserved_for.is_none()
+        self.writer().is_none() && self.reserved_for.is_none() && self.holds == 0
+    }
+
+    /// A copy falls behind what is written: writers wait, but for who has the lock or its promise.
+    pub fn hold_writers(&mut self) {
+        self.holds += 1;
+    }
+
+    /// It does not any more.
+    pub fn release_writers(&mut self) {
+        self.holds = self.holds.saturating_sub(1);
+        self.held_at_look &= self.holds > 0;
+    }
+
+    /// Look whether writers are held, now and then: who was at two looks in a row is held no more, as
+    /// whoever holds them may itself have to wait. Whether there was such a one.
+    pub fn end_old_holds(&mut self) -> bool {
+        let old = self.held_at_look && self.holds > 0;
+        if old {
+            self.holds = 0;
+        }
+        self.held_at_look = self.holds > 0;
+        old
     }
 
     /// Promise the writer lock to the connection that waited longest.

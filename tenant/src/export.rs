@@ -1,8 +1,9 @@
 //! A database as a file of SQLite's, or as SQL text, written to a client from a snapshot.
 //!
 //! Runs as a job on a fiber of the database, in the lowest class: what leaves is handed on part by part, and
-//! the fiber waits until each has left, so a slow reader costs one part and a snapshot. Writers go on; what
-//! the snapshot may keep of the logs is bounded as for copies (`engine/fork.rs`, `end_snapshots`).
+//! the fiber waits until each has left, so a slow reader costs one part and a snapshot. Writers go on,
+//! delayed where they are much faster (`engine/pace.rs`); what the snapshot may keep of the logs is bounded
+//! as for copies (`engine/fork.rs`, `end_snapshots`).
 //!
 //! - `file`: pages, as they are. `dump`: statements that make an equal database.
 
@@ -11,9 +12,10 @@ mod file;
 
 use storage::fiber;
 use storage::ledger::Booking;
+use storage::page::PAGE_BYTES;
 
 use crate::access::Denials;
-use crate::engine::CopyFailure;
+use crate::engine::{CopyFailure, Pace};
 use crate::session::PooledConnection;
 use crate::statement::{Gone, StreamError};
 
@@ -80,6 +82,9 @@ pub(crate) type Flush<'a> = dyn FnMut(Vec<u8>) -> Result<Vec<u8>, Gone> + 'a;
 struct Parts<'a> {
     out: Vec<u8>,
     flush: &'a mut Flush<'a>,
+    /// What has left.
+    left_bytes: u64,
+    pace: Pace,
     /// One part, on the database's account.
     _booking: Booking,
 }
@@ -89,13 +94,21 @@ impl Parts<'_> {
         self.out.extend_from_slice(bytes);
     }
 
+    /// Of how many pages the snapshot is. Text is taken to be as long as its database is: it is about so.
+    fn set_pages(&mut self, pages: u32) {
+        self.pace = Pace::new(u64::from(pages) * PAGE_BYTES as u64);
+    }
+
     /// Let a part leave if there is enough for one.
     fn flush_if_full(&mut self) -> Result<(), ExportError> {
         if self.out.len() < PART_BYTES {
             return Ok(());
         }
+        self.left_bytes += self.out.len() as u64;
+        self.pace.let_go();
         self.out = (self.flush)(std::mem::take(&mut self.out))?;
         crate::engine::may_go_on()?;
+        self.pace.at(self.left_bytes);
         Ok(())
     }
 }
@@ -118,11 +131,12 @@ pub(crate) fn export<'a>(
     if !booking.grow_to(2 * PART_BYTES as u64) {
         return Err(ExportError::NoMemory);
     }
-    let mut parts = Parts { out, flush, _booking: booking };
+    let mut parts = Parts { out, flush, left_bytes: 0, pace: Pace::new(0), _booking: booking };
     let written = match format {
         ExportFormat::File => file::write(pooled, &mut parts),
         ExportFormat::Sql => dump::write(pooled, &mut parts),
     };
+    parts.pace.let_go();
     pooled.roll_back();
     match written {
         Ok(()) => Ok(parts.out),

@@ -92,12 +92,14 @@ impl Request {
         self.buffer.capacity()
     }
 
-    /// The buffer, empty, for the next [`RequestReader::take`].
+    /// The buffer, empty, for the next [`RequestReader::take`]; it has no body after that.
     #[must_use]
-    pub fn into_buffer(mut self) -> Vec<u8> {
-        self.buffer.clear();
-        self.buffer.shrink_to(RECEIVE_BYTES_KEPT);
-        self.buffer
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.head_end = 0;
+        buffer.clear();
+        buffer.shrink_to(RECEIVE_BYTES_KEPT);
+        buffer
     }
 }
 

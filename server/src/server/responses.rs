@@ -16,7 +16,7 @@ use crate::http::response::{CrossOrigin, ResponseHead, write_problem};
 use crate::http::{TenantName, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
-use crate::work::Answered;
+use crate::work::Asked;
 
 impl Server {
     pub(super) fn on_part<I: Io<Server>>(&mut self, io: &mut I, key: Key, mut part: Vec<u8>) {
@@ -46,13 +46,23 @@ impl Server {
         self.send(io, key, part);
     }
 
-    pub(super) fn on_finished<I: Io<Server>>(&mut self, io: &mut I, key: Key, work: Answered) {
-        self.recycle(work.buffer);
+    pub(super) fn on_finished<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        key: Key,
+        mut asked: Box<Asked>,
+    ) {
+        let reply = asked.reply.take().expect("a request that has run has its reply");
+        self.recycle(asked.request.take_buffer());
+        if self.spare_asked.len() < limits::SPARE_BUFFERS_MAX {
+            // Whose token it was is told nobody any more.
+            asked.foreign = None;
+            self.spare_asked.push(asked);
+        }
         let Some(connection) = self.connections.get_mut(key) else {
-            return self.recycle(work.reply.body);
+            return self.recycle(reply.body);
         };
         connection.running_bytes = 0;
-        let reply = work.reply;
         let mut body = reply.body;
         let booked_bytes = usize::try_from(reply.booking.bytes()).unwrap_or(usize::MAX);
         connection.tenant_bytes = booked_bytes.min(body.capacity());

@@ -55,8 +55,17 @@ impl Server {
             None => self.batons.clone(),
         };
         let connections = if moves { Some(self.count_for(key, name)) } else { None };
-        let asked = Asked { kind, request, ceiling, priority, foreign, connections, batons, out };
-        let work = Work::Request(Box::new(asked));
+        let reply = None;
+        let asked =
+            Asked { kind, request, ceiling, priority, foreign, connections, batons, out, reply };
+        let boxed = match self.spare_asked.pop() {
+            Some(mut spare) => {
+                *spare = asked;
+                spare
+            }
+            None => Box::new(asked),
+        };
+        let work = Work::Request(boxed);
         self.engine.submit(request_id(key), name.as_str(), credential, work);
         self.watch(io, key);
     }

@@ -4,7 +4,7 @@
 //! of pages under a snapshot, switches, sets their tails and writes them, and switches back. So one buffer
 //! is all that it holds, each of the two pays for what is done on it, and writers of the original go on.
 //! What they write meanwhile stays in the write-ahead log until the snapshot is let go: that is bounded
-//! ([`limits::SNAPSHOT_WAL_BYTES_MAX`]).
+//! ([`limits::SNAPSHOT_WAL_BYTES_MAX`]), and they are delayed before it is reached (`pace`).
 
 use storage::fiber::{self, Handle, with_volume};
 use storage::ledger::Booking;
@@ -14,6 +14,7 @@ use storage::sqlite::{SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOMEM, SqliteError, co
 use storage::vfs::{self, Snapshot};
 
 use super::context::{Ask, Reply};
+use super::pace::Pace;
 use crate::limits;
 use crate::session::PooledConnection;
 
@@ -95,6 +96,7 @@ fn copy(
         result.map_err(CopyFailure::Write)
     };
     switched(&mut vfs::begin_build)?;
+    let mut pace = Pace::new(bytes);
     let copied = (|| {
         let mut first = 1;
         while first <= snapshot.pages() {
@@ -102,11 +104,13 @@ fn copy(
             let bytes = &mut run[..count as usize * PAGE_BYTES];
             snapshot.read(first, bytes).map_err(unreadable)?;
             may_go_on()?;
+            pace.at(u64::from(first - 1 + count) * PAGE_BYTES as u64);
             switched(&mut || vfs::build_pages(first, bytes))?;
             first += count;
         }
         switched(&mut vfs::end_build)
     })();
+    pace.let_go();
     if copied.is_err() {
         switched(&mut || {
             vfs::abandon_checkpoint();

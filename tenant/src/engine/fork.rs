@@ -186,15 +186,36 @@ impl<J: Job> Engine<J> {
         let task = self.tasks.get_mut(key).expect("the task runs");
         let other = task.other.as_mut().expect("only a copy has two");
         std::mem::swap(&mut task.tenant, other);
-        // The longer it takes, the more of the log its snapshot keeps: then it does not come last any more.
-        let kept = [task.tenant, *other]
-            .into_iter()
-            .filter_map(|key| Some(self.tenants.get(key)?.volume.as_ref()?.wal_bytes()));
-        if kept.max() > Some(limits::SNAPSHOT_HURRY_BYTES) {
-            sometimes!("a copy becomes more urgent");
-            task.priority = Priority::Normal;
-        }
+        self.hasten_snapshot(key);
         self.wake(key, storage::fiber::Input::Host(super::context::Reply::Done));
+    }
+
+    /// The longer a snapshot is needed, the more of the log it keeps: then it does not come last any more.
+    pub(super) fn hasten_snapshot(&mut self, key: Key) {
+        let Some(task) = self.tasks.get(key).filter(|task| task.holds_snapshot) else { return };
+        let owners = [Some(task.tenant), task.other].into_iter().flatten();
+        let volumes = owners.filter_map(|key| self.tenants.get(key)?.volume.as_ref());
+        if volumes.map(Volume::wal_bytes).max() > Some(limits::SNAPSHOT_HURRY_BYTES) {
+            sometimes!("a copy becomes more urgent");
+            let task = self.tasks.get_mut(key).expect("looked at just now");
+            task.priority = task.priority.max(Priority::Normal);
+        }
+    }
+
+    /// Copies hold writers for a while only: see `pace`.
+    pub(super) fn end_old_holds(&mut self) {
+        for key in self.tasks.keys() {
+            let Some(task) = self.tasks.get(key).filter(|task| task.holds_snapshot) else {
+                continue;
+            };
+            for owner in [Some(task.tenant), task.other].into_iter().flatten() {
+                let volume = self.tenants.get_mut(owner).and_then(|tenant| tenant.volume.as_mut());
+                if volume.is_some_and(Volume::end_old_holds) {
+                    sometimes!("writers wait no longer for a copy that does not go on");
+                    self.grant_writer(owner);
+                }
+            }
+        }
     }
 
     /// The other one of a task's two databases is to end.

@@ -45,6 +45,7 @@ mod import;
 mod keys;
 mod life;
 mod mortal;
+mod pace;
 mod periods;
 mod places;
 mod pressure;
@@ -86,6 +87,7 @@ pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use drops::Receipt;
 pub use ephemeral::is_memory;
 pub use gauges::Gauge;
+pub(crate) use pace::Pace;
 pub use views::{Served, TenantState, TenantView};
 
 use bulk::Bulks;

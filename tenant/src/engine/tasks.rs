@@ -569,6 +569,7 @@ impl<J: Job> Engine<J> {
         }
         task.waits_for = WaitsFor::Flush;
         task.flushing_since = self.now;
+        self.hasten_snapshot(key);
         self.emit_gated(tenant_key, Event::Part(request, part));
         None
     }

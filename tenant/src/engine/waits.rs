@@ -129,6 +129,7 @@ impl<J: Job> Engine<J> {
     /// either: they run on and end. Nor do checkpoints that have become urgent.
     pub(super) fn hasten_ended(&mut self) {
         self.end_snapshots();
+        self.end_old_holds();
         let stopping = self.is_stopping();
         let delays = self.schedule.has_delays() || self.transfers.schedule.has_delays();
         let tasks = if delays { self.tasks.keys() } else { Vec::new() };

@@ -19,7 +19,7 @@ pub(super) fn write(
     pooled: &mut PooledConnection,
     parts: &mut Parts<'_>,
 ) -> Result<(), ExportError> {
-    drop(begin_snapshot(pooled)?);
+    parts.set_pages(begin_snapshot(pooled)?.pages());
     let numbers = [
         ("user_version", pooled.query_integer("PRAGMA user_version")?),
         ("application_id", pooled.query_integer("PRAGMA application_id")?),

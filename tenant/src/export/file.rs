@@ -18,6 +18,7 @@ pub(super) fn write(
     parts: &mut Parts<'_>,
 ) -> Result<(), ExportError> {
     let snapshot = begin_snapshot(pooled)?;
+    parts.set_pages(snapshot.pages());
     let mut first = 1;
     while first <= snapshot.pages() {
         let count = PART_PAGES.min(snapshot.pages() - first + 1);
