@@ -2,8 +2,9 @@
 //!
 //! A database's use is noted when it closes, when an hour is over (some databases at a time, so that
 //! nobody waits: what they use until their turn still counts for that hour), before it moves to another
-//! group, and when it is dropped; of one in memory only its group's hours are counted. The cost follows who is open. A crash loses of an hour what it loses of
-//! the totals; what their rows have and no hour, counts for the hour in which it is next noted.
+//! group, and when it is dropped; of one in memory only its group's hours are counted. The cost follows who
+//! is open. A crash loses of an hour what it loses of the totals; what their rows have and no hour, counts
+//! for the hour in which it is next noted.
 
 use storage::TenantId;
 
