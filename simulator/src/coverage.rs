@@ -185,6 +185,8 @@ pub const MARKS: &[Mark] = &[
     // ---- copies ----
     mark("a copy becomes more urgent", 30_000),
     mark("a copy is given up because its original is written to too fast", NO_COPY),
+    mark("writers wait for a copy that falls behind", 30_000),
+    mark("writers wait no longer for a copy that does not go on", NO_COPY),
     mark("a copy would be larger than it may be", NO_COPY),
     mark("a database is dropped at the very end of its building", NO_COPY),
     mark("a database that was being built is given up", 1000),
