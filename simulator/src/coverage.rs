@@ -169,7 +169,7 @@ pub const MARKS: &[Mark] = &[
     mark("the body of an upload breaks off", 1000),
     mark("a stranger's file goes to the disk", 300),
     mark("an import goes on in another transaction", 300),
-    mark("an import waits for a checkpoint", 1000),
+    mark("a long job waits for a checkpoint", 1000),
     mark("a damaged upload is found out", 300),
     mark("a check finds an upload damaged", 300),
     mark("an upload's client has gone before its body was asked for", 1000),
