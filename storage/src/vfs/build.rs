@@ -21,7 +21,7 @@ use crate::volume::Volume;
 
 /// Pages after which what was written is synced and read back: as many checks are held until then, and as
 /// much is with the disk when the commit log wants it.
-const SYNC_PAGES: usize = 2048;
+const SYNC_PAGES: usize = 512;
 
 /// Begin to make the file of the running fiber's tenant, which has none, and no commit. That the tenant is
 /// being built is durable before: else a crash would leave a file that nobody knows, under an id that is

@@ -87,6 +87,8 @@ fn copy(
     pooled: &mut PooledConnection,
     order: &CopyOrder,
 ) -> Result<(), CopyFailure> {
+    // What is in the write-ahead log now would stay there for as long as this takes.
+    handle.ask(Ask::Pause);
     let snapshot = begin_snapshot(pooled)?;
     let bytes = u64::from(snapshot.pages()) * PAGE_BYTES as u64;
     if bytes > order.storage_bytes {
@@ -139,8 +141,8 @@ fn copy_into_file(handle: &Handle<'_, Ask, Reply>, snapshot: &Snapshot) -> Resul
         handle.ask(Ask::Switch);
         result.map_err(CopyFailure::Write)
     };
+    let mut pace = Pace::new(bytes, with_volume(|volume| volume.wal_bytes()));
     switched(&mut vfs::begin_build)?;
-    let mut pace = Pace::new(bytes);
     let copied = (|| {
         let mut first = 1;
         while first <= snapshot.pages() {

@@ -359,6 +359,8 @@ pub struct Engine<J: Job> {
     operations: Pool<Operation>,
     transfers: Transfers,
     places: Places,
+    /// Long jobs that wait for a checkpoint of their database.
+    paused: Vec<Key>,
     imports: Imports,
     forks: Forks,
     requests: VecDeque<DiskRequest>,
@@ -431,6 +433,7 @@ impl<J: Job> Engine<J> {
             operations: Pool::default(),
             transfers: Transfers::default(),
             places: Places::default(),
+            paused: Vec::new(),
             imports: Imports::default(),
             forks: Forks::default(),
             requests: VecDeque::new(),

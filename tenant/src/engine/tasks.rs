@@ -590,6 +590,10 @@ impl<J: Job> Engine<J> {
         if matches!(task.kind, Kind::Client(_)) {
             tenant.client_used = self.now;
         }
+        if task.holds_snapshot {
+            // Checkpoints that it stood in the way of need not wait to be tried again.
+            tenant.retry_at = self.now;
+        }
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
