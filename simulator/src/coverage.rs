@@ -183,6 +183,12 @@ pub const MARKS: &[Mark] = &[
     mark("an index of a large upload is made before its rows", BY_TESTS),
     mark("there are as many imports as may be", BY_TESTS),
     // ---- copies ----
+    mark("a small copy goes into the log", 100),
+    mark("a copy goes into a file", 100),
+    mark("a small copy goes into a file because the log has no room", 30_000),
+    mark("a copy is opened before its pages are durable", 30_000),
+    mark("a copy in the log is dropped before it was opened", 1000),
+    mark("a copy in the log is opened for its checkpoint", 1000),
     mark("a copy becomes more urgent", 30_000),
     mark("a copy is given up because its original is written to too fast", NO_COPY),
     mark("writers wait for a copy that falls behind", 30_000),

@@ -8,6 +8,7 @@ mod fork;
 mod life;
 mod neighbours;
 mod shares;
+mod template;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

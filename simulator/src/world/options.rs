@@ -106,6 +106,8 @@ pub struct Options {
     pub budgets: u64,
     /// Orders of the copyist; 0 is a world without any.
     pub copies: u64,
+    /// Pages of the largest copy that goes into the commit log.
+    pub logged_copy_pages: u32,
     /// Orders about databases that end; 0 is a world without any.
     pub mortals: u64,
     /// Clients that take what they can get, in a world with budgets.
@@ -183,6 +185,7 @@ impl Options {
             jobs: fleet::draw_jobs(seed),
             imports: draw_imports(seed),
             copies: copyist::draw_copies(seed),
+            logged_copy_pages: copyist::draw_logged_pages(seed),
             mortals: mortals::draw_mortals(seed),
             keys: locksmith::draw_keys(seed),
             changed: Vec::new(),
@@ -227,6 +230,7 @@ impl Options {
                 create_on_first_use: self.create_on_first_use,
                 memory_bytes: self.memory_bytes[0],
                 tenant_memory_bytes: self.memory_bytes[1],
+                logged_copy_pages: self.logged_copy_pages,
                 log: self.log,
                 seed: random[0],
             },
@@ -360,6 +364,7 @@ impl Settings for Options {
             ("jobs", &mut self.jobs),
             ("imports", &mut self.imports),
             ("copies", &mut self.copies),
+            ("logged_copy_pages", &mut self.logged_copy_pages),
             ("mortals", &mut self.mortals),
             ("keys", &mut self.keys),
         ];
