@@ -242,7 +242,7 @@ impl Options {
 
     fn auth(&self) -> AuthOptions {
         let root = (self.keys > 0).then(|| *blake3::hash(ROOT_KEY.as_bytes()).as_bytes());
-        AuthOptions { required: root.is_some(), root, platform_keys: Vec::new() }
+        AuthOptions { required: root.is_some(), root, ..AuthOptions::default() }
     }
 
     /// Whether a disk error may cost a tenant, or a start, by the design: the damaged tenant is
