@@ -239,15 +239,15 @@ pub const MARKS: &[Mark] = &[
     // ---- keys ----
     mark("a database is made for somebody who came after one who may not", NO_KEYS),
     mark("a key has spent its budget", NO_KEYS),
-    mark("a key that is not good is refused", NO_KEYS),
+    mark("a key that is not good is refused", 1000),
     mark("a proof is forgotten for another", NO_KEYS),
     mark("a request ends because its key is revoked", NO_KEYS),
     mark("a request for a cold database of another is refused", NO_KEYS),
-    mark("a request without a good token or key is refused", NO_KEYS),
+    mark("a request without a good token or key is refused", 1000),
     mark("a statement does not begin because its request is to end", NO_KEYS),
     mark("a statement is refused because somebody has blocked it", NO_KEYS),
     mark("a statement that writes is refused to who may only read", NO_KEYS),
-    mark("a stream ends because its key is revoked", NO_KEYS),
+    mark("a stream ends because its key is revoked", 1000),
     mark("a token that a database's own key has signed is believed", NO_KEYS),
 ];
 
@@ -257,7 +257,7 @@ const BY_TESTS: u64 = u64::MAX;
 /// What only larger databases meet than those of a world.
 const NO_COPY: u64 = u64::MAX;
 
-/// Worlds ask nobody for a key yet.
+/// Worlds have keys without limits of their own, and one operator.
 const NO_KEYS: u64 = u64::MAX;
 
 /// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.

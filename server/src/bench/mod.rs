@@ -12,10 +12,13 @@
 //! - `load.rs` the closed loop; `readiness.rs`, `request.rs` and `reply.rs` under it.
 //! - `crowd.rs` several kinds of clients at once; `scenario/neighbours.rs` what they do to each other.
 //! - `histogram.rs`, `report.rs`, `progress.rs` what comes out.
+//! - `battery.rs` the attack battery as text; `scenario/gaps.rs` what it takes at a stretch.
 //! - `spawned.rs`, `cores.rs` the server's process; `plain.rs` the baseline without a server.
 
+pub mod battery;
 mod cores;
 mod crowd;
+mod generator;
 mod histogram;
 mod load;
 mod plain;
@@ -88,6 +91,10 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u64).range(1 << 20..=100 << 30))]
     pub fork_bytes: u64,
 
+    /// Random statements of the scenario gaps
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub statements: u32,
+
     /// Seconds measured in each scenario, after a warm-up of a second or as much
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
     pub seconds: f64,
@@ -141,6 +148,9 @@ pub enum Scenario {
     Memory,
     /// Not by default: forks of a large database while it is written to, with --fork-bytes
     Fork,
+    /// Not by default: the longest stretch without a look at the turn, over the attack battery and over
+    /// --statements random ones
+    Gaps,
     /// Not by default: databases that live briefly, one by one and in bulk, with --tenants
     Life,
 }
