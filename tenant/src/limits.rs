@@ -206,6 +206,10 @@ pub const FORKS_BYTES_MAX: u64 = 8 * FORK_BYTES;
 /// back a lot more; it is brought into a file later, which costs the log its room until then.
 pub const LOGGED_COPY_PAGES_MAX: u32 = 64;
 
+/// Steps of forks that follow one another in one turn of the loop: the copy, and its row. Each is no longer
+/// than a turn's tasks may take.
+pub const FORK_STEPS: usize = 2;
+
 /// Copies that wait for their turn.
 pub const FORKS_WAITING_MAX: usize = 1024;
 

@@ -630,10 +630,11 @@ impl Log {
         fill_copy(&mut copy, &buffer[..header_bytes]);
         self.previous = hash;
         self.redo_sealed = redo_from;
-        self.next_place = place.after(buffer.len() as u64, self.options.segment_bytes);
         let slot = self.options.slot(place.segment);
         self.located.seal(sequence, slot, place, header_bytes / BLOCK_BYTES);
-        let writing = Writing::new(LogFile::Segment(slot), place.offset, buffer);
+        self.next_place = place.after(buffer.len() as u64, self.options.segment_bytes);
+        let file = LogFile::Segment(self.options.slot(place.segment));
+        let writing = Writing::new(file, place.offset, buffer);
         self.flight = Some(Flight { sequence, redo_from, writing, copy });
         self.filling.reset(sequence.next(), spare);
         self.place_filling();

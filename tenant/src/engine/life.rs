@@ -61,6 +61,8 @@ pub(super) struct Tenant<J> {
     /// Who waits for the writer lock, in order.
     pub writers: VecDeque<(Key, ConnectionId)>,
     pub idle: Vec<PooledConnection>,
+    /// Copies that are being made of it.
+    pub copies: usize,
     /// Streams in use or parked.
     pub streams: usize,
     /// Streams in use by running tasks.
@@ -125,6 +127,7 @@ impl<J> Tenant<J> {
             fibers: 0,
             writers: VecDeque::new(),
             idle: Vec::new(),
+            copies: 0,
             streams: 0,
             active: 0,
             openers: VecDeque::new(),

@@ -132,6 +132,11 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    /// Some were built just now.
+    pub(super) fn has_fresh(&self) -> bool {
+        !self.logged.fresh.is_empty()
+    }
+
     /// Some of them are neither open nor about to be.
     pub(super) fn has_logged(&self) -> bool {
         !self.logged.fresh.is_empty() || !self.recovered.is_empty()

@@ -537,6 +537,7 @@ impl<J: Job> Engine<J> {
         self.pump_admission();
         self.pump_forks();
         self.run_tasks(clock, false);
+        self.hurry_forks(clock);
         self.follow_tasks();
     }
 

@@ -628,6 +628,9 @@ impl<J: Job> Engine<J> {
                 self.keep_idle(tenant_key, pooled);
                 let target = task.other.expect("a copy has its original");
                 self.copied(tenant_key, target, task.overtaken, result);
+                if !self.doomed {
+                    self.pump_forks();
+                }
             }
             (Kind::Close, Ended::Closed(connections)) => {
                 self.keep_idle(tenant_key, connections);

@@ -49,7 +49,7 @@ impl Sum {
 
 impl Bench<'_> {
     /// Creates one by one over all connections, empty and from a template.
-    pub(super) fn from_template(&mut self) -> Result<(), String> {
+    pub(super) fn seeded(&mut self) -> Result<(), String> {
         let from = self.fill_template()?;
         let seed = format!(r#"{{"seed":{{"type":"database","name":"{from}"}}}}"#);
         let count = self.options.tenants.min(ROUND_MAX);
