@@ -329,6 +329,7 @@ fn options_of<I: Io<Server>>(
             create_on_first_use: serve.create_on_first_use.unwrap_or(loopback),
             memory_bytes: memory.databases,
             tenant_memory_bytes: storage::limits::TENANT_MEMORY_BYTES,
+            logged_copy_pages: tenant::limits::LOGGED_COPY_PAGES_MAX,
             log: LogOptions { segment_count, ..LogOptions::default() },
             seed,
         },

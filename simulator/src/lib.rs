@@ -13,6 +13,7 @@ pub mod coverage;
 pub mod disk;
 pub mod draws;
 pub mod faults;
+pub mod fuzz;
 mod host;
 pub mod io;
 pub mod limits;

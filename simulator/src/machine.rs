@@ -18,7 +18,7 @@ use storage::ledger::{self, AccountId};
 use tenant::Failure;
 
 use crate::client::{Response, ResponseError, ResponseReader};
-use crate::disk::CrashMode;
+use crate::disk::{CrashMode, SimulatedDisk};
 use crate::host::{Host, STOP_NS_MAX};
 use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
@@ -103,8 +103,19 @@ impl Machine {
     /// A machine with an empty disk; nothing runs on it yet.
     #[must_use]
     pub fn new(options: Options) -> Machine {
-        storage::sqlite::initialise();
         let io = SimulatedIo::new(options.seed, options.faults);
+        Machine::over(io, options)
+    }
+
+    /// A machine with a disk that was made before; its monitor judges nothing.
+    #[must_use]
+    pub fn on_disk(options: Options, disk: SimulatedDisk) -> Machine {
+        let io = SimulatedIo::on_disk(options.seed, options.faults, disk);
+        Machine::over(io, options)
+    }
+
+    fn over(io: SimulatedIo<Server>, options: Options) -> Machine {
+        storage::sqlite::initialise();
         let lines = BTreeMap::new();
         let baseline = held();
         Machine { io, options, server: None, lines, vm_steps: 0, answered_at: None, baseline }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{coverage, mutants, page, replay, run, shrink, swarm};
+use commands::{coverage, fuzz, mutants, page, replay, run, shrink, swarm};
 
 /// Runs Myriad in seeded worlds.
 #[derive(Debug, Parser)]
@@ -40,6 +40,9 @@ enum Command {
     /// Draw the course of one seed as a page for a browser.
     #[command(after_help = page::EXAMPLES)]
     Report(page::Report),
+    /// Feed hostile bytes to one parser or to a whole server, and judge what comes back.
+    #[command(after_help = fuzz::EXAMPLES)]
+    Fuzz(fuzz::Fuzz),
     /// Plant bugs, one at a time, and see how soon the simulator finds each.
     #[command(after_help = mutants::EXAMPLES)]
     Mutants(mutants::Mutants),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Shrink(command) => shrink::run(&command),
         Command::Coverage(command) => coverage::run(&command),
         Command::Report(command) => page::run(&command),
+        Command::Fuzz(command) => fuzz::run(&command),
         Command::Mutants(command) => mutants::run(&command),
     };
     match passed {

@@ -19,6 +19,12 @@ pub fn reached() -> Vec<&'static str> {
     marks
 }
 
+/// How many marks were reached on this thread so far.
+#[must_use]
+pub fn reached_count() -> usize {
+    REACHED.with_borrow(Vec::len)
+}
+
 /// What [`sometimes!`](crate::sometimes!) calls the first time.
 #[doc(hidden)]
 pub fn reach(mark: &'static str) {

@@ -36,6 +36,8 @@ pub use engine::{
 };
 pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};
+#[doc(hidden)]
+pub use import::probe as import_probe;
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};
 pub use key_budget::KeyBudget;
 pub use limits::{PRICES, request_units_micro};

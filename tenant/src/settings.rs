@@ -89,7 +89,7 @@ impl Settings {
     pub fn changed(&self, change: &SettingsChange, now_s: u64) -> Settings {
         // Later than now: tokens of this second are refused too. Later than before: those of a
         // rotation in this second as well. Who mints afterwards issues for that instant.
-        let rotated_s = (now_s + 1).max(self.tokens_after_s + 1);
+        let rotated_s = (now_s + 1).max(self.tokens_after_s.saturating_add(1));
         Settings {
             delete_protection: change.delete_protection.unwrap_or(self.delete_protection),
             block_reads: change.block_reads.unwrap_or(self.block_reads),

@@ -223,7 +223,7 @@ pub(super) fn sign(key: &SigningKey, issue: &Issue) -> String {
     sign_raw(key, "{\"alg\":\"EdDSA\",\"typ\":\"JWT\"}", &payload)
 }
 
-fn sign_raw(key: &SigningKey, header: &str, payload: &str) -> String {
+pub(super) fn sign_raw(key: &SigningKey, header: &str, payload: &str) -> String {
     let mut token = URL_SAFE_NO_PAD.encode(header);
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(payload, &mut token);

@@ -14,6 +14,8 @@
 mod json;
 pub mod jwt;
 pub mod key;
+#[doc(hidden)]
+pub mod probe;
 pub mod rights;
 
 use std::collections::{BTreeMap, VecDeque};

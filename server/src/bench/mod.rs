@@ -72,7 +72,7 @@ pub struct Options {
     #[arg(env = "MYRIAD_BENCH_ADMIN_AUTHORIZATION", hide_env_values = true)]
     pub admin_authorization: Option<String>,
 
-    /// What to measure, separated by commas; all that is possible but select-many and the last four if not given
+    /// What to measure, separated by commas; if not given, all that is possible and not marked "not by default"
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     pub scenario: Vec<Scenario>,
 
@@ -128,7 +128,7 @@ pub enum Scenario {
     Empty,
     /// Select one of 1,000 rows by primary key, on one database
     Select,
-    /// The same, spread over many databases
+    /// Not by default: the same, spread over many databases
     SelectMany,
     /// Insert single rows into one database
     InsertOne,

@@ -9,6 +9,7 @@ mod gaps;
 mod life;
 mod neighbours;
 mod shares;
+mod template;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -18,6 +18,8 @@ pub mod encode;
 mod fields;
 mod output;
 mod pipeline;
+#[doc(hidden)]
+pub mod probe;
 mod statement;
 mod stream;
 mod v1;

@@ -4,6 +4,7 @@
 
 pub mod child;
 pub mod coverage;
+pub mod fuzz;
 pub mod mutants;
 pub mod page;
 pub mod replay;

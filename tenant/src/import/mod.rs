@@ -18,6 +18,8 @@
 
 mod dump;
 mod modules;
+#[doc(hidden)]
+pub mod probe;
 mod rebuild;
 mod receive;
 mod schema;
