@@ -87,7 +87,7 @@ pub struct Peers {
 impl Peers {
     /// Addresses that something is remembered of.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         self.peers.len()
     }
 
@@ -195,7 +195,7 @@ mod tests {
             peers.release(one, now);
         }
         peers.release(other, now);
-        assert_eq!(peers.len(), 0);
+        assert_eq!(peers.remembered(), 0);
     }
 
     #[test]
@@ -217,9 +217,9 @@ mod tests {
         peers.fail(one, later);
         assert!(!peers.may_try(one, later));
         peers.release(one, later);
-        assert_eq!(peers.len(), 1, "what failed is remembered without a connection");
+        assert_eq!(peers.remembered(), 1, "what failed is remembered without a connection");
         let long_after = later.after((limits::FAILURES_BURST + 1) * FORGET_NS);
         assert!(peers.connect(address("10.0.0.9"), long_after));
-        assert_eq!(peers.len(), 1, "and is forgotten");
+        assert_eq!(peers.remembered(), 1, "and is forgotten");
     }
 }

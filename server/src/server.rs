@@ -249,7 +249,7 @@ impl Server {
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
         gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
         let peers = connections + limits::PEERS_REMEMBERED;
-        gauges.push(Gauge::new("peers", self.peers.len(), peers));
+        gauges.push(Gauge::new("peers", self.peers.remembered(), peers));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
         let boxes = self.spare_asked.len();

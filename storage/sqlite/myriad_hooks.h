@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 2
+#if MYRIAD_HOOKS != 3
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -75,6 +75,7 @@ static void myriad_jsonSetFunc(sqlite3_context *, int, sqlite3_value **);
 #define MYRIAD_JOIN(left, right) MYRIAD_JOIN_(left, right)
 #define MYRIAD_IS_DECLARED_const ~, DECLARATION,
 #define MYRIAD_IS_DECLARED_Mem ~, DECLARATION,
+#define MYRIAD_IS_DECLARED_char ~, DECLARATION,
 #define MYRIAD_IS_COPY_MEM_Ephem ~, CALL
 
 /* Code without loops reaches no progress handler, however long its values are: a hundred conversions of a
@@ -95,6 +96,12 @@ static void myriad_jsonSetFunc(sqlite3_context *, int, sqlite3_value **);
 #define MYRIAD_BIG_CALL(memory) (sqlite3VdbeMemTooBig)(myriad_operand(memory))
 #define sqlite3VdbeMemTooBig(memory) \
   MYRIAD_JOIN(MYRIAD_BIG_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##memory, CALL, ~))(memory)
+
+/* A long column of a row that was loaded before is not copied again, but referred to. */
+#define MYRIAD_SHARE_DECLARATION(text) (sqlite3RCStrRef)(text)
+#define MYRIAD_SHARE_CALL(text) (sqlite3RCStrRef)(((void)myriad_is_interrupted(), (text)))
+#define sqlite3RCStrRef(text) \
+  MYRIAD_JOIN(MYRIAD_SHARE_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##text, CALL, ~))(text)
 
 /* LIKE and GLOB look by strcspn() for each place where the text behind a wildcard may begin. */
 static __thread unsigned long myriad_passed = 0;

@@ -440,6 +440,11 @@ pub(crate) fn on_call() {
     }
 }
 
+/// Between two statements: many short ones reach no other look.
+pub fn look() {
+    on_call();
+}
+
 /// Long work within one step of SQLite's virtual machine: suspend if the slice is used up; `true`
 /// interrupts the statement.
 pub(crate) fn on_stretch() -> bool {

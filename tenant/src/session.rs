@@ -433,6 +433,8 @@ impl Session {
     /// Whether the request's rights suffice for a statement. It was compiled under them, or for another
     /// who had more: so what it writes is asked of SQLite too.
     fn permit(&self, compiled: &Compiled) -> Result<(), StatementError> {
+        // What is asked below is asked after the last time that others had a turn.
+        fiber::look();
         // A short statement runs to its end without a look at this: rights that were taken away while
         // the request waited for something are not for the next one.
         if self.holder != Holder::default() && fiber::is_interrupted() {

@@ -21,11 +21,11 @@ impl Server {
     ) -> Result<Claimed, Problem> {
         let when = self.auth.when(self.now, io);
         let connection = self.connections.get(key).expect("its head was read");
-        if let Some(peer) = connection.stranger {
-            if !self.peers.may_try(peer, self.now) {
-                sometimes!("a stranger is not heard because of failures from the same peer");
-                return Err(too_many_failures());
-            }
+        if let Some(peer) = connection.stranger
+            && !self.peers.may_try(peer, self.now)
+        {
+            sometimes!("a stranger is not heard because of failures from the same peer");
+            return Err(too_many_failures());
         }
         let claimed = self.auth.claimed(&connection.reader.head(), place, when);
         if claimed.is_err() {
