@@ -167,9 +167,14 @@ fn attempt(unit: &'static [&'static str], failing: Failing) -> Ended {
         run(&mut connection, "ROLLBACK");
     }
     let contents = contents(&mut connection);
-    let writes = "CREATE TABLE after(a); INSERT INTO after VALUES(1); SELECT a FROM after; \
-                  PRAGMA integrity_check";
-    assert_eq!(run(&mut connection, writes), [["1"], ["ok"]]);
+    let writes = "CREATE TABLE after(a); INSERT INTO after VALUES(1); SELECT a FROM after";
+    assert_eq!(run(&mut connection, writes), [["1"]]);
+    drop(connection);
+    // By another one: after an INSERT without memory FTS5 may keep in the connection what it should have
+    // forgotten, and its index seems malformed there (found here, SQLite 3.54.1). So such a connection
+    // says that it is not to be used again (`Connection::is_tainted`).
+    let mut other = Connection::open().expect("opens");
+    assert_eq!(run(&mut other, "PRAGMA integrity_check"), [["ok"]]);
     Ended { failed, error, contents: Some(contents) }
 }
 
