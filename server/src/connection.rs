@@ -6,6 +6,7 @@ use storage::ledger::{self, AccountId, Booking, Kind};
 
 use crate::http::{Head, Method, RequestReader, TenantName, Version};
 use crate::limits;
+use crate::peers::PeerAddress;
 use crate::problem::Problem;
 
 /// What a connection is doing.
@@ -80,6 +81,8 @@ pub struct Connection {
     pub socket: SocketId,
     /// It came in on the admin address.
     pub admin: bool,
+    /// Whose stranger it is: until a request on it has shown a good key, where one is asked for.
+    pub stranger: Option<PeerAddress>,
     /// The database that its last request was for: it counts as a connection to that.
     pub database: Option<TenantName>,
     /// Its requests.
@@ -110,8 +113,12 @@ pub struct Connection {
     pub deadline: Instant,
     /// When the server's timer looks at it.
     pub timer_at: Option<Instant>,
+    /// Some of a head has come: what the reader holds is with the Io meanwhile.
+    pub in_head: bool,
     /// The body has begun: another limit applies to it.
     pub in_body: bool,
+    /// When it began.
+    pub body_began: Instant,
     /// Bytes of the buffers that are with the Io: received into, and being sent.
     pub lent_bytes: [usize; 2],
     /// Bytes of the request that the engine has, and of the buffer that it writes the answer into.
@@ -176,6 +183,15 @@ impl Connection {
         buffers + received + leaving + self.running_bytes
     }
 
+    /// When a body that has come so far is too slow.
+    #[must_use]
+    pub fn body_deadline(&self) -> Instant {
+        let bytes = self.reader.body_bytes() as u64;
+        let earned_ns = bytes.saturating_mul(1_000_000_000) / limits::BODY_BYTES_PER_S;
+        let time_ns = limits::BODY_PATIENCE_NS.saturating_add(earned_ns).min(limits::BODY_NS);
+        self.body_began.after(time_ns)
+    }
+
     /// Nothing of what is with the connection is booked elsewhere any more.
     pub fn release_tenant(&mut self) {
         self.tenant_bytes = 0;
@@ -200,10 +216,17 @@ impl Connection {
 
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(socket: SocketId, admin: bool, buffer: Vec<u8>, deadline: Instant) -> Connection {
+    pub fn new(
+        socket: SocketId,
+        stranger: Option<PeerAddress>,
+        admin: bool,
+        buffer: Vec<u8>,
+        deadline: Instant,
+    ) -> Connection {
         Connection {
             socket,
             admin,
+            stranger,
             database: None,
             reader: RequestReader::new(buffer),
             phase: Phase::Reading,
@@ -219,7 +242,9 @@ impl Connection {
             drain_bytes: 0,
             deadline,
             timer_at: None,
+            in_head: false,
             in_body: false,
+            body_began: Instant(0),
             lent_bytes: [0; 2],
             running_bytes: 0,
             request_bytes: 0,

@@ -239,10 +239,7 @@ fn namespace(
         }
         (["settings"], _) => Err(Problem::wrong_method("GET, HEAD, PUT, PATCH")),
         (["tokens", "rotate"], _) => Err(Problem::wrong_method("POST")),
-        (["usage"], Method::Get) => Ok(match period::range(query)? {
-            Some(range) => ControlCall::UsageIn(name, range),
-            None => ControlCall::Usage(name),
-        }),
+        (["usage"], Method::Get) => usage(name, query),
         (["usage"], _) => Err(Problem::wrong_method("GET, HEAD")),
         _ => Err(Problem::not_found()),
     }
@@ -277,7 +274,15 @@ fn as_sqld(
     })
 }
 
-/// What was used there, of all or of a time.
+/// What a database has used, in all or in a time.
+pub(crate) fn usage(name: String, query: &str) -> Result<ControlCall, Problem> {
+    Ok(match period::range(query)? {
+        Some(range) => ControlCall::UsageIn(name, range),
+        None => ControlCall::Usage(name),
+    })
+}
+
+/// What was used there, in all or in a time.
 pub(crate) fn sum(path: NodePath, query: &str) -> Result<ControlCall, Problem> {
     Ok(match period::range(query)? {
         Some(range) => ControlCall::SumIn(path, range),

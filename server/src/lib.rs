@@ -19,6 +19,7 @@ pub mod limits;
 pub mod memory;
 mod metrics;
 pub mod openapi;
+pub mod peers;
 pub mod platform;
 pub mod problem;
 mod server;

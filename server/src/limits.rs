@@ -93,6 +93,23 @@ pub const SPARE_BUFFERS_MAX: usize = 128;
 pub const HEAD_NS: u64 = 10_000_000_000;
 /// Time for a request's whole body.
 pub const BODY_NS: u64 = 60_000_000_000;
+/// After so long of it the body must have come at [`BODY_BYTES_PER_S`], on the average since then: a
+/// telephone's rate. A body that comes a byte a second holds its connection for less than a head's time.
+pub const BODY_PATIENCE_NS: u64 = 5_000_000_000;
+/// See [`BODY_PATIENCE_NS`].
+pub const BODY_BYTES_PER_S: u64 = 1024;
+/// Connections of one peer address on which no good key was shown yet, where one is asked for. A browser
+/// opens six; a company behind one address a few hundred, most of which have shown one.
+pub const STRANGERS_MAX: u32 = 512;
+/// Keys and tokens from one peer address that may be wrong at once, and how many a second are forgotten.
+/// Each costs up to five signatures, 0.3 ms: one address takes less than a hundredth of the core.
+pub const FAILURES_BURST: u64 = 100;
+/// See [`FAILURES_BURST`].
+pub const FAILURES_PER_S: u64 = 10;
+/// Peers without a connection of which failures are remembered: half a MiB.
+pub const PEERS_REMEMBERED: usize = 8192;
+/// Rows of the table of peers that are looked at for each new connection: it shrinks faster than it grows.
+pub const PEERS_PER_SWEEP: usize = 4;
 /// Time in which at least one byte of an upload must come, once it is asked for.
 pub const UPLOAD_STALL_NS: u64 = 30_000_000_000;
 /// Time that may be waited for an upload before its rate is looked at, and the least rate from then on:
@@ -121,6 +138,9 @@ pub const STOP_GRACE_NS: u64 = 10_000_000_000;
 const _: () = assert!(CONNECTION_BYTES_MAX as u64 <= BUFFERS_BYTES_MIN);
 const _: () = assert!(BUFFERS_BYTES_MIN <= BUFFERS_BYTES_MAX);
 const _: () = assert!(RECEIVE_BYTES <= RECEIVE_BYTES_KEPT);
+const _: () = assert!(BODY_PATIENCE_NS < HEAD_NS && HEAD_NS < BODY_NS);
+const _: () =
+    assert!((STRANGERS_MAX as usize) < CONNECTIONS_MAX && FAILURES_PER_S <= FAILURES_BURST);
 const _: () = assert!(HEAD_BYTES_MAX <= RECEIVE_BYTES_KEPT);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 // Positions in a head are kept in 16 bits.

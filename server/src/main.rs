@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, Parser, Subcommand};
 use server::auth::{AuthOptions, jwt};
 use server::memory::{Division, Watch};
+use server::peers::PeerBudgets;
 use server::platform::PublicHost;
 use server::{Exit, Server, ServerOptions, inspect};
 use storage::io::{Instant, Io, IoChoice, ListenerId, PollIo, uring_available};
@@ -114,6 +115,10 @@ struct Serve {
     /// loopback), or `auto`: off where both are, on elsewhere.
     #[arg(long, env = "MYRIAD_AUTH", default_value = "auto")]
     auth: Auth,
+    /// Whose connections without a good key are counted by their address, where one is asked for: `auto`,
+    /// those of other machines; `on`, everybody's; `off`, nobody's: behind a proxy on another machine.
+    #[arg(long, env = "MYRIAD_PEER_BUDGETS", default_value = "auto")]
+    peer_budgets: PeerBudgets,
     /// Where clients reach databases, for who asks the control API: a domain with a name below it for each
     /// (db.example.com: https://NAME.db.example.com), or one host for all (http://host:8080: /db/NAME on
     /// it). Without it, the address that is listened on.
@@ -127,6 +132,10 @@ struct Serve {
     /// itself in MYRIAD_ROOT_KEY.
     #[arg(long, env = "MYRIAD_ROOT_KEY_FILE", value_name = "FILE")]
     root_key_file: Option<PathBuf>,
+    /// Let `GET /health` answer the longest stretch of processor time, in nanoseconds, that a statement ran
+    /// without a look at its turn since the last such answer. For `myriad bench`.
+    #[arg(long, hide = true)]
+    measure_stretches: bool,
     /// Size of the commit log in bytes or with MiB, GiB; taken when the data folder is new.
     #[arg(long, env = "MYRIAD_LOG", default_value = "256MiB", value_parser = parse_log_bytes)]
     log: u64,
@@ -190,7 +199,7 @@ fn auth_of(serve: &Serve) -> Result<AuthOptions, String> {
     if platform_keys.len() > server::limits::PLATFORM_KEYS_MAX {
         return Err(format!("--jwt-key: {} keys at most", server::limits::PLATFORM_KEYS_MAX));
     }
-    Ok(AuthOptions { required, root: root_key(serve)?, platform_keys })
+    Ok(AuthOptions { required, root: root_key(serve)?, platform_keys, peers: serve.peer_budgets })
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -271,6 +280,9 @@ fn run_serve(serve: &Serve) -> ExitCode {
         tracing::info!("memory is not locked, so it may be swapped: {reason}");
     }
     let watch = Watch::new(memory, locked.is_ok());
+    if serve.measure_stretches {
+        storage::stretch::measure();
+    }
     let refused = match serve.io {
         IoChoice::Poll => None,
         IoChoice::Auto | IoChoice::Uring => uring_available().err(),
@@ -317,6 +329,7 @@ fn options_of<I: Io<Server>>(
             create_on_first_use: serve.create_on_first_use.unwrap_or(loopback),
             memory_bytes: memory.databases,
             tenant_memory_bytes: storage::limits::TENANT_MEMORY_BYTES,
+            logged_copy_pages: tenant::limits::LOGGED_COPY_PAGES_MAX,
             log: LogOptions { segment_count, ..LogOptions::default() },
             seed,
         },

@@ -11,11 +11,13 @@
 //!
 //! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `submit`:
 //!   requests that become jobs. `responses`: how answers leave. `uploads`: bodies in pieces.
+//!   `strangers`: who has shown no good key yet.
 
 mod admin;
 mod bulk;
 mod jobs;
 mod responses;
+mod strangers;
 mod submit;
 mod uploads;
 
@@ -43,6 +45,7 @@ use crate::http::{BodyFraming, Endpoint, Progress, TenantName, route};
 use crate::jobs::Jobs;
 use crate::limits;
 use crate::metrics::Traffic;
+use crate::peers::{PeerAddress, PeerBudgets, Peers};
 use crate::platform::PublicHost;
 use crate::problem::Problem;
 use crate::work::{Asked, Work, WorkKind, WorkReply};
@@ -99,6 +102,8 @@ pub struct Server {
     calls: BTreeMap<RequestId, admin::Pending>,
     jobs: Jobs,
     auth: Authenticator,
+    peers: Peers,
+    peer_budgets: PeerBudgets,
     /// The key that may everything, made because there was none; told once.
     first_key: Option<String>,
     public_host: PublicHost,
@@ -170,6 +175,11 @@ impl Server {
             calls: BTreeMap::new(),
             jobs: Jobs::default(),
             auth: Authenticator::new(&options.auth),
+            peers: Peers::default(),
+            peer_budgets: match options.auth.required {
+                true => options.auth.peers,
+                false => PeerBudgets::Off,
+            },
             first_key: None,
             public_host: options
                 .public_host
@@ -238,6 +248,8 @@ impl Server {
         let mut gauges = self.engine.gauges();
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
         gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
+        let peers = connections + limits::PEERS_REMEMBERED;
+        gauges.push(Gauge::new("peers", self.peers.len(), peers));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));
         gauges.push(Gauge::new("spare_buffers", self.spare.len(), limits::SPARE_BUFFERS_MAX));
         let boxes = self.spare_asked.len();
@@ -396,8 +408,10 @@ impl Server {
                 Ok(Progress::NeedMore) => return self.await_more(io, key),
                 Ok(Progress::Head) => {
                     connection.in_body = true;
+                    connection.body_began = self.now;
                     connection.exchange = Exchange::of(&connection.reader.head());
-                    self.set_deadline(key, self.now.after(limits::BODY_NS));
+                    let deadline = connection.body_deadline();
+                    self.set_deadline(key, deadline);
                     match self.begin_upload(io, key) {
                         Ok(true) => return,
                         Ok(false) => {}
@@ -425,6 +439,7 @@ impl Server {
         // The time for a phase counts from its start, not from its last byte.
         let idle_deadline = self.now.after(limits::KEEP_ALIVE_NS);
         let head_deadline = self.now.after(limits::HEAD_NS).min(connection.deadline);
+        connection.in_head = !connection.reader.is_idle() && !connection.in_body;
         if connection.reader.is_idle() {
             if free_bytes(self.buffers_bytes_max) < self.buffers_bytes_max / 2 {
                 sometimes!("an idle connection gives its buffer back");
@@ -434,6 +449,9 @@ impl Server {
         } else if !connection.in_body {
             sometimes!("a request's head comes in pieces");
             self.set_deadline(key, head_deadline);
+        } else {
+            let deadline = connection.body_deadline();
+            self.set_deadline(key, deadline);
         }
         self.receive(io, key);
     }
@@ -489,18 +507,16 @@ impl Server {
             BodyFraming::Chunked => true,
         };
         if self.auth.is_required() && (large || head.expects_continue()) {
-            let when = self.auth.when(self.now, io);
-            let claimed = match connection.admin {
-                true => self.auth.claimed(&head, Place::Control, when).map(drop),
-                false => route(&head).and_then(|routed| match &routed.tenant {
-                    Some(name) => {
-                        self.auth.claimed(&head, Place::Database(name.as_str()), when).map(drop)
-                    }
-                    None => Ok(()),
-                }),
-            };
+            let routed = if connection.admin { Ok(None) } else { route(&head).map(Some) };
+            let claimed = routed.and_then(|routed| match routed.map(|routed| routed.tenant) {
+                None => self.claimed(io, key, Place::Control).map(drop),
+                Some(Some(name)) => self.claimed(io, key, Place::Database(name.as_str())).map(drop),
+                Some(None) => Ok(()),
+            });
             claimed.map_err(|problem| Problem { close: true, ..problem })?;
         }
+        let connection = self.connections.get_mut(key).expect("its head was read");
+        let head = connection.reader.head();
         if !head.expects_continue() || head.framing() == BodyFraming::Length(0) {
             return Ok(());
         }
@@ -549,17 +565,16 @@ impl Server {
             Endpoint::Cursor => WorkKind::Cursor,
             Endpoint::V1(call) => WorkKind::V1(call),
             Endpoint::Export(format) => WorkKind::Export(format),
-            Endpoint::Health => return self.answer_text(io, key, ""),
+            Endpoint::Health => return self.answer_health(io, key),
             Endpoint::Version => return self.answer_text(io, key, VERSION_TEXT),
             Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
-        let when = self.auth.when(self.now, io);
-        let claimed = self.auth.claimed(&head, Place::Database(name.as_str()), when);
-        let claimed = match claimed {
+        let claimed = match self.claimed(io, key, Place::Database(name.as_str())) {
             Ok(claimed) => claimed,
             Err(problem) => {
+                let connection = self.connections.get_mut(key).expect("its request was read");
                 connection.reader.finish();
                 return self.answer_problem(io, key, &problem);
             }
@@ -660,6 +675,7 @@ impl Server {
     // ---- connections go ----
 
     fn close<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        self.release_stranger(key);
         let Some(mut connection) = self.connections.remove(key) else { return };
         io.close_socket(connection.socket);
         self.forget_one_of(connection.database);
@@ -706,10 +722,14 @@ impl Server {
                 self.set_deadline(key, deadline);
             } else {
                 match connection.phase {
-                    Phase::Reading if connection.reader.is_idle() => {
+                    Phase::Reading if !connection.in_head && !connection.in_body => {
                         sometimes!("an idle connection is closed");
                     }
-                    Phase::Reading => sometimes!("a request that comes too slowly is given up"),
+                    Phase::Reading => {
+                        sometimes!("a request that comes too slowly is given up");
+                        self.refuse(io, key, &too_slow());
+                        continue;
+                    }
                     Phase::Running => sometimes!("a client reads a streamed answer too slowly"),
                     Phase::Responding => sometimes!("a client reads its answer too slowly"),
                     Phase::Draining => sometimes!("a refused client does not hang up"),
@@ -751,6 +771,11 @@ fn free_bytes(bytes_max: u64) -> u64 {
     bytes_max.saturating_sub(ledger::memory_held(AccountId::CONNECTIONS))
 }
 
+/// A head or body that does not come in its time (RFC 9110 section 15.5.9).
+fn too_slow() -> Problem {
+    Problem::protocol(408, "HTTP_TIMEOUT", "the request did not arrive in time")
+}
+
 fn buffers_full() -> Problem {
     Problem::new(
         503,
@@ -766,14 +791,21 @@ fn on_accepted<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, acc
     let index = token.index as usize;
     server.accepting[index] = false;
     match accepted.result {
-        Ok((socket, _peer)) => {
+        Ok((socket, peer)) => {
             if server.stopping.is_some() {
+                return io.close_socket(socket);
+            }
+            let stranger = PeerAddress::of(peer, server.peer_budgets);
+            if stranger.is_some_and(|peer| !server.peers.connect(peer, server.now)) {
+                sometimes!("a connection is closed because its peer has too many without a key");
+                server.traffic.note_refusal("TOO_MANY_STRANGERS");
                 return io.close_socket(socket);
             }
             let buffer = server.spare.pop().unwrap_or_default();
             let admin = index == ADMIN;
             let unset = Instant(u64::MAX);
-            let key = server.connections.insert(Connection::new(socket, admin, buffer, unset));
+            let key =
+                server.connections.insert(Connection::new(socket, stranger, admin, buffer, unset));
             server.touched.push_back(key);
         }
         // Out of descriptors, or the peer has gone again: wait a little.

@@ -29,6 +29,7 @@ fn options() -> ServerOptions {
             create_on_first_use: true,
             memory_bytes: 1 << 28,
             tenant_memory_bytes: 1 << 24,
+            logged_copy_pages: tenant::limits::LOGGED_COPY_PAGES_MAX,
             log: LogOptions::default(),
             seed: [1; 32],
         },

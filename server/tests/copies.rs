@@ -10,6 +10,9 @@ mod exports;
 #[path = "copies/forks.rs"]
 mod forks;
 
+#[path = "copies/small.rs"]
+mod small;
+
 use serde_json::Value;
 
 use process::{Database, Server};

@@ -6,6 +6,7 @@
 //! refused), none for 1xx, 204, 304 and answers to HEAD; a body that ends with the connection is
 //! taken only if the response says `Connection: close`.
 
+use std::cell::Cell;
 use std::fmt;
 
 /// Longest head of a response in bytes; the server's heads are a few hundred.
@@ -310,6 +311,22 @@ fn framing(response: &Response, head_only: bool) -> Result<Framing, ResponseErro
     }
 }
 
+thread_local! {
+    /// The key that the present world's clients have.
+    static PRESENTED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// From now on, requests of this thread come with this key, if they do not say otherwise.
+pub fn present(key: Option<&'static str>) {
+    PRESENTED.set(key);
+}
+
+/// The line of a head with that key; empty where there is none.
+#[must_use]
+pub fn credential_line() -> String {
+    PRESENTED.get().map_or_else(String::new, |key| format!("authorization: Bearer {key}\r\n"))
+}
+
 /// The bytes of a request with a body of known length.
 #[must_use]
 pub fn request(
@@ -320,6 +337,9 @@ pub fn request(
     body: &[u8],
 ) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        text.push_str(&credential_line());
+    }
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }

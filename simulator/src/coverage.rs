@@ -169,7 +169,7 @@ pub const MARKS: &[Mark] = &[
     mark("the body of an upload breaks off", 1000),
     mark("a stranger's file goes to the disk", 300),
     mark("an import goes on in another transaction", 300),
-    mark("an import waits for a checkpoint", 1000),
+    mark("a long job waits for a checkpoint", 1000),
     mark("a damaged upload is found out", 300),
     mark("a check finds an upload damaged", 300),
     mark("an upload's client has gone before its body was asked for", 1000),
@@ -183,8 +183,16 @@ pub const MARKS: &[Mark] = &[
     mark("an index of a large upload is made before its rows", BY_TESTS),
     mark("there are as many imports as may be", BY_TESTS),
     // ---- copies ----
+    mark("a small copy goes into the log", 100),
+    mark("a copy goes into a file", 100),
+    mark("a small copy goes into a file because the log has no room", 30_000),
+    mark("a copy is opened before its pages are durable", 30_000),
+    mark("a copy in the log is dropped before it was opened", 1000),
+    mark("a copy in the log is opened for its checkpoint", 1000),
     mark("a copy becomes more urgent", 30_000),
     mark("a copy is given up because its original is written to too fast", NO_COPY),
+    mark("writers wait for a copy that falls behind", 30_000),
+    mark("writers wait no longer for a copy that does not go on", NO_COPY),
     mark("a copy would be larger than it may be", NO_COPY),
     mark("a database is dropped at the very end of its building", NO_COPY),
     mark("a database that was being built is given up", 1000),
@@ -231,15 +239,15 @@ pub const MARKS: &[Mark] = &[
     // ---- keys ----
     mark("a database is made for somebody who came after one who may not", NO_KEYS),
     mark("a key has spent its budget", NO_KEYS),
-    mark("a key that is not good is refused", NO_KEYS),
+    mark("a key that is not good is refused", 1000),
     mark("a proof is forgotten for another", NO_KEYS),
     mark("a request ends because its key is revoked", NO_KEYS),
     mark("a request for a cold database of another is refused", NO_KEYS),
-    mark("a request without a good token or key is refused", NO_KEYS),
+    mark("a request without a good token or key is refused", 1000),
     mark("a statement does not begin because its request is to end", NO_KEYS),
     mark("a statement is refused because somebody has blocked it", NO_KEYS),
     mark("a statement that writes is refused to who may only read", NO_KEYS),
-    mark("a stream ends because its key is revoked", NO_KEYS),
+    mark("a stream ends because its key is revoked", 1000),
     mark("a token that a database's own key has signed is believed", NO_KEYS),
 ];
 
@@ -249,7 +257,7 @@ const BY_TESTS: u64 = u64::MAX;
 /// What only larger databases meet than those of a world.
 const NO_COPY: u64 = u64::MAX;
 
-/// Worlds ask nobody for a key yet.
+/// Worlds have keys without limits of their own, and one operator.
 const NO_KEYS: u64 = u64::MAX;
 
 /// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.

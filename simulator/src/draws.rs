@@ -84,6 +84,8 @@ pub enum Stream {
     Copies,
     /// Databases that end: whether there are any, which, and when.
     Mortals,
+    /// Keys: whether anybody is asked for one, and what is done to them.
+    Keys,
 }
 
 /// An inclusive range of whole numbers.

@@ -9,6 +9,7 @@ fn world(seed: u64, step_ns: u64, drift_per_million: i64) -> Outcome {
     let mut options = Options::draw(seed, Profile::Swarm);
     // Ends of databases are dates.
     options.mortals = 0;
+    options.keys = 0;
     options.faults.clock_jumps = 1;
     options.faults.wall_steps = 3;
     options.faults.wall_step_ns = Span::new(step_ns, step_ns);

@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 1
+#if MYRIAD_HOOKS != 2
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -38,6 +38,78 @@ static void myriad_patch(sqlite3_context *, int, sqlite3_value **);
       myriad_patch(context, count, values);                                                    \
   }                                                                                            \
   static void myriad_patch(first, second, third)
+
+/* JSON with many paths: each may go over all of the text. Some 10 ms, as for json_patch(). */
+#define MYRIAD_PATHS_PRODUCT_MAX 16777216LL
+static int myriad_too_many_paths(sqlite3_context *context, int count, sqlite3_value **values) {
+  if (count < 3 || (long long)count * sqlite3_value_bytes(values[0]) <= MYRIAD_PATHS_PRODUCT_MAX)
+    return 0;
+  sqlite3_result_error(context, "the size of the JSON in bytes, multiplied by the number of arguments, "
+                                "exceeds 16777216", -1);
+  return 1;
+}
+#define MYRIAD_PATHS(name, first, second, third)                                               \
+  (name)(sqlite3_context *context, int count, sqlite3_value **values) {                        \
+    if (!myriad_too_many_paths(context, count, values))                                        \
+      myriad_##name(context, count, values);                                                   \
+  }                                                                                            \
+  static void myriad_##name(first, second, third)
+static void(jsonExtractFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(jsonRemoveFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(jsonReplaceFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(jsonSetFunc)(sqlite3_context *, int, sqlite3_value **);
+static void myriad_jsonExtractFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_jsonRemoveFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_jsonReplaceFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_jsonSetFunc(sqlite3_context *, int, sqlite3_value **);
+#define jsonExtractFunc(first, second, third) MYRIAD_PATHS(jsonExtractFunc, first, second, third)
+#define jsonRemoveFunc(first, second, third) MYRIAD_PATHS(jsonRemoveFunc, first, second, third)
+#define jsonReplaceFunc(first, second, third) MYRIAD_PATHS(jsonReplaceFunc, first, second, third)
+#define jsonSetFunc(first, second, third) MYRIAD_PATHS(jsonSetFunc, first, second, third)
+
+/* What follows tells calls of a function from its declarations by the first word of one argument, so that
+** only calls are changed: MYRIAD_IS_word(…) is there for the words of one of them. */
+#define MYRIAD_SECOND(first, second, ...) second
+#define MYRIAD_CHOOSE(...) MYRIAD_SECOND(__VA_ARGS__)
+#define MYRIAD_JOIN_(left, right) left##right
+#define MYRIAD_JOIN(left, right) MYRIAD_JOIN_(left, right)
+#define MYRIAD_IS_DECLARED_const ~, DECLARATION,
+#define MYRIAD_IS_DECLARED_Mem ~, DECLARATION,
+#define MYRIAD_IS_COPY_MEM_Ephem ~, CALL
+
+/* Code without loops reaches no progress handler, however long its values are: a hundred conversions of a
+** text of a megabyte to a number took most of a second, a thousand LIKEs ten. In it each long operand is
+** copied, loaded from a parameter, or allocated (which is a look of its own), before something works on
+** it: so there the turn is given up. */
+#define MYRIAD_LONG_BYTES_MIN 16384
+#define myriad_operand(memory) \
+  ((((memory)->flags & (MEM_Str | MEM_Blob)) != 0 && (memory)->n >= MYRIAD_LONG_BYTES_MIN      \
+        ? (void)myriad_is_interrupted()                                                        \
+        : (void)0),                                                                            \
+   (memory))
+#define MYRIAD_COPY_CALL(to, from, kind) (sqlite3VdbeMemShallowCopy)(to, myriad_operand(from), kind)
+#define MYRIAD_COPY_OTHER(to, from, kind) (sqlite3VdbeMemShallowCopy)(to, from, kind)
+#define sqlite3VdbeMemShallowCopy(to, from, kind) \
+  MYRIAD_JOIN(MYRIAD_COPY_, MYRIAD_CHOOSE(MYRIAD_IS_COPY_##kind, OTHER, ~))(to, from, kind)
+#define MYRIAD_BIG_DECLARATION(memory) (sqlite3VdbeMemTooBig)(memory)
+#define MYRIAD_BIG_CALL(memory) (sqlite3VdbeMemTooBig)(myriad_operand(memory))
+#define sqlite3VdbeMemTooBig(memory) \
+  MYRIAD_JOIN(MYRIAD_BIG_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##memory, CALL, ~))(memory)
+
+/* LIKE and GLOB look by strcspn() for each place where the text behind a wildcard may begin. */
+static __thread unsigned long myriad_passed = 0;
+static unsigned long myriad_search(const char *text, const char *stop) {
+  unsigned long bytes = __builtin_strcspn(text, stop);
+  if ((myriad_passed += bytes + 64) >= 131072) {
+    myriad_passed = 0;
+    myriad_is_interrupted();
+  }
+  return bytes;
+}
+#define MYRIAD_SEARCH_DECLARATION(text, stop) strcspn(text, stop)
+#define MYRIAD_SEARCH_CALL(text, stop) myriad_search(text, stop)
+#define strcspn(text, stop) \
+  MYRIAD_JOIN(MYRIAD_SEARCH_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##stop, CALL, ~))(text, stop)
 
 /* LIKE and GLOB on long texts: some 10 ms a call, and a row may have a hundred. */
 #define MYRIAD_LIKE_BYTES_MIN 16384

@@ -19,18 +19,23 @@ use std::cell::Cell;
 use std::io;
 use std::ptr;
 
-use corosensei::stack::DefaultStack;
+use corosensei::stack::{DefaultStack, Stack as _};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::io::{Buffer, Clock, FileId, Instant, WallTime};
 use crate::ledger::{self, AccountId, Kind};
 use crate::log::PageLocation;
 use crate::meter::{Ceiling, Cost, Exceeded, Meter};
+use crate::stretch;
 use crate::volume::{ConnectionId, Volume};
 
 /// Bytes of a fiber's stack. SQLite's deepest chain under our limits was measured at 132 KiB in
 /// release and 172 KiB without optimisation; a guard page lies below.
 pub const STACK_BYTES: usize = 256 * 1024;
+
+/// What of it must be left where SQLite begins to compile a SELECT or another part of a statement: more
+/// than the rest of that part takes. The deepest expression took 63 KiB.
+const STACK_SPARE_BYTES: usize = 80 * 1024;
 
 /// SQLite's VM steps between two calls of the progress handler.
 pub const PROGRESS_STEPS: u32 = 100;
@@ -160,6 +165,7 @@ type Inner<Y, A, R> = Coroutine<Input<A>, Yielded<Y>, R, DefaultStack>;
 pub struct Fiber<Y: 'static, A: 'static, R: 'static> {
     coroutine: Option<Inner<Y, A, R>>,
     yielder: *const (),
+    stack_limit: usize,
     committed: bool,
     ended: bool,
     meter: Meter,
@@ -199,7 +205,9 @@ struct Context {
     quantum_steps: u64,
     slice_ends: Instant,
     interrupt: bool,
-    /// A commit is in the log, and the progress handler was not asked since.
+    /// The lowest address of the fiber's stack.
+    stack_limit: usize,
+    /// The running statement's commit is in the log.
     committed: Cell<bool>,
     /// The fiber's own: it goes on from resume to resume.
     meter: *const Meter,
@@ -215,6 +223,7 @@ impl Context {
 impl Context {
     /// The quantum or the slice is used up.
     fn is_over(&self) -> bool {
+        stretch::look();
         // SAFETY: the loan lives as long as the fiber runs, and the caller runs on it.
         self.has_used_quantum() || unsafe { &*self.clock }.now() >= self.slice_ends
     }
@@ -315,6 +324,13 @@ pub(crate) fn on_commit(cost: Cost) {
     }
 }
 
+/// A statement begins: what was committed before is no reason to let it go on.
+pub(crate) fn on_statement() {
+    if let Some(context) = context_opt() {
+        context.committed.set(false);
+    }
+}
+
 /// A statement of a client begins to run, in a request whose earlier statements cost `before`. One that
 /// is `bounded` was counted by its database's allowance ([`crate::allowance`]), which may stop it.
 ///
@@ -393,9 +409,9 @@ pub(crate) fn on_progress() -> bool {
     context.steps.set(steps);
     let beyond = context.meter().on_progress(u64::from(PROGRESS_STEPS));
     let beyond = overspends(Cost::default()) || beyond;
-    // SQLite asks once more between a statement's commit and its end, and would say of what is
-    // committed that it was interrupted.
-    if context.committed.replace(false) {
+    // SQLite asks again between a statement's commit and its end, once for each hundred steps that have
+    // passed without a question, and would say of what is committed that it was interrupted.
+    if context.committed.get() {
         return false;
     }
     if context.interrupt || beyond {
@@ -435,6 +451,13 @@ pub(crate) fn on_stretch() -> bool {
     is_interrupted()
 }
 
+/// So little of the running fiber's stack is left that nothing may go deeper.
+pub(crate) fn is_stack_short() -> bool {
+    let here = 0_u8;
+    let address = ptr::from_ref(&here).addr();
+    context_opt().is_some_and(|context| address < context.stack_limit + STACK_SPARE_BYTES)
+}
+
 /// Whether the running fiber's statement is to be interrupted.
 #[must_use]
 pub fn is_interrupted() -> bool {
@@ -447,6 +470,7 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
     where
         F: FnOnce(&Handle<'_, Y, A>) -> R + 'static,
     {
+        let stack_limit = stack.0.limit().get();
         let coroutine = Coroutine::with_stack(stack.0, move |yielder, input: Input<A>| {
             assert!(matches!(input, Input::Start));
             context().yielder.set(ptr::from_ref(yielder).cast());
@@ -455,6 +479,7 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
         Fiber {
             coroutine: Some(coroutine),
             yielder: ptr::null(),
+            stack_limit,
             committed: false,
             ended: false,
             meter: Meter::default(),
@@ -483,12 +508,15 @@ impl<Y: 'static, A: 'static, R: 'static> Fiber<Y, A, R> {
             quantum_steps: loan.quantum_steps,
             slice_ends: loan.slice_ends,
             interrupt: loan.interrupt,
+            stack_limit: self.stack_limit,
             committed: Cell::new(self.committed),
             meter: &raw const self.meter,
         };
         CURRENT.set(ptr::from_ref(&context));
+        stretch::begin();
         let coroutine = self.coroutine.as_mut().expect("a fiber that has not ended has a stack");
         let result = coroutine.resume(input);
+        stretch::look();
         CURRENT.set(ptr::null());
         self.yielder = context.yielder.get();
         self.committed = context.committed.get();

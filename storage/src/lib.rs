@@ -21,6 +21,7 @@ pub mod process;
 pub mod quarantine;
 pub mod sometimes;
 pub mod sqlite;
+pub mod stretch;
 pub mod vfs;
 pub mod volume;
 

@@ -161,6 +161,8 @@ pub struct Learnt {
     pub controls: bool,
     /// It was not compiled, because it writes and who asks may not.
     pub write_refused: bool,
+    /// It was not compiled, because it is nested too deeply.
+    pub too_deep: bool,
 }
 
 /// What is registered with SQLite beside the authorizer.
@@ -547,6 +549,7 @@ impl Connection {
     /// Note that a statement starts: whether the connection holds a snapshot already decides how a
     /// wait for the writer lock ends.
     pub fn mark_statement(&mut self) {
+        fiber::on_statement();
         // SAFETY: our VFS opened the main file as a File; SQLite is not in a call on it now.
         unsafe { (*self.main_file()).mark_statement() };
     }
@@ -903,6 +906,13 @@ unsafe extern "C" fn on_action(
     let watch = unsafe { &*state.cast::<Watch>() };
     if !watch.stepping.get().is_null() {
         on_compiling_inside(watch);
+    }
+    // SQLite asks for each term of a compound SELECT before it goes deeper, and its own limit on them
+    // does not hold where the last one is VALUES: 400 of those were deeper than a stack.
+    if fiber::is_stack_short() {
+        crate::sometimes!("a statement is refused because it is nested too deeply");
+        watch.learn(|learnt| learnt.too_deep = true);
+        return ffi::SQLITE_DENY;
     }
     if watch.own.get() {
         return ffi::SQLITE_OK;

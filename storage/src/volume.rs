@@ -20,6 +20,7 @@
 //! Invariants: `logged_frame <= frames.len()`; a transaction id is given once, in order, without
 //! gaps; `redo_from` is set while any commit is not in the file for good.
 
+mod logged;
 mod memory;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +37,8 @@ use crate::log::{PageLocation, RecoveredTenant, Sequence, Transaction};
 use crate::page::{self, Mark};
 use crate::quarantine::Quarantine;
 use crate::sometimes;
+
+pub use logged::LoggedBuild;
 
 /// Bytes of a WAL header.
 pub const WAL_HEADER_BYTES: u64 = 32;
@@ -200,6 +203,8 @@ pub struct Volume {
     pub reserved_pages: Option<u32>,
     /// Pages reserved by a transaction that did not commit after all: the engine gives them back.
     pub unused_pages: Vec<u32>,
+    /// The whole database is one transaction in the log, which nothing else was done to.
+    pub logged_build: Option<LoggedBuild>,
     /// The transaction that is being appended to the log.
     pub sealing: Option<Sealing>,
     /// A transaction that was given up half way into the log.
@@ -257,6 +262,11 @@ impl Volume {
     pub fn open(options: VolumeOptions) -> Result<Volume, String> {
         let mut last_txid = options.last_txid.max(options.stamp_min);
         let mut database_pages = if options.file_exists { 0 } else { 1 };
+        if options.recovered.is_none() && !options.file_exists && last_txid > 0 {
+            return Err(format!(
+                "its first {last_txid} transactions are neither in a file nor in the log"
+            ));
+        }
         let mut overlay = None;
         let mut recovered_from = None;
         if let Some(recovered) = options.recovered {
@@ -310,6 +320,7 @@ impl Volume {
             commits: VecDeque::new(),
             reserved_pages: None,
             unused_pages: Vec::new(),
+            logged_build: None,
             sealing: None,
             abandoned: None,
             full_answers: 0,

@@ -293,6 +293,8 @@ pub enum Call {
     Start(Vec<TenantId>),
     /// The row of a name.
     Find(String),
+    /// The row of an id, if that is in use.
+    FindId(TenantId),
     /// A new database; with `exists_ok` the row that is there will do.
     Create {
         /// Its name.
@@ -496,6 +498,7 @@ impl Call {
         !matches!(
             call,
             Call::Find(_)
+                | Call::FindId(_)
                 | Call::List { .. }
                 | Call::FindPlan(_)
                 | Call::Plans
@@ -552,7 +555,7 @@ impl Call {
             Call::FindIn(..) | Call::SumIn(..) => 0,
             Call::Nodes { .. } | Call::Members { .. } | Call::Sum(_) | Call::Endings { .. } => 0,
             Call::Start(_) | Call::Checkpointed { .. } | Call::Fence(..) => 1,
-            Call::Find(_) | Call::List { .. } => 0,
+            Call::Find(_) | Call::FindId(_) | Call::List { .. } => 0,
             Call::FindPlan(_) | Call::Plans | Call::FindNode(_) => 0,
         }
     }
@@ -739,6 +742,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         }
         Call::Start(ids) => start(pooled, ids),
         Call::Find(name) => Ok(found(find(pooled, name)?)),
+        Call::FindId(id) => Ok(found(find_by_id(pooled, *id)?)),
         Call::Make(name, group) => life::make(pooled, name, *group),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),

@@ -96,7 +96,8 @@ impl Parts<'_> {
 
     /// Of how many pages the snapshot is. Text is taken to be as long as its database is: it is about so.
     fn set_pages(&mut self, pages: u32) {
-        self.pace = Pace::new(u64::from(pages) * PAGE_BYTES as u64);
+        let wal_bytes = fiber::with_volume(|volume| volume.wal_bytes());
+        self.pace = Pace::new(u64::from(pages) * PAGE_BYTES as u64, wal_bytes);
     }
 
     /// Let a part leave if there is enough for one.
@@ -131,7 +132,7 @@ pub(crate) fn export<'a>(
     if !booking.grow_to(2 * PART_BYTES as u64) {
         return Err(ExportError::NoMemory);
     }
-    let mut parts = Parts { out, flush, left_bytes: 0, pace: Pace::new(0), _booking: booking };
+    let mut parts = Parts { out, flush, left_bytes: 0, pace: Pace::new(0, 0), _booking: booking };
     let written = match format {
         ExportFormat::File => file::write(pooled, &mut parts),
         ExportFormat::Sql => dump::write(pooled, &mut parts),

@@ -136,6 +136,10 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
                      the {level}'s memory budget of {limit} bytes ({held} in use)"
                 )
             }
+            // Statements run under a time; they are compiled without.
+            None if circumstances.request_ns > 0 => {
+                "SQLite error: out of memory: it needs more than 32 MiB at once".to_owned()
+            }
             None => "SQLite error: the statement is too complex: it compiles to too many steps"
                 .to_owned(),
         },

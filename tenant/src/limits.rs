@@ -191,8 +191,20 @@ pub const SNAPSHOT_LOG_PERCENT: u64 = 75;
 /// The longest that a fork or export may take, the time that a client takes to read it included.
 pub const SNAPSHOT_NS_MAX: u64 = 3600 * SECOND_NS;
 
-/// Copies of databases at a time: each holds a snapshot, 512 KiB and a fiber.
-pub const FORKS_MAX: usize = 8;
+/// Copies of databases at a time: each holds a snapshot and a fiber.
+pub const FORKS_MAX: usize = 32;
+
+/// What a large copy holds: a run of pages, and the buffer in which it is written.
+pub const FORK_BYTES: u64 =
+    2 * (storage::limits::CHECKPOINT_RUN_PAGES * storage::page::PAGE_BYTES) as u64;
+
+/// What all copies hold together: eight large ones. It may be one database that pays for all of them.
+pub const FORKS_BYTES_MAX: u64 = 8 * FORK_BYTES;
+
+/// Pages of the largest database that is copied into the log. So much costs a write of the log little more than
+/// a commit does (256 KiB: a quarter of a batch), and a file with its folders, syncs and the reading
+/// back a lot more; it is brought into a file later, which costs the log its room until then.
+pub const LOGGED_COPY_PAGES_MAX: u32 = 64;
 
 /// Copies that wait for their turn.
 pub const FORKS_WAITING_MAX: usize = 1024;

@@ -229,9 +229,11 @@ impl PooledConnection {
         let _ = self.connection.take_learnt();
         let prepared = self.connection.prepare(sql, keep);
         let (statement, end) = prepared.map_err(|error| {
-            let refused = self.connection.take_learnt().write_refused;
-            if refused && error.primary() == codes::SQLITE_AUTH {
-                return write_refused();
+            let learnt = self.connection.take_learnt();
+            match error.primary() == codes::SQLITE_AUTH {
+                true if learnt.too_deep => return too_deep(),
+                true if learnt.write_refused => return write_refused(),
+                _ => {}
             }
             self.failure(&error)
         })?;
@@ -343,6 +345,13 @@ impl PooledConnection {
             Circumstances { refused: refused_now(0), ..Circumstances::default() },
         )
     }
+}
+
+/// Compiling it takes more stack than there is.
+fn too_deep() -> StatementError {
+    let name = crate::failure::name_of(codes::SQLITE_ERROR);
+    let text = "SQLite error: the statement is nested too deeply: it has too many terms, subqueries or views";
+    StatementError::new(name, text)
 }
 
 /// Who may only read wants to write.

@@ -31,6 +31,7 @@ use tenant::{Secret, Signing};
 use self::jwt::{Claims, Grant, Issue};
 use crate::http::Head;
 use crate::limits;
+use crate::peers::PeerBudgets;
 use crate::problem::Problem;
 
 /// What the server is told about keys.
@@ -42,6 +43,8 @@ pub struct AuthOptions {
     pub root: Option<[u8; 32]>,
     /// Keys whose signatures are believed for every database.
     pub platform_keys: Vec<PublicKey>,
+    /// Whose connections without a good key are counted, where one is asked for.
+    pub peers: PeerBudgets,
 }
 
 /// When something is asked.

@@ -25,6 +25,7 @@ fn authenticator() -> Authenticator {
         required: true,
         root: Some(*blake3::hash(ROOT.as_bytes()).as_bytes()),
         platform_keys: vec![public(1)],
+        ..AuthOptions::default()
     })
 }
 

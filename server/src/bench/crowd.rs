@@ -57,6 +57,8 @@ pub struct Party {
 pub struct Tally {
     /// Nanoseconds of good replies.
     pub latencies: Histogram,
+    /// The same by window, of those who send at fixed times.
+    pub windows: Windows,
     /// Replies with 429 or 503.
     pub refused: u64,
     /// Other replies that are not good, and broken connections.
@@ -65,6 +67,44 @@ pub struct Tally {
     pub first_error: Option<String>,
     /// Good replies' bodies and when they came, from the start on, where they are kept.
     pub kept: Vec<(Duration, Vec<u8>)>,
+}
+
+/// Latencies window by window. The machine may stop a process for some milliseconds once or twice a second:
+/// that moves the quantiles of a run, but not those of most windows.
+#[derive(Default)]
+pub struct Windows {
+    number: u128,
+    values: Vec<u64>,
+    high: Vec<u64>,
+}
+
+impl Windows {
+    /// Long enough for some hundred requests, short enough to lie between two stops.
+    pub const LENGTH: Duration = Duration::from_millis(100);
+
+    fn record(&mut self, since_start: Duration, value: u64) {
+        let number = since_start.as_nanos() / Self::LENGTH.as_nanos();
+        if number != self.number {
+            self.end();
+            self.number = number;
+        }
+        self.values.push(value);
+    }
+
+    fn end(&mut self) {
+        self.values.sort_unstable();
+        let rank = (self.values.len() * 99).div_ceil(100);
+        self.high.extend(rank.checked_sub(1).map(|index| self.values[index]));
+        self.values.clear();
+    }
+
+    /// The 99th percentile of the median window, in nanoseconds; 0 without any.
+    #[must_use]
+    pub fn median_high(&self) -> u64 {
+        let mut high = self.high.clone();
+        high.sort_unstable();
+        high.get(high.len() / 2).copied().unwrap_or(0)
+    }
 }
 
 /// What a run measured.
@@ -296,7 +336,11 @@ impl<'a> Crowd<'a> {
             // What happens in the warm-up is not measured.
         } else if load::is_good(reply, &self.body, party.template.reply_contains) {
             let latency = now.duration_since(connection.sent_at).as_nanos();
-            tally.latencies.record(u64::try_from(latency).unwrap_or(u64::MAX));
+            let latency = u64::try_from(latency).unwrap_or(u64::MAX);
+            tally.latencies.record(latency);
+            if matches!(party.pace, Pace::Every(_)) {
+                tally.windows.record(now.duration_since(self.started), latency);
+            }
             if party.keeps {
                 tally.kept.push((now.duration_since(self.started), self.body.clone()));
             }
@@ -344,6 +388,21 @@ impl<'a> Crowd<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_is_in_one_window() {
+        let mut windows = Windows::default();
+        assert_eq!(windows.median_high(), 0);
+        for number in 0..5_u32 {
+            for value in 1..=200 {
+                let slow = if number == 2 { 1_000_000 } else { 0 };
+                windows.record(Windows::LENGTH * number, value + slow);
+            }
+        }
+        windows.end();
+        assert_eq!(windows.high, [198, 198, 1_000_198, 198, 198]);
+        assert_eq!(windows.median_high(), 198);
+    }
     use crate::bench::request::Order;
     use crate::bench::responder::{Answer, Responder, plain};
 

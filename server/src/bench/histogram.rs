@@ -43,6 +43,16 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
+    /// Counts all that another has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (own, count) in self.counts.iter_mut().zip(&other.counts) {
+            *own += count;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+        self.max = self.max.max(other.max);
+    }
+
     /// Values counted.
     #[must_use]
     pub fn count(&self) -> u64 {

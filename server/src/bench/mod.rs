@@ -12,10 +12,13 @@
 //! - `load.rs` the closed loop; `readiness.rs`, `request.rs` and `reply.rs` under it.
 //! - `crowd.rs` several kinds of clients at once; `scenario/neighbours.rs` what they do to each other.
 //! - `histogram.rs`, `report.rs`, `progress.rs` what comes out.
+//! - `battery.rs` the attack battery as text; `scenario/gaps.rs` what it takes at a stretch.
 //! - `spawned.rs`, `cores.rs` the server's process; `plain.rs` the baseline without a server.
 
+pub mod battery;
 mod cores;
 mod crowd;
+mod generator;
 mod histogram;
 mod load;
 mod plain;
@@ -69,7 +72,7 @@ pub struct Options {
     #[arg(env = "MYRIAD_BENCH_ADMIN_AUTHORIZATION", hide_env_values = true)]
     pub admin_authorization: Option<String>,
 
-    /// What to measure, separated by commas; all that is possible but select-many and the last four if not given
+    /// What to measure, separated by commas; if not given, all that is possible and not marked "not by default"
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     pub scenario: Vec<Scenario>,
 
@@ -87,6 +90,10 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 100 << 20)]
     #[arg(value_parser = clap::value_parser!(u64).range(1 << 20..=100 << 30))]
     pub fork_bytes: u64,
+
+    /// Random statements of the scenario gaps
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub statements: u32,
 
     /// Seconds measured in each scenario, after a warm-up of a second or as much
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
@@ -121,7 +128,7 @@ pub enum Scenario {
     Empty,
     /// Select one of 1,000 rows by primary key, on one database
     Select,
-    /// The same, spread over many databases
+    /// Not by default: the same, spread over many databases
     SelectMany,
     /// Insert single rows into one database
     InsertOne,
@@ -141,6 +148,9 @@ pub enum Scenario {
     Memory,
     /// Not by default: forks of a large database while it is written to, with --fork-bytes
     Fork,
+    /// Not by default: the longest stretch without a look at the turn, over the attack battery and over
+    /// --statements random ones
+    Gaps,
     /// Not by default: databases that live briefly, one by one and in bulk, with --tenants
     Life,
 }

@@ -5,9 +5,11 @@
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
 mod fork;
+mod gaps;
 mod life;
 mod neighbours;
 mod shares;
+mod template;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -81,8 +83,10 @@ fn check_possible(scenario: Scenario, options: &Options) -> Result<(), String> {
         Scenario::Cold if options.url.is_some() => {
             Err("cold restarts the server, so it cannot be measured with --url".to_owned())
         }
-        Scenario::Neighbours | Scenario::Shares | Scenario::Memory if options.url.is_some() => {
-            Err("neighbours, shares and memory start a server, without --url".to_owned())
+        Scenario::Neighbours | Scenario::Shares | Scenario::Memory | Scenario::Gaps
+            if options.url.is_some() =>
+        {
+            Err("neighbours, shares, memory and gaps start a server, without --url".to_owned())
         }
         Scenario::Create if options.url.is_some() && options.admin_url.is_none() => {
             Err("create needs the admin API: give --admin-url".to_owned())
@@ -154,6 +158,9 @@ impl<'a> Bench<'a> {
         if self.options.scenario.contains(&Scenario::Memory) {
             arguments.extend(["--memory", neighbours::MEMORY].map(OsString::from));
         }
+        if self.options.scenario.contains(&Scenario::Gaps) {
+            arguments.push("--measure-stretches".into());
+        }
         if let Some(interface) = self.options.io {
             let name = match interface {
                 Interface::Uring => "uring",
@@ -187,6 +194,7 @@ impl<'a> Bench<'a> {
             Scenario::Shares => self.shares(),
             Scenario::Memory => self.memory(),
             Scenario::Fork => self.fork(),
+            Scenario::Gaps => self.gaps(),
             Scenario::Life => self.life(),
         }
     }

@@ -6,7 +6,7 @@ use super::bodies;
 use super::route::{LOCATION, Parts, Routed, absent, asked, one_location, rotation};
 use super::{Asked, Shape};
 use crate::control::keys::TokenWanted;
-use crate::control::{AdminRequest, budgets, period, sum};
+use crate::control::{AdminRequest, budgets, sum, usage};
 use crate::http::{Method, TenantName};
 use crate::problem::Problem;
 
@@ -21,7 +21,9 @@ pub(super) fn route(parts: &Parts<'_>, organisation: &str, rest: &[&str]) -> Rou
             group(parts, path, rest)
         }
         ["databases"] => databases(parts, organisation),
-        ["databases", "dumps"] => Err(absent("uploads yet")),
+        ["databases", "dumps"] => {
+            Err(absent("uploads on this route: send the file to /v1/namespaces/{name}/upload"))
+        }
         ["databases", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
             let asked = database(parts, name, rest)?;
@@ -29,7 +31,7 @@ pub(super) fn route(parts: &Parts<'_>, organisation: &str, rest: &[&str]) -> Rou
         }
         ["usage"] => {
             let path = NodePath { organisation: organisation.into(), group: None };
-            parts.get(sum(path, parts.query)?, Shape::Sum)
+            parts.get_with(|query| sum(path, query), Shape::Sum)
         }
         ["members", ..] => Err(absent("members: keys say who may do what")),
         ["invite" | "invites", ..] => Err(absent("invites")),
@@ -73,7 +75,7 @@ fn group(parts: &Parts<'_>, path: NodePath, rest: &[&str]) -> Routed {
             Ok(asked(ControlCall::SetNode(path, change), Shape::GroupConfiguration))
         }
         (["configuration"], _) => Err(Problem::wrong_method("GET, HEAD, PATCH")),
-        (["usage"], _) => parts.get(sum(path, parts.query)?, Shape::Sum),
+        (["usage"], _) => parts.get_with(|query| sum(path, query), Shape::Sum),
         (["auth", "tokens"], _) => token(parts, KeyScope::Node(path)),
         (["auth", "rotate"], _) => parts.post(ControlCall::SetNode(path, rotation()), Shape::Done),
         // Nothing is ever archived, and every group is in the one location already.
@@ -140,13 +142,7 @@ fn database(parts: &Parts<'_>, name: String, rest: &[&str]) -> Routed {
         (["configuration"], _) => Err(Problem::wrong_method("GET, HEAD, PATCH")),
         (["auth", "tokens"], _) => token(parts, KeyScope::Database(name)),
         (["auth", "rotate"], _) => parts.post(ControlCall::Set(name, rotation()), Shape::Done),
-        (["usage"], _) => {
-            let call = match period::range(parts.query)? {
-                Some(range) => ControlCall::UsageIn(name, range),
-                None => ControlCall::Usage(name),
-            };
-            parts.get(call, Shape::Usage)
-        }
+        (["usage"], _) => parts.get_with(|query| usage(name, query), Shape::Usage),
         (["usage", "queries"], _) => Err(absent("queries kept: SQL is nobody else's to read")),
         (["instances"], Method::Post) => Err(one_location()),
         (["instances"], _) => parts.get(ControlCall::Show(name), Shape::Instances),
@@ -160,7 +156,9 @@ fn database(parts: &Parts<'_>, name: String, rest: &[&str]) -> Routed {
         // It is always as new as the server, and awake when it is asked.
         (["update" | "wakeup"], _) => parts.post(ControlCall::Show(name), Shape::Done),
         (["transfer"], _) => Err(absent("transfers between accounts")),
-        (["seed"], _) => Err(absent("uploads yet")),
+        (["seed"], _) => {
+            Err(absent("uploads on this route: send the file to /v1/namespaces/{name}/upload"))
+        }
         _ => Err(Problem::not_found()),
     }
 }

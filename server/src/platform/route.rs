@@ -91,6 +91,18 @@ impl Parts<'_> {
         }
     }
 
+    /// The same with a query that may be wrong: another method is told first.
+    pub fn get_with(
+        &self,
+        call: impl FnOnce(&str) -> Result<ControlCall, Problem>,
+        shape: Shape,
+    ) -> Routed {
+        match self.method {
+            Method::Get => Ok(asked(call(self.query)?, shape)),
+            _ => Err(Problem::wrong_method("GET, HEAD")),
+        }
+    }
+
     pub fn post(&self, call: ControlCall, shape: Shape) -> Routed {
         match self.method {
             Method::Post => Ok(asked(call, shape)),

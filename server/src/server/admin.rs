@@ -46,12 +46,12 @@ impl Pending {
 impl Server {
     pub(super) fn on_admin_request<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let connection = self.connections.get_mut(key).expect("its request was read");
-        let head = connection.reader.head();
-        let when = self.auth.when(self.now, io);
-        let claimed = match control::is_open(&head) {
+        let claimed = match control::is_open(&connection.reader.head()) {
             true => Ok(Claimed::OPEN),
-            false => self.auth.claimed(&head, Place::Control, when),
+            false => self.claimed(io, key, Place::Control),
         };
+        let connection = self.connections.get_mut(key).expect("its request was read");
+        let head = connection.reader.head();
         let routed = claimed
             .and_then(|claimed| Ok((claimed, control::route(&head, connection.reader.body())?)));
         if let Ok((claimed, AdminRequest::Export(name, format))) = routed {
@@ -164,6 +164,7 @@ impl Server {
     ) {
         let Some(pending) = self.calls.remove(&request) else { return };
         let key = key_of(request);
+        self.release_stranger(key);
         let (shape, pending) = match pending {
             Pending::Shaped(shape, pending) => (Some(shape), *pending),
             pending => (None, pending),

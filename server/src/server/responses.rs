@@ -53,6 +53,7 @@ impl Server {
         mut asked: Box<Asked>,
     ) {
         let reply = asked.reply.take().expect("a request that has run has its reply");
+        self.release_stranger(key);
         self.recycle(asked.request.take_buffer());
         if self.spare_asked.len() < limits::SPARE_BUFFERS_MAX {
             // Whose token it was is told nobody any more.
@@ -140,6 +141,9 @@ impl Server {
         if not_its_own {
             self.uncount(key);
         }
+        if matches!(refusal, Refusal::Unauthorised) {
+            self.on_failed_key(key);
+        }
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.exchange.streamed {
             sometimes!("an answer breaks off after its status");
@@ -159,6 +163,16 @@ impl Server {
         let mut body = self.spare.pop().unwrap_or_default();
         body.extend_from_slice(text.as_bytes());
         self.answer(io, key, "text/plain", body);
+    }
+
+    /// It lives; and where somebody measures, the longest stretch since the last question.
+    pub(super) fn answer_health<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(longest_ns) = storage::stretch::take_longest_ns() else {
+            return self.answer_text(io, key, "");
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.reader.finish();
+        self.answer(io, key, "text/plain", longest_ns.to_string().into_bytes());
     }
 
     pub(super) fn answer<I: Io<Server>>(

@@ -32,8 +32,9 @@ impl Server {
             return Ok(false);
         }
         let closes = |problem| Problem { close: true, ..problem };
-        let when = self.auth.when(self.now, io);
-        let claimed = self.auth.claimed(&head, Place::Control, when).map_err(closes)?;
+        let claimed = self.claimed(io, key, Place::Control).map_err(closes)?;
+        let connection = self.connections.get_mut(key).expect("its head was read");
+        let head = connection.reader.head();
         let call = uploads::route(&head).map_err(closes)?;
         let lines = uploads::wants_lines(&head);
         let bytes = match head.framing() {

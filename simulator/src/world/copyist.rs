@@ -61,6 +61,13 @@ pub(super) fn draw_copies(seed: u64) -> u64 {
     if there { orders } else { 0 }
 }
 
+/// Pages of the largest copy of a world that goes into the commit log: most databases are small, and copies
+/// are to be made in both ways.
+pub(super) fn draw_logged_pages(seed: u64) -> u32 {
+    let mut draws = Draws::new(seed);
+    [0, 4, 64][draws.index(Stream::Copies, 12, 3)]
+}
+
 /// Of what a copy is.
 #[derive(Clone, Copy, Debug)]
 struct Origin {

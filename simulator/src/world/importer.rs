@@ -24,7 +24,7 @@ use storage::io::Clock;
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, request};
+use crate::client::{Response, ResponseReader, credential_line, request};
 use crate::draws::{Span, Stream};
 use crate::network::{ClientSocket, Wake};
 use file::Contents;
@@ -567,7 +567,8 @@ fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8>
         return request("POST", &path, "sim", &[("content-type", kind)], &body);
     }
     let head = [("content-type", kind), ("transfer-encoding", "chunked")];
-    let mut bytes = format!("POST {path} HTTP/1.1\r\nHost: sim\r\n").into_bytes();
+    let mut bytes =
+        format!("POST {path} HTTP/1.1\r\nHost: sim\r\n{}", credential_line()).into_bytes();
     for (name, value) in head {
         bytes.extend(format!("{name}: {value}\r\n").bytes());
     }

@@ -14,6 +14,7 @@
 //!   recovery on copies (REC-1).
 //! - `mortals`: databases that end by themselves, and storms of them.
 //! - `copyist`: who copies databases and reads them as files.
+//! - `locksmith`: who makes, uses and revokes keys.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
 //! - `importer`: who sends files and SQL text to become databases.
@@ -35,6 +36,7 @@ pub(crate) mod ground;
 mod importer;
 pub(crate) mod journal;
 mod landlord;
+mod locksmith;
 mod mix;
 pub(crate) mod model;
 mod mortals;
@@ -81,6 +83,7 @@ use glutton::Gluttons;
 use ground::Ground;
 use importer::Importer;
 use landlord::Landlord;
+use locksmith::Locksmith;
 use mortals::Mortals;
 use operator::Operator;
 use stranger::Strangers;
@@ -128,6 +131,7 @@ struct World {
     gluttons: Gluttons,
     fleet: Fleet,
     copyist: Copyist,
+    locksmith: Locksmith,
     mortals: Mortals,
     ceilings: Ceilings,
     /// When the turn in hand began.
@@ -216,6 +220,8 @@ impl World {
         let fleet = Fleet::new(&mut io, &options);
         let copyist = Copyist::new(&mut io, &options);
         let mortals = Mortals::new(&mut io, &options);
+        let locksmith = Locksmith::new(&mut io, &options);
+        crate::client::present((options.keys > 0).then_some(options::ROOT_KEY));
         World {
             turn_at: io.now(),
             io,
@@ -224,6 +230,7 @@ impl World {
             gluttons,
             fleet,
             copyist,
+            locksmith,
             mortals,
             ceilings: Ceilings::default(),
             operator,
@@ -259,6 +266,7 @@ impl World {
         self.bring_jobs_to_rest()?;
         self.look_at_copies()?;
         self.look_at_mortals()?;
+        self.look_at_keys()?;
         self.settle()?;
         self.await_silence()?;
         self.probe()?;
@@ -450,6 +458,9 @@ impl Host for World {
                 continue;
             }
             if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
+                continue;
+            }
+            if self.locksmith.heed(&mut self.io, &self.ground.options, wake)? {
                 continue;
             }
             if self.mortals.heed(&mut self.io, &mut self.ground, wake)? {

@@ -12,7 +12,7 @@ use storage::log::LogOptions;
 use tenant::EngineOptions;
 
 use super::mix::{Kind, ScenarioSet, USUAL, Weights};
-use super::{copyist, fleet, mortals};
+use super::{copyist, fleet, locksmith, mortals};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
@@ -106,6 +106,8 @@ pub struct Options {
     pub budgets: u64,
     /// Orders of the copyist; 0 is a world without any.
     pub copies: u64,
+    /// Pages of the largest copy that goes into the commit log.
+    pub logged_copy_pages: u32,
     /// Orders about databases that end; 0 is a world without any.
     pub mortals: u64,
     /// Clients that take what they can get, in a world with budgets.
@@ -114,6 +116,8 @@ pub struct Options {
     pub jobs: u64,
     /// Uploads, looks at them and drops; 0 is a world without any.
     pub imports: u64,
+    /// Orders of the locksmith; 0 is a world in which nobody is asked for a key.
+    pub keys: u64,
     /// What was set by hand after the draw, as `name=value`.
     pub changed: Vec<String>,
 }
@@ -181,7 +185,9 @@ impl Options {
             jobs: fleet::draw_jobs(seed),
             imports: draw_imports(seed),
             copies: copyist::draw_copies(seed),
+            logged_copy_pages: copyist::draw_logged_pages(seed),
             mortals: mortals::draw_mortals(seed),
+            keys: locksmith::draw_keys(seed),
             changed: Vec::new(),
         };
         options.log.check();
@@ -224,13 +230,19 @@ impl Options {
                 create_on_first_use: self.create_on_first_use,
                 memory_bytes: self.memory_bytes[0],
                 tenant_memory_bytes: self.memory_bytes[1],
+                logged_copy_pages: self.logged_copy_pages,
                 log: self.log,
                 seed: random[0],
             },
             baton_key: random[1],
-            auth: AuthOptions::default(),
+            auth: self.auth(),
             public_host: None,
         }
+    }
+
+    fn auth(&self) -> AuthOptions {
+        let root = (self.keys > 0).then(|| *blake3::hash(ROOT_KEY.as_bytes()).as_bytes());
+        AuthOptions { required: root.is_some(), root, ..AuthOptions::default() }
     }
 
     /// Whether a disk error may cost a tenant, or a start, by the design: the damaged tenant is
@@ -318,6 +330,9 @@ pub const LISTEN: &str = "10.0.0.1:8080";
 /// Where it listens for the control API.
 pub const ADMIN: &str = "10.0.0.1:8081";
 
+/// The operator's key, where anybody is asked for one.
+pub const ROOT_KEY: &str = "the-operators-own-as-long-as-one-should-be";
+
 impl Settings for Options {
     fn fields(&mut self) -> Vec<Field<'_>> {
         let [memory_bytes, tenant_memory_bytes] = &mut self.memory_bytes;
@@ -349,7 +364,9 @@ impl Settings for Options {
             ("jobs", &mut self.jobs),
             ("imports", &mut self.imports),
             ("copies", &mut self.copies),
+            ("logged_copy_pages", &mut self.logged_copy_pages),
             ("mortals", &mut self.mortals),
+            ("keys", &mut self.keys),
         ];
         for (kind, weight) in Kind::ALL.into_iter().zip(&mut self.weights) {
             fields.push((kind.weight_name(), weight));

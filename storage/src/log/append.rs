@@ -6,18 +6,19 @@
 
 use super::batch::{Filling, PagePosition, Said};
 use super::limits::SLOT_BYTES;
+use super::located::Located;
 use super::prepare::{SlotState, Slots};
 use super::ring::{fill_copy, slot_index, slot_offset};
 use super::space::{Class, LogFull, free_bytes, page_charge, transaction_bytes, usable_bytes};
 use super::transfer::{Progress, Writing};
 use super::{
-    LogFile, LogOperation, LogOptions, LogReply, LogRequest, LogRequestId, Place, Sequence,
-    mismatched,
+    LogFile, LogOperation, LogOptions, LogReply, LogRequest, LogRequestId, PageLocation, Place,
+    Sequence, mismatched,
 };
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
 use crate::sometimes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The filling batch has no room for the page. Wait until [`Log::has_room`], then push it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,8 @@ pub struct Log {
     reserved: u64,
     /// See [`Log::set_owed`].
     owed: u64,
+    /// See [`Log::track`].
+    located: Located,
     /// Transactions that have pages in the log and are not finished: id and first batch.
     open: Vec<(u64, Sequence)>,
     transactions: u64,
@@ -154,6 +157,7 @@ impl Log {
             segments: start.segments,
             reserved: 0,
             owed: 0,
+            located: Located::default(),
             open: Vec::new(),
             transactions: 0,
             requests: 0,
@@ -362,6 +366,8 @@ impl Log {
         if self.filling.push(&position, number, image) {
             transaction.fragments += 1;
         }
+        let (check, index) = self.filling.newest();
+        self.located.push(transaction.id, number, check, (sequence, index));
         if transaction.pushed == 0 {
             transaction.first = sequence;
             self.open.push((transaction.id, sequence));
@@ -375,6 +381,20 @@ impl Log {
         Ok(())
     }
 
+    /// Remember where the pages of this transaction, of which none is pushed yet, come to lie. Its number
+    /// is for [`Log::take_located`].
+    pub fn track(&mut self, transaction: &Transaction) -> u64 {
+        assert!(transaction.pushed == 0);
+        self.located.track(transaction.id);
+        transaction.id
+    }
+
+    /// Forget a tracked transaction: where its pages are, once all its batches are on their way to the disk.
+    /// They can be read there when they are durable, until `redo_from` passes them.
+    pub fn take_located(&mut self, number: u64) -> Option<BTreeMap<u32, PageLocation>> {
+        self.located.take(number)
+    }
+
     /// End a transaction whose pages are all pushed: where it lies.
     pub fn finish(&mut self, transaction: Transaction) -> Committed {
         assert_eq!(transaction.pushed, transaction.page_count);
@@ -386,6 +406,7 @@ impl Log {
     /// given back; pages already pushed stay as ballast until the log is trimmed.
     pub fn abandon(&mut self, transaction: Transaction) {
         assert!(transaction.pushed < transaction.page_count);
+        self.located.take(transaction.id);
         self.close(&transaction);
     }
 
@@ -610,8 +631,9 @@ impl Log {
         self.previous = hash;
         self.redo_sealed = redo_from;
         self.next_place = place.after(buffer.len() as u64, self.options.segment_bytes);
-        let file = LogFile::Segment(self.options.slot(place.segment));
-        let writing = Writing::new(file, place.offset, buffer);
+        let slot = self.options.slot(place.segment);
+        self.located.seal(sequence, slot, place, header_bytes / BLOCK_BYTES);
+        let writing = Writing::new(LogFile::Segment(slot), place.offset, buffer);
         self.flight = Some(Flight { sequence, redo_from, writing, copy });
         self.filling.reset(sequence.next(), spare);
         self.place_filling();

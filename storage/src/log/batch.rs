@@ -134,6 +134,12 @@ impl Filling {
         new_record
     }
 
+    /// The page that was added last: its check, and how many images lie before it.
+    pub fn newest(&self) -> ([u8; 16], usize) {
+        let index = self.pages.len() - 1;
+        (self.pages[index].check, index)
+    }
+
     fn make_room_for_header(&mut self) {
         let wanted = header_blocks(self.records.len(), self.pages.len());
         if wanted == self.header_blocks {

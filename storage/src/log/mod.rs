@@ -30,6 +30,7 @@ mod batch;
 mod decide;
 mod header;
 pub mod limits;
+mod located;
 mod prepare;
 mod reader;
 mod recovered;

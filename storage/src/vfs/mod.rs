@@ -22,7 +22,7 @@ pub(crate) use mark::read_mark;
 
 pub(crate) use quarantine::{quarantine_cut, quarantine_read, quarantine_write};
 
-pub use build::{begin_build, build_pages, end_build};
+pub use build::{begin_build, build_in_log, build_pages, end_build};
 pub use checkpoint::{abandon_checkpoint, begin_checkpoint, checkpoint_failure, end_checkpoint};
 pub use snapshot::Snapshot;
 
@@ -191,9 +191,16 @@ fn seal() {
         with_volume(Volume::end_sealing_in_memory);
         return fiber::on_commit(Cost::of_memory_commit(pages));
     }
+    if append_sealing() {
+        fiber::on_commit(Cost::of_commit(pages));
+    }
+}
+
+/// Append what is being sealed to the log: whether all of it is there. If not, nobody will be told of it.
+fn append_sealing() -> bool {
     loop {
         match suspend(Wait::Seal) {
-            Answer::Ready => return fiber::on_commit(Cost::of_commit(pages)),
+            Answer::Ready => return true,
             Answer::Bring(frame) => {
                 sometimes!("a spilled page is brought for its commit");
                 let mut buffer = Buffer::zeroed(PAGE_BYTES);
@@ -201,12 +208,12 @@ fn seal() {
                 let there = matches!(read, Ok(true));
                 with_volume(|volume| volume.bring(there.then_some(buffer)));
                 if !there {
-                    return;
+                    return false;
                 }
             }
             _ => {
                 with_volume(Volume::abandon_sealing);
-                return;
+                return false;
             }
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Whoever fills one calls [`Engine::open_building`] with its row, runs tasks on it, and says with
 //! [`Engine::end_building`] what came of it. Then it is closed, with a checkpoint if the log has pages of
-//! it; only when its volume is closed the catalogue is told that it is there, so nobody opens it twice.
+//! it (but for what is built in the log: see `logged`); only when its volume is closed the catalogue is told that it is there, so nobody opens it twice.
 //! One that was not finished goes the way of a dropped one, and so does one that is dropped meanwhile.
 
 use storage::TenantId;
@@ -94,6 +94,7 @@ impl<J: Job> Engine<J> {
     /// It will not be whole: its request is told when its name is free.
     pub(super) fn give_up(&mut self, request: RequestId, id: TenantId, refusal: Refusal) {
         self.imports.remove(&request);
+        self.forget_logged(id);
         self.call_catalogue(Asker::GivenUp(request, Box::new(refusal)), Call::GiveUp(id));
     }
 

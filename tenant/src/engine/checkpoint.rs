@@ -233,7 +233,7 @@ impl<J: Job> Engine<J> {
         if let Some(&key) = self.ids.get(&id) {
             return self.start_checkpoint(key);
         }
-        let Some(row) = row else { return };
+        let Some(row) = row else { return self.ask_logged(id) };
         let key = match self.names.get(row.name.as_str()) {
             // A request asked for it just now: the catalogue's answer will open it. If that is a
             // failure, the row is needed again.
@@ -244,7 +244,11 @@ impl<J: Job> Engine<J> {
             None => self.tenants.insert(Tenant::new(&row.name)),
         };
         self.names.insert(row.name.as_str().into(), key);
+        let only_checkpoint = self.was_asked(id);
         self.open_row(key, row);
+        if let Some(tenant) = self.tenants.get_mut(key) {
+            tenant.only_checkpoint = only_checkpoint;
+        }
         self.start_checkpoint(key);
     }
 
@@ -260,6 +264,7 @@ impl<J: Job> Engine<J> {
         let now = self.now;
         let Some(tenant) = self.tenants.get_mut(key) else { return };
         let ready = tenant.volume.is_some()
+            && !tenant.is_logged()
             && !tenant.checkpointing
             && !tenant.dropped
             && tenant.fenced.is_none()
@@ -335,6 +340,10 @@ impl<J: Job> Engine<J> {
         self.note_redo(key);
         self.trim_log();
         self.checkpoint_over(key);
+        if self.tenants.get(key).is_some_and(|tenant| tenant.only_checkpoint && tenant.is_unused())
+        {
+            self.begin_closing(key);
+        }
         self.after_task(key);
     }
 

@@ -141,6 +141,8 @@ impl JobContext<'_> {
     /// # Errors
     /// Why it ends before it is whole.
     pub fn export(&mut self, format: ExportFormat, out: Vec<u8>) -> Result<Vec<u8>, ExportError> {
+        // What is in the write-ahead log now would stay there for as long as this takes.
+        self.ask(Ask::Pause);
         let mut session = self.open_stream().map_err(ExportError::Stream)?;
         let denials = self.permit.denials.clone();
         let mut flush = |part| self.flush(part);

@@ -217,6 +217,8 @@ pub(super) enum Asker {
     GivenUp(RequestId, Box<Refusal>),
     /// A call about many databases.
     Bulk(RequestId),
+    /// The checkpoint of a database that is in the log and was not opened.
+    Logged(TenantId),
     /// A checkpoint's end: the tenant and the last transaction in its file.
     Checkpoint(Key, u64, u64),
     Nobody,
@@ -608,6 +610,7 @@ impl<J: Job> Engine<J> {
             },
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
             Asker::Fork(request) => self.fork_begun(request, outcome),
+            Asker::Logged(id) => self.logged_found(id, outcome),
             Asker::Built(request) => self.built(request, &call, outcome),
             Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
             Asker::Bulk(_) => unreachable!("it was told above"),

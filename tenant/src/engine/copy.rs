@@ -5,6 +5,9 @@
 //! is all that it holds, each of the two pays for what is done on it, and writers of the original go on.
 //! What they write meanwhile stays in the write-ahead log until the snapshot is let go: that is bounded
 //! ([`limits::SNAPSHOT_WAL_BYTES_MAX`]), and they are delayed before it is reached (`pace`).
+//!
+//! A small database is read at once and becomes one transaction of the commit log (`logged`), unless the log
+//! has no room for it just now: then it is made as a large one, and costs the log nothing.
 
 use storage::fiber::{self, Handle, with_volume};
 use storage::ledger::Booking;
@@ -22,6 +25,10 @@ use crate::session::PooledConnection;
 pub(super) struct CopyOrder {
     /// Bytes that the copy's budget allows.
     pub storage_bytes: u64,
+    /// Pages of the largest that goes into the log.
+    pub logged_pages: u32,
+    /// It seems to be as small: it does not come last.
+    pub is_small: bool,
 }
 
 /// Why a copy was given up.
@@ -61,14 +68,18 @@ pub(crate) fn unreadable(code: i32) -> CopyFailure {
 pub(super) fn run_copy(
     handle: &Handle<'_, Ask, Reply>,
     order: CopyOrder,
-) -> Result<(), CopyFailure> {
-    let mut pooled = PooledConnection::open()?;
-    let result = copy(handle, &mut pooled, &order);
+    pooled: Option<PooledConnection>,
+) -> (Result<(), CopyFailure>, Option<PooledConnection>) {
+    let mut pooled = match pooled.map_or_else(PooledConnection::open, Ok) {
+        Ok(pooled) => pooled,
+        Err(error) => return (Err(error.into()), None),
+    };
+    let mut result = copy(handle, &mut pooled, &order);
     pooled.roll_back();
     if fiber::is_interrupted() && result.is_err() {
-        return Err(CopyFailure::Interrupted);
+        result = Err(CopyFailure::Interrupted);
     }
-    result
+    (result, pooled.is_clean().then_some(pooled))
 }
 
 fn copy(
@@ -76,12 +87,47 @@ fn copy(
     pooled: &mut PooledConnection,
     order: &CopyOrder,
 ) -> Result<(), CopyFailure> {
+    // What is in the write-ahead log now would stay there for as long as this takes.
+    handle.ask(Ask::Pause);
     let snapshot = begin_snapshot(pooled)?;
     let bytes = u64::from(snapshot.pages()) * PAGE_BYTES as u64;
     if bytes > order.storage_bytes {
         sometimes!("a copy would be larger than it may be");
         return Err(CopyFailure::TooLarge(bytes));
     }
+    if snapshot.pages() <= order.logged_pages && copy_into_log(handle, &snapshot)? {
+        return Ok(());
+    }
+    copy_into_file(handle, &snapshot)
+}
+
+/// Copy a small database; `false` if the log has no room for it, and nothing was done.
+fn copy_into_log(
+    handle: &Handle<'_, Ask, Reply>,
+    snapshot: &Snapshot,
+) -> Result<bool, CopyFailure> {
+    let bytes = snapshot.pages() as usize * PAGE_BYTES;
+    let mut booking = Booking::on(fiber::account());
+    // The pages, and the buffer in which they are read.
+    if !booking.grow_to(2 * bytes as u64) {
+        return Err(unreadable(SQLITE_NOMEM));
+    }
+    let mut image = vec![0; bytes];
+    snapshot.read(1, &mut image).map_err(unreadable)?;
+    may_go_on()?;
+    handle.ask(Ask::Switch);
+    let built = vfs::build_in_log(&image);
+    handle.ask(Ask::Switch);
+    match built.map_err(CopyFailure::Write)? {
+        true => sometimes!("a small copy goes into the log"),
+        false => sometimes!("a small copy goes into a file because the log has no room"),
+    }
+    Ok(built == Ok(true))
+}
+
+fn copy_into_file(handle: &Handle<'_, Ask, Reply>, snapshot: &Snapshot) -> Result<(), CopyFailure> {
+    sometimes!("a copy goes into a file");
+    let bytes = u64::from(snapshot.pages()) * PAGE_BYTES as u64;
     let run_pages = storage::limits::CHECKPOINT_RUN_PAGES as u32;
     let mut booking = Booking::on(fiber::account());
     // The run, and the buffer in which it is written.
@@ -95,8 +141,8 @@ fn copy(
         handle.ask(Ask::Switch);
         result.map_err(CopyFailure::Write)
     };
+    let mut pace = Pace::new(bytes, with_volume(|volume| volume.wal_bytes()));
     switched(&mut vfs::begin_build)?;
-    let mut pace = Pace::new(bytes);
     let copied = (|| {
         let mut first = 1;
         while first <= snapshot.pages() {

@@ -151,15 +151,13 @@ impl<J: Job> Engine<J> {
             self.free_name_in_memory(row);
         }
         self.fork_target_dropped(row.id);
-        self.recovered_rows.remove(&row.id);
+        let started = self.recovered_rows.remove(&row.id).is_some();
         self.catalogue.used.remove(&row.id);
         // A first checkpoint that failed for good leaves a file that the row does not tell of.
         let mut file = row.file || matches!(row.state, RowState::Fenced | RowState::Building);
-        if let Some(recovered) = self.recovered.remove(&row.id) {
-            self.dirty.remove(&(recovered.first_sequence, row.id));
-            // A first checkpoint of an earlier life may have made it.
-            file = true;
-        }
+        // A first checkpoint of an earlier life may have made it.
+        file |= started && self.recovered.contains_key(&row.id);
+        self.forget_logged(row.id);
         let open = self.ids.get(&row.id).copied();
         let Some(key) = open else { return self.remove_dropped(row.id, file) };
         sometimes!("a tenant is dropped while it is open");

@@ -4,9 +4,10 @@
 //! A fork begins with a row for the copy. Then its original is opened, if it is not open, and a task
 //! copies it in the lowest class. Few run at a time: each holds a snapshot.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use storage::TenantId;
+use storage::page::PAGE_BYTES;
 use storage::sometimes;
 use storage::volume::Volume;
 
@@ -33,13 +34,20 @@ struct Fork {
 #[derive(Default)]
 pub(super) struct Forks {
     waiting: VecDeque<Fork>,
-    running: usize,
+    /// Bytes that each copy holds, by what it is copied into.
+    running: BTreeMap<Key, u64>,
 }
 
 impl Forks {
     /// Copies that wait and run.
     pub fn counts(&self) -> (usize, usize) {
-        (self.waiting.len(), self.running)
+        (self.waiting.len(), self.running.len())
+    }
+
+    /// One more that holds so many bytes may run.
+    fn has_room(&self, bytes: u64) -> bool {
+        let held: u64 = self.running.values().sum();
+        held + bytes <= limits::FORKS_BYTES_MAX && self.running.len() < limits::FORKS_MAX
     }
 }
 
@@ -83,11 +91,14 @@ impl<J: Job> Engine<J> {
     /// Begin what can begin.
     pub(super) fn pump_forks(&mut self) {
         for _ in 0..self.forks.waiting.len() {
-            if self.forks.running >= limits::FORKS_MAX && self.is_serving() {
+            if !self.forks.has_room(0) && self.is_serving() {
                 return;
             }
             let Some(fork) = self.forks.waiting.pop_front() else { return };
             match self.next_for(&fork) {
+                Next::Copy(key) if !self.forks.has_room(self.copy_bytes(key)) => {
+                    return self.forks.waiting.push_front(fork);
+                }
                 Next::Copy(key) => self.start_fork(key, fork),
                 Next::Wait => self.forks.waiting.push_back(fork),
                 Next::Open => {
@@ -122,6 +133,18 @@ impl<J: Job> Engine<J> {
             return Next::Wait;
         }
         Next::Copy(key)
+    }
+
+    /// As far as is known, its copy will be a transaction in the log.
+    fn is_small(&self, key: Key) -> bool {
+        let most = u64::from(self.options.logged_copy_pages) * PAGE_BYTES as u64;
+        self.tenants.get(key).is_some_and(|tenant| tenant.bytes() <= most)
+    }
+
+    /// What its copy holds while it is made: a small one its pages twice.
+    fn copy_bytes(&self, key: Key) -> u64 {
+        let bytes = self.tenants.get(key).map_or(0, Tenant::bytes);
+        if self.is_small(key) { 2 * bytes } else { limits::FORK_BYTES }
     }
 
     fn refuse_fork(&mut self, fork: Fork, refusal: Refusal) {
@@ -171,12 +194,16 @@ impl<J: Job> Engine<J> {
         let Fork { request, target, .. } = fork;
         let target_key = self.open_building(request, target);
         let tenant = self.tenants.get_mut(target_key).expect("opened just now");
-        let order = CopyOrder { storage_bytes: tenant.limits.storage_bytes };
-        let Some(task) = self.start_task(source, Kind::Copy, Work::Copy(order)) else {
+        let (storage_bytes, is_small) = (tenant.limits.storage_bytes, self.is_small(source));
+        let held_bytes = self.copy_bytes(source);
+        let logged_pages = self.options.logged_copy_pages;
+        let order = CopyOrder { storage_bytes, logged_pages, is_small };
+        let pooled = self.tenants.get_mut(source).and_then(|tenant| tenant.idle.pop());
+        let Some(task) = self.start_task(source, Kind::Copy, Work::Copy(order, pooled)) else {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             return self.end_building(target_key, Err(refusal));
         };
-        self.forks.running += 1;
+        self.forks.running.insert(target_key, held_bytes);
         self.tasks.get_mut(task).expect("started just now").other = Some(target_key);
         self.tenants.get_mut(target_key).expect("opened just now").tasks += 1;
     }
@@ -232,7 +259,7 @@ impl<J: Job> Engine<J> {
         overtaken: bool,
         result: Result<(), CopyFailure>,
     ) {
-        self.forks.running -= 1;
+        self.forks.running.remove(&target);
         let tenant = self.tenants.get_mut(target).expect("a task keeps its tenant");
         tenant.tasks -= 1;
         self.settle(target);
@@ -290,7 +317,7 @@ impl<J: Job> Engine<J> {
             let Some(task) = self.tasks.get(key).filter(|task| task.holds_snapshot) else {
                 continue;
             };
-            // The other one of a copy has nothing in the logs.
+            // The other one of a copy has nothing in the logs, or came just now.
             let owners = [Some(task.tenant), task.other].into_iter().flatten();
             let volumes = owners.filter_map(|key| self.tenants.get(key)?.volume.as_ref());
             let too_long = self.now.since(task.began()) > limits::SNAPSHOT_NS_MAX;

@@ -185,23 +185,24 @@ impl<J: Job> Engine<J> {
         if !tenant.checkpointing {
             return Some(Reply::Done);
         }
-        sometimes!("an import waits for a checkpoint");
+        sometimes!("a long job waits for a checkpoint");
         self.tasks.get_mut(key).expect("the task runs").waits_for = WaitsFor::Checkpoint;
+        self.paused.push(key);
         None
     }
 
-    /// A checkpoint of the tenant has ended, well or not: its import goes on.
+    /// A checkpoint of the tenant has ended, well or not: long jobs that wait for it go on.
     pub(super) fn checkpoint_over(&mut self, tenant: Key) {
-        if self.imports.is_empty() {
-            return;
-        }
-        let waits = |task: &super::tasks::Task<J>| {
-            task.tenant == tenant && task.waits_for == WaitsFor::Checkpoint && task.is_waiting()
-        };
-        let keys = self.tasks.keys();
-        let found = keys.into_iter().find(|&key| self.tasks.get(key).is_some_and(waits));
-        if let Some(key) = found {
-            self.wake(key, Input::Host(Reply::Done));
+        for key in std::mem::take(&mut self.paused) {
+            let Some(task) = self.tasks.get(key) else { continue };
+            if task.waits_for != WaitsFor::Checkpoint || !task.is_waiting() {
+                continue;
+            }
+            if task.tenant == tenant {
+                self.wake(key, Input::Host(Reply::Done));
+            } else {
+                self.paused.push(key);
+            }
         }
     }
 

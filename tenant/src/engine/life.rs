@@ -79,6 +79,8 @@ pub(super) struct Tenant<J> {
     /// SIEVE's mark: used since the hand passed.
     pub visited: bool,
     pub(super) checkpointing: bool,
+    /// It was opened for its checkpoint, and nobody has asked for it since.
+    pub only_checkpoint: bool,
     /// No checkpoint before this instant: the last one failed.
     pub retry_at: Instant,
     /// Checkpoints that failed since the server began to stop.
@@ -133,6 +135,7 @@ impl<J> Tenant<J> {
             resting: false,
             visited: true,
             checkpointing: false,
+            only_checkpoint: false,
             retry_at: Instant(0),
             stop_failures: 0,
             known_since: Sequence::default(),
@@ -218,6 +221,11 @@ impl<J> Tenant<J> {
             sometimes!("a request is larger than its tenant's budget");
             Exceeded { part: Part::RequestBytes, limit, used: 0, wanted: request_bytes }
         })
+    }
+
+    /// It is a transaction in the log and nothing else, and is closed as that.
+    pub fn is_logged(&self) -> bool {
+        self.volume.as_ref().is_some_and(|volume| volume.logged_build.is_some())
     }
 
     /// Its connections and volume are being closed.
@@ -316,6 +324,7 @@ impl<J: Job> Engine<J> {
             Err(denial) => return self.refuse_denied(request, denial),
         };
         tenant.visited = true;
+        tenant.only_checkpoint = false;
         tenant.last_used = self.now;
         tenant.client_used = self.now;
         if std::mem::replace(&mut tenant.resting, false) {
@@ -402,6 +411,7 @@ impl<J: Job> Engine<J> {
                 self.judge_waiting(key, &row);
                 self.refuse_waiting(key, &Refusal::Building);
             }
+            Outcome::Row(row) if self.waits_for_pages(key, &row) => {}
             Outcome::Row(row) => {
                 self.judge_waiting(key, &row);
                 let wanted = self.tenants.get(key).is_some_and(|t| !t.waiting.is_empty());
@@ -448,6 +458,7 @@ impl<J: Job> Engine<J> {
             return self.refuse_waiting(key, &refusal);
         }
         let recovered = self.recovered.remove(&row.id);
+        self.was_asked(row.id);
         let file = row.file || recovered.is_some();
         let redo = recovered.as_ref().map(|recovered| recovered.first_sequence);
         let (limits, chain) = self.limits_of(&row);
@@ -633,7 +644,7 @@ impl<J: Job> Engine<J> {
         // Where one has tried for long, the others need not: the disk is full or broken.
         let tries = if self.counters.left_to_log > 0 { 1 } else { limits::STOP_RETRIES_MAX };
         let give_up = tenant.stop_failures >= tries;
-        if tenant.redo.is_some() && !discard && !give_up {
+        if tenant.redo.is_some() && !discard && !give_up && !tenant.is_logged() {
             sometimes!("a checkpoint because the tenant closes");
             if self.checkpoints_running >= limits::CHECKPOINTS_MAX && self.phase == Phase::Serving {
                 // Nobody else would come back to it: it would stay open until it is used again.
@@ -659,9 +670,9 @@ impl<J: Job> Engine<J> {
             self.forget_in_memory(&tenant);
         }
         if let Some(redo) = tenant.redo.take() {
-            if tenant.dropped || tenant.fenced.is_some() {
+            if tenant.is_ended() {
                 self.dirty.remove(&(redo, tenant.id));
-            } else {
+            } else if !tenant.is_logged() {
                 // The entry stays, so that the log keeps what the next start is to finish.
                 assert!(self.phase == Phase::Stopping, "a tenant is closed before its checkpoint");
                 sometimes!("a tenant is left to the log");
@@ -670,6 +681,12 @@ impl<J: Job> Engine<J> {
         }
         tenant.usage = self.usage_of(&tenant);
         self.note_use(&tenant);
+        let logged = tenant.volume.as_ref().and_then(|volume| volume.logged_build);
+        match logged {
+            Some(build) if tenant.is_ended() || !build.is_whole() => self.forget_places(&build),
+            Some(build) => self.keep_logged(tenant.id, build),
+            None => {}
+        }
         let mut file = tenant.file;
         let closed = tenant.volume.as_ref().map(|volume| Built {
             id: tenant.id,
@@ -762,7 +779,7 @@ impl<J: Job> Engine<J> {
                 self.go_on_closing(key);
             }
         }
-        let recovered_left = !self.recovered_rows.is_empty();
+        let recovered_left = !self.recovered_rows.is_empty() || self.has_logged();
         if others > 0 || recovered_left || !self.catalogue.is_idle() {
             return;
         }

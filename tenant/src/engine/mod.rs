@@ -21,8 +21,8 @@
 //! - `keys`: keys that requests come with, and what ends when one is revoked.
 //! - `control`: the catalogue's calls and who waits for them.
 //! - `budgets`: what holds for each open tenant, what changes it, and what it has used.
-//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`.
-//!   `import`: from what a client sends.
+//! - `building`: databases that are being filled. `fork`: copies of others, page by page, by `copy`; small
+//!   ones into the log (`logged`). `import`: from what a client sends.
 //! - `periods`: use by hour and day. `startup`: from an unread log to serving. `views`: what each open tenant holds, for reports.
 //!
 //! **The gate**: nothing leaves the engine before what it may have seen is durable. Each event
@@ -44,6 +44,7 @@ mod gauges;
 mod import;
 mod keys;
 mod life;
+mod logged;
 mod mortal;
 mod pace;
 mod periods;
@@ -99,6 +100,7 @@ use fork::Forks;
 use import::Imports;
 use keys::{Keys, Waiting};
 use life::Tenant;
+use logged::Logged;
 use mortal::Mortality;
 use periods::Hours;
 use places::Places;
@@ -119,6 +121,9 @@ pub struct EngineOptions {
     pub memory_bytes: u64,
     /// Bytes of memory for one tenant.
     pub tenant_memory_bytes: u64,
+    /// Pages of the largest database that is copied into the commit log, not into a file:
+    /// [`limits::LOGGED_COPY_PAGES_MAX`], but for tests.
+    pub logged_copy_pages: u32,
     /// The commit log's shape.
     pub log: LogOptions,
     /// Seed of tenants' random generators.
@@ -228,6 +233,7 @@ enum Timer {
     TenantIdle(Key),
     CheckpointRetry(Key),
     ConnectionWait(Key),
+    LoggedRetry(TenantId),
     LogOpen,
     LogDisk,
     CatalogueRetry,
@@ -316,6 +322,7 @@ pub struct Engine<J: Job> {
     log_opens: Vec<disk::LogOpen>,
     recovered: BTreeMap<TenantId, RecoveredTenant>,
     recovered_rows: BTreeMap<TenantId, DatabaseRow>,
+    logged: Logged,
     dirty: BTreeSet<(Sequence, TenantId)>,
     tenants: Pool<Tenant<J>>,
     names: BTreeMap<Box<str>, Key>,
@@ -352,6 +359,8 @@ pub struct Engine<J: Job> {
     operations: Pool<Operation>,
     transfers: Transfers,
     places: Places,
+    /// Long jobs that wait for a checkpoint of their database.
+    paused: Vec<Key>,
     imports: Imports,
     forks: Forks,
     requests: VecDeque<DiskRequest>,
@@ -394,6 +403,7 @@ impl<J: Job> Engine<J> {
             log_opens: Vec::new(),
             recovered: BTreeMap::new(),
             recovered_rows: BTreeMap::new(),
+            logged: Logged::default(),
             dirty: BTreeSet::new(),
             tenants: Pool::default(),
             names: BTreeMap::new(),
@@ -423,6 +433,7 @@ impl<J: Job> Engine<J> {
             operations: Pool::default(),
             transfers: Transfers::default(),
             places: Places::default(),
+            paused: Vec::new(),
             imports: Imports::default(),
             forks: Forks::default(),
             requests: VecDeque::new(),
@@ -545,6 +556,7 @@ impl<J: Job> Engine<J> {
 
     /// What follows from what fibers did.
     fn follow_tasks(&mut self) {
+        self.pump_forks();
         self.pump_aside();
         self.pump_catalogue();
         self.pump_checkpoints();
@@ -756,6 +768,7 @@ impl<J: Job> Engine<J> {
                 Timer::TenantIdle(tenant) => self.tenant_idle(tenant),
                 Timer::CheckpointRetry(tenant) => self.checkpoint_retry(tenant),
                 Timer::ConnectionWait(task) => self.connection_wait_over(task),
+                Timer::LoggedRetry(id) => drop(self.was_asked(id)),
                 Timer::LogOpen => self.retry_log_open(),
                 Timer::LogDisk => self.retry_log_disk(),
                 Timer::CatalogueRetry => self.retry_catalogue(),

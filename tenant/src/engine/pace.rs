@@ -17,12 +17,14 @@ use crate::limits;
 pub(crate) struct Pace {
     /// Bytes that are to be copied.
     bytes: u64,
+    /// Bytes that were in the write-ahead log before.
+    wal_bytes: u64,
     holds: bool,
 }
 
 impl Pace {
-    pub fn new(bytes: u64) -> Pace {
-        Pace { bytes: bytes.max(1), holds: false }
+    pub fn new(bytes: u64, wal_bytes: u64) -> Pace {
+        Pace { bytes: bytes.max(1), wal_bytes, holds: false }
     }
 
     /// So many bytes are copied.
@@ -50,9 +52,11 @@ impl Pace {
     /// Bytes that the write-ahead log may have by then. What is left to the bound is for those who write
     /// already.
     fn allowed_bytes(&self, copied: u64) -> u64 {
+        let at_once =
+            self.wal_bytes.max(limits::SNAPSHOT_HURRY_BYTES / 2) + limits::SNAPSHOT_HURRY_BYTES / 2;
         let most = limits::SNAPSHOT_WAL_BYTES_MAX / 4 * 3;
-        let part = (most - limits::SNAPSHOT_HURRY_BYTES).saturating_mul(copied.min(self.bytes));
-        limits::SNAPSHOT_HURRY_BYTES + part / self.bytes
+        let part = most.saturating_sub(at_once).saturating_mul(copied.min(self.bytes));
+        at_once + part / self.bytes
     }
 }
 
@@ -62,12 +66,18 @@ mod tests {
 
     #[test]
     fn what_may_be_written_follows_what_is_copied() {
-        let pace = Pace::new(1 << 30);
+        const MOST: u64 = limits::SNAPSHOT_WAL_BYTES_MAX / 4 * 3;
+        let pace = Pace::new(1 << 30, 0);
         assert_eq!(pace.allowed_bytes(0), limits::SNAPSHOT_HURRY_BYTES);
-        assert_eq!(pace.allowed_bytes(1 << 30), limits::SNAPSHOT_WAL_BYTES_MAX / 4 * 3);
-        assert_eq!(pace.allowed_bytes(1 << 40), limits::SNAPSHOT_WAL_BYTES_MAX / 4 * 3);
+        assert_eq!(pace.allowed_bytes(1 << 30), MOST);
+        assert_eq!(pace.allowed_bytes(1 << 40), MOST);
         let half = pace.allowed_bytes(1 << 29);
         assert_eq!(2 * half, pace.allowed_bytes(0) + pace.allowed_bytes(1 << 30));
-        assert_eq!(Pace::new(0).allowed_bytes(0), limits::SNAPSHOT_HURRY_BYTES);
+        assert_eq!(Pace::new(0, 0).allowed_bytes(0), limits::SNAPSHOT_HURRY_BYTES);
+        // Much is there already.
+        let late = Pace::new(1 << 30, MOST);
+        assert!(
+            late.allowed_bytes(0) > MOST && late.allowed_bytes(0) == late.allowed_bytes(1 << 30)
+        );
     }
 }

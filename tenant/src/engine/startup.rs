@@ -113,6 +113,7 @@ impl<J: Job> Engine<J> {
     pub(super) fn complete_log(&mut self, id: LogRequestId, reply: LogReply) {
         if let Some(log) = &mut self.log {
             log.complete(id, reply);
+            self.settle_logged();
             self.open_gate();
             self.settle_checkpoints();
             self.settle_removals();

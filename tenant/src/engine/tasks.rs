@@ -38,7 +38,7 @@ pub(super) enum Work<J> {
     /// Make the database from what a client sends.
     Import(ImportOrder, RequestLimits),
     /// Copy the database into another one that is being built.
-    Copy(CopyOrder),
+    Copy(CopyOrder, Option<PooledConnection>),
 }
 
 /// What a fiber ends with.
@@ -49,7 +49,7 @@ pub(super) enum Ended<R> {
     RolledBack(Option<Box<Session>>),
     Closed(Vec<PooledConnection>),
     Imported(Result<Imported, ImportError>),
-    Copied(Result<(), CopyFailure>),
+    Copied(Result<(), CopyFailure>, Option<PooledConnection>),
 }
 
 /// Who a task works for.
@@ -166,7 +166,10 @@ fn body<J: Job>(work: Work<J>, handle: &storage::fiber::Handle<'_, Ask, Reply>) 
         Work::Import(order, limits) => Ended::Imported(run_import(handle, order, limits)),
         Work::Catalogue(calls) => Ended::Catalogue(run_catalogue(handle, &calls)),
         Work::Checkpoint(pooled) => run_checkpoint(pooled),
-        Work::Copy(order) => Ended::Copied(run_copy(handle, order)),
+        Work::Copy(order, pooled) => {
+            let (result, pooled) = run_copy(handle, order, pooled);
+            Ended::Copied(result, pooled)
+        }
         Work::RollBack(mut session) => {
             session.pooled.roll_back();
             // Without memory even that fails; closing the connection needs none.
@@ -222,7 +225,8 @@ impl<J: Job> Engine<J> {
                 job.priority().map_or(most, |asked| asked.min(most))
             }
             Work::Import(..) => Priority::Background,
-            Work::Copy(_) => Priority::Background,
+            Work::Copy(order, _) if order.is_small => Priority::Normal,
+            Work::Copy(..) => Priority::Background,
             _ => Priority::Normal,
         };
         let holder = match &work {
@@ -231,7 +235,7 @@ impl<J: Job> Engine<J> {
         };
         let holds_snapshot = match &work {
             Work::Client(job, ..) => job.exports(),
-            work => matches!(work, Work::Copy(_)),
+            work => matches!(work, Work::Copy(..)),
         };
         let run_ns = match &work {
             Work::Client(job, ..) => job.run_ns(),
@@ -586,6 +590,10 @@ impl<J: Job> Engine<J> {
         if matches!(task.kind, Kind::Client(_)) {
             tenant.client_used = self.now;
         }
+        if task.holds_snapshot {
+            // Checkpoints that it stood in the way of need not wait to be tried again.
+            tenant.retry_at = self.now;
+        }
         self.settle(tenant_key);
         match (task.kind, ended) {
             (Kind::Client(request), Ended::Client(reply)) => {
@@ -616,7 +624,8 @@ impl<J: Job> Engine<J> {
             (Kind::RollBack(ticket), Ended::RolledBack(session)) => {
                 self.rolled_back(tenant_key, ticket, session);
             }
-            (Kind::Copy, Ended::Copied(result)) => {
+            (Kind::Copy, Ended::Copied(result, pooled)) => {
+                self.keep_idle(tenant_key, pooled);
                 let target = task.other.expect("a copy has its original");
                 self.copied(tenant_key, target, task.overtaken, result);
             }

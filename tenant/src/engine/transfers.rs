@@ -164,8 +164,8 @@ impl<J: Job> Engine<J> {
         task.commit_charged_bytes = 0;
         let tenant = self.tenants.get(task.tenant).expect("a task keeps its tenant");
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
-        let client = matches!(task.kind, Kind::Client(_) | Kind::Import(_));
-        if !client || self.transfers.is_free_for(leaf, self.now) {
+        let takes_turns = matches!(task.kind, Kind::Client(_) | Kind::Import(_) | Kind::Copy);
+        if !takes_turns || self.transfers.is_free_for(leaf, self.now) {
             return self.wait_for_log_space(key, pages);
         }
         sometimes!("a commit waits for its turn at the disk");

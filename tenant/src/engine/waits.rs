@@ -173,6 +173,10 @@ impl<J: Job> Engine<J> {
         }
     }
 
+    fn is_copy(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|task| task.kind == Kind::Copy)
+    }
+
     pub(super) fn is_checkpoint(&self, key: Key) -> bool {
         self.tasks.get(key).is_some_and(|task| task.kind == Kind::Checkpoint)
     }
@@ -255,6 +259,8 @@ impl<J: Job> Engine<J> {
         match refused {
             None if in_turn => return Some(Answer::Ready),
             Some(full) if full.wanted > full.capacity => return Some(Answer::Full),
+            // It has another way.
+            _ if self.is_copy(key) => return Some(Answer::Full),
             Some(_) | None => {}
         }
         self.release_checkpoints();
@@ -374,7 +380,7 @@ fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
     let tenant = volume.tenant();
     let txid = volume.last_txid() + 1;
     let reserved = volume.reserved_pages;
-    let Volume { sealing, wal, reserved_pages, .. } = volume;
+    let Volume { sealing, wal, reserved_pages, logged_build, .. } = volume;
     let sealing = sealing.as_mut().expect("something is being sealed");
     if sealing.transaction.is_none() {
         let pages = u32::try_from(sealing.pages.len()).expect("pages fit in 32 bits");
@@ -382,7 +388,11 @@ fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
         assert!(pages > 0 && pages <= reserved);
         log.unreserve(log.transaction_bytes(reserved) - log.transaction_bytes(pages));
         *reserved_pages = None;
-        sealing.transaction = Some(log.begin(tenant, txid, sealing.database_pages, pages));
+        let transaction = log.begin(tenant, txid, sealing.database_pages, pages);
+        if let Some(build) = logged_build {
+            build.number = Some(log.track(&transaction));
+        }
+        sealing.transaction = Some(transaction);
     }
     let transaction = sealing.transaction.as_mut().expect("begun above");
     while let Some(&(number, frame)) = sealing.pages.get(sealing.next) {
@@ -412,6 +422,9 @@ fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
     let bytes = log.transaction_bytes(sealing.pages.len() as u32);
     let committed = log.finish(transaction);
     sealing.first_sequence = Some(committed.first);
+    if let Some(build) = logged_build {
+        build.committed = Some(committed);
+    }
     volume.end_sealing(committed.last);
     Appended::All(bytes)
 }

@@ -1,5 +1,5 @@
 //! What databases that live briefly cost: created one by one and in bulk, used once, and dropped; and
-//! that nothing of them is left.
+//! that nothing of them is left. `template` has those that do not begin empty.
 //!
 //! The cycle of create, first insert and drop runs on one client with a connection to each address, so
 //! its times are what one caller waits; each is from the request to the last byte of its answer.
@@ -99,6 +99,7 @@ struct Standing {
 impl Bench<'_> {
     pub(super) fn life(&mut self) -> Result<(), String> {
         self.create()?;
+        self.from_template()?;
         self.bulk_life()?;
         self.cycles()?;
         self.used_once()

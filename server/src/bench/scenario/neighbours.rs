@@ -9,6 +9,7 @@ use std::time::Duration;
 use storage::ledger::{KIND_NAMES, MEMORY_KINDS};
 
 use super::{Bench, OK, ROWS, VALUE_PREFIX};
+use crate::bench::crowd::Windows;
 use crate::bench::crowd::{self, Outcome, Pace, Party, Tally};
 use crate::bench::histogram::Histogram;
 use crate::bench::load::{self, Phase, Until};
@@ -83,6 +84,8 @@ impl Bench<'_> {
             "max",
             "p50 ratio",
             "p99 ratio",
+            "p99 of the median window",
+            "its ratio",
             "refused",
             "failed",
             "core wait",
@@ -94,15 +97,18 @@ impl Bench<'_> {
         let mut phases: Vec<(&str, Vec<Party>)> = vec![("nobody", Vec::new())];
         phases.extend(single.iter().map(|party| (party.name, vec![party.clone()])));
         phases.push(("all of them", single.to_vec()));
-        let mut alone: Option<Histogram> = None;
+        let mut alone: Option<(Histogram, u64)> = None;
         for (beside, attackers) in phases {
             let mut parties = vec![self.quiet(), self.metrics()];
             parties.extend(attackers);
             let (outcome, wait) = self.crowd(beside, &parties)?;
             let quiet = &outcome.tallies[0];
-            let first = alone.as_ref().unwrap_or(&quiet.latencies);
+            let high = quiet.windows.median_high();
+            let (first, first_high) =
+                alone.as_ref().map_or((&quiet.latencies, high), |(all, high)| (all, *high));
             let mut row = vec![beside.to_owned(), format!("{:.0}", outcome.per_second(0))];
             row.extend(latency_cells(&quiet.latencies, first));
+            row.extend([duration_text(high), ratio_text(high, first_high)]);
             row.extend([quiet.refused.to_string(), quiet.failed.to_string(), percent(wait)]);
             row.push(late_turns(&outcome.tallies[1]));
             row.push(attacker_text(&parties, &outcome));
@@ -112,11 +118,12 @@ impl Bench<'_> {
                 table.note_first_error(party.name, tally);
             }
             let latencies = outcome.tallies.into_iter().next().expect("the quiet").latencies;
-            alone.get_or_insert(latencies);
+            alone.get_or_insert((latencies, high));
         }
         table.notes.push(format!(
             "open loop: {QUIET} databases, a point select every {PACE:?} each, latency from when it \
-             was meant to leave; attackers in closed loops of {CLIENTS} connections"
+             was meant to leave; attackers in closed loops of {CLIENTS} connections; windows of {:?}",
+            Windows::LENGTH
         ));
         self.tables.push(table);
         Ok(())
@@ -294,9 +301,13 @@ fn latency_cells(latencies: &Histogram, first: &Histogram) -> Vec<String> {
     cells.push(duration_text(latencies.max()));
     for per_mille in [500, 990] {
         let (now, then) = (latencies.quantile(per_mille), first.quantile(per_mille));
-        cells.push(format!("{:.2}", now as f64 / then.max(1) as f64));
+        cells.push(ratio_text(now, then));
     }
     cells
+}
+
+fn ratio_text(now: u64, then: u64) -> String {
+    format!("{:.2}", now as f64 / then.max(1) as f64)
 }
 
 fn attacker_text(parties: &[Party], outcome: &Outcome) -> String {

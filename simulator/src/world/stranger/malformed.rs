@@ -5,7 +5,7 @@
 //! with an error, and the next one on the same connection is judged on its own.
 
 use super::plan::Expected;
-use crate::client::request;
+use crate::client::{credential_line, request};
 
 /// A request, and its answer.
 pub struct Malformed {
@@ -38,7 +38,8 @@ fn statuses(name: &'static str, text: &str, expected: &'static [u16]) -> Malform
 
 /// Violations in the head.
 fn heads() -> Vec<Malformed> {
-    let post = "POST /v2/pipeline HTTP/1.1\r\nHost: sim\r\n";
+    let key = credential_line();
+    let post = format!("POST /v2/pipeline HTTP/1.1\r\nHost: sim\r\n{key}");
     let long = "x".repeat(9_000);
     let field = format!("X-Filler: {}\r\n", "y".repeat(2_000));
     let fields = "X-Field: z\r\n".repeat(100);
@@ -89,7 +90,8 @@ fn heads() -> Vec<Malformed> {
 /// Violations in a chunked body.
 fn bodies(database: &str) -> Vec<Malformed> {
     let chunked = format!(
-        "POST /db/{database}/v2/pipeline HTTP/1.1\r\nHost: sim\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "POST /db/{database}/v2/pipeline HTTP/1.1\r\nHost: sim\r\n{}Transfer-Encoding: chunked\r\n\r\n",
+        credential_line()
     );
     vec![
         broken("a chunk of no size", &format!("{chunked}zz\r\nab\r\n0\r\n\r\n")),

@@ -23,7 +23,7 @@ mod plan;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use server::limits::BODY_NS;
+use server::limits::BODY_PATIENCE_NS;
 use storage::io::{Clock, Instant};
 
 use super::Sim;
@@ -450,7 +450,7 @@ impl Visit {
         link.over = true;
         let missing = link.answered < self.plan.answers.len();
         // On a slow network even a willing client may not bring its body in time.
-        let late = sim.awake().since(self.began) >= BODY_NS;
+        let late = sim.awake().since(self.began) >= BODY_PATIENCE_NS;
         if missing && !late && self.plan.must_answer && link.excuses == excuses(sim) {
             return Err(self.violation("HTTP-1", number, "the connection ended without an answer"));
         }
@@ -470,6 +470,13 @@ impl Visit {
         link.answered += 1;
         let name = self.plan.name;
         sim.trace_mut().remark(|| format!("stranger {number} ({name}) hears {}", response.status));
+        // Neither may one that is slow on purpose.
+        let late = sim.awake().since(self.began) >= BODY_PATIENCE_NS;
+        if response.status == 408 && late {
+            sim.client_close(link.socket);
+            link.over = true;
+            return Ok(());
+        }
         if let Err(text) = judge(options, expected, response) {
             let body = String::from_utf8_lossy(&response.body);
             let start: String = body.chars().take(200).collect();

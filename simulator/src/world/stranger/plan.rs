@@ -218,7 +218,7 @@ fn slow_writer(draws: &mut Draws, id: u64, database: &str) -> Plan {
     plan.kind = Some(FaultKind::SlowWriter);
     plan.write = Pace::ByteEvery(pause);
     let (head_ns, body_ns) = (head_bytes * pause, body_bytes * pause);
-    plan.must_answer = head_ns < HEAD_NS / 2 && body_ns < BODY_NS / 2;
+    plan.must_answer = head_ns < HEAD_NS / 2 && body_ns < BODY_PATIENCE_NS / 2;
     if !plan.must_answer {
         // Head and body have their times; how far it comes, it is over after both.
         plan.life_ns_max = Some(HEAD_NS + BODY_NS);
@@ -231,6 +231,7 @@ fn slow_writer(draws: &mut Draws, id: u64, database: &str) -> Plan {
 
 const HEAD_NS: u64 = server::limits::HEAD_NS;
 const BODY_NS: u64 = server::limits::BODY_NS;
+const BODY_PATIENCE_NS: u64 = server::limits::BODY_PATIENCE_NS;
 
 /// A large answer that is taken byte by byte, or not at all for a long time.
 fn slow_reader(draws: &mut Draws, id: u64, database: &str) -> Plan {

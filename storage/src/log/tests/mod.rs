@@ -3,6 +3,7 @@
 mod crash;
 mod device;
 mod life;
+mod located;
 mod space;
 mod table;
 mod world;
