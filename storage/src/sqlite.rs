@@ -485,7 +485,8 @@ impl Connection {
         }
     }
 
-    /// A statement that changes the connection itself was compiled on it.
+    /// A statement that changes the connection itself was compiled on it, or one ended for want of memory:
+    /// FTS5 may keep then what it should have forgotten, and would write it with the next transaction.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.tainted.get())
@@ -771,7 +772,14 @@ impl Statement {
             ffi::SQLITE_RANGE if fiber::is_interrupted() => {
                 Err(SqliteError::of(ffi::SQLITE_INTERRUPT))
             }
-            code => Err(self.error(code)),
+            code => {
+                if matches!(code, ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR_NOMEM)
+                    && let Some(watch) = &connection.watch
+                {
+                    watch.tainted.set(true);
+                }
+                Err(self.error(code))
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! SQLite on a fiber over a volume, with a loop of a few lines instead of the engine: files are
 //! vectors, the log accepts everything at once.
 
+#[path = "vfs/memory.rs"]
+mod memory;
+
 use std::collections::BTreeMap;
 
 use storage::TenantId;

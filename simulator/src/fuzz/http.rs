@@ -276,9 +276,9 @@ fn note(said: &[Said], seen: &mut Seen) {
                     BodyFraming::Length(_) => "length",
                     BodyFraming::Chunked => "chunks",
                 };
-                let shape: String =
-                    facts.others.chars().filter(|letter| "SN(tf".contains(*letter)).collect();
-                seen.note(&format!("{later}{} {} {kind} {shape}", facts.method, facts.is_newer));
+                let said = facts.others.matches("Some").count();
+                seen.note(&format!("{later}{} {} {kind}", facts.method, facts.is_newer));
+                seen.count(&format!("{later}fields"), said);
             }
             Said::Body(bytes) => seen.count(&format!("{later}body"), bytes.len()),
             Said::Refused(status, _, message) => seen.note(&format!("{later}{status} {message}")),

@@ -83,8 +83,7 @@ fn again<T: Debug + PartialEq, E: Debug>(
         return Ok(());
     };
     let text = write(&value);
-    let names: String = text.chars().filter(|letter| letter.is_ascii_lowercase()).collect();
-    seen.note(&format!("{what} {names:.80}"));
+    seen.count(what, text.split([' ', ',']).count());
     match reread(&text) {
         Ok(other) if other == value && write(&other) == text => Ok(()),
         other => Err(format!("{what} {value:?} is written as {text} and read as {other:?}")),
