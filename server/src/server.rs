@@ -407,6 +407,7 @@ impl Server {
             match connection.reader.advance() {
                 Ok(Progress::NeedMore) => return self.await_more(io, key),
                 Ok(Progress::Head) => {
+                    connection.in_head = false;
                     connection.in_body = true;
                     connection.body_began = self.now;
                     connection.exchange = Exchange::of(&connection.reader.head());
