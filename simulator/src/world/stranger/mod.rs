@@ -470,8 +470,9 @@ impl Visit {
         link.answered += 1;
         let name = self.plan.name;
         sim.trace_mut().remark(|| format!("stranger {number} ({name}) hears {}", response.status));
-        // Neither may one that is slow on purpose.
-        let late = sim.awake().since(self.began) >= BODY_PATIENCE_NS;
+        // Neither may one that is slow on purpose, or on whose clock an hour passes at once.
+        let late =
+            sim.awake().since(self.began) >= BODY_PATIENCE_NS || options.faults.clock_jumps > 0;
         if response.status == 408 && late {
             sim.client_close(link.socket);
             link.over = true;
