@@ -55,7 +55,7 @@ fn mutate_once(input: &mut Vec<u8>, random: &mut Random, words: &[&str], other: 
     let at = random.index(input.len() + 1);
     match random.below(14) {
         0 | 1 if at < input.len() => input[at] ^= 1 << random.below(8),
-        2 if at < input.len() => input[at] = random.next() as u8,
+        2 if at < input.len() => input[at] = random.bits() as u8,
         3 if at < input.len() => input[at] = BYTES[random.index(BYTES.len())],
         4 => input.insert(at, BYTES[random.index(BYTES.len())]),
         5 => drop(input.drain(range(at, input.len(), random))),
@@ -94,7 +94,7 @@ fn mutate_once(input: &mut Vec<u8>, random: &mut Random, words: &[&str], other: 
             let other = random.index(input.len());
             input.swap(at, other);
         }
-        _ => input.push(random.next() as u8),
+        _ => input.push(random.bits() as u8),
     }
 }
 

@@ -130,7 +130,7 @@ fn value(random: &mut Random) -> String {
         0 => "{\"type\":\"null\"}".to_owned(),
         1 => format!("{{\"type\":\"integer\",\"value\":\"{}\"}}", random.size(64) as i64),
         2 => {
-            let float = f64::from_bits(random.next());
+            let float = f64::from_bits(random.bits());
             let float = if float.is_finite() { float } else { 0.5 };
             format!("{{\"type\":\"float\",\"value\":{float:e}}}")
         }

@@ -8,7 +8,7 @@
 use rusqlite::Connection;
 
 use super::place::{Answer, Place};
-use super::plain::Plain;
+use super::plain::{Plain, Tables};
 use super::program::Program;
 use super::{Random, Seen, Target};
 use crate::disk::SimulatedDisk;
@@ -137,7 +137,7 @@ impl Import {
         place: &mut Place,
         file: &[u8],
         is_original: bool,
-        tables: Option<Vec<(String, Vec<String>)>>,
+        tables: Option<Tables>,
         seen: &mut Seen,
     ) -> Result<(), Stop> {
         let wrong = |text: String| Err(Violation::new("IMP-1", text).into());

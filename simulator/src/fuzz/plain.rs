@@ -7,6 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::world::files;
 
+/// Tables by name, each row as text, in order of the texts.
+pub type Tables = Vec<(String, Vec<String>)>;
+
 /// A folder with one file; removed with it.
 pub struct Plain {
     folder: PathBuf,
@@ -54,14 +57,14 @@ impl Plain {
     }
 
     /// The ordinary tables of a file that SQLite finds nothing wrong with, by name, each value as SQL.
-    pub fn tables(&self, bytes: &[u8]) -> Option<Vec<(String, Vec<String>)>> {
+    pub fn tables(&self, bytes: &[u8]) -> Option<Tables> {
         let mut tables = None;
         self.change(bytes, |connection| tables = read(connection).ok().flatten());
         tables
     }
 }
 
-fn read(connection: &Connection) -> rusqlite::Result<Option<Vec<(String, Vec<String>)>>> {
+fn read(connection: &Connection) -> rusqlite::Result<Option<Tables>> {
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Ok(None);

@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(1);
         splitmix(self.state)
     }
@@ -27,7 +27,7 @@ impl Random {
     /// If `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0);
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
     /// As [`Random::below`], for lengths and indexes.
@@ -48,11 +48,11 @@ impl Random {
     /// A number of which small and large are both frequent.
     pub fn size(&mut self, bits_max: u64) -> u64 {
         let bits = self.below(bits_max + 1);
-        if bits == 0 { 0 } else { self.next() >> (64 - bits) }
+        if bits == 0 { 0 } else { self.bits() >> (64 - bits) }
     }
 
     /// So many bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next() as u8).collect()
+        (0..count).map(|_| self.bits() as u8).collect()
     }
 }

@@ -42,9 +42,8 @@ pub struct Texts;
 
 impl Target for Texts {
     fn invent(&mut self, random: &mut Random) -> Vec<u8> {
-        let mut numbers = Usage::default();
-        numbers.requests = random.size(64);
-        numbers.cpu_ns = random.size(64);
+        let (requests, cpu_ns) = (random.size(64), random.size(64));
+        let numbers = Usage { requests, cpu_ns, ..Usage::default() };
         let text = match random.below(3) {
             0 => numbers.to_text(),
             1 => {
