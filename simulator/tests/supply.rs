@@ -1,8 +1,8 @@
 //! The supply chain: what `deny.toml` says of licences, versions and sources, held against the lockfile;
 //! and the inventory of `unsafe` in storage's README.
 //!
-//! A look at what `cargo metadata` says, in a second; `cargo deny` checks the same and more, and takes
-//! minutes to build.
+//! A look at what `cargo metadata` says, in a second; `cargo deny` checks the same and more, where it is
+//! installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

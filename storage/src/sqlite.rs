@@ -486,7 +486,7 @@ impl Connection {
     }
 
     /// A statement that changes the connection itself was compiled on it, or one ended for want of memory:
-    /// FTS5 may keep then what it should have forgotten, and would write it with the next transaction.
+    /// FTS5 may keep then what it should have forgotten; whether it ever writes that was not tried.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.tainted.get())

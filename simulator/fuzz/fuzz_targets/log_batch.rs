@@ -1,0 +1,12 @@
+//! Batches of the commit log: see the target log-batch of the simulator.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use simulator::fuzz::{Seen, find};
+
+fuzz_target!(|input: &[u8]| {
+    let entry = find("log-batch").expect("it is in the table");
+    if let Err(reason) = (entry.make)().run(input, &mut Seen::default()) {
+        panic!("{reason}");
+    }
+});
