@@ -249,6 +249,10 @@ pub const MARKS: &[Mark] = &[
     mark("a statement that writes is refused to who may only read", NO_KEYS),
     mark("a stream ends because its key is revoked", 1000),
     mark("a token that a database's own key has signed is believed", NO_KEYS),
+    // ---- hostile input ----
+    mark("a connection is closed because its peer has too many without a key", BY_TESTS),
+    mark("a statement is refused because it is nested too deeply", BY_TESTS),
+    mark("a stranger is not heard because of failures from the same peer", BY_TESTS),
 ];
 
 /// What no world meets, and tests on the real binary do.

@@ -116,6 +116,7 @@ impl Machine {
 
     fn over(io: SimulatedIo<Server>, options: Options) -> Machine {
         storage::sqlite::initialise();
+        crate::client::present(options.root_key());
         let lines = BTreeMap::new();
         let baseline = held();
         Machine { io, options, server: None, lines, vm_steps: 0, answered_at: None, baseline }

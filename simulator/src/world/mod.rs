@@ -221,7 +221,7 @@ impl World {
         let copyist = Copyist::new(&mut io, &options);
         let mortals = Mortals::new(&mut io, &options);
         let locksmith = Locksmith::new(&mut io, &options);
-        crate::client::present((options.keys > 0).then_some(options::ROOT_KEY));
+        crate::client::present(options.root_key());
         World {
             turn_at: io.now(),
             io,

@@ -240,8 +240,14 @@ impl Options {
         }
     }
 
+    /// The operator's key, where everybody is asked for one.
+    #[must_use]
+    pub fn root_key(&self) -> Option<&'static str> {
+        (self.keys > 0).then_some(ROOT_KEY)
+    }
+
     fn auth(&self) -> AuthOptions {
-        let root = (self.keys > 0).then(|| *blake3::hash(ROOT_KEY.as_bytes()).as_bytes());
+        let root = self.root_key().map(|key| *blake3::hash(key.as_bytes()).as_bytes());
         AuthOptions { required: root.is_some(), root, ..AuthOptions::default() }
     }
 
