@@ -39,10 +39,8 @@ pub struct Answer<T> {
     pub status: u16,
     /// Its body, without framing.
     pub body: Vec<u8>,
-    /// Its bytes as they came, without those of the body.
+    /// Its head.
     pub head: Vec<u8>,
-    /// The server keeps the connection.
-    pub keeps_alive: bool,
 }
 
 impl<T> Line<T> {
@@ -124,7 +122,7 @@ impl<T> Line<T> {
         moved
     }
 
-    /// The next answer, if it is there. Nothing comes for nothing: that is an answer to nobody.
+    /// The next answer, if it is there.
     ///
     /// # Errors
     /// What came is no answer.
@@ -140,7 +138,6 @@ impl<T> Line<T> {
             status: reply.status,
             body: std::mem::take(&mut self.body),
             head: raw[..head_end].to_vec(),
-            keeps_alive: reply.keeps_alive,
         }))
     }
 
@@ -164,12 +161,9 @@ impl<T> Line<T> {
         }
     }
 
-    /// Send only so much of what waits to be sent, and end the connection: what has come until then, and what
-    /// was asked first of what it is no whole answer to.
-    pub fn abandon(mut self, bytes: usize) -> (Option<T>, Vec<u8>) {
+    /// Send only so much of what waits to be sent.
+    pub fn cut(&mut self, bytes: usize) {
         self.output.truncate(bytes);
-        self.advance();
-        self.rest()
     }
 
     /// What has come and is no whole answer, and what it would have been an answer to.

@@ -171,44 +171,54 @@ impl<'t> Run<'t> {
     /// One look at a connection: send if it is idle, take what has come, and judge it.
     fn turn(&mut self, line: &mut Line<Request>) -> Result<bool, String> {
         if line.is_idle() {
+            let (_, rest) = line.rest();
+            if !rest.is_empty() {
+                return Err(format!("nobody has asked for {}", excerpt(&rest)));
+            }
             for _ in 0..=self.chance.below(BURST_MAX) {
                 let request = invent(&mut self.chance, &mut self.population);
                 self.tally(request.kind).sent += 1;
                 line.send(&request.bytes.clone(), request);
             }
             if self.chance.one_in(BURSTS_PER_BREAK) {
-                let bytes = self.chance.below(line.unsent_bytes() + 1);
-                let broken = std::mem::replace(line, self.connect()?);
-                let (asked, rest) = broken.abandon(bytes);
+                line.cut(self.chance.below(line.unsent_bytes() + 1));
+                line.advance();
+                self.take(line)?;
                 self.broken += 1;
-                self.look_at_rest(asked, &rest)?;
+                self.replace(line)?;
                 return Ok(true);
             }
         }
         let moved = line.advance();
-        while let Some(answer) = line.answer().map_err(|error| error.to_string())? {
-            let keeps_alive = answer.keeps_alive;
-            self.judge(answer)?;
-            if !keeps_alive {
-                break;
-            }
-        }
-        if line.is_idle() {
-            let (_, rest) = line.rest();
-            if !rest.is_empty() {
-                return Err(format!("nobody asked for {}", excerpt(&rest)));
-            }
-        }
+        self.take(line)?;
         if line.has_ended() {
-            let (asked, rest) = line.rest();
             self.ended += 1;
-            self.look_at_rest(asked, &rest)?;
-            *line = self.connect()?;
+            self.replace(line)?;
         }
         if line.waited() > PATIENCE {
             return Err(format!("no answer in {} s", PATIENCE.as_secs()));
         }
         Ok(moved)
+    }
+
+    /// Judge what has come whole.
+    fn take(&mut self, line: &mut Line<Request>) -> Result<(), String> {
+        while let Some(answer) = line.answer().map_err(|error| error.to_string())? {
+            self.judge(answer)?;
+        }
+        Ok(())
+    }
+
+    /// Another connection in the place of this one; what has come on it and is no whole answer is of the
+    /// request that was next.
+    fn replace(&mut self, line: &mut Line<Request>) -> Result<(), String> {
+        let (asked, rest) = line.rest();
+        if asked.is_none() && !rest.is_empty() {
+            return Err(format!("nobody has asked for {}", excerpt(&rest)));
+        }
+        self.look_at_rest(asked, &rest)?;
+        *line = self.connect()?;
+        Ok(())
     }
 
     /// Take what is still to come.
@@ -221,12 +231,11 @@ impl<'t> Run<'t> {
                 Err(what) => return Err(what),
             }
         }
-        let (asked, rest) = line.rest();
-        self.look_at_rest(asked, &rest)
+        self.replace(line)
     }
 
     fn judge(&mut self, answer: Answer<Request>) -> Result<(), String> {
-        let Answer { asked, status, body, head, .. } = answer;
+        let Answer { asked, status, body, head } = answer;
         let asking = excerpt(&asked.bytes);
         let own =
             self.look(asked.asker, &head, &asking)? + self.look(asked.asker, &body, &asking)?;
