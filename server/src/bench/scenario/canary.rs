@@ -183,7 +183,6 @@ impl<'t> Run<'t> {
             if self.chance.one_in(BURSTS_PER_BREAK) {
                 line.cut(self.chance.below(line.unsent_bytes() + 1));
                 line.advance();
-                self.take(line)?;
                 self.broken += 1;
                 self.replace(line)?;
                 return Ok(true);
@@ -209,9 +208,10 @@ impl<'t> Run<'t> {
         Ok(())
     }
 
-    /// Another connection in the place of this one; what has come on it and is no whole answer is of the
-    /// request that was next.
+    /// Another connection in the place of this one; what has come on it behind the last whole answer is of
+    /// the request that was next.
     fn replace(&mut self, line: &mut Line<Request>) -> Result<(), String> {
+        self.take(line)?;
         let (asked, rest) = line.rest();
         if asked.is_none() && !rest.is_empty() {
             return Err(format!("nobody has asked for {}", excerpt(&rest)));
