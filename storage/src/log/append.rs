@@ -12,8 +12,8 @@ use super::ring::{fill_copy, slot_index, slot_offset};
 use super::space::{Class, LogFull, free_bytes, page_charge, transaction_bytes, usable_bytes};
 use super::transfer::{Progress, Writing};
 use super::{
-    LogFile, LogOperation, LogOptions, LogReply, LogRequest, LogRequestId, PageLocation, Place,
-    Sequence, mismatched,
+    LogFile, LogOperation, LogOptions, LogReply, LogRequest, LogRequestId, PageCheck, PageLocation,
+    Place, Sequence, mismatched,
 };
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
@@ -335,7 +335,8 @@ impl Log {
         }
     }
 
-    /// Append the next page. The last one commits the transaction.
+    /// Append the next page, which has this [`page_check`](super::page_check). The last one commits the
+    /// transaction.
     ///
     /// # Errors
     /// The page was not taken: wait for [`Log::has_room`] and push it again. A failed log never
@@ -345,6 +346,7 @@ impl Log {
         transaction: &mut Transaction,
         number: u32,
         image: &[u8],
+        check: PageCheck,
     ) -> Result<(), BatchFull> {
         assert!(transaction.pushed < transaction.page_count);
         assert!(number > 0);
@@ -363,10 +365,10 @@ impl Log {
             self.filling.full |= self.filling.place.is_some();
             return Err(BatchFull { sequence });
         }
-        if self.filling.push(&position, number, image) {
+        if self.filling.push(&position, number, image, check) {
             transaction.fragments += 1;
         }
-        let (check, index) = self.filling.newest();
+        let index = self.filling.newest();
         self.located.push(transaction.id, number, check, (sequence, index));
         if transaction.pushed == 0 {
             transaction.first = sequence;
