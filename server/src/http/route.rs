@@ -58,27 +58,28 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
     if head.method() == Method::Options {
         return Ok(Routed { endpoint: Endpoint::Preflight, tenant: None });
     }
-    let mut segments = head.path().split('/').filter(|segment| !segment.is_empty()).peekable();
-    let named_by_path = match segments.next_if_eq(&"db") {
+    let segments = head.path().as_bytes().split(|byte| *byte == b'/');
+    let mut segments = segments.filter(|segment| !segment.is_empty()).peekable();
+    let named_by_path = match segments.next_if(|segment| *segment == b"db") {
         Some(_) => Some(segments.next().ok_or_else(Problem::not_found)?),
         None => None,
     };
     // One more than any route has, so that a longer path matches none; what follows is not read.
-    let mut path = [""; 3];
+    let mut path: [&[u8]; 3] = [b""; 3];
     for (slot, segment) in path.iter_mut().zip(segments) {
         *slot = segment;
     }
     let endpoint = match path {
-        ["health", "", ""] => Endpoint::Health,
-        ["version", "", ""] => Endpoint::Version,
-        ["v2" | "v3", "", ""] => Endpoint::Probe,
-        ["v2", "pipeline", ""] => Endpoint::Pipeline(ProtocolVersion::V2),
-        ["v3", "pipeline", ""] => Endpoint::Pipeline(ProtocolVersion::V3),
-        ["v3", "cursor", ""] => Endpoint::Cursor,
-        ["v1", "execute", ""] => Endpoint::V1(V1Call::Execute),
-        ["v1", "batch", ""] => Endpoint::V1(V1Call::Batch),
-        ["dump", "", ""] => Endpoint::Export(ExportFormat::Sql),
-        ["v1", "export", ""] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
+        [b"health", b"", b""] => Endpoint::Health,
+        [b"version", b"", b""] => Endpoint::Version,
+        [b"v2" | b"v3", b"", b""] => Endpoint::Probe,
+        [b"v2", b"pipeline", b""] => Endpoint::Pipeline(ProtocolVersion::V2),
+        [b"v3", b"pipeline", b""] => Endpoint::Pipeline(ProtocolVersion::V3),
+        [b"v3", b"cursor", b""] => Endpoint::Cursor,
+        [b"v1", b"execute", b""] => Endpoint::V1(V1Call::Execute),
+        [b"v1", b"batch", b""] => Endpoint::V1(V1Call::Batch),
+        [b"dump", b"", b""] => Endpoint::Export(ExportFormat::Sql),
+        [b"v1", b"export", b""] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
         // /v3-protobuf too: a client that gets 404 there falls back to JSON.
         _ => return Err(Problem::not_found()),
     };
@@ -99,8 +100,10 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
     }
 }
 
-fn tenant(head: &Head<'_>, named_by_path: Option<&str>) -> Result<TenantName, Problem> {
-    let name =
-        named_by_path.or_else(|| head.namespace()).or_else(|| head.host().and_then(tenant_label));
+fn tenant(head: &Head<'_>, named_by_path: Option<&[u8]>) -> Result<TenantName, Problem> {
+    if let Some(name) = named_by_path {
+        return TenantName::of_bytes(name);
+    }
+    let name = head.namespace().or_else(|| head.host().and_then(tenant_label));
     name.map_or_else(|| Ok(TenantName::default_tenant()), TenantName::new)
 }

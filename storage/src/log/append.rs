@@ -99,6 +99,8 @@ enum Owner {
 /// The commit log in service.
 pub struct Log {
     options: LogOptions,
+    /// Most bytes that a page can cost.
+    page_charge: u64,
     slots: Slots,
     filling: Filling,
     next_place: Place,
@@ -137,6 +139,7 @@ impl Log {
         let mut filling = Filling::new(options.batch_bytes_max);
         filling.sequence = start.sequence;
         let mut log = Log {
+            page_charge: page_charge(&options),
             options,
             slots: Slots::new(start.slots, options.segment_bytes),
             filling,
@@ -187,7 +190,7 @@ impl Log {
     /// Most log bytes that a transaction of so many pages can cost: what to reserve for it.
     #[must_use]
     pub fn transaction_bytes(&self, page_count: u32) -> u64 {
-        transaction_bytes(&self.options, page_count)
+        transaction_bytes(self.page_charge, page_count)
     }
 
     /// Reserve log space. What is reserved can be appended for sure, once the disk works.
@@ -376,7 +379,7 @@ impl Log {
         }
         transaction.pushed += 1;
         transaction.last = sequence;
-        let charge = page_charge(&self.options);
+        let charge = self.page_charge;
         assert!(charge <= transaction.reserved);
         transaction.reserved -= charge;
         self.unreserve(charge);
