@@ -40,11 +40,12 @@
 //!
 //! B is a budget, `{"memory_bytes":"64MiB","weight":200,…}`; N is `{"plan":name|null,"budget":B}`, the
 //! whole of it; C is `{"group":"organisation/group"|null,"plan":name|null,"budget":B|null}`, of which
-//! what is absent stays as it is; a create takes `"seed":{"type":"database","name":S}` too: see `seed`. What is in use cannot be deleted: 409 says by how many.
+//! what is absent stays as it is; a create takes `"seed":{"type":"database","name":S}` too, and `dump_url`: see `seed`. What is in use cannot be deleted: 409 says by how many.
 //!
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
 //! - `bulk`: creates and drops of many.
+//! - `dumps`: dumps that are sent before the create that uses them.
 //! - `budgets`: bodies and answers about budgets, plans and use.
 //! - `jobs`: one migration for many databases.
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
@@ -57,6 +58,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod bulk;
+pub mod dumps;
 pub(crate) mod jobs;
 pub mod keys;
 mod life;
@@ -435,6 +437,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
 #[must_use]
 pub fn problem(refusal: &Refusal, name: &str) -> Problem {
     match refusal {
+        Refusal::NotFound if dumps::is_dump(name) => dumps::missing(),
         Refusal::NotFound => Problem::detailed(
             404,
             "DATABASE_NOT_FOUND",

@@ -569,6 +569,7 @@ impl Server {
             Endpoint::Health => return self.answer_health(io, key),
             Endpoint::Version => return self.answer_text(io, key, VERSION_TEXT),
             Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
+            Endpoint::Generation => return self.answer_generation(io, key),
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };

@@ -154,7 +154,7 @@ pub use building::{Build, Built};
 pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
-pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
+pub use rows::{DatabaseRow, NodeId, NodeRow, PRIVATE_NAME, Plan, RowState, Said};
 
 use jobs::{JobCall, JobRefusal, JobReply};
 use rows::{read, run, select};

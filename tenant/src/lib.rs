@@ -26,7 +26,7 @@ mod wheel;
 pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
-    NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
+    NodePath, NodeRow, PRIVATE_NAME, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::is_memory;
 pub use engine::{

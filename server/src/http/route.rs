@@ -20,6 +20,10 @@ use crate::export;
 use crate::hrana::{ProtocolVersion, V1Call};
 use crate::problem::Problem;
 
+/// The one generation of every database: an export is of what it has now, and nothing follows it
+/// (`GET /sync/…`, where the CLI asks for what does, is 404, which it takes for the end).
+const GENERATION: &str = "1";
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -37,7 +41,9 @@ pub enum Endpoint {
     Cursor,
     /// `POST /v1/execute`, `POST /v1/batch`.
     V1(V1Call),
-    /// `GET /dump`, `GET /v1/export`: the database as a file.
+    /// `GET /info`: which export is to be asked for, as `turso db export` does before.
+    Generation,
+    /// `GET /dump`, `GET /v1/export`, `GET /export/1`: the database as a file.
     Export(ExportFormat),
 }
 
@@ -77,16 +83,20 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
         ["v3", "cursor", ""] => Endpoint::Cursor,
         ["v1", "execute", ""] => Endpoint::V1(V1Call::Execute),
         ["v1", "batch", ""] => Endpoint::V1(V1Call::Batch),
+        ["info", "", ""] => Endpoint::Generation,
+        ["export", GENERATION, ""] => Endpoint::Export(ExportFormat::File),
         ["dump", "", ""] => Endpoint::Export(ExportFormat::Sql),
         ["v1", "export", ""] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
         // /v3-protobuf too: a client that gets 404 there falls back to JSON.
         _ => return Err(Problem::not_found()),
     };
     match endpoint {
-        Endpoint::Health | Endpoint::Version | Endpoint::Probe => match head.method() {
-            Method::Get | Method::Head => Ok(Routed { endpoint, tenant: None }),
-            _ => Err(Problem::wrong_method("GET, HEAD, OPTIONS")),
-        },
+        Endpoint::Health | Endpoint::Version | Endpoint::Probe | Endpoint::Generation => {
+            match head.method() {
+                Method::Get | Method::Head => Ok(Routed { endpoint, tenant: None }),
+                _ => Err(Problem::wrong_method("GET, HEAD, OPTIONS")),
+            }
+        }
         // Its length is not known before its end: HEAD is not for it.
         Endpoint::Export(_) if head.method() == Method::Get => {
             Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })

@@ -11,7 +11,7 @@ use super::Shape;
 use super::forms::{NEVER_S, Of, rfc_3339, uuid};
 use super::host::PublicHost;
 use super::route::LOCATION;
-use crate::control::{budgets, period, sqld};
+use crate::control::{budgets, dumps, period, sqld, uploads};
 
 /// See [`Shape::answer`].
 pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> Value {
@@ -36,6 +36,11 @@ pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> 
         (Shape::Group, ControlReply::Node(node)) => json!({ "group": group(&node.0) }),
         (Shape::GroupConfiguration, ControlReply::Node(node)) => {
             json!({ "delete_protection": node.0.settings().delete_protection })
+        }
+        (Shape::Dump, ControlReply::Imported(made)) => {
+            let mut answer = json!({ "dump_url": dumps::address(&made.0.name) });
+            answer["imported"] = uploads::imported(&made.1);
+            answer
         }
         (Shape::Sum, ControlReply::Sum(view)) => sum(view),
         (Shape::Usage, ControlReply::Usage(view)) => json!({ "database": usage_of(view) }),

@@ -1,6 +1,7 @@
 //! Requests on the admin address: who asks, what the engine is asked, and what each answer becomes.
 
 use storage::io::{Clock, Io};
+use storage::sometimes;
 use tenant::access::{Access, Credential};
 use tenant::{ControlCall, ControlReply, Gauge, Key, RequestId, Secret};
 
@@ -15,6 +16,10 @@ use crate::platform::Shape;
 
 /// The request of the server itself that makes its first key; no connection's has this number.
 pub(super) const FIRST_KEY: RequestId = u64::MAX;
+
+/// Requests of the server itself whose answers it does not wait for; no connection's has this number, and
+/// no job's.
+const NOBODY: RequestId = FIRST_KEY & !(1 << 31);
 
 /// What a request on the admin address waits for.
 pub(super) enum Pending {
@@ -169,6 +174,9 @@ impl Server {
             Pending::Shaped(shape, pending) => (Some(shape), *pending),
             pending => (None, pending),
         };
+        if let (Pending::Call(call), ControlReply::Databases(_)) = (&pending, reply) {
+            self.drop_used_dump(call);
+        }
         let body = match (pending, reply) {
             (Pending::Bulk, ControlReply::Bulk(progress)) => {
                 return self.on_bulk_end(io, key, progress);
@@ -202,6 +210,15 @@ impl Server {
         };
         let Some(body) = self.end_upload_lines(io, key, body) else { return };
         self.answer(io, key, "application/json", body);
+    }
+
+    /// A database is there that was made of a dump: that is not needed any more.
+    fn drop_used_dump(&mut self, call: &ControlCall) {
+        let Some(name) = control::dumps::used_by(call) else { return };
+        sometimes!("a dump is dropped when a database was made of it");
+        let call = ControlCall::Drop(name.to_owned());
+        let credential = Credential::Access(Access::MACHINE);
+        self.engine.control(NOBODY, credential, rights::of_call(&call), call);
     }
 
     /// The engine serves: so does the server, once there is somebody who may administer it.

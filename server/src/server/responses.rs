@@ -165,6 +165,13 @@ impl Server {
         self.answer(io, key, "text/plain", body);
     }
 
+    /// The same of each database, and of one that is not there.
+    pub(super) fn answer_generation<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.reader.finish();
+        self.answer(io, key, "application/json", br#"{"current_generation":1}"#.to_vec());
+    }
+
     /// It lives; and where somebody measures, the longest stretch since the last question.
     pub(super) fn answer_health<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let Some(longest_ns) = storage::stretch::take_longest_ns() else {

@@ -347,10 +347,9 @@ pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Out
     };
     let node = nodes.first().expect("a path has a node");
     let id = ValueRef::Integer(node.id.0 as i64);
-    let children = match path.group {
-        None => count(pooled, "SELECT count(*) FROM nodes WHERE parent = ?1", id)?,
-        Some(_) => count(pooled, "SELECT count(*) FROM databases WHERE group_id = ?1", id)?,
-    };
+    // A dump is in none of its organisation's groups.
+    let children = count(pooled, "SELECT count(*) FROM nodes WHERE parent = ?1", id)?
+        + count(pooled, "SELECT count(*) FROM databases WHERE group_id = ?1", id)?;
     if children > 0 {
         return Ok(Outcome::InUse(children));
     }
