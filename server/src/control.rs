@@ -596,6 +596,12 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Template => Problem::new(
+            404,
+            "TEMPLATE_NOT_FOUND",
+            "the group's template is not there (any more): make another database of its organisation the \
+             template, or null",
+        ),
         Missing::Job => jobs::problem_missing(),
         Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }

@@ -693,6 +693,28 @@ fn a_group_says_whether_a_missing_database_is_made() {
     open(&server, &writer, "second").rows(&["CREATE TABLE t(a)"]);
     assert_eq!(call(&server, "GET", "/v1/namespaces/second", &Value::Null)["class"], "memory");
     open(&server, &reader, "second").rows(&["SELECT * FROM t"]);
+    // What is made so begins with the group's template, if it has one; all that come meanwhile find it.
+    call(&server, "PATCH", settings, &json!({"class": null, "template": "first"}));
+    open(&server, &writer, "first").rows(&["INSERT INTO t VALUES(7)"]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (server, writer) = (&server, &writer);
+            scope.spawn(move || {
+                let found = open(server, writer, "copied").value("SELECT a FROM t");
+                assert_eq!(found, "7");
+            });
+        }
+    });
+    // Who has only a group gives away nothing of another one.
+    let (admin, _) = key(&server, "group:acme/web", "admin");
+    call(&server, "PUT", "/v1/organisations/acme/groups/other", &json!({}));
+    call(&server, "POST", "/v1/namespaces/theirs/create", &json!({"group": "acme/other"}));
+    let set = |name: &str| {
+        let body = json!({ "template": name }).to_string();
+        let mut client = server.admin().with_token(&admin);
+        client.call("PATCH", settings, body.as_bytes()).expect("answered").status
+    };
+    assert_eq!((set("theirs"), set("absent"), set("copied")), (401, 401, 200));
     call(&server, "PATCH", settings, &json!({"on_missing": "refuse"}));
     assert_eq!(refused(&writer, "third"), unauthorised());
     assert_eq!(refused(ROOT, "third").0, 404);

@@ -157,6 +157,7 @@ pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, NodeId, NodeRow, PRIVATE_NAME, Plan, RowState, Said};
 
 use jobs::{JobCall, JobRefusal, JobReply};
+use nodes::Columns;
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
@@ -310,6 +311,8 @@ pub enum Call {
     Built(Built),
     /// The row of a name, made in this group if there is none and the group says that it is to be.
     Make(String, NodeId),
+    /// In a call about many that goes on after a crash: what was asked for is not whole if it is not there.
+    Remake(String, Change),
     /// A database that was being built will not be whole: its name is free.
     GiveUp(TenantId),
     /// Give a database another place or budget.
@@ -539,7 +542,11 @@ impl Call {
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
+            Call::Create { .. }
+            | Call::Make(..)
+            | Call::Remake(..)
+            | Call::Place(..)
+            | Call::Build(_) => 9,
             Call::Built(_) => 2,
             Call::GiveUp(_) => 10,
             // With a leaf of periods for it, its group and its organisation.
@@ -682,6 +689,8 @@ pub enum Missing {
     Key,
     /// A job.
     Job,
+    /// The database that a group has as its template.
+    Template,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -744,6 +753,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Find(name) => Ok(found(find(pooled, name)?)),
         Call::FindId(id) => Ok(found(find_by_id(pooled, *id)?)),
         Call::Make(name, group) => life::make(pooled, name, *group),
+        Call::Remake(name, change) => building::remake(pooled, name, change),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
@@ -884,6 +894,22 @@ fn create(
     if let Some(row) = life::in_memory(pooled, name, change, &said, created_s)? {
         return Ok(Outcome::Memory(Box::new(row)));
     }
+    match &said.template {
+        // The template itself may be made where it is to be one.
+        Some(template) if *template.name != *name => {
+            building::of_template(pooled, template, (name, change), &said)
+        }
+        _ => insert(pooled, (name, created_s), change, &said),
+    }
+}
+
+/// A new row, by this name and as of this second.
+fn insert(
+    pooled: &mut PooledConnection,
+    (name, created_s): (&str, i64),
+    change: &Change,
+    said: &Columns,
+) -> Result<Outcome, SqliteError> {
     let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid, group_id, plan, budget) \
                VALUES(?1, 0, ?2, 0, 0, 0, ?3, ?4, ?5)";
     let arguments = [

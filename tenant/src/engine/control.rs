@@ -11,6 +11,7 @@ use super::bulk::{Bulk, BulkProgress};
 use super::context::Job;
 use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
+use super::patron::Patron;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
@@ -212,9 +213,9 @@ pub(super) enum Asker {
     /// The request for a copy of a database.
     Fork(RequestId),
     /// The request that had a database built.
-    Built(RequestId),
+    Built(Patron),
     /// The request that had one built which will not be whole, and why.
-    GivenUp(RequestId, Box<Refusal>),
+    GivenUp(Patron, Box<Refusal>),
     /// A call about many databases.
     Bulk(RequestId),
     /// The checkpoint of a database that is in the log and was not opened.
@@ -294,7 +295,9 @@ impl Catalogue {
     pub(super) fn creates(&self, name: &str) -> bool {
         fn one(call: &Call, name: &str) -> bool {
             match call.inner() {
-                Call::Create { name: own, .. } | Call::Make(own, _) => own == name,
+                Call::Create { name: own, .. } | Call::Make(own, _) | Call::Remake(own, _) => {
+                    own == name
+                }
                 Call::Build(build) => build.name == name,
                 Call::Bulk(_, calls) => calls.iter().any(|call| one(call, name)),
                 _ => false,
@@ -587,6 +590,13 @@ impl<J: Job> Engine<J> {
             return self.on_dropped(name, row, dropper);
         }
         match asker {
+            // Where there is a template, what is created is to be filled first.
+            Asker::Control(request, Form::Row) if matches!(outcome, Outcome::Build(_)) => {
+                self.fork_begun(Patron::Request(request), outcome);
+            }
+            Asker::Opening(key) if matches!(outcome, Outcome::Build(_)) => {
+                self.fork_begun(Patron::Opening(key), outcome);
+            }
             Asker::Startup => self.startup_rows(outcome),
             Asker::Control(request, form) => {
                 let event = match self.control_reply(form, outcome) {
@@ -609,10 +619,10 @@ impl<J: Job> Engine<J> {
                 _ => self.checkpoint_failed(key),
             },
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
-            Asker::Fork(request) => self.fork_begun(request, outcome),
+            Asker::Fork(request) => self.fork_begun(Patron::Request(request), outcome),
             Asker::Logged(id) => self.logged_found(id, outcome),
-            Asker::Built(request) => self.built(request, &call, outcome),
-            Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
+            Asker::Built(patron) => self.built(patron, &call, outcome),
+            Asker::GivenUp(patron, refusal) => self.given_up(patron, *refusal, call, &outcome),
             Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }

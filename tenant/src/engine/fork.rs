@@ -17,8 +17,9 @@ use super::context::Job;
 use super::control::Form;
 use super::copy::{CopyFailure, CopyOrder};
 use super::life::Tenant;
+use super::patron::Patron;
 use super::tasks::{Kind, Work};
-use super::{Engine, Event, Phase, Refusal, RequestId};
+use super::{Engine, Phase, Refusal};
 use crate::budget::{Exceeded, Part, Priority};
 use crate::catalogue::{DatabaseRow, Outcome, RowState};
 use crate::limits;
@@ -26,7 +27,7 @@ use crate::pool::Key;
 
 /// A copy that waits to be made.
 struct Fork {
-    request: RequestId,
+    patron: Patron,
     source: DatabaseRow,
     target: DatabaseRow,
 }
@@ -65,16 +66,16 @@ enum Next {
 
 impl<J: Job> Engine<J> {
     /// The catalogue has, or has not, a row for the copy.
-    pub(super) fn fork_begun(&mut self, request: RequestId, outcome: Outcome) {
+    pub(super) fn fork_begun(&mut self, patron: Patron, outcome: Outcome) {
         let refusal = match outcome {
             Outcome::Build(rows) => {
                 let (target, source) = *rows;
                 let source = source.expect("a fork has its original");
                 if self.forks.waiting.len() < limits::FORKS_WAITING_MAX {
-                    return self.forks.waiting.push_back(Fork { request, source, target });
+                    return self.forks.waiting.push_back(Fork { patron, source, target });
                 }
                 let refusal = Refusal::Unbuilt(Unbuilt::TooMany(limits::FORKS_WAITING_MAX));
-                return self.give_up(request, target.id, refusal);
+                return self.give_up(patron, target.id, refusal);
             }
             // The original, as it is.
             Outcome::Row(row) if row.state == RowState::Fenced => {
@@ -86,7 +87,7 @@ impl<J: Job> Engine<J> {
                 Err(refusal) => refusal,
             },
         };
-        self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+        self.tell_unbuilt(patron, refusal);
     }
 
     /// Begin what can begin.
@@ -168,7 +169,7 @@ impl<J: Job> Engine<J> {
     }
 
     fn refuse_fork(&mut self, fork: Fork, refusal: Refusal) {
-        self.give_up(fork.request, fork.target.id, refusal);
+        self.give_up(fork.patron, fork.target.id, refusal);
     }
 
     /// Somebody has dropped a copy: it is not begun if it was not yet, or would leave a file.
@@ -176,7 +177,7 @@ impl<J: Job> Engine<J> {
         let waiting = &mut self.forks.waiting;
         let Some(index) = waiting.iter().position(|fork| fork.target.id == id) else { return };
         let fork = waiting.remove(index).expect("found just now");
-        self.emit(Event::Refused(fork.request, Refusal::Unbuilt(Unbuilt::Dropped)));
+        self.tell_unbuilt(fork.patron, Refusal::Unbuilt(Unbuilt::Dropped));
     }
 
     /// The catalogue has told of a database that is being opened: whether a fork waits for it. One whose
@@ -211,8 +212,8 @@ impl<J: Job> Engine<J> {
     }
 
     fn start_fork(&mut self, source: Key, fork: Fork) {
-        let Fork { request, target, .. } = fork;
-        let target_key = self.open_building(request, target);
+        let Fork { patron, target, .. } = fork;
+        let target_key = self.open_building(patron, target);
         let tenant = self.tenants.get_mut(target_key).expect("opened just now");
         let (storage_bytes, is_small) = (tenant.limits.storage_bytes, self.is_small(source));
         let held_bytes = self.copy_bytes(source);

@@ -14,6 +14,7 @@ use storage::sometimes;
 use super::building::Unbuilt;
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::control::{ControlReply, Form};
+use super::patron::Patron;
 use super::tasks::{Kind, WaitsFor, Work};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::access::Holder;
@@ -95,7 +96,7 @@ impl<J: Job> Engine<J> {
                 return self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
             }
         };
-        let key = self.open_building(request, row);
+        let key = self.open_building(Patron::Request(request), row);
         let Some(tenant) = self.tenants.get(key).filter(|tenant| tenant.volume.is_some()) else {
             return;
         };

@@ -47,6 +47,7 @@ mod life;
 mod logged;
 mod mortal;
 mod pace;
+mod patron;
 mod periods;
 mod places;
 mod pressure;
