@@ -77,8 +77,8 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, ExportFormat, KeyScope, Missing, NodePath, Refusal,
-    RowState, Unbuilt, is_memory,
+    ControlCall, ControlReply, CopyProgress, DatabaseRow, ExportFormat, KeyScope, Missing,
+    NodePath, Refusal, RowState, Unbuilt, is_memory,
 };
 
 use crate::export;
@@ -398,6 +398,13 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         }
         (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
         (_, ControlReply::Imported(made)) => uploads::answer(&made.0, &made.1),
+        (_, ControlReply::Copying(copying)) => {
+            let CopyProgress { age_s, pages, pages_total } = copying.1;
+            let mut answer = database(&copying.0);
+            answer["progress"] =
+                json!({ "age_s": age_s, "pages": pages, "pages_total": pages_total });
+            answer
+        }
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
         (_, ControlReply::Dropped(dropped)) => {
             let mut answer = database(&dropped.0);

@@ -390,6 +390,8 @@ pub enum Call {
     Rearm,
     /// A new organisation or group that says nothing.
     CreateNode(NodePath),
+    /// Another name for a group.
+    RenameGroup(NodePath, Box<str>),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
     Nodes {
         /// Whose groups; `None` for organisations.
@@ -552,7 +554,9 @@ impl Call {
             // With a leaf of periods for it, its group and its organisation.
             Call::Used(..) => 4,
             Call::Spent(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
+            Call::PutNode(..) | Call::CreateNode(_) | Call::RenameGroup(..) | Call::SetNode(..) => {
+                2
+            }
             Call::Set(..) => 4,
             Call::Job(call) => call.pages(),
             Call::CreateKey(_) => 4,
@@ -794,6 +798,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::FindNode(path) => nodes::find(pooled, path),
         Call::DropNode(path) => nodes::drop(pooled, path),
         Call::CreateNode(path) => nodes::create(pooled, path),
+        Call::RenameGroup(path, name) => nodes::rename(pooled, path, name),
         Call::Nodes { of, after, limit } => nodes::list(pooled, of.as_deref(), after, *limit),
         Call::Job(call) => jobs::carry_out(pooled, call),
         Call::Members { path, after, limit } => members::list(pooled, path, after, *limit),

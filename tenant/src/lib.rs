@@ -30,9 +30,10 @@ pub use catalogue::{
 };
 pub use engine::is_memory;
 pub use engine::{
-    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
-    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
-    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, CopyProgress, Counters,
+    DiskOperation, DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job,
+    JobContext, Node, Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt,
+    UsageView,
 };
 pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};

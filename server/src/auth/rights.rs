@@ -50,6 +50,7 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::SetNode(..)
         | ControlCall::DropNode(_)
         | ControlCall::CreateNode(_)
+        | ControlCall::RenameGroup(..)
         | ControlCall::Checkpoint(_)
         | ControlCall::Bulk(_)
         | ControlCall::CreateKey(_)
@@ -123,6 +124,7 @@ mod tests {
             (ControlCall::ShowKey("key".into()), "rwa", "rwa"),
             (ControlCall::RevokeNamed("ci".into()), "a", ""),
             (ControlCall::CreateNode(path()), "a", "a"),
+            (ControlCall::RenameGroup(path(), "web".into()), "a", "a"),
             (ControlCall::Checkpoint(name()), "a", "a"),
             (ControlCall::Within("acme".into(), Box::new(ControlCall::Drop(name()))), "a", "a"),
             (job(None), "a", ""),

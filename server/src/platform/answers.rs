@@ -64,6 +64,7 @@ pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> 
         (_, ControlReply::Databases(rows)) => {
             rows.first().map_or_else(|| json!({}), |row| of_row(shape, row, host))
         }
+        (_, ControlReply::Copying(copying)) => of_row(shape, &copying.0, host),
         (_, ControlReply::Dropped(dropped)) => {
             let (row, receipt) = &**dropped;
             let mut answer = of_row(shape, row, host);

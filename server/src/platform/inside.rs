@@ -91,7 +91,11 @@ fn group(parts: &Parts<'_>, path: NodePath, rest: &[&str]) -> Routed {
         )),
         (["locations", LOCATION], _) => Err(Problem::wrong_method("POST, DELETE")),
         (["locations", ..], _) => Err(one_location()),
-        (["rename"], _) => Err(absent("new names for groups: make another and move databases")),
+        (["rename"], Method::Post) => {
+            let name = bodies::name(parts.body)?.into();
+            Ok(asked(ControlCall::RenameGroup(path, name), Shape::Group))
+        }
+        (["rename"], _) => Err(Problem::wrong_method("POST")),
         (["transfer"], _) => Err(absent("transfers between accounts")),
         _ => Err(Problem::not_found()),
     }

@@ -55,9 +55,10 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
         }
         // Of all organisations it is shown its own.
         Call::Nodes { of: None, .. } => ALLOWED,
-        Call::PutNode(path, _) | Call::DropNode(path) | Call::CreateNode(path) => {
-            above(pooled, access, path)
-        }
+        Call::PutNode(path, _)
+        | Call::DropNode(path)
+        | Call::CreateNode(path)
+        | Call::RenameGroup(path, _) => above(pooled, access, path),
         Call::Keys { scope: Some(of), .. } => scope(pooled, access, of),
         Call::Sign(of, _) => match may_mint(pooled, access, None)? {
             true => scope(pooled, access, of),

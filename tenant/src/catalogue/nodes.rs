@@ -347,6 +347,28 @@ pub(super) fn create(
     }
 }
 
+/// Give a group another name: what is in it, its keys and its jobs stay its own.
+pub(super) fn rename(
+    pooled: &mut PooledConnection,
+    path: &NodePath,
+    name: &str,
+) -> Result<Outcome, SqliteError> {
+    let mut nodes = match find_path(pooled, path)? {
+        Ok(nodes) => nodes,
+        Err(missing) => return Ok(Outcome::Missing(missing)),
+    };
+    let [group, organisation] = &mut nodes[..] else { return Ok(Outcome::Missing(Missing::Group)) };
+    if *group.name != *name {
+        if find_one(pooled, organisation.id, name)?.is_some() {
+            return Ok(Outcome::Exists);
+        }
+        let id = ValueRef::Integer(group.id.0 as i64);
+        run(pooled, "UPDATE nodes SET name = ?2 WHERE id = ?1", &[id, text(name)])?;
+        group.name = name.into();
+    }
+    Ok(Outcome::Node(nodes))
+}
+
 /// Organisations, or the groups of one, in the order of their names.
 pub(super) fn list(
     pooled: &mut PooledConnection,

@@ -9,6 +9,7 @@ use storage::log::Class;
 use super::budgets::{BudgetView, UsageView};
 use super::bulk::{Bulk, BulkProgress};
 use super::context::Job;
+use super::copy::CopyProgress;
 use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
 use super::patron::Patron;
@@ -105,6 +106,8 @@ pub enum ControlCall {
     Sign(KeyScope, Secret),
     /// A new organisation or group that says nothing; answered as [`ControlCall::Node`].
     CreateNode(NodePath),
+    /// Another name for a group; answered as [`ControlCall::Node`].
+    RenameGroup(NodePath, Box<str>),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
     Nodes {
         /// Whose groups; `None` for organisations.
@@ -180,6 +183,8 @@ pub enum ControlReply {
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
     Signing(Box<Signing>),
+    /// A database that is being made as a copy of another, and how far that is.
+    Copying(Box<(DatabaseRow, CopyProgress)>),
     /// A database that was made from what was sent.
     Imported(Box<(DatabaseRow, Imported)>),
     /// What came of a call about many databases: all that was not done.
@@ -192,6 +197,8 @@ pub enum ControlReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Row,
+    /// As a row, with how far it is if it is a copy that is being made.
+    Show,
     Budget,
     Usage,
     Checkpoint,
@@ -348,7 +355,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             (Form::Fork, Call::Build(Box::new(build)))
         }
         ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
-        ControlCall::Show(name) => (Form::Row, Call::Find(name)),
+        ControlCall::Show(name) => (Form::Show, Call::Find(name)),
         ControlCall::List { after, prefix, limit } => {
             let limit = limit.min(limits::LIST_PAGE_MAX);
             (Form::Row, Call::List { after, prefix, limit })
@@ -377,6 +384,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
         ControlCall::ShowKey(public) => (Form::Row, Call::FindKey(public)),
         ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
         ControlCall::CreateNode(path) => (Form::Row, Call::CreateNode(path)),
+        ControlCall::RenameGroup(path, name) => (Form::Row, Call::RenameGroup(path, name)),
         ControlCall::Nodes { of, after, limit } => {
             let limit = limit.min(limits::LIST_PAGE_MAX);
             (Form::Row, Call::Nodes { of, after, limit })
@@ -646,6 +654,10 @@ impl<J: Job> Engine<J> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
                 Form::Row | Form::Import(_) => ControlReply::Databases(vec![*row]),
+                Form::Show => match self.copy_progress(&row) {
+                    Some(progress) => ControlReply::Copying(Box::new((*row, progress))),
+                    None => ControlReply::Databases(vec![*row]),
+                },
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
                 Form::Fork => unreachable!("it has an asker of its own"),

@@ -84,6 +84,7 @@ pub use building::Unbuilt;
 pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};
+pub use copy::CopyProgress;
 pub(crate) use copy::{CopyFailure, begin_snapshot, may_go_on, unreadable};
 pub use disk::{DiskOperation, DiskReply, DiskRequest};
 pub use drops::Receipt;
