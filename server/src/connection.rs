@@ -8,6 +8,7 @@ use crate::http::{Head, Method, Multipart, RequestReader, TenantName, Version};
 use crate::limits;
 use crate::peers::PeerAddress;
 use crate::problem::Problem;
+use crate::server::Chunk;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +147,8 @@ pub struct Upload {
     pub wanted: Option<Vec<u8>>,
     /// All of it has arrived.
     pub complete: bool,
+    /// The chunk of a draft that it is, if it is one and may be sent.
+    pub chunk: Option<Chunk>,
     /// The form that it is, if it is one.
     pub form: Option<Multipart>,
     /// Bytes that have arrived.
@@ -160,7 +163,8 @@ impl Upload {
     /// One that begins.
     #[must_use]
     pub fn at(now: Instant, form: Option<Multipart>) -> Upload {
-        Upload { wanted: None, complete: false, form, bytes: 0, waits_since: now, waited_ns: 0 }
+        let (chunk, wanted) = (None, None);
+        Upload { wanted, complete: false, chunk, form, bytes: 0, waits_since: now, waited_ns: 0 }
     }
 
     /// Leave of a piece of a form what is of its file; `complete` if it was the last one.

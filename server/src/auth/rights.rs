@@ -11,6 +11,9 @@ use tenant::jobs::JobCall;
 /// What a statement takes at least; writing takes [`Role::Write`], judged statement by statement.
 pub const STATEMENTS: Needs = Needs { role: Role::Read, machine: false };
 
+/// What each request takes that sends a part of a draft.
+pub const UPLOAD: Needs = Needs { role: Role::Write, machine: false };
+
 /// What `/metrics` and `/v1/top` take: they show neighbours to each other.
 pub const OVERVIEW: Needs = Needs { role: Role::Read, machine: true };
 
@@ -179,5 +182,7 @@ mod tests {
         }
         assert!(Access::MACHINE.meets(OVERVIEW).is_ok());
         assert!(Access::MACHINE.meets(STATEMENTS).is_ok());
+        let reader = Access { role: Role::Read, ..Access::MACHINE };
+        assert!(reader.meets(UPLOAD).is_err(), "who may only read sends nothing");
     }
 }

@@ -57,6 +57,11 @@ pub(super) fn fork(from: &str, to: &str, body: &[u8]) -> Result<ControlCall, Pro
     Ok(ControlCall::Fork { from, to, change: tenant::Change::default() })
 }
 
+/// Whether a seed says that the database is sent after its create.
+pub(crate) fn is_sent(seed: &Value) -> bool {
+    seed["type"] == "database_upload"
+}
+
 /// The database that a seed names, or the dump's; `None` for a seed that says nothing.
 pub(crate) fn source(seed: &Value) -> Result<Option<String>, Problem> {
     let seed = match seed {

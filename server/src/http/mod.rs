@@ -30,6 +30,6 @@ mod tenant_name;
 pub use head::{BodyFraming, Head, Method, Version};
 pub use multipart::Multipart;
 pub use reader::{Progress, Request, RequestReader};
-pub use route::{Endpoint, Routed, route};
+pub use route::{Endpoint, Routed, UploadStep, route};
 pub(crate) use target::is_host;
 pub use tenant_name::TenantName;

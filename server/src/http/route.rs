@@ -45,6 +45,19 @@ pub enum Endpoint {
     Generation,
     /// `GET /dump`, `GET /v1/export`, `GET /export/1`: the database as a file.
     Export(ExportFormat),
+    /// `PUT /v2/upload/…`: a database that is sent in several requests.
+    Upload(UploadStep),
+}
+
+/// A request of those that send a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadStep {
+    /// `PUT /v2/upload/start`.
+    Start,
+    /// `PUT /v2/upload/{id}/chunk/{n}`: the upload, and which chunk of it.
+    Chunk(u128, u64),
+    /// `PUT /v2/upload/{id}/finalize`.
+    Finalize(u128),
 }
 
 /// An endpoint and the tenant that it is for; no tenant where none is needed.
@@ -70,23 +83,26 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
         None => None,
     };
     // One more than any route has, so that a longer path matches none; what follows is not read.
-    let mut path = [""; 3];
+    let mut path = [""; 6];
+    let mut count = 0;
     for (slot, segment) in path.iter_mut().zip(segments) {
         *slot = segment;
+        count += 1;
     }
-    let endpoint = match path {
-        ["health", "", ""] => Endpoint::Health,
-        ["version", "", ""] => Endpoint::Version,
-        ["v2" | "v3", "", ""] => Endpoint::Probe,
-        ["v2", "pipeline", ""] => Endpoint::Pipeline(ProtocolVersion::V2),
-        ["v3", "pipeline", ""] => Endpoint::Pipeline(ProtocolVersion::V3),
-        ["v3", "cursor", ""] => Endpoint::Cursor,
-        ["v1", "execute", ""] => Endpoint::V1(V1Call::Execute),
-        ["v1", "batch", ""] => Endpoint::V1(V1Call::Batch),
-        ["info", "", ""] => Endpoint::Generation,
-        ["export", GENERATION, ""] => Endpoint::Export(ExportFormat::File),
-        ["dump", "", ""] => Endpoint::Export(ExportFormat::Sql),
-        ["v1", "export", ""] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
+    let endpoint = match &path[..count] {
+        ["health"] => Endpoint::Health,
+        ["version"] => Endpoint::Version,
+        ["v2" | "v3"] => Endpoint::Probe,
+        ["v2", "pipeline"] => Endpoint::Pipeline(ProtocolVersion::V2),
+        ["v3", "pipeline"] => Endpoint::Pipeline(ProtocolVersion::V3),
+        ["v3", "cursor"] => Endpoint::Cursor,
+        ["v1", "execute"] => Endpoint::V1(V1Call::Execute),
+        ["v1", "batch"] => Endpoint::V1(V1Call::Batch),
+        ["info"] => Endpoint::Generation,
+        ["export", GENERATION] => Endpoint::Export(ExportFormat::File),
+        ["dump"] => Endpoint::Export(ExportFormat::Sql),
+        ["v1", "export"] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
+        ["v2", "upload", rest @ ..] => Endpoint::Upload(step(rest).ok_or_else(Problem::not_found)?),
         // /v3-protobuf too: a client that gets 404 there falls back to JSON.
         _ => return Err(Problem::not_found()),
     };
@@ -102,11 +118,28 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
             Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })
         }
         Endpoint::Export(_) => Err(Problem::wrong_method("GET, OPTIONS")),
+        Endpoint::Upload(_) if head.method() == Method::Put => {
+            Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })
+        }
+        Endpoint::Upload(_) => Err(Problem::wrong_method("PUT, OPTIONS")),
         _ if head.method() == Method::Post => {
             Ok(Routed { endpoint, tenant: Some(tenant(head, named_by_path)?) })
         }
         _ => Err(Problem::wrong_method("POST, OPTIONS")),
     }
+}
+
+fn step(path: &[&str]) -> Option<UploadStep> {
+    let id = |text: &str| {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| digits)
+    };
+    Some(match path {
+        ["start"] => UploadStep::Start,
+        [upload, "chunk", number] => UploadStep::Chunk(id(upload)?, number.parse().ok()?),
+        [upload, "finalize"] => UploadStep::Finalize(id(upload)?),
+        _ => return None,
+    })
 }
 
 fn tenant(head: &Head<'_>, named_by_path: Option<&str>) -> Result<TenantName, Problem> {

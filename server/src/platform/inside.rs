@@ -1,6 +1,6 @@
 //! What stands below an organisation: its groups and databases.
 
-use tenant::{Change, ControlCall, DEFAULT_GROUP, KeyScope, NodePath};
+use tenant::{Change, ControlCall, DEFAULT_GROUP, ImportFormat, KeyScope, NodePath};
 
 use super::bodies;
 use super::route::{LOCATION, Parts, Routed, absent, asked, one_location, rotation};
@@ -119,6 +119,11 @@ fn databases(parts: &Parts<'_>, organisation: &str) -> Routed {
             let path = NodePath { organisation: organisation.into(), group: Some(group) };
             let change =
                 Change { group: Some(Some(path)), budget: create.budget, ..Change::default() };
+            if create.sent {
+                let (name, format) = (create.name, ImportFormat::File);
+                let call = ControlCall::Import { name, change, format };
+                return Ok(asked(call, Shape::Created));
+            }
             let Some(from) = create.from else {
                 return Ok(asked(ControlCall::Create(create.name, change), Shape::Created));
             };

@@ -10,6 +10,7 @@ use crate::auth::{self, Claimed, Place, rights};
 use crate::control::keys::{TokenWanted, Wanted};
 use crate::control::top::Top;
 use crate::control::{self, AdminRequest};
+use crate::http::UploadStep;
 use crate::metrics::{Gauges, metrics};
 use crate::openapi;
 use crate::platform::Shape;
@@ -27,6 +28,8 @@ pub(super) enum Pending {
     Call(Box<ControlCall>),
     /// The end of a call about many databases.
     Bulk,
+    /// A step of a draft, with the size that it announces: whether it may be taken; and then, what comes of it.
+    Draft(UploadStep, u64),
     /// A key, with its secret.
     Key(String),
     /// A token.
@@ -132,8 +135,14 @@ impl Server {
         {
             return self.answer_overview(io, key, &pending);
         }
+        let is_created = matches!(pending, Pending::Shaped(Shape::Created, _));
         self.calls.insert(request_id(key), pending);
-        self.engine.control(request_id(key), credential, needs, call);
+        let request = match &call {
+            // Its body comes in requests of its own.
+            ControlCall::Import { name, .. } if is_created => self.begin_draft(io, key, name),
+            _ => request_id(key),
+        };
+        self.engine.control(request, credential, needs, call);
         self.watch(io, key);
     }
 
@@ -174,6 +183,13 @@ impl Server {
             Pending::Shaped(shape, pending) => (Some(shape), *pending),
             pending => (None, pending),
         };
+        if let Pending::Draft(step, bytes) = pending {
+            let row = match reply {
+                ControlReply::Databases(rows) => rows.first(),
+                _ => None,
+            };
+            return self.on_draft_judged(io, key, (step, bytes), row);
+        }
         if let (Pending::Call(call), ControlReply::Databases(_)) = (&pending, reply) {
             self.drop_used_dump(call);
         }

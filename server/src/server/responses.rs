@@ -112,6 +112,7 @@ impl Server {
         let name = match &call {
             Some(Pending::Call(call)) => control::refused(call, refusal).unwrap_or_default(),
             Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
+            Some(Pending::Draft(..)) => tenant.map_or("", TenantName::as_str),
             Some(_) => "",
             None => tenant.map_or("", TenantName::as_str),
         };

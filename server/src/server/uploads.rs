@@ -16,7 +16,7 @@ use crate::connection::{Phase, Upload};
 use crate::control::dumps::{self, Begun};
 use crate::control::uploads;
 use crate::http::response::CONTINUE;
-use crate::http::{BodyFraming, Version, chunked};
+use crate::http::{BodyFraming, Method, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
 
@@ -29,7 +29,11 @@ impl Server {
     ) -> Result<bool, Problem> {
         let connection = self.connections.get_mut(key).expect("its head was read");
         let head = connection.reader.head();
-        if !connection.admin || !dumps::is_streamed(&head) {
+        if !connection.admin {
+            let may_be = head.method() == Method::Put;
+            return if may_be { self.begin_chunk(io, key) } else { Ok(false) };
+        }
+        if !dumps::is_streamed(&head) {
             return Ok(false);
         }
         let closes = |problem| Problem { close: true, ..problem };
@@ -137,6 +141,9 @@ impl Server {
     pub(super) fn feed_upload<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(upload) = &mut connection.upload else { return };
+        if upload.chunk.is_some() {
+            return self.feed_chunk(io, key);
+        }
         if connection.receiving || upload.wanted.is_none() {
             return;
         }
