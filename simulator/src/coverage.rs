@@ -165,6 +165,7 @@ pub const MARKS: &[Mark] = &[
     mark("an import is given up", 100),
     mark("an upload is refused for its header", 100),
     mark("a statement of a dump fails", 100),
+    mark("a dump is dropped when a database was made of it", 300),
     mark("an upload is refused before its end", 300),
     mark("the body of an upload breaks off", 1000),
     mark("a stranger's file goes to the disk", 300),

@@ -94,7 +94,8 @@ pub(crate) fn populate(start: *mut u8, bytes: usize) {
     let inside = start.addr() % page_bytes;
     let whole = (inside + bytes) / page_bytes * page_bytes;
     // SAFETY: pages of a block of the heap's, whose contents stay as they are.
-    let _ = unsafe { madvise(start.wrapping_sub(inside).cast(), whole, Advice::LinuxPopulateWrite) };
+    let _ =
+        unsafe { madvise(start.wrapping_sub(inside).cast(), whole, Advice::LinuxPopulateWrite) };
 }
 
 /// As on Linux; elsewhere the first touch does it.

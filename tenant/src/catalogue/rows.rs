@@ -9,6 +9,10 @@ use crate::life::{Ending, Life};
 use crate::session::PooledConnection;
 use crate::settings::Settings;
 
+/// In the name of a database that is nobody's to name: what is kept for one that is still to be made. No
+/// job is for it.
+pub const PRIVATE_NAME: char = ':';
+
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
