@@ -4,10 +4,11 @@
 use storage::io::{Instant, SocketId};
 use storage::ledger::{self, AccountId, Booking, Kind};
 
-use crate::http::{Head, Method, RequestReader, TenantName, Version};
+use crate::http::{Head, Method, Multipart, RequestReader, TenantName, Version};
 use crate::limits;
 use crate::peers::PeerAddress;
 use crate::problem::Problem;
+use crate::server::Chunk;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +147,10 @@ pub struct Upload {
     pub wanted: Option<Vec<u8>>,
     /// All of it has arrived.
     pub complete: bool,
+    /// The chunk of a draft that it is, if it is one and may be sent.
+    pub chunk: Option<Chunk>,
+    /// The form that it is, if it is one.
+    pub form: Option<Multipart>,
     /// Bytes that have arrived.
     pub bytes: u64,
     /// Since when the engine has asked.
@@ -157,8 +162,23 @@ pub struct Upload {
 impl Upload {
     /// One that begins.
     #[must_use]
-    pub fn at(now: Instant) -> Upload {
-        Upload { wanted: None, complete: false, bytes: 0, waits_since: now, waited_ns: 0 }
+    pub fn at(now: Instant, form: Option<Multipart>) -> Upload {
+        let (chunk, wanted) = (None, None);
+        Upload { wanted, complete: false, chunk, form, bytes: 0, waits_since: now, waited_ns: 0 }
+    }
+
+    /// Leave of a piece of a form what is of its file; `complete` if it was the last one.
+    ///
+    /// # Errors
+    /// What is wrong with the form.
+    pub fn unpack(&mut self, piece: &mut Vec<u8>, complete: bool) -> Result<bool, Problem> {
+        if let Some(form) = &mut self.form {
+            form.strip(piece)?;
+            if complete {
+                form.finish()?;
+            }
+        }
+        Ok(complete)
     }
 
     /// So long was waited for it that it should have brought more.

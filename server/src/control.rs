@@ -40,11 +40,12 @@
 //!
 //! B is a budget, `{"memory_bytes":"64MiB","weight":200,…}`; N is `{"plan":name|null,"budget":B}`, the
 //! whole of it; C is `{"group":"organisation/group"|null,"plan":name|null,"budget":B|null}`, of which
-//! what is absent stays as it is; a create takes `"seed":{"type":"database","name":S}` too: see `seed`. What is in use cannot be deleted: 409 says by how many.
+//! what is absent stays as it is; a create takes `"seed":{"type":"database","name":S}` too, and `dump_url`: see `seed`. What is in use cannot be deleted: 409 says by how many.
 //!
 //! Pure: heads and bodies in, calls out; rows in, JSON out.
 //!
 //! - `bulk`: creates and drops of many.
+//! - `dumps`: dumps that are sent before the create that uses them.
 //! - `budgets`: bodies and answers about budgets, plans and use.
 //! - `jobs`: one migration for many databases.
 //! - `keys`: keys and tokens. `settings`: switches, and keys of a database's own.
@@ -57,6 +58,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod bulk;
+pub mod dumps;
 pub(crate) mod jobs;
 pub mod keys;
 mod life;
@@ -75,8 +77,8 @@ pub(crate) use budgets::plan as plan_of;
 use serde_json::{Value, json};
 use tenant::settings::SettingsChange;
 use tenant::{
-    ControlCall, ControlReply, DatabaseRow, ExportFormat, KeyScope, Missing, NodePath, Refusal,
-    RowState, Unbuilt, is_memory,
+    ControlCall, ControlReply, CopyProgress, DatabaseRow, ExportFormat, KeyScope, Missing,
+    NodePath, Refusal, RowState, Unbuilt, is_memory,
 };
 
 use crate::export;
@@ -396,6 +398,13 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
         }
         (_, ControlReply::Keys(rows)) => rows.first().map_or(Value::Null, keys::key_answer),
         (_, ControlReply::Imported(made)) => uploads::answer(&made.0, &made.1),
+        (_, ControlReply::Copying(copying)) => {
+            let CopyProgress { age_s, pages, pages_total } = copying.1;
+            let mut answer = database(&copying.0);
+            answer["progress"] =
+                json!({ "age_s": age_s, "pages": pages, "pages_total": pages_total });
+            answer
+        }
         (_, ControlReply::Databases(rows)) => rows.first().map_or(Value::Null, database),
         (_, ControlReply::Dropped(dropped)) => {
             let mut answer = database(&dropped.0);
@@ -435,6 +444,7 @@ pub fn answer(call: &ControlCall, reply: &ControlReply) -> Vec<u8> {
 #[must_use]
 pub fn problem(refusal: &Refusal, name: &str) -> Problem {
     match refusal {
+        Refusal::NotFound if dumps::is_dump(name) => dumps::missing(),
         Refusal::NotFound => Problem::detailed(
             404,
             "DATABASE_NOT_FOUND",
@@ -593,6 +603,12 @@ fn missing_problem(missing: Missing) -> Problem {
         Missing::Group => {
             Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
         }
+        Missing::Template => Problem::new(
+            404,
+            "TEMPLATE_NOT_FOUND",
+            "the group's template is not there (any more): make another database of its organisation the \
+             template, or null",
+        ),
         Missing::Job => jobs::problem_missing(),
         Missing::Key => Problem::new(404, "KEY_NOT_FOUND", "there is no such key"),
     }

@@ -117,6 +117,14 @@ pub const UPLOAD_STALL_NS: u64 = 30_000_000_000;
 pub const UPLOAD_PATIENCE_NS: u64 = 60_000_000_000;
 /// See [`UPLOAD_PATIENCE_NS`].
 pub const UPLOAD_BYTES_PER_S: u64 = 4 * 1024;
+/// Time in which something must come for a database that is sent in several requests: the `turso` CLI waits
+/// for a minute at most before it tries again.
+pub const DRAFT_STALL_NS: u64 = 120_000_000_000;
+/// Bytes of one of its requests. A chunk that breaks off is sent again as a whole; 1,024 of them are an upload.
+pub const DRAFT_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+/// How long a dump is kept that no database was made of, in seconds: an hour for who sends it, and an hour
+/// to use it.
+pub const DUMP_TTL_S: u64 = 2 * 3_600;
 /// Time between two lines about how far an upload is.
 pub const UPLOAD_LINE_NS: u64 = 1_000_000_000;
 /// As [`DRAIN_BYTES_MAX`], for an upload that is refused while its client still sends: many clients read

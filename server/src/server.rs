@@ -9,12 +9,13 @@
 //! Owns connections, their phases and deadlines, and the engine. Knows no kernel: the Io is a
 //! parameter of every function that submits, and the simulator passes its own.
 //!
-//! - `admin`: requests on the admin address. `jobs`: what fleet jobs ask of the engine. `submit`:
+//! - `admin`: requests on the admin address. `drafts`: databases that are sent in several requests. `jobs`: what fleet jobs ask of the engine. `submit`:
 //!   requests that become jobs. `responses`: how answers leave. `uploads`: bodies in pieces.
 //!   `strangers`: who has shown no good key yet.
 
 mod admin;
 mod bulk;
+mod drafts;
 mod jobs;
 mod responses;
 mod strangers;
@@ -51,6 +52,8 @@ use crate::problem::Problem;
 use crate::work::{Asked, Work, WorkKind, WorkReply};
 
 use self::admin::VERSION_TEXT;
+pub(crate) use self::drafts::Chunk;
+use self::drafts::Drafts;
 use self::submit::Order;
 
 /// What a server is started with.
@@ -101,6 +104,7 @@ pub struct Server {
     timers: BTreeSet<(Instant, Key)>,
     calls: BTreeMap<RequestId, admin::Pending>,
     jobs: Jobs,
+    drafts: Drafts,
     auth: Authenticator,
     peers: Peers,
     peer_budgets: PeerBudgets,
@@ -174,6 +178,7 @@ impl Server {
             timers: BTreeSet::new(),
             calls: BTreeMap::new(),
             jobs: Jobs::default(),
+            drafts: Drafts::default(),
             auth: Authenticator::new(&options.auth),
             peers: Peers::default(),
             peer_budgets: match options.auth.required {
@@ -312,7 +317,11 @@ impl Server {
         let accept = self.wants_accept().then_some(self.accept_after);
         let timer = self.timers.first().map(|&(at, _)| at);
         let jobs = self.jobs.deadline(self.now);
-        [self.engine.deadline(), timer, self.stopping, accept, jobs].into_iter().flatten().min()
+        let drafts = self.drafts.deadline();
+        [self.engine.deadline(), timer, self.stopping, accept, jobs, drafts]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// One turn: see the head of the file.
@@ -324,6 +333,7 @@ impl Server {
             self.advance(io, key);
         }
         self.turn_jobs();
+        self.end_drafts(false);
         self.engine.turn(io);
         self.follow_engine(io);
         self.fire_timers(io);
@@ -566,9 +576,14 @@ impl Server {
             Endpoint::Cursor => WorkKind::Cursor,
             Endpoint::V1(call) => WorkKind::V1(call),
             Endpoint::Export(format) => WorkKind::Export(format),
+            Endpoint::Upload(step) => {
+                let name = tenant.expect("an upload is for a database");
+                return self.on_draft_step(io, key, step, name);
+            }
             Endpoint::Health => return self.answer_health(io, key),
             Endpoint::Version => return self.answer_text(io, key, VERSION_TEXT),
             Endpoint::Probe => return self.answer_text(io, key, "Hrana is spoken here\n"),
+            Endpoint::Generation => return self.answer_generation(io, key),
             Endpoint::Preflight => return self.answer_preflight(io, key),
         };
         let Some(name) = tenant else { unreachable!("Hrana's endpoints are for a tenant") };
@@ -627,6 +642,16 @@ impl Server {
         match event {
             Event::Ready => self.on_ready(io),
             Event::Part(request, part) => self.on_part(io, key_of(request), part),
+            Event::Wants(request, spare) if drafts::is_own(request) => {
+                self.recycle(spare);
+                self.on_draft_wants(io, request);
+            }
+            Event::Refused(request, refusal) if drafts::is_own(request) => {
+                self.on_draft_refused(io, request, &refusal);
+            }
+            Event::Control(request, reply) if drafts::is_own(request) => {
+                self.on_draft_made(io, request, &reply);
+            }
             Event::Wants(request, spare) => self.on_wants(io, request, spare),
             Event::Progress(request, progress) => self.on_upload_progress(io, request, progress),
             Event::Finished(request, WorkReply::Request(asked)) => {
@@ -689,6 +714,7 @@ impl Server {
         ledger::credit(AccountId::CONNECTIONS, Kind::Buffer, given_bytes);
         self.orphans += usize::from(connection.receiving) + usize::from(connection.sending);
         self.calls.remove(&request_id(key));
+        self.leave_drafts(key);
         if connection.phase == Phase::Running {
             sometimes!("a connection ends while its request runs");
             self.engine.cancel(request_id(key));
@@ -761,6 +787,7 @@ impl Server {
         }
         if self.connections.is_empty() {
             self.engine_stopping = true;
+            self.end_drafts(true);
             self.stop_jobs();
             self.engine.stop();
         }

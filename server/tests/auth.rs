@@ -693,7 +693,77 @@ fn a_group_says_whether_a_missing_database_is_made() {
     open(&server, &writer, "second").rows(&["CREATE TABLE t(a)"]);
     assert_eq!(call(&server, "GET", "/v1/namespaces/second", &Value::Null)["class"], "memory");
     open(&server, &reader, "second").rows(&["SELECT * FROM t"]);
+    // What is made so begins with the group's template, if it has one; all that come meanwhile find it.
+    call(&server, "PATCH", settings, &json!({"class": null, "template": "first"}));
+    open(&server, &writer, "first").rows(&["INSERT INTO t VALUES(7)"]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (server, writer) = (&server, &writer);
+            scope.spawn(move || {
+                let found = open(server, writer, "copied").value("SELECT a FROM t");
+                assert_eq!(found, "7");
+            });
+        }
+    });
+    // Who has only a group gives away nothing of another one.
+    let (admin, _) = key(&server, "group:acme/web", "admin");
+    call(&server, "PUT", "/v1/organisations/acme/groups/other", &json!({}));
+    call(&server, "POST", "/v1/namespaces/theirs/create", &json!({"group": "acme/other"}));
+    let set = |name: &str| {
+        let body = json!({ "template": name }).to_string();
+        let mut client = server.admin().with_token(&admin);
+        client.call("PATCH", settings, body.as_bytes()).expect("answered").status
+    };
+    assert_eq!((set("theirs"), set("absent"), set("copied")), (401, 401, 200));
     call(&server, "PATCH", settings, &json!({"on_missing": "refuse"}));
     assert_eq!(refused(&writer, "third"), unauthorised());
     assert_eq!(refused(ROOT, "third").0, 404);
+}
+
+#[test]
+fn who_may_write_sends_a_database_that_was_created_for_it() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    for path in ["/v1/organisations/acme", "/v1/organisations/acme/groups/web"] {
+        call(&server, "PUT", path, &json!({}));
+    }
+    let (admin, _) = key(&server, "group:acme/web", "admin");
+    let body = json!({"name": "sent", "group": "web", "seed": {"type": "database_upload"}});
+    let made = ask(&server, &admin, "POST", "/v1/organizations/acme/databases", &body);
+    assert_eq!(made.status, 200, "{}", made.text());
+    create(&server, "other", &json!({}));
+    let tokens = |query: &str| {
+        let path = format!("/v1/organizations/acme/databases/sent/auth/tokens{query}");
+        let made = call(&server, "POST", &path, &json!({}));
+        made["jwt"].as_str().expect("a token").to_owned()
+    };
+    let (writer, reader) = (tokens("?expiration=5m"), tokens("?authorization=read-only"));
+    let other = jwt(&server, "other", "");
+    let put = |token: &str, path: &str, body: &[u8]| {
+        let mut client = server.client().with_token(token);
+        client.call("PUT", &format!("/db/sent/v2/upload/{path}"), body).expect("answered")
+    };
+    let size = br#"{"db_size_bytes":8192}"#;
+    for (token, status) in [(&*reader, 403), (&*other, 401), ("myr_x", 401), ("", 401)] {
+        assert_eq!(put(token, "start", size).status, status);
+    }
+    let started = put(&writer, "start", size);
+    assert_eq!(started.status, 200, "{}", started.text());
+    let id = started.json()["upload_id"].as_str().expect("an id").to_owned();
+    let chunk = format!("{id}/chunk/0");
+    for (token, status) in [(&*reader, 403), (&*other, 401), ("myr_x", 401)] {
+        assert_eq!(put(token, &chunk, &[0; 100]).status, status);
+    }
+    let made = folder();
+    let path = made.path().join("f");
+    let file = rusqlite::Connection::open(&path).expect("a new file");
+    let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES(7)";
+    file.execute_batch(sql).expect("made");
+    file.close().expect("it closes");
+    let bytes = std::fs::read(&path).expect("the file is there");
+    assert_eq!(put(&writer, &chunk, &bytes).status, 200);
+    assert_eq!(put(&reader, &format!("{id}/finalize"), b"").status, 403);
+    assert_eq!(put(&writer, &format!("{id}/finalize"), b"").status, 200);
+    // What was issued before is good after.
+    assert_eq!(open(&server, &reader, "sent").value("SELECT a FROM t"), "7");
 }

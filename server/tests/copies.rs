@@ -13,6 +13,9 @@ mod forks;
 #[path = "copies/small.rs"]
 mod small;
 
+#[path = "copies/templates.rs"]
+mod templates;
+
 use serde_json::Value;
 
 use process::{Database, Server};

@@ -2,6 +2,10 @@
 //! they were, two hundred hostile ones are refused or opened safely, and nothing is left of those that
 //! fail.
 
+#[path = "uploads/drafts.rs"]
+mod drafts;
+#[path = "uploads/dumps.rs"]
+mod dumps;
 #[path = "uploads/files.rs"]
 mod files;
 #[path = "uploads/good.rs"]

@@ -154,9 +154,10 @@ pub use building::{Build, Built};
 pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
-pub use rows::{DatabaseRow, NodeId, NodeRow, Plan, RowState, Said};
+pub use rows::{DatabaseRow, NodeId, NodeRow, PRIVATE_NAME, Plan, RowState, Said};
 
 use jobs::{JobCall, JobRefusal, JobReply};
+use nodes::Columns;
 use rows::{read, run, select};
 
 /// The version of the schema above, kept in `user_version`.
@@ -310,6 +311,8 @@ pub enum Call {
     Built(Built),
     /// The row of a name, made in this group if there is none and the group says that it is to be.
     Make(String, NodeId),
+    /// In a call about many that goes on after a crash: what was asked for is not whole if it is not there.
+    Remake(String, Change),
     /// A database that was being built will not be whole: its name is free.
     GiveUp(TenantId),
     /// Give a database another place or budget.
@@ -387,6 +390,8 @@ pub enum Call {
     Rearm,
     /// A new organisation or group that says nothing.
     CreateNode(NodePath),
+    /// Another name for a group.
+    RenameGroup(NodePath, Box<str>),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
     Nodes {
         /// Whose groups; `None` for organisations.
@@ -539,13 +544,19 @@ impl Call {
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
             // With the group `default`, if that has to be made.
-            Call::Create { .. } | Call::Make(..) | Call::Place(..) | Call::Build(_) => 9,
+            Call::Create { .. }
+            | Call::Make(..)
+            | Call::Remake(..)
+            | Call::Place(..)
+            | Call::Build(_) => 9,
             Call::Built(_) => 2,
             Call::GiveUp(_) => 10,
             // With a leaf of periods for it, its group and its organisation.
             Call::Used(..) => 4,
             Call::Spent(..) | Call::PutPlan(_) | Call::DropPlan(_) => 1,
-            Call::PutNode(..) | Call::CreateNode(_) | Call::SetNode(..) => 2,
+            Call::PutNode(..) | Call::CreateNode(_) | Call::RenameGroup(..) | Call::SetNode(..) => {
+                2
+            }
             Call::Set(..) => 4,
             Call::Job(call) => call.pages(),
             Call::CreateKey(_) => 4,
@@ -682,6 +693,8 @@ pub enum Missing {
     Key,
     /// A job.
     Job,
+    /// The database that a group has as its template.
+    Template,
 }
 
 /// Carry out calls in one transaction, in order.
@@ -744,6 +757,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::Find(name) => Ok(found(find(pooled, name)?)),
         Call::FindId(id) => Ok(found(find_by_id(pooled, *id)?)),
         Call::Make(name, group) => life::make(pooled, name, *group),
+        Call::Remake(name, change) => building::remake(pooled, name, change),
         Call::Create { name, exists_ok, change } => create(pooled, name, *exists_ok, change),
         Call::Build(build) => building::begin(pooled, build),
         Call::Built(built) => building::finish(pooled, built),
@@ -784,6 +798,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::FindNode(path) => nodes::find(pooled, path),
         Call::DropNode(path) => nodes::drop(pooled, path),
         Call::CreateNode(path) => nodes::create(pooled, path),
+        Call::RenameGroup(path, name) => nodes::rename(pooled, path, name),
         Call::Nodes { of, after, limit } => nodes::list(pooled, of.as_deref(), after, *limit),
         Call::Job(call) => jobs::carry_out(pooled, call),
         Call::Members { path, after, limit } => members::list(pooled, path, after, *limit),
@@ -884,6 +899,22 @@ fn create(
     if let Some(row) = life::in_memory(pooled, name, change, &said, created_s)? {
         return Ok(Outcome::Memory(Box::new(row)));
     }
+    match &said.template {
+        // The template itself may be made where it is to be one.
+        Some(template) if *template.name != *name => {
+            building::of_template(pooled, template, (name, change), &said)
+        }
+        _ => insert(pooled, (name, created_s), change, &said),
+    }
+}
+
+/// A new row, by this name and as of this second.
+fn insert(
+    pooled: &mut PooledConnection,
+    (name, created_s): (&str, i64),
+    change: &Change,
+    said: &Columns,
+) -> Result<Outcome, SqliteError> {
     let sql = "INSERT INTO databases(name, state, created_s, file, stamp, txid, group_id, plan, budget) \
                VALUES(?1, 0, ?2, 0, 0, 0, ?3, ?4, ?5)";
     let arguments = [

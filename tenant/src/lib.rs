@@ -26,13 +26,14 @@ mod wheel;
 pub use catalogue::jobs;
 pub use catalogue::{
     BudgetChange, Change, DEFAULT_GROUP, DatabaseRow, KeyRow, KeyScope, Missing, NewKey, NodeId,
-    NodePath, NodeRow, Plan, RowState, Said, Secret, Signing, Sum,
+    NodePath, NodeRow, PRIVATE_NAME, Plan, RowState, Said, Secret, Signing, Sum,
 };
 pub use engine::is_memory;
 pub use engine::{
-    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, Counters, DiskOperation,
-    DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job, JobContext, Node,
-    Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt, UsageView,
+    BudgetView, Bulk, BulkProgress, BulkWork, ControlCall, ControlReply, CopyProgress, Counters,
+    DiskOperation, DiskReply, DiskRequest, Engine, EngineOptions, Event, Failure, Gauge, Job,
+    JobContext, Node, Receipt, Refusal, RequestId, Served, TenantState, TenantView, Unbuilt,
+    UsageView,
 };
 pub use export::{ExportError, ExportFormat};
 pub use failure::{RequestUnits, response_refused};

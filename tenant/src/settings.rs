@@ -5,11 +5,14 @@
 //! delete_protection=1 block_writes=1 block_reason=moved%20away tokens_after_s=1790000000
 //! ```
 //!
-//! Behind these stands what `life.rs` writes: how long a database lives. Entries in this order with one space between them, and only those that say something, so that equal
+//! Behind these stands what `life.rs` writes: how long a database lives; before it `template=name.id`, of
+//! a group or organisation. Entries in this order with one space between them, and only those that say something, so that equal
 //! settings are equal texts. In a value every byte outside of `a-z A-Z 0-9 - . _ ~ ,` is `%` and two
 //! upper-case hex digits. The reader takes exactly what the writer writes.
 
 use std::fmt::Write as _;
+
+use storage::TenantId;
 
 use crate::budget::Unreadable;
 use crate::life::{Life, LifeChange};
@@ -34,8 +37,19 @@ pub struct Settings {
     pub tokens_after_s: u64,
     /// Keys whose signatures are believed on tokens for it alone: a group's for its databases.
     pub jwt_keys: Vec<PublicKey>,
+    /// What databases begin with that are created in it: a group's word, or else its organisation's.
+    pub template: Option<Template>,
     /// How long it lives, or databases in it: see `life.rs` for what is inherited.
     pub life: Life,
+}
+
+/// A database of which others are copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its id: another one of that name is not meant. Nothing in a change: the catalogue knows it.
+    pub id: Option<TenantId>,
 }
 
 /// A change of settings; what is `None` stays as it is.
@@ -53,17 +67,20 @@ pub struct SettingsChange {
     pub rotate_tokens: bool,
     /// See [`Settings::jwt_keys`].
     pub jwt_keys: Option<Vec<PublicKey>>,
+    /// See [`Settings::template`]; inside, `None` for none.
+    pub template: Option<Option<Template>>,
     /// See [`Settings::life`].
     pub life: LifeChange,
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "delete_protection",
     "block_reads",
     "block_writes",
     "block_reason",
     "tokens_after_s",
     "jwt_keys",
+    "template",
 ];
 
 impl Settings {
@@ -75,6 +92,7 @@ impl Settings {
         block_reason: None,
         tokens_after_s: 0,
         jwt_keys: Vec::new(),
+        template: None,
         life: Life::NOTHING,
     };
 
@@ -97,6 +115,7 @@ impl Settings {
             block_reason: change.block_reason.clone().unwrap_or_else(|| self.block_reason.clone()),
             tokens_after_s: if change.rotate_tokens { rotated_s } else { self.tokens_after_s },
             jwt_keys: change.jwt_keys.clone().unwrap_or_else(|| self.jwt_keys.clone()),
+            template: change.template.clone().unwrap_or_else(|| self.template.clone()),
             life: self.life.changed(&change.life),
         }
     }
@@ -113,6 +132,9 @@ impl Settings {
             self.block_reason.as_deref().map(escaped),
             (self.tokens_after_s > 0).then(|| self.tokens_after_s.to_string()),
             (!self.jwt_keys.is_empty()).then(keys),
+            self.template
+                .as_ref()
+                .map(|template| format!("{}.{}", template.name, template.id.map_or(0, |id| id.0))),
         ];
         let said = NAMES.into_iter().zip(values);
         let entries = said.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
@@ -142,6 +164,11 @@ impl Settings {
                     if settings.jwt_keys.len() > limits::JWT_KEYS_MAX {
                         return Err(entry.into());
                     }
+                }
+                "template" => {
+                    let (name, id) = value.split_once('.').ok_or(entry)?;
+                    let id = Some(TenantId(id.parse().map_err(|_| entry)?));
+                    settings.template = Some(Template { name: name.into(), id });
                 }
                 _ => settings.life.read(name, value).ok_or(entry)?.map_err(|_| entry)?,
             }
@@ -213,12 +240,13 @@ mod tests {
             block_reason: Some("moved away: a=b, 100 % é\n".into()),
             tokens_after_s: 1_790_000_000,
             jwt_keys: vec![[0xab; 32], [7; 32]],
+            template: Some(Template { name: "a-b_9".into(), id: Some(TenantId(17)) }),
             life: Life::NOTHING.changed(&life),
         };
         let text = full.to_text();
         assert_eq!(Settings::from_text(&text), Ok(full), "{text}");
         assert!(text.contains("block_reason=moved%20away%3A%20a%3Db,%20100%20%25%20%C3%A9%0A"));
-        assert!(text.ends_with(" ttl_s=60 on_end=1"), "{text}");
+        assert!(text.ends_with(" template=a-b_9.17 ttl_s=60 on_end=1"), "{text}");
         assert_eq!(Settings::default().to_text(), "");
         assert_eq!(Settings::from_text(""), Ok(Settings::NOTHING));
     }
@@ -245,6 +273,8 @@ mod tests {
             "ttl_s=-1",
             "on_end=2",
             "on_end=1 ttl_s=1",
+            "template=a",
+            "template=a.01",
         ] {
             assert!(Settings::from_text(text).is_err(), "{text}");
         }

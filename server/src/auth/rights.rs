@@ -11,6 +11,9 @@ use tenant::jobs::JobCall;
 /// What a statement takes at least; writing takes [`Role::Write`], judged statement by statement.
 pub const STATEMENTS: Needs = Needs { role: Role::Read, machine: false };
 
+/// What each request takes that sends a part of a draft.
+pub const UPLOAD: Needs = Needs { role: Role::Write, machine: false };
+
 /// What `/metrics` and `/v1/top` take: they show neighbours to each other.
 pub const OVERVIEW: Needs = Needs { role: Role::Read, machine: true };
 
@@ -50,6 +53,7 @@ pub fn of_call(call: &ControlCall) -> Needs {
         | ControlCall::SetNode(..)
         | ControlCall::DropNode(_)
         | ControlCall::CreateNode(_)
+        | ControlCall::RenameGroup(..)
         | ControlCall::Checkpoint(_)
         | ControlCall::Bulk(_)
         | ControlCall::CreateKey(_)
@@ -123,6 +127,7 @@ mod tests {
             (ControlCall::ShowKey("key".into()), "rwa", "rwa"),
             (ControlCall::RevokeNamed("ci".into()), "a", ""),
             (ControlCall::CreateNode(path()), "a", "a"),
+            (ControlCall::RenameGroup(path(), "web".into()), "a", "a"),
             (ControlCall::Checkpoint(name()), "a", "a"),
             (ControlCall::Within("acme".into(), Box::new(ControlCall::Drop(name()))), "a", "a"),
             (job(None), "a", ""),
@@ -177,5 +182,7 @@ mod tests {
         }
         assert!(Access::MACHINE.meets(OVERVIEW).is_ok());
         assert!(Access::MACHINE.meets(STATEMENTS).is_ok());
+        let reader = Access { role: Role::Read, ..Access::MACHINE };
+        assert!(reader.meets(UPLOAD).is_err(), "who may only read sends nothing");
     }
 }

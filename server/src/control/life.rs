@@ -92,6 +92,11 @@ pub(super) fn take_class(change: &mut LifeChange) -> Option<Class> {
 /// # Errors
 /// 400.
 pub(super) fn of_database(change: &SettingsChange) -> Result<(), Problem> {
+    if change.template.is_some() {
+        let text =
+            "template is said by groups and organisations; a database says `seed` at its create";
+        return Err(Problem::body(text));
+    }
     for part in [Part::Class, Part::OnMissing] {
         if change.life.get(part).is_some() {
             let name = name_of(part);

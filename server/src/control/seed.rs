@@ -1,24 +1,39 @@
-//! What a new database begins with: nothing, or all that another one has.
+//! What a new database begins with: nothing, all that another one has, or a dump that was sent before.
 //!
 //! `{"seed":{"type":"database","name":"shop"}}` in the body of a create, in our own API and in the Platform
-//! API (whose CLI says `value` for `name`).
+//! API (whose CLI says `value` for `name`); `{"seed":{"type":"dump","url":…}}` or, as sqld says it,
+//! `{"dump_url":…}`: see `dumps`.
 
 use serde_json::{Map, Value};
 use tenant::ControlCall;
 use tenant::life::Class;
 
-use super::budgets;
+use super::{budgets, dumps};
 use crate::http::TenantName;
 use crate::problem::Problem;
 
 /// The member of a body that says what a database begins with.
 pub(crate) const SEED: &str = "seed";
 
+/// sqld's member for the same, where it is a dump.
+const DUMP_URL: &str = "dump_url";
+
 /// The body of `POST /v1/namespaces/{name}/create`.
 pub(super) fn create(name: String, body: &[u8]) -> Result<ControlCall, Problem> {
     let mut object = budgets::object(body)?;
-    let from = object.remove(SEED).map(|seed| source(&seed)).transpose()?.flatten();
-    let change = budgets::create(Value::Object(object).to_string().as_bytes())?;
+    let mut from = object.remove(SEED).map(|seed| source(&seed)).transpose()?.flatten();
+    match object.remove(DUMP_URL) {
+        None | Some(Value::Null) => {}
+        Some(_) if from.is_some() => {
+            return Err(Problem::body("seed and dump_url are two beginnings: say one"));
+        }
+        Some(url) => from = Some(dumps::at(url.as_str().unwrap_or_default())?),
+    }
+    let mut change = budgets::create(Value::Object(object).to_string().as_bytes())?;
+    if from.as_deref().is_some_and(dumps::is_dump) {
+        // A copy stands beside its original unless something else is said; a dump stands nowhere.
+        change.group.get_or_insert(None);
+    }
     if from.is_some() && change.class == Some(Class::Memory) {
         return Err(Problem::body("class memory has no seed: a copy is durable"));
     }
@@ -42,7 +57,12 @@ pub(super) fn fork(from: &str, to: &str, body: &[u8]) -> Result<ControlCall, Pro
     Ok(ControlCall::Fork { from, to, change: tenant::Change::default() })
 }
 
-/// The database that a seed names; `None` for a seed that says nothing.
+/// Whether a seed says that the database is sent after its create.
+pub(crate) fn is_sent(seed: &Value) -> bool {
+    seed["type"] == "database_upload"
+}
+
+/// The database that a seed names, or the dump's; `None` for a seed that says nothing.
 pub(crate) fn source(seed: &Value) -> Result<Option<String>, Problem> {
     let seed = match seed {
         Value::Null => return Ok(None),
@@ -55,13 +75,19 @@ pub(crate) fn source(seed: &Value) -> Result<Option<String>, Problem> {
     }
     match seed.get("type") {
         Some(Value::String(kind)) if kind == "database" => {}
-        Some(Value::String(kind)) if kind == "dump" || kind == "database_upload" => {
-            let text = "a database cannot be seeded with this here: send the file or the dump itself to \
-                        POST /v1/namespaces/{name}/upload, or name another database by \
+        Some(Value::String(kind)) if kind == "dump" => {
+            let url = seed.get("url").and_then(Value::as_str);
+            return url
+                .ok_or_else(|| Problem::body("seed.url is missing: the dump_url of a dump"))
+                .and_then(|url| dumps::at(url).map(Some));
+        }
+        Some(Value::String(kind)) if kind == "database_upload" => {
+            let text = "a database cannot be seeded with this here: send the file itself to POST \
+                        /v1/namespaces/{name}/upload, or name another database by \
                         {\"type\":\"database\",\"name\":…}";
             return Err(Problem::body(text));
         }
-        _ => return Err(Problem::body("seed.type must be \"database\"")),
+        _ => return Err(Problem::body("seed.type must be \"database\" or \"dump\"")),
     }
     let name = [seed.get("name"), seed.get("value")].into_iter().flatten().find_map(Value::as_str);
     let name = name.ok_or_else(|| Problem::body("seed.name is missing: the database to copy"))?;
@@ -100,6 +126,28 @@ mod tests {
             assert_eq!((from.as_str(), to.as_str()), ("shop", "copy"));
             assert!(change.budget.is_some());
         }
+    }
+
+    #[test]
+    fn a_dump_stands_where_the_body_says() {
+        let url = format!("myriad:dumps/{}", "0f".repeat(16));
+        for body in [
+            format!(r#"{{"seed":{{"type":"dump","url":"{url}"}}}}"#),
+            format!(r#"{{"dump_url":"{url}","allow_attach":false}}"#),
+        ] {
+            let ControlCall::Fork { from, to, change } = call(&body) else { panic!("{body}") };
+            assert_eq!((from, to.as_str()), (format!("dump:{}", "0f".repeat(16)), "copy"));
+            assert_eq!(change.group, Some(None), "directly under the machine, as every create");
+        }
+        let body = format!(r#"{{"dump_url":"{url}","group":"acme/web"}}"#);
+        let ControlCall::Fork { change, .. } = call(&body) else { panic!("{body}") };
+        assert!(change.group.flatten().is_some());
+        let both = format!(r#"{{"dump_url":"{url}","seed":{{"type":"dump","url":"{url}"}}}}"#);
+        for body in [both.as_str(), r#"{"dump_url":"file:/etc/passwd"}"#, r#"{"dump_url":7}"#] {
+            let problem = create("copy".to_owned(), body.as_bytes()).expect_err(body);
+            assert_eq!(problem.status, 400, "{body}");
+        }
+        assert!(matches!(call(r#"{"dump_url":null}"#), ControlCall::Create(..)));
     }
 
     #[test]

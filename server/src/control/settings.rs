@@ -1,15 +1,16 @@
 //! Settings through the control API: what is asked for, and what is answered.
 //!
 //! A body is `{"delete_protection":bool,"block_reads":bool,"block_writes":bool,"block_reason":text|null,
-//! "jwt_keys":[KEY,…]}`, and what `life` reads, of which what is absent stays as it is; a KEY is an Ed25519 public key as PEM or in
+//! "jwt_keys":[KEY,…]}`, of a group or organisation `"template":name|null` too, and what `life` reads, of which what is absent stays as it is; a KEY is an Ed25519 public key as PEM or in
 //! base64url, and tokens that it has signed are believed for this database, group or organisation alone.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tenant::settings::{PublicKey, Settings, SettingsChange};
+use tenant::settings::{PublicKey, Settings, SettingsChange, Template};
 
 use crate::auth::jwt;
+use crate::http::TenantName;
 use crate::problem::Problem;
 
 /// Longest reason for a block, in bytes: it is in each answer that it refuses.
@@ -37,11 +38,23 @@ pub(super) fn change(body: &[u8]) -> Result<SettingsChange, Problem> {
             "block_writes" => change.block_writes = Some(switch()?),
             "block_reason" => change.block_reason = Some(reason(value)?),
             "jwt_keys" => change.jwt_keys = Some(keys(value)?),
+            "template" => change.template = Some(template(value)?),
             name if super::life::read(&mut change.life, name, value)? => {}
             _ => return Err(Problem::body(format!("{name:?} is no setting"))),
         }
     }
     Ok(change)
+}
+
+/// The database that others begin as copies of.
+fn template(value: &Value) -> Result<Option<Template>, Problem> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(name) => {
+            Ok(Some(Template { name: TenantName::new(name)?.as_str().into(), id: None }))
+        }
+        _ => Err(Problem::body("template must be null or the name of a database")),
+    }
 }
 
 /// Why something is blocked.
@@ -90,6 +103,7 @@ pub(super) fn answer(settings: &Settings) -> Value {
         "block_writes": settings.block_writes,
         "block_reason": settings.block_reason,
         "jwt_keys": keys,
+        "template": settings.template.as_ref().map(|template| &*template.name),
     });
     if let Value::Object(members) = &mut answer {
         super::life::answer(&settings.life, members);
@@ -116,6 +130,8 @@ mod tests {
             r#"{"block_reason":7}"#,
             r#"{"jwt_keys":"x"}"#,
             r#"{"jwt_keys":["x"]}"#,
+            r#"{"template":7}"#,
+            r#"{"template":"no name"}"#,
             r#"{"tokens_after_s":1}"#,
         ] {
             assert_eq!(read(body).expect_err(body).status, 400);

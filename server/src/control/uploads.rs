@@ -88,13 +88,25 @@ fn format_of(content_type: &str) -> Result<ImportFormat, Problem> {
             Ok(ImportFormat::File)
         }
         "application/sql" | "application/x-sql" | "text/plain" => Ok(ImportFormat::Sql),
-        _ => Err(Problem::new(
-            415,
-            "UPLOAD_TYPE",
-            "send a SQLite file as application/vnd.sqlite3 (or application/octet-stream), or SQL text \
-             as application/sql (or text/plain)",
-        )),
+        _ => Err(wrong_type()),
     }
+}
+
+/// Whether the body says that it is a database file.
+pub(super) fn says_file(head: &Head<'_>) -> Result<bool, Problem> {
+    let format = head.content_type().map(format_of).transpose()?;
+    Ok(format == Some(ImportFormat::File))
+}
+
+/// A body of a type that is taken nowhere, or not here.
+pub(super) fn wrong_type() -> Problem {
+    Problem::new(
+        415,
+        "UPLOAD_TYPE",
+        "send a SQLite file to /v1/namespaces/{name}/upload as application/vnd.sqlite3 (or \
+         application/octet-stream), SQL text there or to a dumps route as application/sql (or text/plain), \
+         and a form to a dumps route only",
+    )
 }
 
 /// Where the new database is to stand, and what the body is if the query says so.
@@ -124,9 +136,14 @@ fn change(query: &str) -> Result<(Change, Option<ImportFormat>), Problem> {
 #[must_use]
 pub fn answer(row: &DatabaseRow, imported: &Imported) -> Value {
     let mut value = database(row);
-    let Imported { bytes, tables, rows } = *imported;
-    value["imported"] = json!({ "bytes": bytes, "tables": tables, "rows": rows });
+    value["imported"] = self::imported(imported);
     value
+}
+
+/// What was made.
+pub(crate) fn imported(imported: &Imported) -> Value {
+    let Imported { bytes, tables, rows } = *imported;
+    json!({ "bytes": bytes, "tables": tables, "rows": rows })
 }
 
 /// What is said when there is no database.

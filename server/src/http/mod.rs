@@ -20,6 +20,7 @@
 
 pub mod chunked;
 mod head;
+mod multipart;
 mod reader;
 pub mod response;
 mod route;
@@ -27,7 +28,8 @@ mod target;
 mod tenant_name;
 
 pub use head::{BodyFraming, Head, Method, Version};
+pub use multipart::Multipart;
 pub use reader::{Progress, Request, RequestReader};
-pub use route::{Endpoint, Routed, route};
+pub use route::{Endpoint, Routed, UploadStep, route};
 pub(crate) use target::is_host;
 pub use tenant_name::TenantName;

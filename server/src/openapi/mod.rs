@@ -92,6 +92,16 @@ impl Route {
             .into_iter()
             .collect();
             operation["requestBody"] = json!({ "required": true, "content": kinds });
+        } else if self.body == "Dump" {
+            let form = json!({
+                "type": "object",
+                "required": ["file"],
+                "properties": { "file": { "type": "string", "format": "binary" } },
+            });
+            operation["requestBody"] = json!({ "required": true, "content": {
+                "multipart/form-data": { "schema": form },
+                "application/sql": { "schema": { "type": "string" } },
+            } });
         } else if !self.body.is_empty() {
             operation["requestBody"] =
                 json!({ "content": { "application/json": { "schema": schema(self.body) } } });

@@ -347,6 +347,11 @@ const TABLE: &[Route] = &[
         &[], "", "Done",
     ),
     route(
+        "Platform API", POST, "/v1/organizations/{organization}/groups/{group}/rename",
+        "Another name for a group: its databases, keys and jobs stay",
+        &[], "T_Name", "T_Group",
+    ),
+    route(
         "Platform API", POST, "/v1/organizations/{organization}/groups/{group}/unarchive",
         "Nothing is ever archived",
         &[], "", "T_Group",

@@ -11,7 +11,7 @@ use super::Shape;
 use super::forms::{NEVER_S, Of, rfc_3339, uuid};
 use super::host::PublicHost;
 use super::route::LOCATION;
-use crate::control::{budgets, period, sqld};
+use crate::control::{budgets, dumps, period, sqld, uploads};
 
 /// See [`Shape::answer`].
 pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> Value {
@@ -37,6 +37,11 @@ pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> 
         (Shape::GroupConfiguration, ControlReply::Node(node)) => {
             json!({ "delete_protection": node.0.settings().delete_protection })
         }
+        (Shape::Dump, ControlReply::Imported(made)) => {
+            let mut answer = json!({ "dump_url": dumps::address(&made.0.name) });
+            answer["imported"] = uploads::imported(&made.1);
+            answer
+        }
         (Shape::Sum, ControlReply::Sum(view)) => sum(view),
         (Shape::Usage, ControlReply::Usage(view)) => json!({ "database": usage_of(view) }),
         (Shape::SqldStats, ControlReply::Usage(view)) => sqld::stats(view),
@@ -59,6 +64,7 @@ pub(super) fn answer(shape: &Shape, reply: &ControlReply, host: &PublicHost) -> 
         (_, ControlReply::Databases(rows)) => {
             rows.first().map_or_else(|| json!({}), |row| of_row(shape, row, host))
         }
+        (_, ControlReply::Copying(copying)) => of_row(shape, &copying.0, host),
         (_, ControlReply::Dropped(dropped)) => {
             let (row, receipt) = &**dropped;
             let mut answer = of_row(shape, row, host);

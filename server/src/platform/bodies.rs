@@ -71,6 +71,8 @@ pub(super) struct Create {
     pub budget: Option<BudgetChange>,
     /// The database of which it is to be a copy, if it is.
     pub from: Option<String>,
+    /// It is sent when it has been created.
+    pub sent: bool,
 }
 
 pub(super) fn create(body: &[u8]) -> Result<Create, Problem> {
@@ -92,12 +94,15 @@ pub(super) fn create(body: &[u8]) -> Result<Create, Problem> {
         budget.set(Part::StorageBytes, Some(size_limit(size)?));
     }
     let budget = (!budget.is_empty()).then(|| BudgetChange::Replace(Box::new(budget)));
+    let sent = object.get(seed::SEED).is_some_and(seed::is_sent);
+    let from = object.get(seed::SEED).filter(|_| !sent);
     let group = group.map(|name| TenantName::new(name).map(|name| name.as_str().into()));
     Ok(Create {
         name: TenantName::new(name)?.as_str().to_owned(),
         group: group.transpose()?,
         budget,
-        from: object.get(seed::SEED).map(seed::source).transpose()?.flatten(),
+        from: from.map(seed::source).transpose()?.flatten(),
+        sent,
     })
 }
 

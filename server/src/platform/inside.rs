@@ -1,12 +1,12 @@
 //! What stands below an organisation: its groups and databases.
 
-use tenant::{Change, ControlCall, DEFAULT_GROUP, KeyScope, NodePath};
+use tenant::{Change, ControlCall, DEFAULT_GROUP, ImportFormat, KeyScope, NodePath};
 
 use super::bodies;
 use super::route::{LOCATION, Parts, Routed, absent, asked, one_location, rotation};
 use super::{Asked, Shape};
 use crate::control::keys::TokenWanted;
-use crate::control::{AdminRequest, budgets, sum, usage};
+use crate::control::{AdminRequest, budgets, dumps, sum, usage};
 use crate::http::{Method, TenantName};
 use crate::problem::Problem;
 
@@ -21,9 +21,8 @@ pub(super) fn route(parts: &Parts<'_>, organisation: &str, rest: &[&str]) -> Rou
             group(parts, path, rest)
         }
         ["databases"] => databases(parts, organisation),
-        ["databases", "dumps"] => {
-            Err(absent("uploads on this route: send the file to /v1/namespaces/{name}/upload"))
-        }
+        // Begun by its head, its body is not held: see `server/uploads.rs`.
+        ["databases", "dumps"] => parts.post(dumps::call(organisation, &[0; 16])?, Shape::Dump),
         ["databases", name, rest @ ..] => {
             let name = TenantName::new(name)?.as_str().to_owned();
             let asked = database(parts, name, rest)?;
@@ -92,7 +91,11 @@ fn group(parts: &Parts<'_>, path: NodePath, rest: &[&str]) -> Routed {
         )),
         (["locations", LOCATION], _) => Err(Problem::wrong_method("POST, DELETE")),
         (["locations", ..], _) => Err(one_location()),
-        (["rename"], _) => Err(absent("new names for groups: make another and move databases")),
+        (["rename"], Method::Post) => {
+            let name = bodies::name(parts.body)?.into();
+            Ok(asked(ControlCall::RenameGroup(path, name), Shape::Group))
+        }
+        (["rename"], _) => Err(Problem::wrong_method("POST")),
         (["transfer"], _) => Err(absent("transfers between accounts")),
         _ => Err(Problem::not_found()),
     }
@@ -116,6 +119,11 @@ fn databases(parts: &Parts<'_>, organisation: &str) -> Routed {
             let path = NodePath { organisation: organisation.into(), group: Some(group) };
             let change =
                 Change { group: Some(Some(path)), budget: create.budget, ..Change::default() };
+            if create.sent {
+                let (name, format) = (create.name, ImportFormat::File);
+                let call = ControlCall::Import { name, change, format };
+                return Ok(asked(call, Shape::Created));
+            }
             let Some(from) = create.from else {
                 return Ok(asked(ControlCall::Create(create.name, change), Shape::Created));
             };

@@ -26,7 +26,7 @@ mod tests;
 
 use tenant::{ControlReply, KeyRow, Refusal};
 
-use crate::control::{self, AdminRequest};
+use crate::control::{self, AdminRequest, dumps};
 use crate::problem::Problem;
 
 pub(crate) use forms::rfc_3339;
@@ -78,6 +78,8 @@ pub enum Shape {
     Database,
     /// `{"database":{"DbId",…}}`.
     Created,
+    /// `{"dump_url":…}`.
+    Dump,
     /// `{"database":"name"}`.
     Dropped,
     /// A database's settings.
@@ -131,6 +133,7 @@ impl Shape {
     pub fn problem(&self, refusal: &Refusal, name: &str) -> Problem {
         let is_sqld = matches!(self, Shape::Forked | Shape::SqldConfig | Shape::SqldStats);
         match refusal {
+            Refusal::NotFound if dumps::is_dump(name) => dumps::missing(),
             Refusal::NotFound if !is_sqld => Problem::detailed(
                 404,
                 "DATABASE_NOT_FOUND",

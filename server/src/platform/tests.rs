@@ -63,6 +63,11 @@ fn databases_are_created_in_their_group() {
     let change = Change { group: Some(Some(path(Some("web")))), ..Change::default() };
     let expected = ControlCall::Fork { from: "shop".into(), to: "copy".into(), change };
     assert_eq!(asked_for.request, AdminRequest::Call(expected));
+    let sent = r#"{"name":"copy","group":"web","seed":{"type":"database_upload"}}"#;
+    let change = Change { group: Some(Some(path(Some("web")))), ..Change::default() };
+    let format = tenant::ImportFormat::File;
+    let expected = ControlCall::Import { name: "copy".into(), change, format };
+    assert_eq!(call("POST", &databases, sent), expected);
     for body in [
         r#"{"name":"shop","seed":{"type":"dump","url":"https://example.com/x.sql"}}"#,
         r#"{"name":"shop","is_schema":true}"#,

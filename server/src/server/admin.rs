@@ -1,6 +1,7 @@
 //! Requests on the admin address: who asks, what the engine is asked, and what each answer becomes.
 
 use storage::io::{Clock, Io};
+use storage::sometimes;
 use tenant::access::{Access, Credential};
 use tenant::{ControlCall, ControlReply, Gauge, Key, RequestId, Secret};
 
@@ -9,6 +10,7 @@ use crate::auth::{self, Claimed, Place, rights};
 use crate::control::keys::{TokenWanted, Wanted};
 use crate::control::top::Top;
 use crate::control::{self, AdminRequest};
+use crate::http::UploadStep;
 use crate::metrics::{Gauges, metrics};
 use crate::openapi;
 use crate::platform::Shape;
@@ -16,12 +18,18 @@ use crate::platform::Shape;
 /// The request of the server itself that makes its first key; no connection's has this number.
 pub(super) const FIRST_KEY: RequestId = u64::MAX;
 
+/// Requests of the server itself whose answers it does not wait for; no connection's has this number, and
+/// no job's.
+const NOBODY: RequestId = FIRST_KEY & !(1 << 31);
+
 /// What a request on the admin address waits for.
 pub(super) enum Pending {
     /// A call's answer.
     Call(Box<ControlCall>),
     /// The end of a call about many databases.
     Bulk,
+    /// A step of a draft, with the size that it announces: whether it may be taken; and then, what comes of it.
+    Draft(UploadStep, u64),
     /// A key, with its secret.
     Key(String),
     /// A token.
@@ -127,8 +135,14 @@ impl Server {
         {
             return self.answer_overview(io, key, &pending);
         }
+        let is_created = matches!(pending, Pending::Shaped(Shape::Created, _));
         self.calls.insert(request_id(key), pending);
-        self.engine.control(request_id(key), credential, needs, call);
+        let request = match &call {
+            // Its body comes in requests of its own.
+            ControlCall::Import { name, .. } if is_created => self.begin_draft(io, key, name),
+            _ => request_id(key),
+        };
+        self.engine.control(request, credential, needs, call);
         self.watch(io, key);
     }
 
@@ -169,6 +183,16 @@ impl Server {
             Pending::Shaped(shape, pending) => (Some(shape), *pending),
             pending => (None, pending),
         };
+        if let Pending::Draft(step, bytes) = pending {
+            let row = match reply {
+                ControlReply::Databases(rows) => rows.first(),
+                _ => None,
+            };
+            return self.on_draft_judged(io, key, (step, bytes), row);
+        }
+        if let (Pending::Call(call), ControlReply::Databases(_)) = (&pending, reply) {
+            self.drop_used_dump(call);
+        }
         let body = match (pending, reply) {
             (Pending::Bulk, ControlReply::Bulk(progress)) => {
                 return self.on_bulk_end(io, key, progress);
@@ -202,6 +226,15 @@ impl Server {
         };
         let Some(body) = self.end_upload_lines(io, key, body) else { return };
         self.answer(io, key, "application/json", body);
+    }
+
+    /// A database is there that was made of a dump: that is not needed any more.
+    fn drop_used_dump(&mut self, call: &ControlCall) {
+        let Some(name) = control::dumps::used_by(call) else { return };
+        sometimes!("a dump is dropped when a database was made of it");
+        let call = ControlCall::Drop(name.to_owned());
+        let credential = Credential::Access(Access::MACHINE);
+        self.engine.control(NOBODY, credential, rights::of_call(&call), call);
     }
 
     /// The engine serves: so does the server, once there is somebody who may administer it.

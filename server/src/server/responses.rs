@@ -112,6 +112,7 @@ impl Server {
         let name = match &call {
             Some(Pending::Call(call)) => control::refused(call, refusal).unwrap_or_default(),
             Some(Pending::Token(TokenWanted { scope: KeyScope::Database(name), .. })) => name,
+            Some(Pending::Draft(..)) => tenant.map_or("", TenantName::as_str),
             Some(_) => "",
             None => tenant.map_or("", TenantName::as_str),
         };
@@ -163,6 +164,13 @@ impl Server {
         let mut body = self.spare.pop().unwrap_or_default();
         body.extend_from_slice(text.as_bytes());
         self.answer(io, key, "text/plain", body);
+    }
+
+    /// The same of each database, and of one that is not there.
+    pub(super) fn answer_generation<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.reader.finish();
+        self.answer(io, key, "application/json", br#"{"current_generation":1}"#.to_vec());
     }
 
     /// It lives; and where somebody measures, the longest stretch since the last question.

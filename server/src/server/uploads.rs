@@ -13,9 +13,10 @@ use super::admin::Pending;
 use super::{Server, buffers_full, free_bytes, key_of, request_id};
 use crate::auth::{Place, rights};
 use crate::connection::{Phase, Upload};
+use crate::control::dumps::{self, Begun};
 use crate::control::uploads;
 use crate::http::response::CONTINUE;
-use crate::http::{BodyFraming, Version, chunked};
+use crate::http::{BodyFraming, Method, Version, chunked};
 use crate::limits;
 use crate::problem::Problem;
 
@@ -28,14 +29,18 @@ impl Server {
     ) -> Result<bool, Problem> {
         let connection = self.connections.get_mut(key).expect("its head was read");
         let head = connection.reader.head();
-        if !connection.admin || !uploads::is_upload(&head) {
+        if !connection.admin {
+            let may_be = head.method() == Method::Put;
+            return if may_be { self.begin_chunk(io, key) } else { Ok(false) };
+        }
+        if !dumps::is_streamed(&head) {
             return Ok(false);
         }
         let closes = |problem| Problem { close: true, ..problem };
         let claimed = self.claimed(io, key, Place::Control).map_err(closes)?;
         let connection = self.connections.get_mut(key).expect("its head was read");
         let head = connection.reader.head();
-        let call = uploads::route(&head).map_err(closes)?;
+        let Begun { call, shape, form } = dumps::begin(&head, io).map_err(closes)?;
         let lines = uploads::wants_lines(&head);
         let bytes = match head.framing() {
             BodyFraming::Length(bytes) => bytes,
@@ -52,11 +57,16 @@ impl Server {
         connection.in_body = false;
         connection.phase = Phase::Running;
         connection.exchange.began = self.now;
-        connection.upload = Some(Box::new(Upload::at(self.now)));
+        connection.upload = Some(Box::new(Upload::at(self.now, form)));
         connection.upload_lines = lines.then_some(storage::io::Instant(0));
         self.traffic.requests += 1;
         let needs = rights::of_call(&call);
-        self.calls.insert(request_id(key), Pending::Call(Box::new(call.clone())));
+        let pending = Pending::Call(Box::new(call.clone()));
+        let pending = match shape {
+            Some(shape) => Pending::Shaped(shape, Box::new(pending)),
+            None => pending,
+        };
+        self.calls.insert(request_id(key), pending);
         self.set_deadline(key, storage::io::Instant(u64::MAX));
         self.engine.control(request_id(key), claimed.credential, needs, call);
         self.flush(io, key);
@@ -131,6 +141,9 @@ impl Server {
     pub(super) fn feed_upload<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(upload) = &mut connection.upload else { return };
+        if upload.chunk.is_some() {
+            return self.feed_chunk(io, key);
+        }
         if connection.receiving || upload.wanted.is_none() {
             return;
         }
@@ -144,10 +157,12 @@ impl Server {
             return self.watch(io, key);
         }
         let mut piece = upload.wanted.take().expect("looked at just now");
-        let mut problem = match connection.reader.take_piece(&mut piece) {
+        let taken = connection.reader.take_piece(&mut piece);
+        upload.bytes += piece.len() as u64;
+        let taken = taken.and_then(|complete| upload.unpack(&mut piece, complete));
+        let mut problem = match taken {
             Ok(complete) => {
                 upload.complete = complete;
-                upload.bytes += piece.len() as u64;
                 let waited_ns = upload.waited_ns + self.now.since(upload.waits_since);
                 if !piece.is_empty() {
                     upload.waited_ns = waited_ns;

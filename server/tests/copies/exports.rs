@@ -137,6 +137,10 @@ fn what_is_exported_is_equal_as_a_file_and_as_text() {
     let sql = export(&mut server.client(), "/db/shop/dump").1;
     assert!(sql == text);
     assert_eq!(export(&mut server.client(), "/db/shop/v1/export").1, bytes);
+    // As `turso db export` asks for it.
+    let info = export(&mut server.client(), "/db/shop/info").1;
+    assert_eq!(info, br#"{"current_generation":1}"#);
+    assert_eq!(export(&mut server.client(), "/db/shop/export/1").1, bytes);
     let (_, empty) =
         (server.create("empty"), export(&mut server.client(), "/db/empty/v1/export").1);
     assert_eq!(

@@ -220,3 +220,34 @@ fn what_is_being_copied_can_be_dropped_and_what_is_dropped_is_not_copied() {
     }
     server.stop();
 }
+
+#[test]
+fn a_large_copy_says_how_far_it_is() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    fill(&mut server.create("source"), 7000);
+    let pages = server.database("source").value("PRAGMA page_count");
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _over = Over(&done);
+            fork(&server, "source", "copy");
+        });
+        let mut seen = Vec::new();
+        let mut admin = server.admin();
+        while !done.load(Ordering::Relaxed) {
+            let shown = admin.call("GET", "/v1/namespaces/copy", b"").expect("answered").json();
+            if let Some(pages) = shown["progress"]["pages"].as_u64() {
+                assert_eq!(shown["state"], "building", "{shown}");
+                seen.push((pages, shown["progress"]["pages_total"].as_u64().expect("a number")));
+            }
+        }
+        seen
+    });
+    assert!(seen.is_sorted(), "{seen:?}");
+    let total: u64 = pages.parse().expect("a number");
+    assert!(seen.iter().any(|&(pages, of)| pages > 0 && pages < of && of == total), "{seen:?}");
+    let shown = good(&server, "GET", "/v1/namespaces/copy", &Value::Null);
+    assert_eq!((&shown["state"], &shown["progress"]), (&json!("live"), &Value::Null));
+    server.stop();
+}

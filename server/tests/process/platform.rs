@@ -191,3 +191,35 @@ fn a_database_is_configured_as_sqld_s_are() {
     assert!(lines.as_array().is_some_and(|lines| lines.len() > 10), "{lines}");
     server.stop();
 }
+
+#[test]
+fn a_group_has_another_name_and_keeps_what_is_in_it() {
+    let data = folder();
+    let server = Launch::on(data.path()).start();
+    settle(&server);
+    let mut open = server.database("web-1");
+    open.rows(&["CREATE TABLE t(a)"]);
+    call(
+        &server,
+        "POST",
+        "/v1/namespaces/brief/create",
+        &json!({ "class": "memory", "group": "acme/web" }),
+    );
+    let path = "/v1/organizations/acme/groups/web/rename";
+    let taken = refused(&server, "POST", path, &json!({ "Name": "app" }));
+    assert_eq!(taken, (409, "NAME_TAKEN".into()));
+    assert_eq!(refused(&server, "POST", path, &json!({ "Name": "no name" })).0, 400);
+    let renamed = call(&server, "POST", path, &json!({ "Name": "shop" }));
+    assert_eq!(renamed["group"]["name"], "shop");
+    assert_eq!(refused(&server, "POST", path, &json!({ "Name": "x" })).0, 404);
+    for name in ["web-1", "web-2", "brief"] {
+        assert_eq!(get(&server, &format!("/v1/namespaces/{name}"))["group"], "acme/shop");
+    }
+    assert_eq!(names(&server, "/v1/organizations/acme/databases?group=shop&", 3).len(), 6);
+    open.rows(&["INSERT INTO t VALUES(1)"]);
+    server.stop();
+    let server = Launch::on(data.path()).start();
+    assert_eq!(names(&server, "/v1/organizations/acme/databases?group=shop&", 9).len(), 5);
+    assert_eq!(server.database("web-1").value("SELECT a FROM t"), "1");
+    server.stop();
+}

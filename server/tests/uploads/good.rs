@@ -5,7 +5,7 @@ use crate::process::{Launch, Server, folder, number};
 use crate::{send, upload, upload_sql};
 
 /// The new database says what the file says.
-fn compare(server: &Server, name: &str, connection: &rusqlite::Connection) {
+pub fn compare(server: &Server, name: &str, connection: &rusqlite::Connection) {
     let mut database = server.database(name);
     for question in QUESTIONS {
         let own = rows(connection, question);

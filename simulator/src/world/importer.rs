@@ -3,12 +3,14 @@
 //! Fault model. In one world of three (`imports` orders, none in the others) somebody works the admin
 //! address, a new connection for each request, 10 ms to 20 s between two: uploads under a few names, of
 //! SQL text and of files, in one piece or in chunks; text that fails at its end; files that are cut, have
-//! flipped bits, or are none; uploads that break off in the middle. In between it looks at what is there,
-//! and drops it. Whatever happens to the server happens in the middle of that.
+//! flipped bits, or are none; uploads that break off in the middle. SQL text is sent as the `turso` CLI does
+//! in half of the cases: as a dump first, and then a database is created of it. In between it looks at what
+//! is there, and drops it. Whatever happens to the server happens in the middle of that.
 //!
 //! Expected (IMP-1): what was acknowledged is there, whole, until it is dropped; what was refused is not
 //! there; an upload whose answer was lost is there whole or not at all; what cannot be good is refused, and
-//! what is good is not, unless a fault explains it. At the end, without faults, every database that should
+//! what is good is not, unless a fault explains it. A dump that was acknowledged is there for the create that
+//! follows. At the end, without faults, every database that should
 //! be there is read once more, in bounded time (LIVE-1).
 //!
 //! Outside: what a file with flipped bits becomes, if it is taken. A name whose drop was not answered is
@@ -54,6 +56,13 @@ const SLOTS: usize = 3;
 
 const RECEIVE_BYTES: usize = 64 * 1024;
 
+/// The organisation that dumps are for.
+const ORGANISATION: &str = "imports";
+
+/// Statements that no import carries out.
+const FAILING: [&str; 3] =
+    ["INSERT INTO missing VALUES(1);", "INSERT INTO t VALUES(1,'x';", "ATTACH 'x' AS y;"];
+
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -77,6 +86,20 @@ enum Order {
         slot: usize,
         kind: Kind,
         contents: Contents,
+    },
+    /// SQL text, kept for a create.
+    Dump {
+        slot: usize,
+        kind: Kind,
+        contents: Contents,
+    },
+    /// The organisation that dumps are for.
+    Organisation,
+    /// A database of the dump at this address.
+    Seed {
+        slot: usize,
+        contents: Contents,
+        address: String,
     },
     /// Whether it is there, by the admin address.
     Show {
@@ -253,7 +276,11 @@ impl Importer {
             _ => {
                 self.serial += 1;
                 let contents = Contents { serial: self.serial, rows, text_bytes };
-                Order::Upload { slot, kind, contents }
+                let is_text = matches!(kind, Kind::Sql | Kind::FailingSql | Kind::Broken);
+                match is_text && draws.below(Stream::Imports, 9, 2) == 0 {
+                    true => Order::Dump { slot, kind, contents },
+                    false => Order::Upload { slot, kind, contents },
+                }
             }
         }
     }
@@ -263,6 +290,16 @@ impl Importer {
         match order {
             Order::Upload { slot, kind, contents } => {
                 (upload(sim, &self.name(*slot), *kind, contents), ADMIN)
+            }
+            Order::Dump { kind, contents, .. } => (dump(sim, *kind, contents), ADMIN),
+            Order::Organisation => {
+                let path = format!("/v1/organisations/{ORGANISATION}");
+                (request("PUT", &path, "sim", &[], b"{}"), ADMIN)
+            }
+            Order::Seed { slot, address, .. } => {
+                let path = format!("/v1/namespaces/{}/create", self.name(*slot));
+                let body = json!({ "dump_url": address }).to_string();
+                (request("POST", &path, "sim", &[], body.as_bytes()), ADMIN)
             }
             Order::Show { slot } => {
                 let path = format!("/v1/namespaces/{}", self.name(*slot));
@@ -287,7 +324,9 @@ impl Importer {
         sim.trace_mut().remark(|| format!("the importer asks {order:?}"));
         let (mut outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
-        if let Order::Upload { kind: Kind::Broken, .. } = order {
+        if let Order::Upload { kind: Kind::Broken, .. } | Order::Dump { kind: Kind::Broken, .. } =
+            order
+        {
             let keep = sim.draws_mut().index(Stream::Imports, 6, outbox.len());
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
@@ -352,7 +391,14 @@ impl Importer {
                     _ => {}
                 }
             }
+            Some(Order::Seed { slot, contents, .. }) => {
+                let slot = &mut self.slots[slot];
+                slot.unsettled = true;
+                slot.lost.insert(contents.serial, contents);
+            }
             Some(Order::Drop { slot }) => self.slots[slot].give_up(),
+            // A dump that nobody heard of ends by itself.
+            Some(Order::Dump { .. } | Order::Organisation) => {}
             Some(Order::Show { .. } | Order::Read { .. }) => {}
             None => return,
         }
@@ -378,6 +424,48 @@ impl Importer {
             Err(Violation::new("IMP-1", format!("{order:?}: {what}: {} {text}", response.status)))
         };
         match order {
+            Order::Dump { slot, kind, contents } => match response.status {
+                200 if *kind == Kind::Sql => {
+                    let value: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                    let Some(address) = value["dump_url"].as_str() else {
+                        return wrong("it has no address");
+                    };
+                    let (slot, contents, address) = (*slot, *contents, address.to_owned());
+                    self.ask(sim, Order::Seed { slot, contents, address });
+                    return Ok(());
+                }
+                200 => return wrong("it cannot be good"),
+                404 if code == "ORGANISATION_NOT_FOUND" => {
+                    self.ask(sim, Order::Organisation);
+                    return Ok(());
+                }
+                status if is_excused(options, status, &code) => {}
+                422 if *kind != Kind::Sql => self.refused += 1,
+                400 if *kind == Kind::Broken => {}
+                _ => return wrong("it is refused in no known way"),
+            },
+            Order::Organisation => match response.status {
+                200 => {}
+                status if is_excused(options, status, &code) => {}
+                _ => return wrong("it cannot be made"),
+            },
+            Order::Seed { slot, contents, .. } => {
+                let slot = &mut self.slots[*slot];
+                match response.status {
+                    _ if code == "DATABASE_EXISTS" => {
+                        if slot.is_empty() && slot.lost.is_empty() && !slot.unsettled {
+                            return wrong("the name is free");
+                        }
+                    }
+                    200 if !slot.is_empty() => return wrong("the name is taken"),
+                    200 => {
+                        self.made += 1;
+                        slot.there = Some(*contents);
+                    }
+                    status if is_excused(options, status, &code) => {}
+                    _ => return wrong("the dump was taken"),
+                }
+            }
             Order::Upload { slot, kind, contents } => {
                 let (made, refused) = (response.status == 200, response.status);
                 let slot = &mut self.slots[*slot];
@@ -526,6 +614,27 @@ fn is_excused(options: &Options, status: u16, code: &str) -> bool {
     }
 }
 
+/// The request of a dump: a form as the `turso` CLI sends it, or the text itself.
+fn dump(sim: &mut Sim, kind: Kind, contents: &Contents) -> Vec<u8> {
+    let draws = sim.draws_mut();
+    let mut bits = |bound: usize| draws.index(Stream::Imports, 8, bound);
+    let mut sql = contents.sql();
+    if kind == Kind::FailingSql {
+        sql += FAILING[bits(FAILING.len())];
+    }
+    let path = format!("/v1/organizations/{ORGANISATION}/databases/dumps");
+    if bits(4) == 0 {
+        let head = [("content-type", "application/sql")];
+        return request("POST", &path, "sim", &head, sql.as_bytes());
+    }
+    let form = format!(
+        "--sim\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.sql\"\r\n\r\n{sql}\r\n\
+         --sim--\r\n"
+    );
+    let head = [("content-type", "multipart/form-data; boundary=sim")];
+    request("POST", &path, "sim", &head, form.as_bytes())
+}
+
 /// The request of an upload.
 fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8> {
     let draws = sim.draws_mut();
@@ -535,11 +644,7 @@ fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8>
         Kind::Sql => (sql.into_bytes(), true),
         Kind::File => (file, false),
         Kind::FailingSql => {
-            sql += [
-                "INSERT INTO missing VALUES(1);",
-                "INSERT INTO t VALUES(1,'x';",
-                "ATTACH 'x' AS y;",
-            ][bits(3)];
+            sql += FAILING[bits(FAILING.len())];
             (sql.into_bytes(), true)
         }
         Kind::Cut => {

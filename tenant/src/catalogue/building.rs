@@ -8,9 +8,10 @@
 use storage::TenantId;
 use storage::sqlite::{SqliteError, ValueRef};
 
-use super::nodes::Change;
+use super::nodes::{self, Change, Columns, TemplateOf};
 use super::rows::{DatabaseRow, RowState, run};
-use super::{Outcome, bury, create, find, integer};
+use super::{Missing, Outcome, bury, create, find, insert, integer, now_s};
+use crate::budget::Budget;
 use crate::life::Class;
 use crate::session::PooledConnection;
 
@@ -60,13 +61,58 @@ pub(super) fn begin(pooled: &mut PooledConnection, build: &Build) -> Result<Outc
         return Ok(Outcome::Row(Box::new(row.clone())));
     }
     let change = build.placed(from.as_ref());
-    match create(pooled, &build.name, false, &change)? {
+    match nodes::look_up(pooled, &change, &Budget::default())? {
+        Ok(said) => fill(pooled, &build.name, (&change, &said), from),
+        Err(missing) => Ok(Outcome::Missing(missing)),
+    }
+}
+
+/// A row for a database that is created where a template is what databases begin with.
+pub(super) fn of_template(
+    pooled: &mut PooledConnection,
+    template: &TemplateOf,
+    (name, change): (&str, &Change),
+    said: &Columns,
+) -> Result<Outcome, SqliteError> {
+    let row = find(pooled, &template.name)?.filter(|row| {
+        row.state == RowState::Live
+            && Some(row.id) == template.id
+            && row.path.last().is_some_and(|node| node.id == template.organisation)
+    });
+    // It was dropped, or has gone elsewhere, or is damaged; another one of its name is not meant.
+    let Some(row) = row else { return Ok(Outcome::Missing(Missing::Template)) };
+    fill(pooled, name, (change, said), Some(row))
+}
+
+fn fill(
+    pooled: &mut PooledConnection,
+    name: &str,
+    (change, said): (&Change, &Columns),
+    from: Option<DatabaseRow>,
+) -> Result<Outcome, SqliteError> {
+    match insert(pooled, (name, now_s()), change, said)? {
         Outcome::Row(row) => {
             run(pooled, "UPDATE databases SET state = 1 WHERE id = ?1", &[integer(row.id)])?;
             let row = DatabaseRow { state: RowState::Building, ..*row };
             Ok(Outcome::Build(Box::new((row, from))))
         }
         other => Ok(other),
+    }
+}
+
+/// A copy that a crash may have taken: made again if it is not there. What is created without a template
+/// was as lasting as the word of it.
+pub(super) fn remake(
+    pooled: &mut PooledConnection,
+    name: &str,
+    change: &Change,
+) -> Result<Outcome, SqliteError> {
+    if find(pooled, name)?.is_some() {
+        return Ok(Outcome::Done);
+    }
+    match nodes::look_up(pooled, change, &Budget::default())? {
+        Ok(Columns { template: Some(_), .. }) => create(pooled, name, false, change),
+        _ => Ok(Outcome::Done),
     }
 }
 

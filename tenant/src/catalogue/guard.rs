@@ -14,6 +14,7 @@ use crate::access::{Access, Denial, Scope};
 use crate::budget::Priority;
 use crate::key_budget::KeyBudget;
 use crate::session::PooledConnection;
+use crate::settings::SettingsChange;
 
 type Verdict = Result<Result<(), Denial>, SqliteError>;
 
@@ -28,7 +29,7 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
             database(pooled, access, name)
         }
         Call::Within(_, call) => judge(pooled, access, call),
-        Call::Create { change, .. } => match &change.group {
+        Call::Create { change, .. } | Call::Remake(_, change) => match &change.group {
             Some(Some(path)) => group(pooled, access, path),
             _ => FORBIDDEN,
         },
@@ -38,6 +39,13 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
             Ok(()) => place(pooled, access, change),
             denied => Ok(denied),
         },
+        // What is to be copied for everybody in a group must be its own to give.
+        Call::SetNode(path, SettingsChange { template: Some(Some(template)), .. }) => {
+            match database(pooled, access, &template.name)? {
+                Ok(()) => node(pooled, access, path),
+                denied => Ok(denied),
+            }
+        }
         Call::FindNode(path) | Call::SetNode(path, _) | Call::Sum(path) | Call::SumIn(path, _) => {
             node(pooled, access, path)
         }
@@ -47,9 +55,10 @@ pub(super) fn judge(pooled: &mut PooledConnection, access: &Access, call: &Call)
         }
         // Of all organisations it is shown its own.
         Call::Nodes { of: None, .. } => ALLOWED,
-        Call::PutNode(path, _) | Call::DropNode(path) | Call::CreateNode(path) => {
-            above(pooled, access, path)
-        }
+        Call::PutNode(path, _)
+        | Call::DropNode(path)
+        | Call::CreateNode(path)
+        | Call::RenameGroup(path, _) => above(pooled, access, path),
         Call::Keys { scope: Some(of), .. } => scope(pooled, access, of),
         Call::Sign(of, _) => match may_mint(pooled, access, None)? {
             true => scope(pooled, access, of),

@@ -1,5 +1,6 @@
 //! Plans, organisations and groups, databases' places among them, and settings.
 
+use storage::TenantId;
 use storage::sqlite::{SqliteError, ValueRef};
 
 use super::rows::{
@@ -76,8 +77,24 @@ impl Change {
 #[derive(Default)]
 pub(super) struct Columns {
     pub group_id: Option<NodeId>,
+    /// What databases begin with that are created there, and its organisation.
+    pub template: Option<TemplateOf>,
     pub plan: Option<Box<str>>,
     pub budget: Option<String>,
+}
+
+/// The template of a group.
+pub(super) struct TemplateOf {
+    pub name: Box<str>,
+    pub id: Option<TenantId>,
+    pub organisation: NodeId,
+}
+
+/// What holds of a group's and its organisation's words, the nearest first.
+fn template_of(path: &[NodeRow]) -> Option<TemplateOf> {
+    let organisation = path.last()?.id;
+    let said = path.iter().find_map(|node| node.settings().template.as_ref())?;
+    Some(TemplateOf { name: said.name.clone(), id: said.id, organisation })
 }
 
 /// Look up what `change` names; what it leaves out is `None`. `before` is the budget until now.
@@ -89,7 +106,10 @@ pub(super) fn look_up(
     let mut columns = Columns::default();
     if let Some(Some(path)) = &change.group {
         match find_path(pooled, path)? {
-            Ok(nodes) => columns.group_id = nodes.first().map(|node| node.id),
+            Ok(nodes) => {
+                columns.group_id = nodes.first().map(|node| node.id);
+                columns.template = template_of(&nodes);
+            }
             Err(Missing::Group) if path.group.as_deref() == Some(DEFAULT_GROUP) => {}
             Err(missing) => return Ok(Err(missing)),
         }
@@ -172,8 +192,17 @@ pub(super) fn set_node(
         Ok(nodes) => nodes,
         Err(missing) => return Ok(Outcome::Missing(missing)),
     };
+    let organisation = nodes.last().expect("a path has a node").id;
+    let mut change = change.clone();
+    if let Some(Some(template)) = &mut change.template {
+        // Another organisation's is nobody's to give away.
+        let row = super::find(pooled, &template.name)?;
+        let row = row.filter(|row| row.path.last().is_some_and(|node| node.id == organisation));
+        let Some(row) = row else { return Ok(Outcome::Missing(Missing::Template)) };
+        template.id = Some(row.id);
+    }
     let node = nodes.first_mut().expect("a path has a node");
-    let settings = node.settings().changed(change, super::now_s() as u64);
+    let settings = node.settings().changed(&change, super::now_s() as u64);
     let written = (!settings.is_empty()).then(|| settings.to_text());
     let id = ValueRef::Integer(node.id.0 as i64);
     let sql = "UPDATE nodes SET settings = ?2 WHERE id = ?1";
@@ -318,6 +347,28 @@ pub(super) fn create(
     }
 }
 
+/// Give a group another name: what is in it, its keys and its jobs stay its own.
+pub(super) fn rename(
+    pooled: &mut PooledConnection,
+    path: &NodePath,
+    name: &str,
+) -> Result<Outcome, SqliteError> {
+    let mut nodes = match find_path(pooled, path)? {
+        Ok(nodes) => nodes,
+        Err(missing) => return Ok(Outcome::Missing(missing)),
+    };
+    let [group, organisation] = &mut nodes[..] else { return Ok(Outcome::Missing(Missing::Group)) };
+    if *group.name != *name {
+        if find_one(pooled, organisation.id, name)?.is_some() {
+            return Ok(Outcome::Exists);
+        }
+        let id = ValueRef::Integer(group.id.0 as i64);
+        run(pooled, "UPDATE nodes SET name = ?2 WHERE id = ?1", &[id, text(name)])?;
+        group.name = name.into();
+    }
+    Ok(Outcome::Node(nodes))
+}
+
 /// Organisations, or the groups of one, in the order of their names.
 pub(super) fn list(
     pooled: &mut PooledConnection,
@@ -347,10 +398,9 @@ pub(super) fn drop(pooled: &mut PooledConnection, path: &NodePath) -> Result<Out
     };
     let node = nodes.first().expect("a path has a node");
     let id = ValueRef::Integer(node.id.0 as i64);
-    let children = match path.group {
-        None => count(pooled, "SELECT count(*) FROM nodes WHERE parent = ?1", id)?,
-        Some(_) => count(pooled, "SELECT count(*) FROM databases WHERE group_id = ?1", id)?,
-    };
+    // A dump is in none of its organisation's groups.
+    let children = count(pooled, "SELECT count(*) FROM nodes WHERE parent = ?1", id)?
+        + count(pooled, "SELECT count(*) FROM databases WHERE group_id = ?1", id)?;
     if children > 0 {
         return Ok(Outcome::InUse(children));
     }

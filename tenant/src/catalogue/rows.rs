@@ -13,6 +13,10 @@ use crate::settings::Settings;
 /// years to come there, and whatever is added to one does not overflow. Another number is damage.
 const NUMBER_MAX: i64 = 1 << 62;
 
+/// In the name of a database that is nobody's to name: what is kept for one that is still to be made. No
+/// job is for it.
+pub const PRIVATE_NAME: char = ':';
+
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {

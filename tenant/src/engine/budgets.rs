@@ -129,7 +129,10 @@ impl<J: Job> Engine<J> {
                 }
                 concerned
             }),
-            (Call::PutNode(..) | Call::SetNode(..), Outcome::Node(path)) => {
+            (
+                Call::PutNode(..) | Call::SetNode(..) | Call::RenameGroup(..),
+                Outcome::Node(path),
+            ) => {
                 let Some(changed) = path.first() else { return };
                 self.change_rows(|row| {
                     let node = row.path.iter_mut().find(|node| node.id == changed.id);

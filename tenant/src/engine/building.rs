@@ -12,7 +12,8 @@ use storage::sometimes;
 use super::context::Job;
 use super::control::Asker;
 use super::life::Tenant;
-use super::{Engine, Event, Refusal, RequestId};
+use super::patron::Patron;
+use super::{Engine, Refusal};
 use crate::catalogue::{Built, Call, DatabaseRow, Outcome};
 use crate::pool::Key;
 
@@ -34,17 +35,17 @@ pub enum Unbuilt {
 
 /// What is being filled, and who waits for it.
 pub(super) struct Building {
-    request: RequestId,
+    patron: Patron,
     /// What came of it, once that is known.
     ended: Option<Result<(), Refusal>>,
 }
 
 impl<J: Job> Engine<J> {
     /// Open the database of this row, which [`Call::Build`] has made, for whoever fills it.
-    pub(super) fn open_building(&mut self, request: RequestId, row: DatabaseRow) -> Key {
+    pub(super) fn open_building(&mut self, patron: Patron, row: DatabaseRow) -> Key {
         let key = self.tenants.insert(Tenant::new(""));
         let tenant = self.tenants.get_mut(key).expect("made just now");
-        tenant.building = Some(Building { request, ended: None });
+        tenant.building = Some(Building { patron, ended: None });
         self.open_row(key, row);
         key
     }
@@ -74,7 +75,7 @@ impl<J: Job> Engine<J> {
         building: Building,
         closed: Option<Built>,
     ) {
-        let Building { request, ended } = building;
+        let Building { patron, ended } = building;
         let result = match (ended, closed) {
             _ if tenant.fenced.is_some() => {
                 Err(Refusal::Fenced(tenant.fenced.clone().unwrap_or_default()))
@@ -86,50 +87,48 @@ impl<J: Job> Engine<J> {
             _ => Err(Refusal::Unavailable),
         };
         match result {
-            Ok(built) => self.call_catalogue(Asker::Built(request), Call::Built(built)),
-            Err(refusal) => self.give_up(request, tenant.id, refusal),
+            Ok(built) => self.call_catalogue(Asker::Built(patron), Call::Built(built)),
+            Err(refusal) => self.give_up(patron, tenant.id, refusal),
         }
     }
 
     /// It will not be whole: its request is told when its name is free.
-    pub(super) fn give_up(&mut self, request: RequestId, id: TenantId, refusal: Refusal) {
-        self.imports.remove(&request);
+    pub(super) fn give_up(&mut self, patron: Patron, id: TenantId, refusal: Refusal) {
+        if let Some(request) = patron.request() {
+            self.imports.remove(&request);
+        }
         self.forget_logged(id);
-        self.call_catalogue(Asker::GivenUp(request, Box::new(refusal)), Call::GiveUp(id));
+        self.call_catalogue(Asker::GivenUp(patron, Box::new(refusal)), Call::GiveUp(id));
     }
 
     /// The catalogue has freed its name, or could not just now.
     pub(super) fn given_up(
         &mut self,
-        request: RequestId,
+        patron: Patron,
         refusal: Refusal,
         call: Call,
         outcome: &Outcome,
     ) {
         let Call::GiveUp(id) = call else { unreachable!("it was asked for this") };
         self.nobody_answered(call, outcome);
-        self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+        self.tell_unbuilt(patron, refusal);
         self.remove_dropped(id, true);
     }
 
     /// The catalogue has, or has not, made it one that is there.
-    pub(super) fn built(&mut self, request: RequestId, call: &Call, outcome: Outcome) {
+    pub(super) fn built(&mut self, patron: Patron, call: &Call, outcome: Outcome) {
         let Call::Built(built) = call else { unreachable!("it was asked for this") };
         let refusal = match outcome {
-            Outcome::Row(row) => {
-                let reply = self.import_reply(request, *row);
-                return self.emit_gated(self.catalogue_key, Event::Control(request, reply));
-            }
+            Outcome::Row(row) => return self.tell_built(patron, *row),
             // Whoever dropped it has seen to its file.
             Outcome::NotFound => {
                 sometimes!("a database is dropped at the very end of its building");
-                self.imports.remove(&request);
-                return self.emit(Event::Refused(request, Refusal::Unbuilt(Unbuilt::Dropped)));
+                return self.tell_unbuilt(patron, Refusal::Unbuilt(Unbuilt::Dropped));
             }
             Outcome::Full => Refusal::LogFull,
             Outcome::Failed(text) => Refusal::Failed(text),
             _ => unreachable!("a row was asked for"),
         };
-        self.give_up(request, built.id, refusal);
+        self.give_up(patron, built.id, refusal);
     }
 }

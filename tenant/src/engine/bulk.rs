@@ -16,6 +16,7 @@ use storage::sometimes;
 use super::context::Job;
 use super::control::{Asker, ControlReply};
 use super::drops::{Dropper, Receipt};
+use super::patron::{self, Patron};
 use super::{Engine, Event, Phase, Refusal, RequestId};
 use crate::access::{Access, Scope};
 use crate::catalogue::{BulkRecord, Call, Change, Missing, Outcome};
@@ -70,8 +71,11 @@ pub(super) struct Running {
     /// Failures that were told.
     told: usize,
     receipt: Receipt,
-    /// Drops of the part whose databases still hold something.
+    /// Drops of the part whose databases still hold something, and copies of it that are not whole.
     dropping: usize,
+    /// Names up to here are of an earlier call with this key, which a crash may have ended while the last
+    /// of them were being copied.
+    again: usize,
     /// The client has the last word, and has not taken it yet.
     waiting: bool,
     /// Nobody waits for it any more.
@@ -117,6 +121,7 @@ impl<J: Job> Engine<J> {
             told: 0,
             receipt: Receipt::default(),
             dropping: 0,
+            again: 0,
             waiting: false,
             gone: false,
             ended: false,
@@ -140,13 +145,22 @@ impl<J: Job> Engine<J> {
         }
         let room = self.log_bytes().1 / limits::BULK_LOG_PARTS / limits::BULK_LOG_BYTES;
         let part = usize::try_from(room).unwrap_or(usize::MAX).clamp(1, limits::BULK_PART);
-        let names = running.bulk.names[running.done..].iter().take(part);
-        let calls = names.map(|name| {
+        // What is looked at again is no part of what is new: the two are told apart by their place.
+        let part = if running.done < running.again {
+            part.min(running.again - running.done)
+        } else {
+            part
+        };
+        let names = running.bulk.names.iter().enumerate().skip(running.done).take(part);
+        let calls = names.map(|(index, name)| {
             if self.is_memory_name(name) {
                 return Call::InMemory(name.clone());
             }
             let name = name.to_string();
             let call = match &running.bulk.work {
+                BulkWork::Create(change) if index < running.again => {
+                    Call::Remake(name, (**change).clone())
+                }
                 BulkWork::Create(change) => {
                     Call::Create { name, exists_ok: false, change: (**change).clone() }
                 }
@@ -193,6 +207,10 @@ impl<J: Job> Engine<J> {
         sometimes!("a call about many databases is made again with its key");
         let (failures, receipt) = read_outcome(&record.outcome);
         running.done = record.done.min(running.bulk.names.len());
+        if receipt.is_none() && matches!(running.bulk.work, BulkWork::Create(_)) {
+            running.again = running.done;
+            running.done = running.done.saturating_sub(limits::BULK_PART);
+        }
         running.failures = failures;
         running.receipt = receipt.unwrap_or_default();
         running.ended = receipt.is_some();
@@ -203,10 +221,13 @@ impl<J: Job> Engine<J> {
         let running = self.bulks.get_mut(&request).expect("the caller has looked");
         let first = running.done;
         running.done += outcomes.len();
+        let again = running.again;
         // Some have nothing to give back: nothing is told before all of the part are gone through.
         running.dropping += 1;
         for (index, outcome) in outcomes.iter().enumerate() {
-            if let Some(word) = outcome.failure_word() {
+            if let Some(word) = outcome.failure_word()
+                && first + index >= again
+            {
                 running.failures.push((first + index, word));
             }
         }
@@ -217,6 +238,12 @@ impl<J: Job> Engine<J> {
                     let running = self.bulks.get_mut(&request).expect("it runs");
                     running.failures.push((index, "DATABASE_EXISTS"));
                 }
+            } else if index < again && matches!(call, Call::InMemory(_)) {
+                // What came of it was said before the crash.
+            } else if let Outcome::Build(_) = outcome {
+                let running = self.bulks.get_mut(&request).expect("it runs");
+                running.dropping += 1;
+                self.fork_begun(Patron::Bulk(request, index), outcome);
             } else if let Call::InMemory(name) = &call {
                 self.in_memory_part(request, index, name);
             } else if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
@@ -262,6 +289,19 @@ impl<J: Job> Engine<J> {
         let Some(running) = self.bulks.get_mut(&request) else { return };
         running.dropping -= 1;
         running.receipt.add(receipt);
+        self.tell_if_settled(request);
+    }
+
+    /// A copy of the part is whole, or will not be.
+    pub(super) fn bulk_built(&mut self, request: RequestId, failed: Option<(usize, &'static str)>) {
+        let Some(running) = self.bulks.get_mut(&request) else { return };
+        running.dropping -= 1;
+        if let Some((index, word)) = failed {
+            // What was told stands in front.
+            let told = running.told;
+            running.failures.push((index, word));
+            running.failures[told..].sort_unstable();
+        }
         self.tell_if_settled(request);
     }
 
@@ -351,7 +391,7 @@ fn read_outcome(text: &str) -> (Vec<(usize, &'static str)>, Option<Receipt>) {
         text.split_once('|').map_or((text, None), |(failures, numbers)| (failures, Some(numbers)));
     let failure = |entry: &str| {
         let (index, word) = entry.split_once('=')?;
-        let known = FAILURE_WORDS.into_iter().find(|known| *known == word)?;
+        let known = FAILURE_WORDS.into_iter().chain(patron::WORDS).find(|known| *known == word)?;
         Some((index.parse().ok()?, known))
     };
     let failures = failures.split(' ').filter_map(failure).collect();
@@ -394,6 +434,7 @@ impl Outcome {
             Outcome::Missing(Missing::Plan | Missing::Key) => Some("PLAN_NOT_FOUND"),
             Outcome::Missing(Missing::Organisation) => Some("ORGANISATION_NOT_FOUND"),
             Outcome::Missing(Missing::Group) => Some("GROUP_NOT_FOUND"),
+            Outcome::Missing(Missing::Template) => Some("TEMPLATE_NOT_FOUND"),
             Outcome::Protected => Some("DELETE_PROTECTED"),
             Outcome::Denied(Denial::Unauthorised) => Some("UNAUTHORIZED"),
             Outcome::Denied(Denial::Forbidden) => Some("FORBIDDEN"),
@@ -421,6 +462,7 @@ mod tests {
             told: 0,
             receipt,
             dropping: 0,
+            again: 0,
             waiting: false,
             gone: false,
             ended: false,

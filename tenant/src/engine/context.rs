@@ -71,6 +71,8 @@ pub enum Ask {
     Pause,
     /// Tell who asked how far it is.
     Tell(Progress),
+    /// So many pages of so many are in the copy.
+    Copied(u32, u32),
     /// From now on, the volume of the other database: the copy's, or again the original's.
     Switch,
 }
@@ -89,7 +91,8 @@ pub enum Reply {
     Flushed(Result<Vec<u8>, Gone>),
     /// To [`Ask::Receive`].
     Received(Result<Option<Vec<u8>>, Gone>),
-    /// To [`Ask::OpenFailed`], [`Ask::Switch`], [`Ask::Pause`] and [`Ask::Tell`].
+    /// To [`Ask::OpenFailed`], [`Ask::Switch`], [`Ask::Pause`], [`Ask::Tell`] and
+    /// [`Ask::Copied`].
     Done,
 }
 

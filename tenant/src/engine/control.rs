@@ -9,8 +9,10 @@ use storage::log::Class;
 use super::budgets::{BudgetView, UsageView};
 use super::bulk::{Bulk, BulkProgress};
 use super::context::Job;
+use super::copy::CopyProgress;
 use super::drops::{Dropper, Receipt};
 use super::keys::Waiting;
+use super::patron::Patron;
 use super::tasks::{Kind, Work};
 use super::{Engine, Event, Failure, Phase, Refusal, RequestId, Timer};
 use crate::access::{Access, Credential, Denial, Needs, Scope};
@@ -104,6 +106,8 @@ pub enum ControlCall {
     Sign(KeyScope, Secret),
     /// A new organisation or group that says nothing; answered as [`ControlCall::Node`].
     CreateNode(NodePath),
+    /// Another name for a group; answered as [`ControlCall::Node`].
+    RenameGroup(NodePath, Box<str>),
     /// Up to `limit` organisations, or groups of one, with names after `after`, in order.
     Nodes {
         /// Whose groups; `None` for organisations.
@@ -179,6 +183,8 @@ pub enum ControlReply {
     Keys(Vec<KeyRow>),
     /// What a token is for, and what signs it.
     Signing(Box<Signing>),
+    /// A database that is being made as a copy of another, and how far that is.
+    Copying(Box<(DatabaseRow, CopyProgress)>),
     /// A database that was made from what was sent.
     Imported(Box<(DatabaseRow, Imported)>),
     /// What came of a call about many databases: all that was not done.
@@ -191,6 +197,8 @@ pub enum ControlReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Row,
+    /// As a row, with how far it is if it is a copy that is being made.
+    Show,
     Budget,
     Usage,
     Checkpoint,
@@ -212,9 +220,9 @@ pub(super) enum Asker {
     /// The request for a copy of a database.
     Fork(RequestId),
     /// The request that had a database built.
-    Built(RequestId),
+    Built(Patron),
     /// The request that had one built which will not be whole, and why.
-    GivenUp(RequestId, Box<Refusal>),
+    GivenUp(Patron, Box<Refusal>),
     /// A call about many databases.
     Bulk(RequestId),
     /// The checkpoint of a database that is in the log and was not opened.
@@ -296,7 +304,9 @@ impl Catalogue {
     pub(super) fn creates(&self, name: &str) -> bool {
         fn one(call: &Call, name: &str) -> bool {
             match call.inner() {
-                Call::Create { name: own, .. } | Call::Make(own, _) => own == name,
+                Call::Create { name: own, .. } | Call::Make(own, _) | Call::Remake(own, _) => {
+                    own == name
+                }
                 Call::Build(build) => build.name == name,
                 Call::Bulk(_, calls) => calls.iter().any(|call| one(call, name)),
                 _ => false,
@@ -353,7 +363,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
             (Form::Fork, Call::Build(Box::new(build)))
         }
         ControlCall::Drop(name) => (Form::Row, Call::Drop(name)),
-        ControlCall::Show(name) => (Form::Row, Call::Find(name)),
+        ControlCall::Show(name) => (Form::Show, Call::Find(name)),
         ControlCall::List { after, prefix, limit } => {
             let limit = limit.min(limits::LIST_PAGE_MAX);
             (Form::Row, Call::List { after, prefix, limit })
@@ -382,6 +392,7 @@ fn catalogue_call(call: ControlCall) -> (Form, Call) {
         ControlCall::ShowKey(public) => (Form::Row, Call::FindKey(public)),
         ControlCall::Sign(scope, secret) => (Form::Row, Call::Sign(scope, secret)),
         ControlCall::CreateNode(path) => (Form::Row, Call::CreateNode(path)),
+        ControlCall::RenameGroup(path, name) => (Form::Row, Call::RenameGroup(path, name)),
         ControlCall::Nodes { of, after, limit } => {
             let limit = limit.min(limits::LIST_PAGE_MAX);
             (Form::Row, Call::Nodes { of, after, limit })
@@ -595,6 +606,13 @@ impl<J: Job> Engine<J> {
             return self.on_dropped(name, row, dropper);
         }
         match asker {
+            // Where there is a template, what is created is to be filled first.
+            Asker::Control(request, Form::Row) if matches!(outcome, Outcome::Build(_)) => {
+                self.fork_begun(Patron::Request(request), outcome);
+            }
+            Asker::Opening(key) if matches!(outcome, Outcome::Build(_)) => {
+                self.fork_begun(Patron::Opening(key), outcome);
+            }
             Asker::Startup => self.startup_rows(outcome),
             Asker::Control(request, form) => {
                 let event = match self.control_reply(form, outcome) {
@@ -617,10 +635,10 @@ impl<J: Job> Engine<J> {
                 _ => self.checkpoint_failed(key),
             },
             Asker::Import(request, format) => self.import_begun(request, format, outcome),
-            Asker::Fork(request) => self.fork_begun(request, outcome),
+            Asker::Fork(request) => self.fork_begun(Patron::Request(request), outcome),
             Asker::Logged(id) => self.logged_found(id, outcome),
-            Asker::Built(request) => self.built(request, &call, outcome),
-            Asker::GivenUp(request, refusal) => self.given_up(request, *refusal, call, &outcome),
+            Asker::Built(patron) => self.built(patron, &call, outcome),
+            Asker::GivenUp(patron, refusal) => self.given_up(patron, *refusal, call, &outcome),
             Asker::Bulk(_) => unreachable!("it was told above"),
             Asker::Nobody => self.nobody_answered(call, &outcome),
         }
@@ -644,6 +662,10 @@ impl<J: Job> Engine<J> {
         Ok(match outcome {
             Outcome::Row(row) => match form {
                 Form::Row | Form::Import(_) => ControlReply::Databases(vec![*row]),
+                Form::Show => match self.copy_progress(&row) {
+                    Some(progress) => ControlReply::Copying(Box::new((*row, progress))),
+                    None => ControlReply::Databases(vec![*row]),
+                },
                 Form::Budget => ControlReply::Budget(Box::new(self.budget_view(*row))),
                 Form::Usage => ControlReply::Usage(Box::new(self.usage_view(*row))),
                 Form::Fork => unreachable!("it has an asker of its own"),

@@ -31,6 +31,17 @@ pub(super) struct CopyOrder {
     pub is_small: bool,
 }
 
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Seconds since it was asked for.
+    pub age_s: u64,
+    /// Pages copied.
+    pub pages: u32,
+    /// Pages of its original; 0 while it waits for its turn.
+    pub pages_total: u32,
+}
+
 /// Why a copy was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CopyFailure {
@@ -153,6 +164,7 @@ fn copy_into_file(handle: &Handle<'_, Ask, Reply>, snapshot: &Snapshot) -> Resul
             pace.at(u64::from(first - 1 + count) * PAGE_BYTES as u64);
             switched(&mut || vfs::build_pages(first, bytes))?;
             first += count;
+            handle.ask(Ask::Copied(first - 1, snapshot.pages()));
         }
         switched(&mut vfs::end_build)
     })();

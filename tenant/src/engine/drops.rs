@@ -21,6 +21,7 @@ use super::tasks::Kind;
 use super::{Engine, Event, Refusal, RequestId};
 use crate::catalogue::{Call, DatabaseRow, RowState};
 use crate::pool::Key;
+use crate::statement::Gone;
 
 /// What a database took and gave back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,12 +92,12 @@ impl<J: Job> Engine<J> {
     /// reads slowly, nor for a writer whose stream is parked.
     pub(super) fn hasten_drop(&mut self, key: Key) {
         for task in self.tasks.keys() {
-            let of_it = self
-                .tasks
-                .get(task)
-                .is_some_and(|task| task.tenant == key && matches!(task.kind, Kind::Client(_)));
-            if of_it {
-                self.release_task(task);
+            let of_it = self.tasks.get(task).filter(|task| task.tenant == key);
+            match of_it.map(|task| task.kind) {
+                Some(Kind::Client(_)) => self.release_task(task),
+                // What its sender still has to send is not waited for.
+                Some(Kind::Import(request)) => self.supply(request, Err(Gone)),
+                _ => {}
             }
         }
     }

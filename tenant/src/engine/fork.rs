@@ -15,10 +15,11 @@ use storage::volume::Volume;
 use super::building::Unbuilt;
 use super::context::Job;
 use super::control::Form;
-use super::copy::{CopyFailure, CopyOrder};
+use super::copy::{CopyFailure, CopyOrder, CopyProgress};
 use super::life::Tenant;
+use super::patron::Patron;
 use super::tasks::{Kind, Work};
-use super::{Engine, Event, Phase, Refusal, RequestId};
+use super::{Engine, Phase, Refusal};
 use crate::budget::{Exceeded, Part, Priority};
 use crate::catalogue::{DatabaseRow, Outcome, RowState};
 use crate::limits;
@@ -26,7 +27,7 @@ use crate::pool::Key;
 
 /// A copy that waits to be made.
 struct Fork {
-    request: RequestId,
+    patron: Patron,
     source: DatabaseRow,
     target: DatabaseRow,
 }
@@ -35,8 +36,15 @@ struct Fork {
 #[derive(Default)]
 pub(super) struct Forks {
     waiting: VecDeque<Fork>,
-    /// Bytes that each copy holds, by what it is copied into.
-    running: BTreeMap<Key, u64>,
+    /// What each copy holds, and how far it is, by what it is copied into.
+    running: BTreeMap<Key, Held>,
+}
+
+/// A copy that is being made.
+struct Held {
+    bytes: u64,
+    /// Pages copied, of so many.
+    pages: (u32, u32),
 }
 
 impl Forks {
@@ -47,7 +55,7 @@ impl Forks {
 
     /// One more that holds so many bytes may run.
     fn has_room(&self, bytes: u64) -> bool {
-        let held: u64 = self.running.values().sum();
+        let held: u64 = self.running.values().map(|held| held.bytes).sum();
         held + bytes <= limits::FORKS_BYTES_MAX && self.running.len() < limits::FORKS_MAX
     }
 }
@@ -65,16 +73,16 @@ enum Next {
 
 impl<J: Job> Engine<J> {
     /// The catalogue has, or has not, a row for the copy.
-    pub(super) fn fork_begun(&mut self, request: RequestId, outcome: Outcome) {
+    pub(super) fn fork_begun(&mut self, patron: Patron, outcome: Outcome) {
         let refusal = match outcome {
             Outcome::Build(rows) => {
                 let (target, source) = *rows;
                 let source = source.expect("a fork has its original");
                 if self.forks.waiting.len() < limits::FORKS_WAITING_MAX {
-                    return self.forks.waiting.push_back(Fork { request, source, target });
+                    return self.forks.waiting.push_back(Fork { patron, source, target });
                 }
                 let refusal = Refusal::Unbuilt(Unbuilt::TooMany(limits::FORKS_WAITING_MAX));
-                return self.give_up(request, target.id, refusal);
+                return self.give_up(patron, target.id, refusal);
             }
             // The original, as it is.
             Outcome::Row(row) if row.state == RowState::Fenced => {
@@ -86,7 +94,7 @@ impl<J: Job> Engine<J> {
                 Err(refusal) => refusal,
             },
         };
-        self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
+        self.tell_unbuilt(patron, refusal);
     }
 
     /// Begin what can begin.
@@ -119,7 +127,7 @@ impl<J: Job> Engine<J> {
     /// of it is appended before the log is written, or it would wait for two batches more than it must.
     pub(super) fn hurry_forks(&mut self, clock: &dyn Clock) {
         for _ in 0..limits::FORK_STEPS {
-            let is_small = |&held: &u64| held < limits::FORK_BYTES;
+            let is_small = |held: &Held| held.bytes < limits::FORK_BYTES;
             let has_small = self.forks.running.values().any(is_small) || self.has_fresh();
             if self.forks.waiting.is_empty() && !has_small {
                 return;
@@ -168,7 +176,7 @@ impl<J: Job> Engine<J> {
     }
 
     fn refuse_fork(&mut self, fork: Fork, refusal: Refusal) {
-        self.give_up(fork.request, fork.target.id, refusal);
+        self.give_up(fork.patron, fork.target.id, refusal);
     }
 
     /// Somebody has dropped a copy: it is not begun if it was not yet, or would leave a file.
@@ -176,7 +184,7 @@ impl<J: Job> Engine<J> {
         let waiting = &mut self.forks.waiting;
         let Some(index) = waiting.iter().position(|fork| fork.target.id == id) else { return };
         let fork = waiting.remove(index).expect("found just now");
-        self.emit(Event::Refused(fork.request, Refusal::Unbuilt(Unbuilt::Dropped)));
+        self.tell_unbuilt(fork.patron, Refusal::Unbuilt(Unbuilt::Dropped));
     }
 
     /// The catalogue has told of a database that is being opened: whether a fork waits for it. One whose
@@ -211,8 +219,8 @@ impl<J: Job> Engine<J> {
     }
 
     fn start_fork(&mut self, source: Key, fork: Fork) {
-        let Fork { request, target, .. } = fork;
-        let target_key = self.open_building(request, target);
+        let Fork { patron, target, .. } = fork;
+        let target_key = self.open_building(patron, target);
         let tenant = self.tenants.get_mut(target_key).expect("opened just now");
         let (storage_bytes, is_small) = (tenant.limits.storage_bytes, self.is_small(source));
         let held_bytes = self.copy_bytes(source);
@@ -223,10 +231,35 @@ impl<J: Job> Engine<J> {
             let refusal = Refusal::Failed("no memory for a fiber".into());
             return self.end_building(target_key, Err(refusal));
         };
-        self.forks.running.insert(target_key, held_bytes);
+        self.forks.running.insert(target_key, Held { bytes: held_bytes, pages: (0, 0) });
         self.tenants.get_mut(source).expect("it is copied").copies += 1;
         self.tasks.get_mut(task).expect("started just now").other = Some(target_key);
         self.tenants.get_mut(target_key).expect("opened just now").tasks += 1;
+    }
+
+    /// A copy is so far: a number that somebody may ask for.
+    pub(super) fn note_copied(&mut self, key: Key, pages: (u32, u32)) {
+        let target = self.tasks.get(key).and_then(|task| task.other);
+        if let Some(held) = target.and_then(|target| self.forks.running.get_mut(&target)) {
+            held.pages = pages;
+        }
+    }
+
+    /// How far the copy is that this row is for, if it is being made or waits for that.
+    pub(super) fn copy_progress(&self, row: &DatabaseRow) -> Option<CopyProgress> {
+        if row.state != RowState::Building {
+            return None;
+        }
+        let held = self.ids.get(&row.id).and_then(|key| self.forks.running.get(key));
+        let waits = || self.forks.waiting.iter().any(|fork| fork.target.id == row.id);
+        let (pages, pages_total) = match held {
+            Some(held) => held.pages,
+            None if waits() => (0, 0),
+            // It is made of what somebody sends.
+            None => return None,
+        };
+        let age_s = self.wall_s().saturating_sub(row.created_s.max(0) as u64);
+        Some(CopyProgress { age_s, pages, pages_total })
     }
 
     /// Lend the task the other one of its two volumes from now on.

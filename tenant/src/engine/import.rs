@@ -14,6 +14,7 @@ use storage::sometimes;
 use super::building::Unbuilt;
 use super::context::{Ask, Job, JobContext, Permit, Reply};
 use super::control::{ControlReply, Form};
+use super::patron::Patron;
 use super::tasks::{Kind, WaitsFor, Work};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::access::Holder;
@@ -95,7 +96,7 @@ impl<J: Job> Engine<J> {
                 return self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
             }
         };
-        let key = self.open_building(request, row);
+        let key = self.open_building(Patron::Request(request), row);
         let Some(tenant) = self.tenants.get(key).filter(|tenant| tenant.volume.is_some()) else {
             return;
         };
@@ -133,7 +134,12 @@ impl<J: Job> Engine<J> {
             }
             Err(error) => {
                 sometimes!("an import is given up");
-                self.end_building(tenant, Err(Refusal::Import(error)));
+                let dropped = self.tenants.get(tenant).is_some_and(|tenant| tenant.dropped);
+                let refusal = match dropped {
+                    true => Refusal::Unbuilt(Unbuilt::Dropped),
+                    false => Refusal::Import(error),
+                };
+                self.end_building(tenant, Err(refusal));
             }
         }
     }
@@ -153,7 +159,8 @@ impl<J: Job> Engine<J> {
         let now = self.now;
         let task = self.tasks.get_mut(key).expect("the task runs");
         let Kind::Import(request) = task.kind else { unreachable!("only an import asks for more") };
-        if task.cancelled || self.doomed {
+        let ending = self.tenants.get(task.tenant).is_none_or(|tenant| tenant.ending);
+        if task.cancelled || ending || self.doomed {
             return Some(Reply::Received(Err(Gone)));
         }
         task.waits_for = WaitsFor::Body;

@@ -435,12 +435,13 @@ impl<J: Job> Engine<J> {
             Outcome::NotFound => self.on_not_found(key),
             Outcome::Failed(text) => self.refuse_waiting(key, &Refusal::Failed(text)),
             Outcome::Full => self.refuse_waiting(key, &Refusal::LogFull),
+            Outcome::Missing(missing) => self.refuse_waiting(key, &Refusal::Missing(missing)),
             _ => unreachable!("a row was asked for"),
         }
     }
 
     /// Nothing to open: tell those who wait, and forget the tenant.
-    fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
+    pub(super) fn refuse_waiting(&mut self, key: Key, refusal: &Refusal) {
         let Some(tenant) = self.tenants.remove(key) else { return };
         assert!(tenant.volume.is_none() && tenant.tasks == 0);
         assert!(tenant.place.is_none());

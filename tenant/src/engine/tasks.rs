@@ -511,6 +511,10 @@ impl<J: Job> Engine<J> {
             Ask::Receive(spare) => self.on_receive(key, spare),
             Ask::Pause => self.on_pause(key, tenant_key),
             Ask::Tell(progress) => Some(self.on_progress(key, progress)),
+            Ask::Copied(pages, total) => {
+                self.note_copied(key, (pages, total));
+                Some(Reply::Done)
+            }
             Ask::Switch => {
                 self.switch(key);
                 None

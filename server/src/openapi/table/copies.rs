@@ -7,7 +7,7 @@ use super::{GET, POST, Route, route};
 pub(super) const TABLE: &[Route] = &[
     route(
         "Databases", POST, "/v1/namespaces/{name}/fork/{copy}",
-        "A copy of it under another name, in its group; answered when the copy is there",
+        "A durable copy of it under another name, in its group; answered when the copy is there. 409 IN_MEMORY for one of class memory",
         &[], "Fork", "Done",
     ),
     route(

@@ -10,4 +10,9 @@ pub(super) const TABLE: &[Route] = &[
         "Make a database from a SQLite file or from SQL text",
         &["upload_group", "upload_plan", "format", "progress"], "Upload", "Uploaded",
     ),
+    route(
+        "Platform API", POST, "/v1/organizations/{organization}/databases/dumps",
+        "Send a dump for one database that is created after it; what is wrong with it is said here",
+        &["progress"], "Dump", "T_Dump",
+    ),
 ];

@@ -10,7 +10,7 @@ use storage::TenantId;
 use storage::sqlite::{SqliteError, ValueRef};
 
 use super::super::Outcome;
-use super::super::rows::{NodeId, integer_at, read, text_at};
+use super::super::rows::{NodeId, PRIVATE_NAME, integer_at, read, text_at};
 use super::{JobReply, JobRow, number, result_key};
 use crate::limits;
 use crate::session::PooledConnection;
@@ -138,14 +138,17 @@ fn everywhere(
     after: &str,
     limit: usize,
 ) -> Result<Vec<Target>, SqliteError> {
+    let private = PRIVATE_NAME.to_string();
     let sql = "SELECT id, name, state FROM databases \
                WHERE name > ?1 AND name >= ?2 AND name < ?2 || x'ff' AND id <= ?3 \
+               AND instr(name, ?5) = 0 \
                ORDER BY name LIMIT ?4";
     let arguments = [
         ValueRef::Text(after.as_bytes()),
         ValueRef::Text(job.prefix.as_deref().unwrap_or("").as_bytes()),
         number(last_id(pooled, job)?),
         number(limit as u64),
+        ValueRef::Text(private.as_bytes()),
     ];
     read(pooled, sql, &arguments, |row| {
         let name = text_at(row, 1).unwrap_or_default();
@@ -282,8 +285,10 @@ pub(super) fn count(
         rows.map(|rows| rows.first().copied().unwrap_or(0))
     };
     let Some(node) = node else {
-        let sql = "SELECT count(*) FROM databases WHERE name >= ?1 AND name < ?1 || x'ff'";
-        return counted(pooled, sql, &[prefix]);
+        let sql = "SELECT count(*) FROM databases WHERE name >= ?1 AND name < ?1 || x'ff' \
+                   AND instr(name, ?2) = 0";
+        let private = PRIVATE_NAME.to_string();
+        return counted(pooled, sql, &[prefix, ValueRef::Text(private.as_bytes())]);
     };
     let sql = "SELECT count(*) FROM databases \
                WHERE group_id = ?1 AND name >= ?2 AND name < ?2 || x'ff'";
