@@ -183,7 +183,7 @@ impl Server {
     /// Drafts for which nothing has come for too long end. So do all when the server stops.
     pub(super) fn end_drafts(&mut self, all: bool) {
         for (request, draft) in &mut self.drafts.all {
-            if !all && !(draft.waits() && draft.deadline <= self.now) {
+            if !(all || draft.waits() && draft.deadline <= self.now) {
                 continue;
             }
             self.engine.cancel(*request);
