@@ -131,35 +131,6 @@ static void myriad_like(sqlite3_context *, int, sqlite3_value **);
   }                                                                                            \
   static void myriad_like(first, second, third)
 
-<<<<<<< HEAD
-/* GLOB and LIKE: where a set, or a wildcard for one letter, stands behind a wildcard, each place of the
-** text is tried by a call of the comparison by itself, which alone has this word as its last argument. (An
-** L before it, as the others' may be a character.) */
-static unsigned long myriad_compared(unsigned long other) {
-  if ((myriad_passed += 64) >= 131072) {
-    myriad_passed = 0;
-    myriad_is_interrupted();
-  }
-  return other;
-}
-#define LmatchOther ~, CALL
-#define MYRIAD_COMPARE_CALL(pattern, text, how, other) \
-  (patternCompare)(pattern, text, how, (u32)myriad_compared(other))
-#define MYRIAD_COMPARE_OTHER(pattern, text, how, other) (patternCompare)(pattern, text, how, other)
-#define patternCompare(pattern, text, how, other) \
-  MYRIAD_JOIN(MYRIAD_COMPARE_, MYRIAD_CHOOSE(L##other, OTHER, ~))(pattern, text, how, other)
-
-/* JSON: each path of a function is a way through the text, or back through it. */
-#define MYRIAD_IS_STEP_0 ~, CALL
-#define MYRIAD_STEP_CALL(parse, root, path, label)                                             \
-  (jsonLookupStep)((((parse)->nBlob >= MYRIAD_LONG_BYTES_MIN ? (void)myriad_is_interrupted()   \
-                                                            : (void)0), (parse)), root, path, label)
-#define MYRIAD_STEP_OTHER(parse, root, path, label) (jsonLookupStep)(parse, root, path, label)
-#define jsonLookupStep(parse, root, path, label) \
-  MYRIAD_JOIN(MYRIAD_STEP_, MYRIAD_CHOOSE(MYRIAD_IS_STEP_##label, OTHER, ~))(parse, root, path, label)
-
-=======
->>>>>>> main
 /* length() of a text goes over all of it: half a millisecond for a megabyte. The same count, eight bytes
 ** at once where all are of one byte each: what is not 0 and below 0x80 is a character; of others, the
 ** first begins one, and what continues it does not count. */
@@ -206,8 +177,6 @@ static void myriad_length(sqlite3_context *, int, sqlite3_value **);
       sqlite3_result_error_code(context, SQLITE_INTERRUPT);                                    \
   }                                                                                            \
   static void myriad_length(first, second, third)
-<<<<<<< HEAD
-=======
 /* GLOB and LIKE: where a set, or a wildcard for one letter, stands behind a wildcard, each place of the
 ** text is tried by a call of the comparison by itself, which alone has this word as its last argument. (An
 ** L before it, as the others' may be a character.) */
@@ -233,4 +202,3 @@ static unsigned long myriad_compared(unsigned long other) {
 #define MYRIAD_STEP_OTHER(parse, root, path, label) (jsonLookupStep)(parse, root, path, label)
 #define jsonLookupStep(parse, root, path, label) \
   MYRIAD_JOIN(MYRIAD_STEP_, MYRIAD_CHOOSE(MYRIAD_IS_STEP_##label, OTHER, ~))(parse, root, path, label)
->>>>>>> main

@@ -9,15 +9,6 @@ use crate::life::{Ending, Life};
 use crate::session::PooledConnection;
 use crate::settings::Settings;
 
-<<<<<<< HEAD
-/// Ids, stamps, transaction numbers, bytes and seconds are less: at a million a second it takes 146,000
-/// years to come there, and whatever is added to one does not overflow. Another number is damage.
-const NUMBER_MAX: i64 = 1 << 62;
-
-/// In the name of a database that is nobody's to name: what is kept for one that is still to be made. No
-/// job is for it.
-pub const PRIVATE_NAME: char = ':';
-=======
 /// In the name of a database that is nobody's to name: what is kept for one that is still to be made. No
 /// job is for it.
 pub const PRIVATE_NAME: char = ':';
@@ -25,7 +16,6 @@ pub const PRIVATE_NAME: char = ':';
 /// Ids, stamps, transaction numbers, bytes and seconds are less: at a million a second it takes 146,000
 /// years to come there, and whatever is added to one does not overflow. Another number is damage.
 const NUMBER_MAX: i64 = 1 << 62;
->>>>>>> main
 
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
