@@ -25,11 +25,15 @@ use rusqlite::ffi;
 
 use crate::fiber;
 use crate::ledger::{self, AccountId, Kind};
+use crate::process;
 
 /// A block of so many bytes is about to be filled, which takes a while: a turn that is over ends
 /// before. VM steps do not show that: a hundred of them can make eight strings of a megabyte, 40 ms.
 /// SQLite holds nothing here that other connections share (no MEMSTATUS, no shared cache).
 const CALL_BYTES: usize = 64 * 1024;
+
+/// Longer blocks are mappings of their own, whose pages are all new.
+const POPULATED_BYTES_MIN: usize = 128 * 1024;
 
 const HEADER_BYTES: usize = 16;
 const SPARE_BYTES: usize = 16;
@@ -146,6 +150,22 @@ fn booked(size_bytes: usize) -> u64 {
     layout(size_bytes).size() as u64
 }
 
+/// Give the part of a long block from `from` on its pages, bit by bit: all at once they could take longer
+/// than a turn.
+///
+/// # Safety
+/// `start` is a block of `layout(size_bytes)`.
+unsafe fn populate(start: *mut u8, from: usize, size_bytes: usize) {
+    if size_bytes < POPULATED_BYTES_MIN {
+        return;
+    }
+    for offset in (from..size_bytes).step_by(CALL_BYTES) {
+        // SAFETY: inside the block.
+        process::populate(unsafe { start.add(offset) }, CALL_BYTES.min(size_bytes - offset));
+        fiber::on_call();
+    }
+}
+
 /// Write header and spare bytes around a block of `size_bytes`; returns the caller's address.
 ///
 /// # Safety
@@ -203,7 +223,10 @@ unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
     }
     ledger::count_taken(layout(size_bytes).size());
     // SAFETY: just allocated with this layout.
-    unsafe { dress(start, size_bytes, account) }
+    unsafe {
+        populate(start, 0, size_bytes);
+        dress(start, size_bytes, account)
+    }
 }
 
 unsafe extern "C" fn free(memory: *mut c_void) {
@@ -212,6 +235,10 @@ unsafe extern "C" fn free(memory: *mut c_void) {
     }
     // SAFETY: SQLite frees what `malloc` or `resize` gave it, once.
     let (start, size_bytes, account) = unsafe { undress(memory) };
+    if size_bytes >= POPULATED_BYTES_MIN {
+        // Its pages go back to the kernel, which takes a while too.
+        fiber::on_call();
+    }
     ledger::credit(account, Kind::Heap, booked(size_bytes));
     ledger::count_given(layout(size_bytes).size());
     // SAFETY: `undress` returned the block's start and the size it was allocated with.
@@ -242,7 +269,10 @@ unsafe extern "C" fn resize(memory: *mut c_void, size: c_int) -> *mut c_void {
     ledger::count_given(layout(old_bytes).size());
     ledger::count_taken(layout(new_bytes).size());
     // SAFETY: just reallocated to this layout.
-    unsafe { dress(moved, new_bytes, account) }
+    unsafe {
+        populate(moved, old_bytes, new_bytes);
+        dress(moved, new_bytes, account)
+    }
 }
 
 unsafe extern "C" fn size_of(memory: *mut c_void) -> c_int {

@@ -23,6 +23,9 @@ use crate::fiber::{self, with_volume};
 /// Bytes looked at between two looks at the turn: some 10 µs.
 const STRETCH_BYTES: usize = 16 * 1024;
 
+/// What a place where a text may be costs, beside the bytes before it, as so many bytes.
+const PLACE_BYTES: usize = 48;
+
 /// Shorter texts to look for are compared at each place where their first byte is: that is faster.
 const FINDER_BYTES_MIN: usize = 9;
 
@@ -337,7 +340,7 @@ impl<'a> Search<'a> {
                 from = end - tail;
                 continue;
             };
-            stretch.count(skipped + self.needle.len())?;
+            stretch.count(skipped + self.needle.len() + PLACE_BYTES)?;
             from += skipped;
             if self.finder.is_some() || haystack[from..].starts_with(self.needle) {
                 return Ok(Some(from));

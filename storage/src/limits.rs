@@ -26,8 +26,9 @@ pub const SCRATCH_MAX: usize = 256;
 /// Bytes of a quarantine that are freed at once: less than 4 ms of the kernel's work.
 pub const QUARANTINE_STEP_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Pages that a checkpoint gathers into one write, and reads back in one read.
-pub const CHECKPOINT_RUN_PAGES: usize = 64;
+/// Pages that a checkpoint or a copy gathers into one write, and reads back in one read. The kernel copies
+/// them in one step of the loop, 20 us; and a buffer of so many is not a mapping of its own.
+pub const CHECKPOINT_RUN_PAGES: usize = 16;
 
 /// Bytes of heap that a tenant may hold unless its budget says otherwise: the allocator attacks of
 /// the confinement battery peak just below it.

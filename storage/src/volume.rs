@@ -22,6 +22,7 @@
 
 mod logged;
 mod memory;
+mod sealing;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -39,6 +40,7 @@ use crate::quarantine::Quarantine;
 use crate::sometimes;
 
 pub use logged::LoggedBuild;
+pub use sealing::Sealing;
 
 /// Bytes of a WAL header.
 pub const WAL_HEADER_BYTES: u64 = 32;
@@ -94,27 +96,6 @@ struct Lock {
 /// A connection of this volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(pub u32);
-
-/// A transaction on its way into the commit log.
-#[derive(Debug)]
-pub struct Sealing {
-    /// Frames that hold the last version of each page, with the page numbers.
-    pub pages: Vec<(u32, u32)>,
-    /// How many are in the log already.
-    pub next: usize,
-    /// Pages of the database after the commit.
-    pub database_pages: u32,
-    /// Last frame of the commit.
-    pub last_frame: u32,
-    /// The log's part, once begun.
-    pub transaction: Option<Transaction>,
-    /// The batch in which the transaction begins.
-    pub first_sequence: Option<Sequence>,
-    /// A spilled page that the fiber brought.
-    pub brought: Option<Buffer>,
-    /// The transaction left a mark in page 1.
-    pub marks: bool,
-}
 
 /// A sealed commit that no checkpoint has covered yet.
 #[derive(Clone, Copy, Debug)]
@@ -693,16 +674,7 @@ impl Volume {
             kept += 1;
         }
         pages.truncate(kept);
-        self.sealing = Some(Sealing {
-            pages,
-            next: 0,
-            database_pages,
-            last_frame: max_frame,
-            transaction: None,
-            first_sequence: None,
-            brought: None,
-            marks: false,
-        });
+        self.sealing = Some(Sealing::new(pages, database_pages, max_frame));
         true
     }
 

@@ -22,7 +22,7 @@ use crate::problem::Problem;
 
 /// The one generation of every database: an export is of what it has now, and nothing follows it
 /// (`GET /sync/…`, where the CLI asks for what does, is 404, which it takes for the end).
-const GENERATION: &str = "1";
+const GENERATION: &[u8] = b"1";
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,32 +77,35 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
     if head.method() == Method::Options {
         return Ok(Routed { endpoint: Endpoint::Preflight, tenant: None });
     }
-    let mut segments = head.path().split('/').filter(|segment| !segment.is_empty()).peekable();
-    let named_by_path = match segments.next_if_eq(&"db") {
+    let segments = head.path().as_bytes().split(|byte| *byte == b'/');
+    let mut segments = segments.filter(|segment| !segment.is_empty()).peekable();
+    let named_by_path = match segments.next_if(|segment| *segment == b"db") {
         Some(_) => Some(segments.next().ok_or_else(Problem::not_found)?),
         None => None,
     };
     // One more than any route has, so that a longer path matches none; what follows is not read.
-    let mut path = [""; 6];
+    let mut path: [&[u8]; 6] = [b""; 6];
     let mut count = 0;
     for (slot, segment) in path.iter_mut().zip(segments) {
         *slot = segment;
         count += 1;
     }
     let endpoint = match &path[..count] {
-        ["health"] => Endpoint::Health,
-        ["version"] => Endpoint::Version,
-        ["v2" | "v3"] => Endpoint::Probe,
-        ["v2", "pipeline"] => Endpoint::Pipeline(ProtocolVersion::V2),
-        ["v3", "pipeline"] => Endpoint::Pipeline(ProtocolVersion::V3),
-        ["v3", "cursor"] => Endpoint::Cursor,
-        ["v1", "execute"] => Endpoint::V1(V1Call::Execute),
-        ["v1", "batch"] => Endpoint::V1(V1Call::Batch),
-        ["info"] => Endpoint::Generation,
-        ["export", GENERATION] => Endpoint::Export(ExportFormat::File),
-        ["dump"] => Endpoint::Export(ExportFormat::Sql),
-        ["v1", "export"] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
-        ["v2", "upload", rest @ ..] => Endpoint::Upload(step(rest).ok_or_else(Problem::not_found)?),
+        [b"health"] => Endpoint::Health,
+        [b"version"] => Endpoint::Version,
+        [b"v2" | b"v3"] => Endpoint::Probe,
+        [b"v2", b"pipeline"] => Endpoint::Pipeline(ProtocolVersion::V2),
+        [b"v3", b"pipeline"] => Endpoint::Pipeline(ProtocolVersion::V3),
+        [b"v3", b"cursor"] => Endpoint::Cursor,
+        [b"v1", b"execute"] => Endpoint::V1(V1Call::Execute),
+        [b"v1", b"batch"] => Endpoint::V1(V1Call::Batch),
+        [b"info"] => Endpoint::Generation,
+        [b"export", GENERATION] => Endpoint::Export(ExportFormat::File),
+        [b"dump"] => Endpoint::Export(ExportFormat::Sql),
+        [b"v1", b"export"] => Endpoint::Export(export::format(head.query().unwrap_or(""))?),
+        [b"v2", b"upload", rest @ ..] => {
+            Endpoint::Upload(step(rest).ok_or_else(Problem::not_found)?)
+        }
         // /v3-protobuf too: a client that gets 404 there falls back to JSON.
         _ => return Err(Problem::not_found()),
     };
@@ -129,21 +132,26 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
     }
 }
 
-fn step(path: &[&str]) -> Option<UploadStep> {
-    let id = |text: &str| {
-        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        u128::from_str_radix(text, 16).ok().filter(|_| digits)
+fn step(path: &[&[u8]]) -> Option<UploadStep> {
+    fn text(bytes: &[u8]) -> Option<&str> {
+        std::str::from_utf8(bytes).ok()
+    }
+    let id = |bytes: &[u8]| {
+        let digits = bytes.len() == 32 && bytes.iter().all(u8::is_ascii_hexdigit);
+        u128::from_str_radix(text(bytes)?, 16).ok().filter(|_| digits)
     };
     Some(match path {
-        ["start"] => UploadStep::Start,
-        [upload, "chunk", number] => UploadStep::Chunk(id(upload)?, number.parse().ok()?),
-        [upload, "finalize"] => UploadStep::Finalize(id(upload)?),
+        [b"start"] => UploadStep::Start,
+        [upload, b"chunk", number] => UploadStep::Chunk(id(upload)?, text(number)?.parse().ok()?),
+        [upload, b"finalize"] => UploadStep::Finalize(id(upload)?),
         _ => return None,
     })
 }
 
-fn tenant(head: &Head<'_>, named_by_path: Option<&str>) -> Result<TenantName, Problem> {
-    let name =
-        named_by_path.or_else(|| head.namespace()).or_else(|| head.host().and_then(tenant_label));
+fn tenant(head: &Head<'_>, named_by_path: Option<&[u8]>) -> Result<TenantName, Problem> {
+    if let Some(name) = named_by_path {
+        return TenantName::of_bytes(name);
+    }
+    let name = head.namespace().or_else(|| head.host().and_then(tenant_label));
     name.map_or_else(|| Ok(TenantName::default_tenant()), TenantName::new)
 }

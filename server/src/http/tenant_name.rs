@@ -22,11 +22,19 @@ impl TenantName {
     /// # Errors
     /// 400 if it cannot be a name; the message says what can.
     pub fn new(name: &str) -> Result<TenantName, Problem> {
+        TenantName::of_bytes(name.as_bytes())
+    }
+
+    /// The same of what may be no text.
+    ///
+    /// # Errors
+    /// As [`TenantName::new`].
+    pub fn of_bytes(name: &[u8]) -> Result<TenantName, Problem> {
         let mut bytes = [0; TENANT_NAME_BYTES_MAX];
         if name.is_empty() || name.len() > TENANT_NAME_BYTES_MAX {
             return Err(invalid());
         }
-        for (index, byte) in name.bytes().enumerate() {
+        for (index, byte) in name.iter().enumerate() {
             let byte = byte.to_ascii_lowercase();
             let first = byte.is_ascii_lowercase() || byte.is_ascii_digit();
             if !first && (index == 0 || !matches!(byte, b'-' | b'_')) {

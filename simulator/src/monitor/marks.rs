@@ -14,7 +14,9 @@
 //! only marks of those whom that connection asked about.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::LazyLock;
 
+use memchr::memmem::{self, Finder};
 use storage::io::Instant;
 
 use super::btree::{Value, leaf_cells};
@@ -84,7 +86,7 @@ impl MarkWatch {
         let stream = self.streams.entry(connection).or_default();
         stream.tail.extend_from_slice(bytes);
         let mut from = 0;
-        while let Some(at) = position(&stream.tail[from..], ASKS) {
+        while let Some(at) = memmem::find(&stream.tail[from..], ASKS) {
             let start = from + at + ASKS.len();
             let name = name_at(&stream.tail[start..]);
             if start + name.len() == stream.tail.len() {
@@ -95,7 +97,7 @@ impl MarkWatch {
             stream.asked.insert(name);
             from = start;
         }
-        stream.raw |= position(&stream.tail, EXPORTS).is_some();
+        stream.raw |= memmem::find(&stream.tail, EXPORTS).is_some();
         for found in Found::in_bytes(&stream.tail) {
             let number = found.number.into_iter();
             stream.said.extend(number.map(|number| Mark { owner: found.owner.into(), number }));
@@ -175,18 +177,17 @@ pub struct Found<'a> {
     number: Option<u64>,
 }
 
+static MARK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"mark:"));
+
 impl Found<'_> {
     /// All marks in the bytes.
     pub fn in_bytes(bytes: &[u8]) -> impl Iterator<Item = Found<'_>> {
         let mut at = 0;
         std::iter::from_fn(move || {
             loop {
-                // A `k` is rare where there are mostly digits and hexadecimal padding.
-                at += bytes[at..].iter().position(|byte| *byte == b'k')? + 1;
-                if !bytes[..at].ends_with(b"mark") || bytes.get(at) != Some(&b':') {
-                    continue;
-                }
-                let rest = &bytes[at + 1..];
+                // A long answer to a slow client is submitted, and looked through, many times.
+                at += MARK.find(&bytes[at..])? + MARK.needle().len();
+                let rest = &bytes[at..];
                 let name = name_at(rest);
                 if name.is_empty() || rest.get(name.len()) != Some(&b':') {
                     continue;
@@ -227,8 +228,4 @@ fn name_at(bytes: &[u8]) -> &[u8] {
     let belongs = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let count = bytes.iter().take(OWNER_BYTES_MAX).take_while(belongs).count();
     &bytes[..count]
-}
-
-fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }

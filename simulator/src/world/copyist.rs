@@ -428,7 +428,13 @@ impl Copyist {
             }
             Err(refused) if refused.is_no_table() => None,
             Err(refused) => {
-                if refused.code == "DATABASE_DAMAGED" || refused.code.starts_with("SQLITE_CORRUPT")
+                // A block that cannot be read stays so until it is written.
+                let is_lost = self.looking.is_some()
+                    && refused.code == "SQLITE_IOERR"
+                    && ground.options.faults.latent_sector_per_million > 0;
+                if is_lost
+                    || refused.code == "DATABASE_DAMAGED"
+                    || refused.code.starts_with("SQLITE_CORRUPT")
                 {
                     self.give_up(slot);
                 }

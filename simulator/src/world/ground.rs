@@ -322,6 +322,7 @@ impl Ground {
                     || self.memory_was_cut
                     || refused.message.contains("memory budget of")
             }
+            "HTTP_TIMEOUT" => options.has_slow_network(),
             "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
             "DATABASE_NOT_FOUND" => {
                 self.names[tenant].ready = false;

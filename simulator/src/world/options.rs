@@ -278,6 +278,17 @@ impl Options {
         self.profile != Profile::Calm
     }
 
+    /// Whether a request may come at less than the rate that bodies must have.
+    #[must_use]
+    pub fn has_slow_network(&self) -> bool {
+        const SLOW_NS: u64 = 20_000_000;
+        let faults = &self.faults;
+        faults.network_latency_mean_ns.high >= SLOW_NS
+            || faults.clog_per_million > 0
+            || faults.swizzle_per_million > 0
+            || faults.clock_jumps > 0
+    }
+
     /// Whether this text tells of an allocation that was made to fail.
     #[must_use]
     pub fn is_out_of_memory(&self, text: &str) -> bool {

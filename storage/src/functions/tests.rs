@@ -162,3 +162,48 @@ fn long_texts_are_searched_whole() {
         assert_eq!(place, Ok(Value::Integer(0)), "{length}");
     }
 }
+
+/// What `length()` counts, letter by letter: up to the first NUL, and what continues a character of
+/// several bytes does not count.
+fn characters(text: &[u8]) -> i64 {
+    let text = text.split(|byte| *byte == 0).next().expect("a part");
+    let mut count = 0;
+    let mut is_open = false;
+    for byte in text {
+        count += i64::from(!is_open || byte & 0xc0 != 0x80);
+        is_open = *byte >= 0x80;
+    }
+    count
+}
+
+/// `length()` is SQLite's for short texts, and of `myriad_hooks.h` for long ones.
+#[test]
+fn long_texts_have_as_many_characters_as_short_ones() {
+    let plain = plain();
+    let mut state = 5;
+    let pieces: [&[u8]; 8] = [
+        b"a",
+        b"abcdefgh",
+        "ä".as_bytes(),
+        "€".as_bytes(),
+        b"\xc3",
+        b"\x80\x80",
+        b"\xff",
+        b"12345678",
+    ];
+    for round in 0..400_u64 {
+        let bytes_min = [0, 100, 16_384, 65_536, 200_000][round as usize % 5];
+        let kinds = if round % 3 == 0 { 2 } else { pieces.len() as u64 };
+        let mut text = Vec::new();
+        while text.len() <= bytes_min || !splitmix(&mut state).is_multiple_of(9) {
+            text.extend_from_slice(pieces[(splitmix(&mut state) % kinds) as usize]);
+        }
+        if round % 4 == 0 {
+            let place = splitmix(&mut state) as usize % text.len();
+            text[place] = 0;
+        }
+        let expected = Ok(Value::Integer(characters(&text)));
+        let sql = "SELECT length(CAST(?1 AS TEXT))";
+        assert_eq!(run(&plain, sql, &[Value::Blob(text)]), expected, "round {round}");
+    }
+}

@@ -12,8 +12,8 @@ use super::ring::{fill_copy, slot_index, slot_offset};
 use super::space::{Class, LogFull, free_bytes, page_charge, transaction_bytes, usable_bytes};
 use super::transfer::{Progress, Writing};
 use super::{
-    LogFile, LogOperation, LogOptions, LogReply, LogRequest, LogRequestId, PageLocation, Place,
-    Sequence, mismatched,
+    LogFile, LogOperation, LogOptions, LogReply, LogRequest, LogRequestId, PageCheck, PageLocation,
+    Place, Sequence, mismatched,
 };
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
@@ -99,6 +99,8 @@ enum Owner {
 /// The commit log in service.
 pub struct Log {
     options: LogOptions,
+    /// Most bytes that a page can cost.
+    page_charge: u64,
     slots: Slots,
     filling: Filling,
     next_place: Place,
@@ -137,6 +139,7 @@ impl Log {
         let mut filling = Filling::new(options.batch_bytes_max);
         filling.sequence = start.sequence;
         let mut log = Log {
+            page_charge: page_charge(&options),
             options,
             slots: Slots::new(start.slots, options.segment_bytes),
             filling,
@@ -187,7 +190,7 @@ impl Log {
     /// Most log bytes that a transaction of so many pages can cost: what to reserve for it.
     #[must_use]
     pub fn transaction_bytes(&self, page_count: u32) -> u64 {
-        transaction_bytes(&self.options, page_count)
+        transaction_bytes(self.page_charge, page_count)
     }
 
     /// Reserve log space. What is reserved can be appended for sure, once the disk works.
@@ -335,7 +338,8 @@ impl Log {
         }
     }
 
-    /// Append the next page. The last one commits the transaction.
+    /// Append the next page, which has this [`page_check`](super::page_check). The last one commits the
+    /// transaction.
     ///
     /// # Errors
     /// The page was not taken: wait for [`Log::has_room`] and push it again. A failed log never
@@ -345,6 +349,7 @@ impl Log {
         transaction: &mut Transaction,
         number: u32,
         image: &[u8],
+        check: PageCheck,
     ) -> Result<(), BatchFull> {
         assert!(transaction.pushed < transaction.page_count);
         assert!(number > 0);
@@ -363,10 +368,10 @@ impl Log {
             self.filling.full |= self.filling.place.is_some();
             return Err(BatchFull { sequence });
         }
-        if self.filling.push(&position, number, image) {
+        if self.filling.push(&position, number, image, check) {
             transaction.fragments += 1;
         }
-        let (check, index) = self.filling.newest();
+        let index = self.filling.newest();
         self.located.push(transaction.id, number, check, (sequence, index));
         if transaction.pushed == 0 {
             transaction.first = sequence;
@@ -374,7 +379,7 @@ impl Log {
         }
         transaction.pushed += 1;
         transaction.last = sequence;
-        let charge = page_charge(&self.options);
+        let charge = self.page_charge;
         assert!(charge <= transaction.reserved);
         transaction.reserved -= charge;
         self.unreserve(charge);

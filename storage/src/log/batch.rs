@@ -3,7 +3,9 @@
 //! Images start right behind the header. When the tables outgrow it, the images move up by one
 //! block: rare (a header block lists some 80 one-page commits), and cheaper than a second write.
 
-use super::header::{HeaderFields, PageEntry, Record, encode, header_blocks, page_check};
+use super::header::{
+    HeaderFields, PageCheck, PageEntry, Record, encode, header_blocks, page_check,
+};
 use super::{Place, Sequence};
 use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
@@ -107,11 +109,18 @@ impl Filling {
         self.place.is_some() && header_blocks(records, pages) + pages <= self.blocks_max
     }
 
-    /// Add one page that fits. Returns whether it began a new record.
-    pub fn push(&mut self, position: &PagePosition, number: u32, image: &[u8]) -> bool {
+    /// Add one page that fits, of this check. Returns whether it began a new record.
+    pub fn push(
+        &mut self,
+        position: &PagePosition,
+        number: u32,
+        image: &[u8],
+        check: PageCheck,
+    ) -> bool {
         let new_record = !self.continues(position);
         assert!(self.fits(new_record));
         assert_eq!(image.len(), BLOCK_BYTES);
+        debug_assert_eq!(check, page_check(image), "the check is this image's");
         if new_record {
             self.records.push(Record {
                 tenant: position.tenant,
@@ -126,7 +135,7 @@ impl Filling {
         record.page_count += 1;
         record.last = position.last;
         self.commits += u32::from(position.last);
-        self.pages.push(PageEntry { number, check: page_check(image) });
+        self.pages.push(PageEntry { number, check });
         self.make_room_for_header();
         let end = (self.header_blocks + self.pages.len()) * BLOCK_BYTES;
         let buffer = self.buffer.as_mut().expect("a filling batch has its buffer");
@@ -134,10 +143,9 @@ impl Filling {
         new_record
     }
 
-    /// The page that was added last: its check, and how many images lie before it.
-    pub fn newest(&self) -> ([u8; 16], usize) {
-        let index = self.pages.len() - 1;
-        (self.pages[index].check, index)
+    /// How many images lie before that of the page that was added last.
+    pub fn newest(&self) -> usize {
+        self.pages.len() - 1
     }
 
     fn make_room_for_header(&mut self) {

@@ -61,13 +61,16 @@ pub struct Record {
     pub last: bool,
 }
 
+/// First 16 bytes of the blake3 of a page image.
+pub type PageCheck = [u8; 16];
+
 /// One page, as the header lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageEntry {
     /// SQLite's page number, from 1.
     pub number: u32,
-    /// First 16 bytes of the blake3 of the page image.
-    pub check: [u8; 16],
+    /// Of its image.
+    pub check: PageCheck,
 }
 
 /// What a header says besides its tables.
@@ -217,9 +220,9 @@ pub fn encode(
     hash
 }
 
-/// The check of a page image: the first 16 bytes of its blake3.
+/// The check of a page image.
 #[must_use]
-pub fn page_check(page: &[u8]) -> [u8; 16] {
+pub fn page_check(page: &[u8]) -> PageCheck {
     let mut check = [0; 16];
     check.copy_from_slice(&blake3::hash(page).as_bytes()[..16]);
     check

@@ -46,7 +46,7 @@ mod tests;
 pub use append::{BatchFull, Committed, Log, Transaction};
 pub use decide::{Action, BatchState, CopyState, SuccessorState, decide};
 pub use header::{
-    FORMAT_VERSION, Header, HeaderFields, PageEntry, Record, describe_batch,
+    FORMAT_VERSION, Header, HeaderFields, PageCheck, PageEntry, Record, describe_batch,
     encode as encode_header, page_check,
 };
 pub use recovered::{

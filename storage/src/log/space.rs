@@ -74,9 +74,9 @@ pub fn page_charge(options: &LogOptions) -> u64 {
     BLOCK_BYTES as u64 + entries + HEADER_CHARGE_BYTES.div_ceil(full_batch_pages(options))
 }
 
-/// Most bytes that a transaction of so many pages can cost.
-pub fn transaction_bytes(options: &LogOptions, page_count: u32) -> u64 {
-    HEADER_CHARGE_BYTES + u64::from(page_count) * page_charge(options)
+/// Most bytes that a transaction of so many pages can cost, each of which costs `page_charge` at most.
+pub fn transaction_bytes(page_charge: u64, page_count: u32) -> u64 {
+    HEADER_CHARGE_BYTES + u64::from(page_count) * page_charge
 }
 
 /// Bytes that can be reserved in an empty log, by [`Class::System`].

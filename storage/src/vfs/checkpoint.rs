@@ -11,7 +11,7 @@ use rusqlite::ffi;
 use super::Code;
 use super::extents::write_file;
 use super::main_file::{ensure_main_open, read_page};
-use crate::fiber::{Answer, Wait, suspend, with_volume};
+use crate::fiber::{self, Answer, Wait, suspend, with_volume};
 use crate::io::{Buffer, FileId};
 use crate::limits;
 use crate::page::{self, PAGE_BYTES};
@@ -180,17 +180,17 @@ fn read_back_run(direct: FileId, first: u32, checks: &[[u8; page::CHECK_BYTES]])
     let Answer::Moved(buffer, moved) = suspend(Wait::Read { file: direct, offset, buffer }) else {
         return Err(ffi::SQLITE_IOERR_READ);
     };
-    with_volume(|volume| {
-        let read = buffer[..moved].chunks_exact(PAGE_BYTES).zip(checks);
-        for (number, (page_bytes, check)) in (first..).zip(read) {
-            let whole = page::verify_tail(volume.tenant(), number, page_bytes).is_some();
-            if !whole || page::tail_check(page_bytes) != *check {
-                sometimes!("reading back finds a page that was not written");
-                return Err(ffi::SQLITE_IOERR_WRITE);
-            }
+    let tenant = with_volume(|volume| volume.tenant());
+    let read = buffer[..moved].chunks_exact(PAGE_BYTES).zip(checks);
+    for (number, (page_bytes, check)) in (first..).zip(read) {
+        fiber::on_call();
+        let whole = page::verify_tail(tenant, number, page_bytes).is_some();
+        if !whole || page::tail_check(page_bytes) != *check {
+            sometimes!("reading back finds a page that was not written");
+            return Err(ffi::SQLITE_IOERR_WRITE);
         }
-        if moved == buffer.len() { Ok(()) } else { Err(ffi::SQLITE_IOERR_WRITE) }
-    })
+    }
+    if moved == buffer.len() { Ok(()) } else { Err(ffi::SQLITE_IOERR_WRITE) }
 }
 
 /// Start a checkpoint: make the tenant's file if it has none, and bring the pages that recovery

@@ -198,6 +198,9 @@ fn seal() {
 
 /// Append what is being sealed to the log: whether all of it is there. If not, nobody will be told of it.
 fn append_sealing() -> bool {
+    while with_volume(Volume::check_sealing) {
+        fiber::on_call();
+    }
     loop {
         match suspend(Wait::Seal) {
             Answer::Ready => return true,

@@ -45,15 +45,7 @@ impl Volume {
             })
             .collect();
         self.logged_build = Some(LoggedBuild { number: None, committed: None, pages });
-        self.sealing = Some(Sealing {
-            pages: (1..=pages).map(|number| (number, number - 1)).collect(),
-            next: 0,
-            database_pages: pages,
-            last_frame: pages,
-            transaction: None,
-            first_sequence: None,
-            brought: None,
-            marks: false,
-        });
+        let images = (1..=pages).map(|number| (number, number - 1)).collect();
+        self.sealing = Some(Sealing::new(images, pages, pages));
     }
 }

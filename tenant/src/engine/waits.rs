@@ -2,7 +2,7 @@
 //! batch, and that it is durable. What they wait for at the disk is in `transfers` and `disk`.
 
 use storage::fiber::{Answer, Wait};
-use storage::log::{Class, Sequence};
+use storage::log::{Class, Sequence, page_check};
 use storage::sometimes;
 use storage::volume::{ConnectionId, Volume};
 
@@ -398,19 +398,20 @@ fn append(volume: &mut Volume, log: &mut storage::log::Log) -> Appended {
     while let Some(&(number, frame)) = sealing.pages.get(sealing.next) {
         let offset = Volume::frame_page_offset(frame);
         let pushed = match sealing.brought.take() {
-            Some(page) => match log.push_page(transaction, number, &page) {
-                Err(full) => {
+            Some(page) => {
+                let pushed = log.push_page(transaction, number, &page, page_check(&page));
+                if pushed.is_err() {
                     sealing.brought = Some(page);
-                    Err(full)
                 }
-                Ok(()) => Ok(()),
-            },
+                pushed
+            }
             None => {
                 let mut page = [0; storage::page::PAGE_BYTES];
                 if !wal.copy_from_memory(offset, &mut page) {
                     return Appended::Bring(frame);
                 }
-                log.push_page(transaction, number, &page)
+                let check = sealing.checks[sealing.next].unwrap_or_else(|| page_check(&page));
+                log.push_page(transaction, number, &page, check)
             }
         };
         if pushed.is_err() {

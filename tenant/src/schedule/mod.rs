@@ -589,18 +589,20 @@ impl<T> Scheduler<T> {
             let ring = &mut self.node(key).classes[index].ring;
             let length = ring.len();
             let child = *ring.front()?;
-            let quantum = self.quantum_of(child);
             let node = self.node(child);
+            let is_throttled = node.throttled.is_some();
             let class = &mut node.classes[index];
-            if !class.has_work() || node.throttled.is_some() {
+            if class.has_work() && !is_throttled && class.deficit > 0 {
+                return Some(child);
+            }
+            let quantum = self.quantum_of(child);
+            let class = &mut self.node(child).classes[index];
+            if !class.has_work() || is_throttled {
                 class.queued = false;
                 let over = &mut self.node(key).classes[index];
                 over.ring.pop_front();
                 over.ring_quanta -= quantum;
                 continue;
-            }
-            if class.deficit > 0 {
-                return Some(child);
             }
             class.deficit = class.deficit.saturating_add_unsigned(quantum);
             let ring = &mut self.node(key).classes[index].ring;

@@ -5,7 +5,7 @@ use crate::identity::TenantId;
 use crate::io::{BLOCK_BYTES, Buffer};
 use crate::log::{
     BatchFull, Class, Committed, Log, LogFull, LogOperation, LogOptions, LogRequest, Recovered,
-    RecoveryError, Scan, Sequence, Transaction,
+    RecoveryError, Scan, Sequence, Transaction, page_check,
 };
 use std::collections::BTreeMap;
 
@@ -133,7 +133,8 @@ impl World {
         index: usize,
     ) -> Result<(), BatchFull> {
         let (number, seed) = entry.pages[index];
-        self.log.push_page(transaction, number, &image(seed))
+        let image = image(seed);
+        self.log.push_page(transaction, number, &image, page_check(&image))
     }
 
     pub fn finish(&mut self, transaction: Transaction, mut entry: Entry) -> Committed {
