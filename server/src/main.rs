@@ -370,7 +370,8 @@ fn serve_on<I: Io<Server>>(
         announce(server, &serve.data, auth.required, creates);
     };
     let exit = run(&mut server, &mut io, &mut watch, stop, announce);
-    let left = server.engine().counters().left_to_log;
+    let counters = server.engine().counters();
+    let (left, undone) = (counters.left_to_log, counters.left_undone);
     drop(io);
     // After a failure fibers may be suspended inside SQLite, and connections open: they end with
     // the process.
@@ -381,6 +382,13 @@ fn serve_on<I: Io<Server>>(
                 eprintln!(
                     "myriad: warning: the files of {left} databases cannot be written; their last \
                      commits stay in the commit log, and the next start writes them: check the disk"
+                );
+            }
+            if undone > 0 {
+                eprintln!(
+                    "myriad: warning: {undone} changes of the catalogue (databases that end, are damaged or \
+                     were dropped) cannot be written; the next start tries again: check the disk, and the \
+                     catalogue with: myriad inspect tenant {data}/tenants/00/00/0.db"
                 );
             }
             ExitCode::SUCCESS

@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 4
+#if MYRIAD_HOOKS != 5
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -177,3 +177,28 @@ static void myriad_length(sqlite3_context *, int, sqlite3_value **);
       sqlite3_result_error_code(context, SQLITE_INTERRUPT);                                    \
   }                                                                                            \
   static void myriad_length(first, second, third)
+/* GLOB and LIKE: where a set, or a wildcard for one letter, stands behind a wildcard, each place of the
+** text is tried by a call of the comparison by itself, which alone has this word as its last argument. (An
+** L before it, as the others' may be a character.) */
+static unsigned long myriad_compared(unsigned long other) {
+  if ((myriad_passed += 64) >= 131072) {
+    myriad_passed = 0;
+    myriad_is_interrupted();
+  }
+  return other;
+}
+#define LmatchOther ~, CALL
+#define MYRIAD_COMPARE_CALL(pattern, text, how, other) \
+  (patternCompare)(pattern, text, how, (u32)myriad_compared(other))
+#define MYRIAD_COMPARE_OTHER(pattern, text, how, other) (patternCompare)(pattern, text, how, other)
+#define patternCompare(pattern, text, how, other) \
+  MYRIAD_JOIN(MYRIAD_COMPARE_, MYRIAD_CHOOSE(L##other, OTHER, ~))(pattern, text, how, other)
+
+/* JSON: each path of a function is a way through the text, or back through it. */
+#define MYRIAD_IS_STEP_0 ~, CALL
+#define MYRIAD_STEP_CALL(parse, root, path, label)                                             \
+  (jsonLookupStep)((((parse)->nBlob >= MYRIAD_LONG_BYTES_MIN ? (void)myriad_is_interrupted()   \
+                                                            : (void)0), (parse)), root, path, label)
+#define MYRIAD_STEP_OTHER(parse, root, path, label) (jsonLookupStep)(parse, root, path, label)
+#define jsonLookupStep(parse, root, path, label) \
+  MYRIAD_JOIN(MYRIAD_STEP_, MYRIAD_CHOOSE(MYRIAD_IS_STEP_##label, OTHER, ~))(parse, root, path, label)

@@ -203,14 +203,21 @@ unsafe fn undress(memory: *mut c_void) -> (*mut u8, usize, AccountId) {
     (start, size_bytes, AccountId::from_index(header.account))
 }
 
+/// Before a block of so many bytes is given.
+fn look(size_bytes: usize) {
+    if size_bytes >= CALL_BYTES {
+        fiber::on_call();
+    } else {
+        fiber::on_allocation();
+    }
+}
+
 unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
     if size <= 0 {
         return ptr::null_mut();
     }
     let size_bytes = rounded(size);
-    if size_bytes >= CALL_BYTES {
-        fiber::on_call();
-    }
+    look(size_bytes);
     let account = fiber::account();
     if is_to_fail(account) || !ledger::charge(account, Kind::Heap, booked(size_bytes)) {
         return ptr::null_mut();
@@ -252,6 +259,7 @@ unsafe extern "C" fn resize(memory: *mut c_void, size: c_int) -> *mut c_void {
     // SAFETY: SQLite resizes what `malloc` or `resize` gave it.
     let (start, old_bytes, account) = unsafe { undress(memory) };
     let new_bytes = rounded(size);
+    look(new_bytes);
     let (old_booked, new_booked) = (booked(old_bytes), booked(new_bytes));
     if new_booked > old_booked {
         let growth = new_booked - old_booked;

@@ -170,6 +170,8 @@ struct Watch {
     authorizer: Cell<Authorizer>,
     learnt: Cell<Learnt>,
     tainted: Cell<bool>,
+    /// Memory ran out since the schema was read last.
+    starved: Cell<bool>,
     /// Nothing is asked: this crate runs a statement of its own.
     own: Cell<bool>,
     /// The client's statement that is inside `sqlite3_step`.
@@ -391,6 +393,7 @@ impl Connection {
             authorizer: Cell::new(authorizer),
             learnt: Cell::new(Learnt::default()),
             tainted: Cell::new(false),
+            starved: Cell::new(false),
             own: Cell::new(false),
             stepping: Cell::new(ptr::null_mut()),
             inner: Cell::new(false),
@@ -431,6 +434,9 @@ impl Connection {
         self.set_own(true);
         let result = self.run(c"PRAGMA writable_schema=RESET");
         self.set_own(false);
+        if let (Ok(()), Some(watch)) = (&result, &self.watch) {
+            watch.starved.set(false);
+        }
         result
     }
 
@@ -485,11 +491,25 @@ impl Connection {
         }
     }
 
-    /// A statement that changes the connection itself was compiled on it, or one ended for want of memory:
-    /// FTS5 may keep then what it should have forgotten; whether it ever writes that was not tried.
+    /// A statement that changes the connection itself was compiled on it, or memory ran out on it: nobody
+    /// else is to use it.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.tainted.get())
+    }
+
+    /// Memory ran out on it, while compiling or in a step, and it has not forgotten its schema since. FTS5
+    /// may keep then what it should have forgotten, and takes its index for malformed.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.starved.get())
+    }
+
+    fn note_starving(&self, code: c_int) {
+        if let (ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR_NOMEM, Some(watch)) = (code, &self.watch) {
+            watch.tainted.set(true);
+            watch.starved.set(true);
+        }
     }
 
     /// Let the database have `pages` pages from now on, or as many as it has if those are more: what
@@ -593,6 +613,7 @@ impl Connection {
             )
         };
         if code != ffi::SQLITE_OK {
+            self.note_starving(code);
             let mut error = self.error(code);
             // SAFETY: an open connection whose last call failed.
             let offset = unsafe { ffi::sqlite3_error_offset(self.db) };
@@ -773,11 +794,7 @@ impl Statement {
                 Err(SqliteError::of(ffi::SQLITE_INTERRUPT))
             }
             code => {
-                if matches!(code, ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR_NOMEM)
-                    && let Some(watch) = &connection.watch
-                {
-                    watch.tainted.set(true);
-                }
+                connection.note_starving(code);
                 Err(self.error(code))
             }
         }

@@ -271,11 +271,15 @@ impl PooledConnection {
     /// Before a statement: forget what the connection remembers and a new one would not know.
     fn refresh(&mut self) -> Result<(), StatementError> {
         let statistics = with_volume(|volume| volume.statistics());
-        let is_current = statistics == self.statistics && !self.has_inner;
+        let starved = self.connection.is_starved();
+        let is_current = statistics == self.statistics && !self.has_inner && !starved;
         if is_current || !self.connection.is_autocommit() {
             return Ok(());
         }
         sometimes!("a connection forgets what a new one would not know");
+        if starved {
+            sometimes!("a stream goes on after its connection had no memory");
+        }
         self.cache.clear();
         self.connection.forget_schema().map_err(|error| self.failure(&error))?;
         self.statistics = statistics;

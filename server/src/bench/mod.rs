@@ -13,9 +13,11 @@
 //! - `crowd.rs` several kinds of clients at once; `scenario/neighbours.rs` what they do to each other.
 //! - `histogram.rs`, `report.rs`, `progress.rs` what comes out.
 //! - `battery.rs` the attack battery as text; `scenario/gaps.rs` what it takes at a stretch.
+//! - `canary/` a load of which every answer is looked through for others' bytes.
 //! - `spawned.rs`, `cores.rs` the server's process; `plain.rs` the baseline without a server.
 
 pub mod battery;
+mod canary;
 mod cores;
 mod crowd;
 mod generator;
@@ -153,6 +155,8 @@ pub enum Scenario {
     Gaps,
     /// Not by default: databases that live briefly, one by one and in bulk, with --tenants
     Life,
+    /// Not by default: mixed traffic of --tenants databases, and whether anybody sees what is another's
+    Canary,
 }
 
 /// The order of a run without `--scenario`.

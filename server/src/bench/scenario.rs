@@ -4,6 +4,7 @@
 //! that nothing from another run is met. On a server that is not ours they are removed afterwards
 //! where there is an admin API; without one they stay, and have to be created on first use.
 
+mod canary;
 mod fork;
 mod gaps;
 mod life;
@@ -83,10 +84,14 @@ fn check_possible(scenario: Scenario, options: &Options) -> Result<(), String> {
         Scenario::Cold if options.url.is_some() => {
             Err("cold restarts the server, so it cannot be measured with --url".to_owned())
         }
-        Scenario::Neighbours | Scenario::Shares | Scenario::Memory | Scenario::Gaps
+        Scenario::Neighbours
+        | Scenario::Shares
+        | Scenario::Memory
+        | Scenario::Gaps
+        | Scenario::Canary
             if options.url.is_some() =>
         {
-            Err("neighbours, shares, memory and gaps start a server, without --url".to_owned())
+            Err("this scenario starts a server of its own: leave --url out".to_owned())
         }
         Scenario::Create if options.url.is_some() && options.admin_url.is_none() => {
             Err("create needs the admin API: give --admin-url".to_owned())
@@ -98,6 +103,7 @@ fn check_possible(scenario: Scenario, options: &Options) -> Result<(), String> {
 /// A run. The fields are dropped in this order: the server ends before its folder goes.
 struct Bench<'a> {
     options: &'a Options,
+    program: PathBuf,
     /// Ours; `None` with `--url`, and where no scenario needs a server.
     server: Option<Server>,
     workspace: Option<Workspace>,
@@ -119,10 +125,12 @@ impl<'a> Bench<'a> {
     ) -> Result<Self, String> {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let milliseconds = since_epoch.map_or(0, |elapsed| elapsed.as_millis());
-        let needs_server = scenarios.iter().any(|scenario| *scenario != Scenario::Fsync);
+        let alone = |scenario: &Scenario| matches!(scenario, Scenario::Fsync | Scenario::Canary);
+        let needs_server = !scenarios.iter().all(alone);
         let spawns = needs_server && options.url.is_none();
         let mut bench = Self {
             options,
+            program,
             server: None,
             workspace: None,
             cores: if spawns { Cores::choose() } else { None },
@@ -133,12 +141,12 @@ impl<'a> Bench<'a> {
             rows: Vec::new(),
             tables: Vec::new(),
         };
-        if spawns || scenarios.contains(&Scenario::Fsync) {
+        if spawns || scenarios.iter().any(alone) {
             let parent = options.data.as_deref().unwrap_or(Path::new("."));
             bench.workspace = Some(Workspace::create(parent)?);
         }
         if spawns {
-            bench.set_server(Server::start(bench.launch(program))?)?;
+            bench.set_server(Server::start(bench.launch("data"))?)?;
         } else if let Some(url) = &options.url {
             bench.target = Some(Target::resolve(url, options.authorization.as_deref())?);
             let authorization = options.admin_authorization.as_deref();
@@ -148,10 +156,11 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
-    fn launch(&self, program: PathBuf) -> Launch {
+    /// A server of our own, on a data folder of this name.
+    fn launch(&self, data: &str) -> Launch {
         let folder = self.folder();
         let mut arguments: Vec<OsString> = vec!["serve".into(), "--data".into()];
-        arguments.push(folder.join("data").into());
+        arguments.push(folder.join(data).into());
         let fixed = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         arguments.extend(fixed.map(OsString::from));
         arguments.push("--create-on-first-use".into());
@@ -168,8 +177,8 @@ impl<'a> Bench<'a> {
             };
             arguments.extend(["--io", name].map(OsString::from));
         }
-        let output = folder.join("server-output");
-        Launch { program, arguments, output, cores: self.cores.clone() }
+        let output = folder.join(format!("{data}-output"));
+        Launch { program: self.program.clone(), arguments, output, cores: self.cores.clone() }
     }
 
     fn set_server(&mut self, server: Server) -> Result<(), String> {
@@ -196,6 +205,7 @@ impl<'a> Bench<'a> {
             Scenario::Fork => self.fork(),
             Scenario::Gaps => self.gaps(),
             Scenario::Life => self.life(),
+            Scenario::Canary => self.canary(),
         }
     }
 

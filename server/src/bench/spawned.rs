@@ -148,7 +148,7 @@ impl Server {
     ///
     /// # Errors
     /// It does not end within the limit, or reports a failure.
-    fn stop(&mut self) -> Result<(), String> {
+    pub fn stop(&mut self) -> Result<(), String> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)
             .map_err(|error| format!("cannot stop the server: {error}"))?;
         let started = Instant::now();
@@ -209,7 +209,8 @@ impl Server {
     }
 
     /// What the server has said; unreadable output reads as none, and the time limit decides.
-    fn output(&self) -> String {
+    #[must_use]
+    pub fn output(&self) -> String {
         let bytes = fs::read(&self.launch.output).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }

@@ -103,9 +103,13 @@ impl Launch {
 
 /// Run a command that ends by itself.
 pub fn ended(command: &mut Command) -> Ended {
+    ended_within(command, PATIENCE)
+}
+
+fn ended_within(command: &mut Command, patience: Duration) -> Ended {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary was built for this test");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     while child.try_wait().expect("the child is ours").is_none() {
         if Instant::now() > deadline {
             child.kill().expect("the child is ours");
@@ -122,10 +126,15 @@ pub fn ended(command: &mut Command) -> Ended {
 
 /// The binary with these arguments only.
 pub fn bare(arguments: &[&str]) -> Ended {
+    bare_within(arguments, PATIENCE)
+}
+
+/// The same, for what may take so long.
+pub fn bare_within(arguments: &[&str], patience: Duration) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_myriad"));
     command.args(arguments).stdin(Stdio::null());
     without_settings(&mut command);
-    ended(&mut command)
+    ended_within(&mut command, patience)
 }
 
 /// Settings of the person who runs the tests do not reach the child.

@@ -13,6 +13,10 @@ use crate::settings::Settings;
 /// job is for it.
 pub const PRIVATE_NAME: char = ':';
 
+/// Ids, stamps, transaction numbers, bytes and seconds are less: at a million a second it takes 146,000
+/// years to come there, and whatever is added to one does not overflow. Another number is damage.
+const NUMBER_MAX: i64 = 1 << 62;
+
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
@@ -307,8 +311,25 @@ pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
     Ok(Plan { name, budget: budget.unwrap_or_default() })
 }
 
-/// A row of [`select`].
+/// A row of [`select`]. One with a number that cannot be is a damaged database's.
 pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
+    let mut row = database_at(statement)?;
+    let numbers = [row.stamp, row.txid, row.bytes, row.used_s, row.ends_s.unwrap_or(0)];
+    let is_possible = |number: &u64| (0..NUMBER_MAX).contains(&(*number as i64));
+    if !is_possible(&row.id.0) || row.id == TenantId::CATALOGUE {
+        return Err(Unreadable::from("a database's id"));
+    }
+    if !numbers.iter().all(is_possible) {
+        if row.state == RowState::Live {
+            row.state = RowState::Fenced;
+            row.reason = Some("its row in the catalogue is damaged".to_owned());
+        }
+        (row.stamp, row.txid, row.bytes, row.used_s, row.ends_s) = (0, 0, 0, 0, None);
+    }
+    Ok(row)
+}
+
+fn database_at(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
     let usage = text_at(statement, 10).map(|text| Usage::from_text(&text)).transpose()?;
     let group = node_at(statement, 16)?;
     let organisation = node_at(statement, 22)?;

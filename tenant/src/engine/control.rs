@@ -246,6 +246,8 @@ pub(super) struct Catalogue {
     fences: BTreeMap<TenantId, Fence>,
     /// Calls for nobody that failed: they are tried again.
     later: Vec<Call>,
+    /// How often they were since the server stops.
+    stop_tries: u32,
     /// All plans.
     pub(super) plans: BTreeMap<Box<str>, Budget>,
     /// What closed databases have used, and when last, not yet in their rows.
@@ -325,10 +327,16 @@ impl Catalogue {
             && self.running.is_empty()
             && self.unsettled.is_empty()
             && self.removals.is_empty()
-            && self.fences.is_empty()
-            && self.later.is_empty()
+            && (self.has_given_up() || self.fences.is_empty() && self.later.is_empty())
             && self.used.is_empty()
             && self.spent.is_empty()
+    }
+
+    /// What failed again and again while the server stops is left: the catalogue, or its disk, does not
+    /// take it. The next start comes to it again: to tombstones and ends by their rows, and to damage
+    /// because a fence that is not durable keeps the log from letting go of it.
+    fn has_given_up(&self) -> bool {
+        self.stop_tries >= limits::STOP_RETRIES_MAX
     }
 
     /// Why this tenant is fenced, if its row does not durably say so yet.
@@ -723,6 +731,14 @@ impl<J: Job> Engine<J> {
     }
 
     pub(super) fn retry_catalogue(&mut self) {
+        if self.phase == Phase::Stopping {
+            self.catalogue.stop_tries += 1;
+            if self.catalogue.has_given_up() {
+                storage::sometimes!("a stop leaves a call of the catalogue to the next start");
+                self.counters.left_undone += self.catalogue.later.len() as u64;
+                return;
+            }
+        }
         for call in std::mem::take(&mut self.catalogue.later) {
             storage::sometimes!("a fence or a tombstone is written at a second try");
             self.call_catalogue(Asker::Nobody, call);

@@ -279,6 +279,8 @@ pub struct Counters {
     /// Databases that were closed without their checkpoint, since the disk refused it while the server
     /// stopped: the commit log keeps what the next start is to finish.
     pub left_to_log: u64,
+    /// Changes of the catalogue that a stop gave up.
+    pub left_undone: u64,
     /// Databases that ended by their settings: dropped or frozen.
     pub ended: u64,
     /// Databases that were dropped, with all that they held.
