@@ -133,18 +133,6 @@ pub fn route(head: &Head<'_>) -> Result<Routed, Problem> {
 }
 
 fn step(path: &[&[u8]]) -> Option<UploadStep> {
-<<<<<<< HEAD
-    fn text(bytes: &[u8]) -> Option<&str> {
-        std::str::from_utf8(bytes).ok()
-    }
-    let id = |bytes: &[u8]| {
-        let digits = bytes.len() == 32 && bytes.iter().all(u8::is_ascii_hexdigit);
-        u128::from_str_radix(text(bytes)?, 16).ok().filter(|_| digits)
-    };
-    Some(match path {
-        [b"start"] => UploadStep::Start,
-        [upload, b"chunk", number] => UploadStep::Chunk(id(upload)?, text(number)?.parse().ok()?),
-=======
     let id = |bytes: &[u8]| {
         let digits = bytes.len() == 32 && bytes.iter().all(u8::is_ascii_hexdigit);
         let text = str::from_utf8(bytes).ok().filter(|_| digits)?;
@@ -157,7 +145,6 @@ fn step(path: &[&[u8]]) -> Option<UploadStep> {
     Some(match path {
         [b"start"] => UploadStep::Start,
         [upload, b"chunk", chunk] => UploadStep::Chunk(id(upload)?, number(chunk)?),
->>>>>>> main
         [upload, b"finalize"] => UploadStep::Finalize(id(upload)?),
         _ => return None,
     })
