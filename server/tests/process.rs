@@ -24,6 +24,8 @@ mod process;
 mod receipts;
 #[path = "process/slow_reader.rs"]
 mod slow_reader;
+#[path = "process/starved.rs"]
+mod starved;
 #[path = "process/streams.rs"]
 mod streams;
 #[path = "process/visibility.rs"]

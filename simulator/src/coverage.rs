@@ -150,7 +150,7 @@ pub const MARKS: &[Mark] = &[
     mark("a commit waits for its turn at the disk", 10000),
     mark("a compiled statement does not compile any more", 10000),
     mark("a connection forgets what a new one would not know", 10000),
-    mark("a stream goes on after its connection had no memory", 10000),
+    mark("a stream goes on after its connection had no memory", BY_TESTS),
     mark("a database is as large as it may be", 10000),
     mark("a request is larger than its tenant's budget", 10000),
     mark("a place is taken again with what was left in its buckets", 10000),
@@ -256,6 +256,7 @@ pub const MARKS: &[Mark] = &[
     mark("a statement is refused because it is nested too deeply", BY_TESTS),
     mark("a stranger is not heard because of failures from the same peer", BY_TESTS),
     mark("a stop leaves a call of the catalogue to the next start", BY_TESTS),
+    mark("a transaction ends because a module had no memory in it", BY_TESTS),
 ];
 
 /// What no world meets, and tests on the real binary do.

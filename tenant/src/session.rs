@@ -28,7 +28,9 @@ use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, code
 
 use crate::access::{Denials, Holder};
 use crate::budget::{Exceeded, Part, RequestLimits};
-use crate::failure::{Circumstances, cost_refused, memory_refused, statement_error};
+use crate::failure::{
+    Circumstances, ROLLED_BACK, cost_refused, memory_refused, name_of, statement_error,
+};
 use crate::limits;
 use crate::policy;
 use crate::statement::{
@@ -310,6 +312,23 @@ impl PooledConnection {
         fiber::end_run(steps)
     }
 
+    /// Where a module keeps pages of its own until the commit, as FTS5 does, a statement that ended for
+    /// want of memory may have left half of them: a COMMIT would write an index that does not fit its
+    /// table (seen with SQLite 3.54.1). So the transaction goes, as it does where a statement that writes is
+    /// interrupted. True if it has.
+    fn end_starved(&mut self, compiled: &Compiled, error: &StatementError) -> bool {
+        let at_risk = self.has_inner
+            && error.code == name_of(codes::SQLITE_NOMEM)
+            && self.connection.is_starved()
+            && !self.connection.is_autocommit()
+            && !compiled.statement.is_readonly();
+        if at_risk {
+            sometimes!("a transaction ends because a module had no memory in it");
+            self.roll_back();
+        }
+        at_risk && self.connection.is_autocommit()
+    }
+
     /// Let the next compilation of `sql` see the schema as it is now: describing takes no step that
     /// would notice that this or another connection has changed it. An explicit transaction is
     /// left alone, because reading would begin its snapshot.
@@ -514,6 +533,11 @@ impl Session {
         self.cost += cost;
         if result.is_err() {
             result = result.map_err(|error| stopped.unwrap_or(error));
+        }
+        if let Err(error) = &mut result
+            && self.pooled.end_starved(compiled, error)
+        {
+            error.message.push_str(ROLLED_BACK);
         }
         result.map(|executed| Executed { cost, ..executed })
     }

@@ -56,7 +56,8 @@ impl Plain {
         bytes
     }
 
-    /// The ordinary tables of a file that SQLite finds nothing wrong with, by name, each value as SQL.
+    /// The ordinary tables of a file that SQLite finds nothing wrong with, by name, each value as SQL; but
+    /// generated columns, which SQLite does not check, and an import computes anew.
     pub fn tables(&self, bytes: &[u8]) -> Option<Tables> {
         let mut tables = None;
         self.change(bytes, |connection| tables = read(connection).ok().flatten());
@@ -76,7 +77,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Option<Tables>> {
         statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     let mut tables = Vec::new();
     for name in names {
-        let sql = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
+        let sql = format!("SELECT {} FROM \"{}\"", columns_of(connection, &name)?, quoted(&name));
         let mut statement = connection.prepare(&sql)?;
         let columns = statement.column_count();
         let mut rows = statement.query([])?;
@@ -98,4 +99,18 @@ fn read(connection: &Connection) -> rusqlite::Result<Option<Tables>> {
         tables.push((name, lines));
     }
     Ok(Some(tables))
+}
+
+/// The columns that are not generated.
+fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    let sql = "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden < 2";
+    let mut statement = connection.prepare(sql)?;
+    let names = statement.query_map([table], |row| row.get::<_, String>(0))?;
+    let names: rusqlite::Result<Vec<_>> =
+        names.map(|name| Ok(format!("\"{}\"", quoted(&name?)))).collect();
+    Ok(names?.join(", "))
+}
+
+fn quoted(name: &str) -> String {
+    name.replace('"', "\"\"")
 }

@@ -55,6 +55,13 @@ const UNITS: &[&[&str]] = &[
     &[
         "SELECT rowid, snippet(words, 1, '<', '>', '…', 5), bm25(words) FROM words('quick NEAR fox*') ORDER BY rank",
     ],
+    &[
+        "BEGIN",
+        "INSERT INTO words VALUES('first', 'fox of the transaction')",
+        "INSERT INTO words SELECT b, 'slow green fox ' || a FROM t",
+        "UPDATE words SET title = 'x' WHERE rowid < 9",
+        "COMMIT",
+    ],
     &["UPDATE words SET body = replace(body, 'fox', 'cat') WHERE rowid % 2"],
     &["INSERT INTO words(words) VALUES('optimize')"],
     &["SELECT highlight(words, 1, '[', ']') FROM words WHERE words MATCH 'body: \"brown cat\"'"],
@@ -115,6 +122,8 @@ type Rows = Vec<Vec<String>>;
 struct Ended {
     failed: u64,
     error: Option<SqliteError>,
+    /// What had been done of a transaction was committed in spite of it.
+    committed: bool,
     /// The contents after it, by the same connection; none where there was no connection.
     contents: Option<Rows>,
 }
@@ -148,7 +157,10 @@ fn steps(connection: &mut Connection, unit: &[&str]) -> Result<(), SqliteError> 
     Ok(())
 }
 
-fn attempt(unit: &'static [&'static str], failing: Failing) -> Ended {
+/// `commits`: a stream that goes on after the failure, and ends its transaction as if nothing had been. Not
+/// where FTS5 has written in it: such a COMMIT may write an index that does not fit its table (seen here,
+/// SQLite 3.54.1), and a session does not let it come to that.
+fn attempt(unit: &'static [&'static str], failing: Failing, commits: bool) -> Ended {
     fail_allocations(failing);
     let opened = Connection::open();
     let mut connection = match opened {
@@ -156,16 +168,20 @@ fn attempt(unit: &'static [&'static str], failing: Failing) -> Ended {
         Err(error) => {
             let failed = failed_allocations();
             fail_allocations(Failing::Never);
-            return Ended { failed, error: Some(error), contents: None };
+            return Ended { failed, error: Some(error), committed: false, contents: None };
         }
     };
     connection.set_authorizer(|_| Verdict::Allow);
     let error = steps(&mut connection, unit).err();
     let failed = failed_allocations();
     fail_allocations(Failing::Never);
+    let mut committed = false;
     if !connection.is_autocommit() {
         assert!(error.is_some(), "a unit that is done leaves no transaction open");
-        run(&mut connection, "ROLLBACK");
+        committed = commits && steps(&mut connection, &["COMMIT"]).is_ok();
+        if !connection.is_autocommit() {
+            run(&mut connection, "ROLLBACK");
+        }
     }
     let contents = contents(&mut connection);
     let writes = "CREATE TABLE after(a); INSERT INTO after VALUES(1); SELECT a FROM after";
@@ -182,7 +198,7 @@ fn attempt(unit: &'static [&'static str], failing: Failing) -> Ended {
     drop(connection);
     let mut other = Connection::open().expect("opens");
     assert_eq!(run(&mut other, "PRAGMA integrity_check"), [["ok"]]);
-    Ended { failed, error, contents: Some(contents) }
+    Ended { failed, error, committed, contents: Some(contents) }
 }
 
 /// The world as some units have left it: the file, and its stamp.
@@ -226,7 +242,8 @@ impl Image {
 fn one(before: &Image, after: &Image, unit: &'static [&'static str], n: u64) -> u64 {
     let (mut world, mut volume) = before.place();
     let failing = Failing::Nth { n, forever: n % 2 == 1 };
-    let ended = world.run(&mut volume, move || attempt(unit, failing));
+    let commits = n % 4 >= 2 && !unit.iter().any(|sql| sql.contains("INTO words"));
+    let ended = world.run(&mut volume, move || attempt(unit, failing, commits));
     let told = |text: &str| format!("{unit:?}, allocation {n}: {text}, {:?}", ended.error);
     assert_eq!(volume.damage(), None, "{}", told("the volume is damaged"));
     let _ = volume.close();
@@ -238,6 +255,8 @@ fn one(before: &Image, after: &Image, unit: &'static [&'static str], n: u64) -> 
     if let Some(contents) = &ended.contents {
         let whole = match ended.error {
             None => *contents == after.contents,
+            // Some statements of it, and each of them whole: the checks of the database say so.
+            Some(_) if ended.committed => true,
             Some(_) => *contents == before.contents || *contents == after.contents,
         };
         assert!(whole, "{}", told("the database is neither as before nor as after"));

@@ -236,6 +236,8 @@ impl ImportError {
                     limits::IMPORT_NS / limits::SECOND_NS
                 ),
             ),
+            // Nobody was refused memory: what was sent is too complex for SQLite's limits.
+            codes::SQLITE_NOMEM if refused.is_none() => return None,
             codes::SQLITE_NOMEM => ImportError::new(Blame::Budget, "MEMORY_EXCEEDED", said()),
             codes::SQLITE_FULL => ImportError::new(Blame::Size, "DATABASE_FULL", said()),
             codes::SQLITE_IOERR | codes::SQLITE_CANTOPEN | codes::SQLITE_BUSY => {
