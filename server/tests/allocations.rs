@@ -138,5 +138,9 @@ fn a_point_read_on_a_hot_database_allocates_nothing() {
     stop.store(true, Ordering::Relaxed);
     thread.join().expect("the server ends");
     let least = rounds.iter().min();
-    assert_eq!(least, Some(&0), "allocations of the server's thread in {MEASURED} reads: {rounds:?}");
+    assert_eq!(
+        least,
+        Some(&0),
+        "allocations of the server's thread in {MEASURED} reads: {rounds:?}"
+    );
 }
