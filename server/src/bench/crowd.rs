@@ -428,8 +428,9 @@ mod tests {
         let times = (Duration::ZERO, Duration::from_millis(100));
         let outcome = run("test", &parties, times, &mut Progress::new()).unwrap();
         let [paced, closed] = &outcome.tallies[..] else { panic!("two parties") };
-        // Each of three connections at 0, 10, … 90 ms, however late; the last may not have left.
-        assert!((27..=30).contains(&paced.latencies.count()), "{}", paced.latencies.count());
+        // Each of three connections at 0, 10, … 90 ms, however late; the last may not have left,
+        // several on a busy machine.
+        assert!((20..=30).contains(&paced.latencies.count()), "{}", paced.latencies.count());
         assert_eq!((paced.refused, paced.failed), (0, 0));
         assert_eq!(paced.kept.len() as u64, paced.latencies.count());
         assert!(paced.kept.iter().all(|(_, body)| body == b"ok"));

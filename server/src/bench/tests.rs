@@ -170,7 +170,7 @@ fn what_cannot_be_measured_is_refused() {
     check(&[url[0], url[1], "--scenario", "cold"], "cold restarts the server");
     check(&[url[0], url[1], "--scenario", "create"], "give --admin-url");
     check(&[url[0], url[1], "--scenario", "empty"], "empty: cannot connect to 127.0.0.1:1");
-    check(&[url[0], url[1], "--scenario", "shares"], "shares, memory and gaps start a server");
+    check(&[url[0], url[1], "--scenario", "shares"], "starts a server of its own");
     check(&["--scenario", "nothing"], "invalid value 'nothing'");
     check(&["--seconds", "nan"], "must be between");
     check(&["--seconds", "0"], "must be between");

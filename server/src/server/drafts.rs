@@ -183,7 +183,8 @@ impl Server {
     /// Drafts for which nothing has come for too long end. So do all when the server stops.
     pub(super) fn end_drafts(&mut self, all: bool) {
         for (request, draft) in &mut self.drafts.all {
-            if !(all || draft.waits() && draft.deadline <= self.now) {
+            let late = draft.waits() && draft.deadline <= self.now;
+            if !all && !late {
                 continue;
             }
             self.engine.cancel(*request);

@@ -124,7 +124,7 @@ fn what_is_sent_in_chunks_and_cannot_be_leaves_nothing() {
     assert_eq!(put(client, &format!("{way}/chunk/0"), &bytes[..8192]).status, 200);
     drop(server.kill());
     let server = Launch::on(data.path()).start();
-    assert!(state(&server, "broken").is_null());
+    eventually(10, "what was begun is gone", || state(&server, "broken").is_null());
     assert_eq!(create(&server, "broken").status, 200);
     server.stop();
 }
