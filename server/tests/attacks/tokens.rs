@@ -262,7 +262,8 @@ fn exchange((door, address): Door, name: &str, fields: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(ANSWER_MAX)).expect("a socket");
     let (line, body) = match door {
-        "sql" => (format!("POST /db/{name}/v2/pipeline"), r#"{"requests":[]}"#),
+        // No stream stays open.
+        "sql" => (format!("POST /db/{name}/v2/pipeline"), r#"{"requests":[{"type":"close"}]}"#),
         _ => (format!("GET /v1/namespaces/{name}"), ""),
     };
     let length = body.len();
