@@ -82,10 +82,11 @@ pub(super) fn carry_out(
     Ok(Outcome::Many(outcomes))
 }
 
+/// A call that goes on looks at its last part again: what was done stays so.
 fn put(pooled: &mut PooledConnection, record: &BulkRecord) -> Result<(), SqliteError> {
     let now_s = now_s();
     let sql = "INSERT INTO bulk(key, digest, created_s, done, outcome) VALUES(?1, ?2, ?3, ?4, ?5) \
-               ON CONFLICT(key) DO UPDATE SET digest = excluded.digest, done = excluded.done, \
+               ON CONFLICT(key) DO UPDATE SET digest = excluded.digest, done = max(done, excluded.done), \
                outcome = excluded.outcome, created_s = excluded.created_s";
     let arguments = [
         ValueRef::Text(record.key.as_bytes()),
