@@ -148,6 +148,12 @@ impl<J: Job> Engine<J> {
         self.dirty.iter().filter(|(_, id)| *id != TenantId::CATALOGUE).count()
     }
 
+    /// Of those, small copies that nobody has opened: no checkpoint hurries for them.
+    #[must_use]
+    pub fn unopened_copies(&self) -> usize {
+        self.recovered.keys().filter(|&id| !self.recovered_rows.contains_key(id)).count()
+    }
+
     /// Requests that wait for a fiber or for their database to open, and events for the server.
     #[must_use]
     pub fn queued(&self) -> usize {
