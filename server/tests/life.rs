@@ -54,7 +54,7 @@ fn sql_error(trouble: Trouble) -> (String, String) {
 fn a_database_ends_by_its_age_and_those_who_use_it_are_told_once() {
     let data = folder();
     let server = Launch::on(data.path()).start();
-    let mut database = create(&server, "brief", &json!({"ttl": 2}));
+    let mut database = create(&server, "brief", &json!({"ttl": 4}));
     let mut lasting = create(&server, "lasting", &json!({"ttl": "1h"}));
     lasting.rows(&["CREATE TABLE t(a)"]);
     database.rows(&["CREATE TABLE t(a)"]);
@@ -84,7 +84,7 @@ fn a_database_ends_by_its_age_and_those_who_use_it_are_told_once() {
 fn what_runs_when_its_database_ends_is_told_why() {
     let data = folder();
     let server = Launch::on(data.path()).start();
-    let mut database = create(&server, "brief", &json!({"ttl": 1}));
+    let mut database = create(&server, "brief", &json!({"ttl": 3}));
     let endless =
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
     let (code, _) = sql_error(database.run(&[endless]).expect_err("it has no end"));
@@ -95,7 +95,7 @@ fn what_runs_when_its_database_ends_is_told_why() {
 fn a_frozen_database_is_read_and_lives_again() {
     let data = folder();
     let server = Launch::on(data.path()).start();
-    let mut database = create(&server, "ice", &json!({"ttl": 1, "on_end": "freeze"}));
+    let mut database = create(&server, "ice", &json!({"ttl": 3, "on_end": "freeze"}));
     database.rows(&["CREATE TABLE t(a)", "INSERT INTO t VALUES (1)"]);
     until("it is frozen", || show(&server, "ice").1["state"] == "frozen");
     assert_eq!(show(&server, "ice").1["reason"], "ttl");
