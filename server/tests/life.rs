@@ -61,7 +61,7 @@ fn a_database_ends_by_its_age_and_those_who_use_it_are_told_once() {
     database.step("BEGIN IMMEDIATE").expect("it begins");
     let (_, shown) = show(&server, "brief");
     let (created, ends) = (shown["created_at"].as_i64().unwrap(), shown["ends_at"].as_i64());
-    assert_eq!(ends, Some(created + 2));
+    assert_eq!(ends, Some(created + 4));
     until("the database has gone", || show(&server, "brief").0 == 404);
     let told = database.step("SELECT 1").expect_err("it has ended");
     assert!(
