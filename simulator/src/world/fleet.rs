@@ -41,6 +41,9 @@ const PATIENCE_NS: u64 = 90_000_000_000;
 /// Time between two requests once the faults have ended.
 const LOOK_NS: u64 = 500_000_000;
 
+/// Longer than a request of somebody who has hung up is on its way.
+const UNDER_WAY_NS: u64 = 60_000_000_000;
+
 /// Simulated time in which all jobs come to rest without faults: a busy database is tried for minutes.
 const REST_NS_MAX: u64 = 7_200_000_000_000;
 
@@ -665,7 +668,11 @@ impl World {
         fleet.pending = None;
         fleet.hang_up(&mut self.io);
         (fleet.ending, fleet.listed) = (true, false);
-        fleet.pause(&mut self.io);
+        // An order whose answer is lost, or that is still on its way, may have set a job in motion again.
+        for job in fleet.jobs.values_mut() {
+            job.shown = Value::Null;
+        }
+        fleet.set_timer(&mut self.io, UNDER_WAY_NS);
         let begun = self.io.now();
         while !self.fleet.ended {
             self.tick()?;

@@ -322,6 +322,8 @@ impl Ground {
                     || self.memory_was_cut
                     || refused.message.contains("memory budget of")
             }
+            // The first who reads of a file that is another's, before it is fenced.
+            "SQLITE_CORRUPT" => self.swapped.contains(&tenant),
             "HTTP_TIMEOUT" => options.has_slow_network(),
             "SQLITE_INTERRUPT" => options.has_slow_statements() || self.may_be_dropped(tenant),
             "DATABASE_NOT_FOUND" => {
