@@ -184,6 +184,11 @@ impl Page {
             ("transactions_timed_out_total", timed_out, counters.transactions_timed_out),
             ("gated_total", "Replies that waited for the log.", counters.gated),
             ("late_turns_total", late, counters.late_turns),
+            (
+                "starved_writers_total",
+                "Writers overtaken until they were told of a busy database: any is a bug.",
+                counters.starved_writers,
+            ),
         ] {
             self.counter(name, help, value);
         }

@@ -20,6 +20,7 @@
 //! Invariants: `logged_frame <= frames.len()`; a transaction id is given once, in order, without
 //! gaps; `redo_from` is set while any commit is not in the file for good.
 
+mod locks;
 mod logged;
 mod memory;
 mod sealing;
@@ -39,6 +40,7 @@ use crate::page::{self, Mark};
 use crate::quarantine::Quarantine;
 use crate::sometimes;
 
+pub use locks::{ConnectionId, LOCKS, Locks, WRITER_LOCK, WriterFor};
 pub use logged::LoggedBuild;
 pub use sealing::Sealing;
 
@@ -50,12 +52,8 @@ pub const FRAME_HEADER_BYTES: u64 = 24;
 pub const FRAME_BYTES: u64 = FRAME_HEADER_BYTES + page::PAGE_BYTES as u64;
 /// Bytes of a wal-index region, fixed by SQLite.
 pub const REGION_BYTES: usize = 32 * 1024;
-/// Number of wal-index locks, fixed by SQLite.
-pub const LOCKS: usize = 8;
 /// Where SQLite's `WalCkptInfo` lies in the wal-index, behind two headers of 48 bytes.
 const BACKFILL_OFFSET: usize = 96;
-/// The lock that SQLite calls `WAL_WRITE_LOCK`.
-pub const WRITER_LOCK: usize = 0;
 
 /// A frame of the WAL as its header describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,17 +83,6 @@ pub struct MainFile {
 
 /// The bytes of a page.
 pub type MemoryPage = [u8; page::PAGE_BYTES];
-
-/// One of the eight wal-index locks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lock {
-    shared: u32,
-    exclusive: Option<ConnectionId>,
-}
-
-/// A connection of this volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionId(pub u32);
 
 /// A sealed commit that no checkpoint has covered yet.
 #[derive(Clone, Copy, Debug)]
@@ -164,13 +151,8 @@ pub struct Volume {
     logged_frame: u32,
     backfilled_frame: u32,
     regions: Vec<Counted<u64>>,
-    locks: [Lock; LOCKS],
-    next_connection: u32,
-    reserved_for: Option<ConnectionId>,
-    /// So many copies of it fall behind what is written: nobody else is promised the writer lock.
-    holds: u32,
-    /// There were some at the last look.
-    held_at_look: bool,
+    /// The locks of its connections.
+    pub locks: Locks,
     /// SQLite's temporary objects.
     pub scratch: Slab<Extent>,
     /// A stranger's file, while the database is made from it.
@@ -288,11 +270,7 @@ impl Volume {
             logged_frame: 0,
             backfilled_frame: 0,
             regions: Vec::new(),
-            locks: [Lock::default(); LOCKS],
-            next_connection: 0,
-            reserved_for: None,
-            holds: 0,
-            held_at_look: false,
+            locks: Locks::default(),
             scratch: Slab::new(),
             quarantine: None,
             closing: Vec::new(),
@@ -324,7 +302,7 @@ impl Volume {
     pub fn close(mut self) -> (Vec<FileId>, Turnover) {
         assert!(self.scratch.is_empty());
         assert!(self.sealing.is_none());
-        assert!(self.locks.iter().all(|lock| lock.shared == 0 && lock.exclusive.is_none()));
+        assert!(self.locks.are_free());
         let mut files = std::mem::take(&mut self.closing);
         files.extend(self.wal.clear());
         files.extend(self.quarantine.take().and_then(Quarantine::clear));
@@ -548,7 +526,7 @@ impl Volume {
 
     /// The transaction of this connection, which holds the writer lock, leaves this in page 1.
     pub fn set_mark(&mut self, connection: ConnectionId, mark: Mark) {
-        assert!(self.writer() == Some(connection));
+        assert!(self.locks.writer() == Some(connection));
         self.mark = Some((connection, mark));
     }
 
@@ -557,7 +535,7 @@ impl Volume {
     pub fn mark_of_frame(&self, index: usize) -> Option<Mark> {
         let (connection, mark) = self.mark?;
         let is_first_page = self.frames.get(index).is_some_and(|frame| frame.page_number == 1);
-        (is_first_page && self.writer() == Some(connection)).then_some(mark)
+        (is_first_page && self.locks.writer() == Some(connection)).then_some(mark)
     }
 
     /// The last transaction that left a mark, if any has since the open.
@@ -835,124 +813,5 @@ impl Volume {
             self.regions.push(Counted::new(0, REGION_BYTES / 8));
         }
         Ok(self.regions.get_mut(index).map(|region| region.as_mut_ptr()))
-    }
-
-    // ---- locks ----
-
-    /// A new connection's id.
-    pub fn connect(&mut self) -> ConnectionId {
-        self.next_connection = self.next_connection.wrapping_add(1);
-        ConnectionId(self.next_connection)
-    }
-
-    /// Take locks `first..first + count` shared (count is 1 then) or exclusive; `false` if another
-    /// connection stands in the way.
-    #[must_use]
-    pub fn lock(
-        &mut self,
-        connection: ConnectionId,
-        first: usize,
-        count: usize,
-        exclusive: bool,
-        held_shared: u8,
-    ) -> bool {
-        let range = first..first + count;
-        for index in range.clone() {
-            let lock = &self.locks[index];
-            let own_shared = u32::from(held_shared >> index & 1);
-            let free = if exclusive {
-                lock.exclusive.is_none() && lock.shared == own_shared
-            } else {
-                lock.exclusive.is_none()
-            };
-            if !free {
-                return false;
-            }
-            let reserved = match self.reserved_for {
-                Some(other) => other != connection,
-                None => self.holds > 0,
-            };
-            if index == WRITER_LOCK && exclusive && reserved {
-                return false;
-            }
-        }
-        for index in range {
-            let lock = &mut self.locks[index];
-            if exclusive {
-                lock.exclusive = Some(connection);
-                if index == WRITER_LOCK {
-                    self.reserved_for = None;
-                }
-            } else {
-                lock.shared += 1;
-            }
-        }
-        true
-    }
-
-    /// Give locks back.
-    pub fn unlock(
-        &mut self,
-        connection: ConnectionId,
-        first: usize,
-        count: usize,
-        exclusive: bool,
-    ) {
-        for lock in &mut self.locks[first..first + count] {
-            if exclusive {
-                assert!(lock.exclusive == Some(connection));
-                lock.exclusive = None;
-            } else {
-                assert!(lock.shared > 0);
-                lock.shared -= 1;
-            }
-        }
-    }
-
-    /// Who holds the writer lock.
-    #[must_use]
-    pub fn writer(&self) -> Option<ConnectionId> {
-        self.locks[WRITER_LOCK].exclusive
-    }
-
-    /// The writer lock is neither held nor promised.
-    #[must_use]
-    pub fn writer_free(&self) -> bool {
-        self.writer().is_none() && self.reserved_for.is_none() && self.holds == 0
-    }
-
-    /// A copy falls behind what is written: writers wait, but for who has the lock or its promise.
-    pub fn hold_writers(&mut self) {
-        self.holds += 1;
-    }
-
-    /// It does not any more.
-    pub fn release_writers(&mut self) {
-        self.holds = self.holds.saturating_sub(1);
-        self.held_at_look &= self.holds > 0;
-    }
-
-    /// Look whether writers are held, now and then: who was at two looks in a row is held no more, as
-    /// whoever holds them may itself have to wait. Whether there was such a one.
-    pub fn end_old_holds(&mut self) -> bool {
-        let old = self.held_at_look && self.holds > 0;
-        if old {
-            self.holds = 0;
-        }
-        self.held_at_look = self.holds > 0;
-        old
-    }
-
-    /// Promise the writer lock to the connection that waited longest.
-    pub fn reserve_writer(&mut self, connection: ConnectionId) {
-        assert!(self.writer_free());
-        self.reserved_for = Some(connection);
-    }
-
-    /// Take a promise back that its connection did not use.
-    pub fn unreserve_writer(&mut self, connection: ConnectionId) {
-        if self.reserved_for == Some(connection) {
-            self.reserved_for = None;
-        }
     }
 }

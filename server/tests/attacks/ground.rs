@@ -109,7 +109,9 @@ impl Ground {
             admin = admin.with_token(&key);
         }
         let metrics = admin.call("GET", "/metrics", b"").expect("answered").text();
-        for counter in ["uneven_receipts_total", "late_turns_total", "unbooked_bytes"] {
+        for counter in
+            ["uneven_receipts_total", "late_turns_total", "starved_writers_total", "unbooked_bytes"]
+        {
             assert!(metrics.contains(&format!("\nmyriad_{counter} 0\n")), "{counter}");
         }
         server.stop();

@@ -87,6 +87,7 @@ fn who_uses_most_is_seen() {
         "myriad_ledger_account_bytes{account=\"catalogue\"} ",
         "\nmyriad_unbooked_bytes 0\n",
         "\nmyriad_late_turns_total 0\n",
+        "\nmyriad_starved_writers_total 0\n",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }

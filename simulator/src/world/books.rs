@@ -9,6 +9,7 @@
 //!   each that a tenant holds is on its account.
 //! - IO-3: operations in flight are those of its books.
 //! - FAIR-2: no turn came later than the scheduler promises.
+//! - LIVE-5: no writer is overtaken until it is told that the database is busy.
 //! - FAIR-4: ceilings hold (`ceilings`).
 //! - BOUND: what can grow stays within its limit (`Server::bounds`); what a budget bounds, where there
 //!   are any, as `ceilings` says.
@@ -85,6 +86,11 @@ impl World {
         if engine.counters().late_turns > 0 {
             let text = "a turn came later than the scheduler promises".to_owned();
             return Err(Violation::new("FAIR-2", text));
+        }
+        if engine.counters().starved_writers > 0 {
+            let text =
+                "a writer was overtaken until it was told that the database is busy".to_owned();
+            return Err(Violation::new("LIVE-5", text));
         }
         let budgets = self.ground.options.budgets > 0;
         let judged = |gauge: &Gauge| !(budgets && JUDGED_BY_CEILINGS.contains(&gauge.name));

@@ -20,7 +20,7 @@ impl Connection {
     /// # Errors
     /// SQLite's: the page cannot be read.
     pub fn mark(&mut self) -> Result<Mark, SqliteError> {
-        assert!(with_volume(|volume| volume.writer()) == Some(self.id));
+        assert!(with_volume(|volume| volume.locks.writer()) == Some(self.id));
         vfs::read_mark().map_err(SqliteError::of)
     }
 

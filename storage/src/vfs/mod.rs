@@ -133,7 +133,7 @@ fn sync_wal(connection: ConnectionId) -> Code {
         return sync_memory_wal(connection);
     }
     let committing = with_volume(|volume| {
-        let writes = volume.writer() == Some(connection);
+        let writes = volume.locks.writer() == Some(connection);
         if writes { volume.committing_pages() } else { None }
     });
     let Some(pages) = committing else {
@@ -167,7 +167,7 @@ fn sync_wal(connection: ConnectionId) -> Code {
 /// The same of a database that is only in memory: nothing waits for a log, and limits hold.
 fn sync_memory_wal(connection: ConnectionId) -> Code {
     let committing = with_volume(|volume| {
-        let writes = volume.writer() == Some(connection);
+        let writes = volume.locks.writer() == Some(connection);
         if writes { volume.committing_pages() } else { None }
     });
     let Some(pages) = committing else { return Ok(()) };
@@ -235,7 +235,7 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
         });
     }
     if file.role == Role::Main {
-        with_volume(|volume| volume.unreserve_writer(file.connection));
+        with_volume(|volume| volume.locks.unreserve_writer(file.connection));
     }
     ffi::SQLITE_OK
 }
@@ -466,8 +466,9 @@ unsafe extern "C" fn shm_lock(
         return ffi::SQLITE_OK;
     }
     let connection = file.connection;
-    let try_lock =
-        |shared| with_volume(|volume| volume.lock(connection, first, count, exclusive, shared));
+    let try_lock = |shared| {
+        with_volume(|volume| volume.locks.lock(connection, first, count, exclusive, shared))
+    };
     if !try_lock(file.shared) {
         if first != WRITER_LOCK || !exclusive || !file.upgrade {
             return ffi::SQLITE_BUSY;
@@ -503,7 +504,7 @@ fn shm_unlock(file: &mut File, first: usize, count: usize, mask: u8, exclusive: 
     }
     let held = if exclusive { &mut file.exclusive } else { &mut file.shared };
     *held &= !mask;
-    with_volume(|volume| volume.unlock(file.connection, first, count, exclusive));
+    with_volume(|volume| volume.locks.unlock(file.connection, first, count, exclusive));
 }
 
 unsafe extern "C" fn shm_barrier(_: *mut ffi::sqlite3_file) {
@@ -575,14 +576,14 @@ unsafe extern "C" fn open(
         // SAFETY: SQLite passes a NUL-terminated name.
         let text = unsafe { CStr::from_ptr(name) };
         if text == MAIN_NAME && flags & ffi::SQLITE_OPEN_MAIN_DB != 0 {
-            (Role::Main, with_volume(Volume::connect))
+            (Role::Main, with_volume(|volume| volume.locks.connect()))
         } else if text.to_bytes() == WAL_NAME && flags & ffi::SQLITE_OPEN_WAL != 0 {
             // SAFETY: the name of a WAL that SQLite passes to xOpen is what this call asks for.
             let main = unsafe { ffi::sqlite3_database_file_object(name) };
             // SAFETY: that is the main file, which this VFS opened before.
             (Role::Wal, unsafe { file_of(main) }.connection)
         } else if quarantine::is_asked_for(text, flags) {
-            (Role::Quarantine, with_volume(Volume::connect))
+            (Role::Quarantine, with_volume(|volume| volume.locks.connect()))
         } else {
             return ffi::SQLITE_CANTOPEN;
         }

@@ -291,7 +291,7 @@ impl<J: Job> Engine<J> {
             };
             for owner in [Some(task.tenant), task.other].into_iter().flatten() {
                 let volume = self.tenants.get_mut(owner).and_then(|tenant| tenant.volume.as_mut());
-                if volume.is_some_and(Volume::end_old_holds) {
+                if volume.is_some_and(|volume| volume.locks.end_old_holds()) {
                     sometimes!("writers wait no longer for a copy that does not go on");
                     self.grant_writer(owner);
                 }

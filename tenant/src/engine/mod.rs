@@ -311,6 +311,8 @@ pub struct Counters {
     pub throttled_ns: u64,
     /// Turns that came later than the scheduler promises: any is a bug.
     pub late_turns: u64,
+    /// Writers that others overtook until they were told that the database is busy: any is a bug.
+    pub starved_writers: u64,
 }
 
 /// See the head of the file.

@@ -35,9 +35,9 @@ impl Pace {
         }
         if ahead {
             sometimes!("writers wait for a copy that falls behind");
-            with_volume(storage::volume::Volume::hold_writers);
+            with_volume(|volume| volume.locks.hold_writers());
         } else {
-            with_volume(storage::volume::Volume::release_writers);
+            with_volume(|volume| volume.locks.release_writers());
         }
         self.holds = ahead;
     }
@@ -45,7 +45,7 @@ impl Pace {
     /// Writers do not wait for it.
     pub fn let_go(&mut self) {
         if std::mem::take(&mut self.holds) {
-            with_volume(storage::volume::Volume::release_writers);
+            with_volume(|volume| volume.locks.release_writers());
         }
     }
 

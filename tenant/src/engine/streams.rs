@@ -129,7 +129,7 @@ impl<J: Job> Engine<J> {
         let ending = self.doomed || self.is_stopping();
         let tenant = self.tenants.get_mut(tenant_key).expect("a task keeps its tenant");
         if let Some(volume) = &mut tenant.volume {
-            volume.unreserve_writer(pooled.id());
+            volume.locks.unreserve_writer(pooled.id());
         }
         let room = tenant.idle.len() < limits::IDLE_CONNECTIONS_MAX;
         if ending || tenant.ending || !room || !pooled.is_clean() {

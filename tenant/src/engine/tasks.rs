@@ -463,6 +463,7 @@ impl<J: Job> Engine<J> {
         let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
         let Some(volume) = &mut tenant.volume else { return };
         let closing = volume.take_closing();
+        self.counters.starved_writers += std::mem::take(&mut volume.locks.starved);
         if let Some(log) = &mut self.log {
             for pages in volume.unused_pages.drain(..) {
                 log.unreserve(log.transaction_bytes(pages));
@@ -661,6 +662,6 @@ impl<J: Job> Engine<J> {
 
     /// A session that is being parked without a user of its own: whether it must be rolled back.
     pub(super) fn holds_writer(volume: &Volume, session: &Session) -> bool {
-        !session.is_autocommit() && volume.writer() == Some(session.pooled.id())
+        !session.is_autocommit() && volume.locks.writer() == Some(session.pooled.id())
     }
 }

@@ -210,12 +210,12 @@ impl<J: Job> Engine<J> {
     pub(super) fn grant_writer(&mut self, tenant_key: Key) {
         let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
         let Some(volume) = &mut tenant.volume else { return };
-        if !volume.writer_free() {
+        if !volume.locks.writer_free() {
             return;
         }
         if let Some((task, connection)) = tenant.writers.pop_front() {
             sometimes!("the writer lock is handed to one who waits");
-            volume.reserve_writer(connection);
+            volume.locks.reserve_writer(connection);
             self.answer(task, Answer::Ready);
         }
     }
