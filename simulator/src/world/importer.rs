@@ -21,23 +21,18 @@ mod file;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use storage::io::Clock;
 
+use super::link::{Link, News};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, credential_line, request};
+use crate::client::{Response, credential_line, request};
 use crate::draws::{Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
 use file::Contents;
 
 /// The importer's number in timers; gluttons, the landlord, strangers and clients are below.
 const ID: u64 = 1 << 23;
-
-const TIMER_BITS: u32 = 32;
-
-/// Time between two requests.
-const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
 
 /// Time after which a request without an answer is given up, and the connection with it.
 const PATIENCE_NS: u64 = 300_000_000_000;
@@ -45,16 +40,11 @@ const PATIENCE_NS: u64 = 300_000_000_000;
 /// Time until an upload that is to break off does.
 const BREAK_NS: Span = Span::new(1_000_000, 2_000_000_000);
 
-/// Time between two looks at what must be there in the end.
-const RETRY_NS: u64 = 1_000_000_000;
-
 /// Simulated time for each of those.
 const LOOK_NS_MAX: u64 = 600_000_000_000;
 
 /// Names that it uses at a time.
 const SLOTS: usize = 3;
-
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// The organisation that dumps are for.
 const ORGANISATION: &str = "imports";
@@ -139,22 +129,13 @@ impl Slot {
     }
 }
 
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
-}
-
 /// See the head of the file.
 pub(super) struct Importer {
     /// Orders that are still to come.
     left: u64,
     serial: u64,
     slots: Vec<Slot>,
-    timer: u32,
-    link: Option<Link>,
-    pending: Option<Order>,
+    link: Link<Order>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
     /// Uploads that were acknowledged, and refused as they should be.
@@ -169,35 +150,19 @@ impl Importer {
             left: options.imports,
             serial: 0,
             slots: vec![Slot::default(); SLOTS],
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::new("the importer", ID, Stream::Imports),
             looking: None,
             made: 0,
             refused: 0,
         };
         if importer.left > 0 {
-            importer.pause(sim);
+            importer.link.rest(sim);
         }
         importer
     }
 
     fn name(&self, slot: usize) -> String {
         format!("import-{slot}-{}", self.slots[slot].generation)
-    }
-
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause_ns = match self.looking {
-            None => sim.draws_mut().logarithmic(Stream::Imports, 0, PAUSE_NS),
-            Some(_) => RETRY_NS,
-        };
-        self.set_timer(sim, pause_ns);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
     }
 
     /// Take a wake that is the importer's.
@@ -210,37 +175,21 @@ impl Importer {
         options: &Options,
         wake: Wake,
     ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim);
-                }
-                return Ok(true);
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim),
+            News::Lost(order) => {
+                self.lose(order);
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
+            News::Answer(order, response) => self.hear(sim, options, &order, &response)?,
         }
-        self.push(sim);
-        self.pull(sim, options)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
+    /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim) {
-        if self.pending.is_some() {
-            return self.lose(sim);
-        }
         let order = match &self.looking {
             Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
             None if self.left == 0 => None,
@@ -321,7 +270,6 @@ impl Importer {
     }
 
     fn ask(&mut self, sim: &mut Sim, order: Order) {
-        sim.trace_mut().remark(|| format!("the importer asks {order:?}"));
         let (mut outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
         if let Order::Upload { kind: Kind::Broken, .. } | Order::Dump { kind: Kind::Broken, .. } =
@@ -331,57 +279,13 @@ impl Importer {
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
         }
-        let socket = sim.client_connect(address.parse().expect("an address"));
-        let mut reader = ResponseReader::default();
-        reader.expect(false);
-        self.link = Some(Link { socket, connected: false, outbox, reader });
-        self.pending = Some(order);
-        self.set_timer(sim, patience_ns);
-        self.push(sim);
+        self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hang_up(sim);
-                let Some(order) = self.pending.take() else { return Ok(()) };
-                let status = response.status;
-                sim.trace_mut().remark(|| format!("the importer hears {status} to {order:?}"));
-                self.hear(sim, options, &order, &response)?;
-            } else if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        match self.pending.take() {
-            Some(Order::Upload { slot, kind, contents }) => {
+    /// There will be no answer.
+    fn lose(&mut self, order: Order) {
+        match order {
+            Order::Upload { slot, kind, contents } => {
                 let slot = &mut self.slots[slot];
                 slot.unsettled = true;
                 match kind {
@@ -391,23 +295,15 @@ impl Importer {
                     _ => {}
                 }
             }
-            Some(Order::Seed { slot, contents, .. }) => {
+            Order::Seed { slot, contents, .. } => {
                 let slot = &mut self.slots[slot];
                 slot.unsettled = true;
                 slot.lost.insert(contents.serial, contents);
             }
-            Some(Order::Drop { slot }) => self.slots[slot].give_up(),
+            Order::Drop { slot } => self.slots[slot].give_up(),
             // A dump that nobody heard of ends by itself.
-            Some(Order::Dump { .. } | Order::Organisation) => {}
-            Some(Order::Show { .. } | Order::Read { .. }) => {}
-            None => return,
-        }
-        self.pause(sim);
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
+            Order::Dump { .. } | Order::Organisation => {}
+            Order::Show { .. } | Order::Read { .. } => {}
         }
     }
 
@@ -537,7 +433,7 @@ impl Importer {
                 _ => return wrong("it cannot be dropped"),
             },
         }
-        self.pause(sim);
+        self.link.rest(sim);
         Ok(())
     }
 
@@ -579,15 +475,15 @@ impl Importer {
 
     /// From now on only look at what must be there.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        self.pending = None;
-        self.hang_up(sim);
+        if let Some(order) = self.link.hurry(sim) {
+            self.lose(order);
+        }
         let there = |slot: &usize| self.slots[*slot].there.is_some();
         self.looking = Some((0..SLOTS).filter(there).collect());
-        self.pause(sim);
     }
 
     fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
     }
 }
 
@@ -604,13 +500,10 @@ fn state_of(response: &Response) -> String {
 /// Whether something else than what was asked explains this.
 fn is_excused(options: &Options, status: u16, code: &str) -> bool {
     match status {
-        // Budgets and limits of the machine, its disk, its log, a stop; a network that is too slow.
-        429 | 503 | 507 | 408 => true,
         413 => code == "DATABASE_FULL" && (options.has_small_log() || options.has_full_disk()),
         // SQLite says of some things without memory that they are not there.
         422 => options.has_small_memory(),
-        500 => options.has_disk_errors() || options.has_full_disk() || options.has_small_memory(),
-        _ => false,
+        _ => options.excuses(status),
     }
 }
 
@@ -697,15 +590,9 @@ impl World {
             return Ok(());
         }
         self.importer.begin_to_look(&mut self.io);
-        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
-        while !self.importer.has_looked() {
-            self.tick()?;
-            if self.io.now().since(begun) > limit {
-                let left = &self.importer.looking;
-                let text = format!("without faults, imported databases are not read: {left:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
+        let left = |world: &World| {
+            format!("imported databases are not read: {:?}", world.importer.looking)
+        };
+        self.go_on_until((SLOTS as u64 + 1) * LOOK_NS_MAX, |it| it.importer.has_looked(), left)
     }
 }

@@ -17,6 +17,7 @@
 //! - `locksmith`: who makes, uses and revokes keys.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
+//! - `link`: a request at a time, for who asks so.
 //! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
@@ -36,6 +37,7 @@ pub(crate) mod ground;
 mod importer;
 pub(crate) mod journal;
 mod landlord;
+mod link;
 mod locksmith;
 mod mix;
 pub(crate) mod model;
