@@ -16,12 +16,14 @@
 //! Outside: what a file with flipped bits becomes, if it is taken. A name whose drop was not answered is
 //! given up. The model of the other clients knows nothing of these databases.
 
+mod draft;
 mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::ground::Ground;
 use super::link::{Link, News};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
@@ -29,6 +31,7 @@ use super::{Sim, World};
 use crate::client::{Response, credential_line, request};
 use crate::draws::{Span, Stream};
 use crate::network::Wake;
+use draft::{Draft, Step};
 use file::Contents;
 
 /// The importer's number in timers; gluttons, the landlord, strangers and clients are below.
@@ -46,7 +49,7 @@ const LOOK_NS_MAX: u64 = 600_000_000_000;
 /// Names that it uses at a time.
 const SLOTS: usize = 3;
 
-/// The organisation that dumps are for.
+/// The organisation that dumps and drafts are for.
 const ORGANISATION: &str = "imports";
 
 /// Statements that no import carries out.
@@ -83,7 +86,9 @@ enum Order {
         kind: Kind,
         contents: Contents,
     },
-    /// The organisation that dumps are for.
+    /// A step of the draft in hand.
+    Draft(Step),
+    /// The organisation that dumps and drafts are for.
     Organisation,
     /// A database of the dump at this address.
     Seed {
@@ -102,6 +107,13 @@ enum Order {
     Drop {
         slot: usize,
     },
+}
+
+/// An order, and in which life of the server it was given.
+#[derive(Clone, Debug)]
+struct Asked {
+    order: Order,
+    epoch: u64,
 }
 
 /// A name, and what may be found under it.
@@ -135,7 +147,8 @@ pub(super) struct Importer {
     left: u64,
     serial: u64,
     slots: Vec<Slot>,
-    link: Link<Order>,
+    link: Link<Asked>,
+    draft: Option<Draft>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
     /// Uploads that were acknowledged, and refused as they should be.
@@ -151,6 +164,7 @@ impl Importer {
             serial: 0,
             slots: vec![Slot::default(); SLOTS],
             link: Link::new("the importer", ID, Stream::Imports),
+            draft: None,
             looking: None,
             made: 0,
             refused: 0,
@@ -169,40 +183,40 @@ impl Importer {
     ///
     /// # Errors
     /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        options: &Options,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
+    pub fn heed(&mut self, sim: &mut Sim, ground: &Ground, wake: Wake) -> Result<bool, Violation> {
         match self.link.heed(sim, wake)? {
             News::Elsewhere => return Ok(false),
             News::Nothing => {}
-            News::Due => self.act(sim),
-            News::Lost(order) => {
-                self.lose(order);
+            News::Due => self.act(sim, ground),
+            News::Lost(asked) => {
+                self.lose(asked.order);
                 self.link.rest(sim);
             }
-            News::Answer(order, response) => self.hear(sim, options, &order, &response)?,
+            News::Answer(asked, response) => {
+                self.hear(sim, ground, &asked, &response)?;
+                if self.link.is_idle() {
+                    self.link.rest(sim);
+                }
+            }
         }
         Ok(true)
     }
 
     /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim) {
+    fn act(&mut self, sim: &mut Sim, ground: &Ground) {
         let order = match &self.looking {
-            Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
-            None if self.left == 0 => None,
-            None => {
-                self.left -= 1;
-                Some(self.draw(sim))
-            }
+            Some(slots) => slots.first().map(|&slot| match self.slots[slot].there {
+                Some(_) => Order::Read { slot },
+                None => Order::Show { slot },
+            }),
+            None => self.go_on(sim).or_else(|| self.draw(sim)),
         };
         let Some(order) = order else { return };
-        self.ask(sim, order);
+        self.ask(sim, ground, order);
     }
 
-    fn draw(&mut self, sim: &mut Sim) -> Order {
+    fn draw(&mut self, sim: &mut Sim) -> Option<Order> {
+        self.left = self.left.checked_sub(1)?;
         let draws = sim.draws_mut();
         let slot = draws.index(Stream::Imports, 1, SLOTS);
         let what = draws.below(Stream::Imports, 2, 10);
@@ -218,7 +232,7 @@ impl Importer {
         let rows = draws.logarithmic(Stream::Imports, 4, Span::new(1, 3_000)) - 1;
         let text_bytes = draws.logarithmic(Stream::Imports, 5, Span::new(1, 300));
         let there = !self.slots[slot].is_empty();
-        match what {
+        Some(match what {
             0..=2 if there => Order::Drop { slot },
             0..=6 if there => Order::Show { slot },
             7 => Order::Show { slot },
@@ -226,12 +240,16 @@ impl Importer {
                 self.serial += 1;
                 let contents = Contents { serial: self.serial, rows, text_bytes };
                 let is_text = matches!(kind, Kind::Sql | Kind::FailingSql | Kind::Broken);
-                match is_text && draws.below(Stream::Imports, 9, 2) == 0 {
-                    true => Order::Dump { slot, kind, contents },
-                    false => Order::Upload { slot, kind, contents },
+                match draws.below(Stream::Imports, 9, 2) {
+                    0 if is_text => Order::Dump { slot, kind, contents },
+                    0 => {
+                        let (bytes, _) = body(sim, kind, &contents);
+                        self.begin_draft(slot, kind, contents, bytes)
+                    }
+                    _ => Order::Upload { slot, kind, contents },
                 }
             }
-        }
+        })
     }
 
     /// The bytes of a request, and where it goes.
@@ -241,6 +259,7 @@ impl Importer {
                 (upload(sim, &self.name(*slot), *kind, contents), ADMIN)
             }
             Order::Dump { kind, contents, .. } => (dump(sim, *kind, contents), ADMIN),
+            Order::Draft(step) => self.step_request(*step),
             Order::Organisation => {
                 let path = format!("/v1/organisations/{ORGANISATION}");
                 (request("PUT", &path, "sim", &[], b"{}"), ADMIN)
@@ -269,32 +288,40 @@ impl Importer {
         }
     }
 
-    fn ask(&mut self, sim: &mut Sim, order: Order) {
+    fn ask(&mut self, sim: &mut Sim, ground: &Ground, order: Order) {
         let (mut outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
-        if let Order::Upload { kind: Kind::Broken, .. } | Order::Dump { kind: Kind::Broken, .. } =
-            order
-        {
+        let breaks = match order {
+            Order::Upload { kind, .. } | Order::Dump { kind, .. } => kind == Kind::Broken,
+            Order::Draft(Step::Chunk) => sim.draws_mut().below(Stream::Imports, 14, 6) == 0,
+            _ => false,
+        };
+        if breaks {
             let keep = sim.draws_mut().index(Stream::Imports, 6, outbox.len());
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
         }
-        self.link.ask(sim, address, &outbox, patience_ns, order);
+        let asked = Asked { order, epoch: ground.model.epoch };
+        self.link.ask(sim, address, &outbox, patience_ns, asked);
+    }
+
+    /// Nobody knows what has become of an upload.
+    fn lose_upload(&mut self, slot: usize, kind: Kind, contents: Contents) {
+        let slot = &mut self.slots[slot];
+        slot.unsettled = true;
+        match kind {
+            Kind::Sql | Kind::File => drop(slot.lost.insert(contents.serial, contents)),
+            // What came of it nobody can judge.
+            Kind::Flipped => slot.give_up(),
+            _ => {}
+        }
     }
 
     /// There will be no answer.
     fn lose(&mut self, order: Order) {
         match order {
-            Order::Upload { slot, kind, contents } => {
-                let slot = &mut self.slots[slot];
-                slot.unsettled = true;
-                match kind {
-                    Kind::Sql | Kind::File => drop(slot.lost.insert(contents.serial, contents)),
-                    // What came of it nobody can judge.
-                    Kind::Flipped => slot.give_up(),
-                    _ => {}
-                }
-            }
+            Order::Upload { slot, kind, contents } => self.lose_upload(slot, kind, contents),
+            Order::Draft(step) => self.lose_step(step),
             Order::Seed { slot, contents, .. } => {
                 let slot = &mut self.slots[slot];
                 slot.unsettled = true;
@@ -310,10 +337,11 @@ impl Importer {
     fn hear(
         &mut self,
         sim: &mut Sim,
-        options: &Options,
-        order: &Order,
+        ground: &Ground,
+        asked: &Asked,
         response: &Response,
     ) -> Result<(), Violation> {
+        let (options, order) = (&ground.options, &asked.order);
         let code = code_of(response);
         let wrong = |what: &str| {
             let text = String::from_utf8_lossy(&response.body).into_owned();
@@ -327,12 +355,12 @@ impl Importer {
                         return wrong("it has no address");
                     };
                     let (slot, contents, address) = (*slot, *contents, address.to_owned());
-                    self.ask(sim, Order::Seed { slot, contents, address });
+                    self.ask(sim, ground, Order::Seed { slot, contents, address });
                     return Ok(());
                 }
                 200 => return wrong("it cannot be good"),
                 404 if code == "ORGANISATION_NOT_FOUND" => {
-                    self.ask(sim, Order::Organisation);
+                    self.ask(sim, ground, Order::Organisation);
                     return Ok(());
                 }
                 status if is_excused(options, status, &code) => {}
@@ -340,6 +368,7 @@ impl Importer {
                 400 if *kind == Kind::Broken => {}
                 _ => return wrong("it is refused in no known way"),
             },
+            Order::Draft(step) => self.hear_step(sim, ground, *step, asked.epoch, response)?,
             Order::Organisation => match response.status {
                 200 => {}
                 status if is_excused(options, status, &code) => {}
@@ -392,6 +421,7 @@ impl Importer {
                         return wrong("it must be there");
                     }
                     self.slots[*slot].unjudged = false;
+                    self.has_seen(*slot);
                 }
                 (200, "live") => {
                     let known = !self.slots[*slot].is_empty();
@@ -399,12 +429,16 @@ impl Importer {
                         return wrong("nothing of the name was made");
                     }
                     if !self.slots[*slot].unjudged {
-                        self.ask(sim, Order::Read { slot: *slot });
+                        self.ask(sim, ground, Order::Read { slot: *slot });
                         return Ok(());
                     }
+                    self.has_seen(*slot);
                 }
                 (200, "building") if self.slots[*slot].is_empty() => {}
-                (200, "fenced") if options.has_disk_errors() => self.slots[*slot].give_up(),
+                (200, "fenced") if options.has_disk_errors() => {
+                    self.slots[*slot].give_up();
+                    self.has_seen(*slot);
+                }
                 (200, _) => return wrong("it is in a state that it cannot be in"),
                 (status, _) if is_excused(options, status, &code) => {}
                 _ => return wrong("it cannot be shown"),
@@ -414,11 +448,8 @@ impl Importer {
                     return wrong("that is not what was sent");
                 }
                 // One that is damaged is given up: nothing is left to look at.
-                let over = response.status == 200 || self.slots[*slot].is_empty();
-                if let Some(looking) = &mut self.looking
-                    && over
-                {
-                    looking.remove(slot);
+                if response.status == 200 || self.slots[*slot].is_empty() {
+                    self.has_seen(*slot);
                 }
             }
             Order::Drop { slot } => match response.status {
@@ -433,8 +464,14 @@ impl Importer {
                 _ => return wrong("it cannot be dropped"),
             },
         }
-        self.link.rest(sim);
         Ok(())
+    }
+
+    /// Nothing is left to look at there.
+    fn has_seen(&mut self, slot: usize) {
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
     }
 
     /// Whether the rows that were read are those that must be there.
@@ -475,11 +512,12 @@ impl Importer {
 
     /// From now on only look at what must be there.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(order) = self.link.hurry(sim) {
-            self.lose(order);
+        if let Some(asked) = self.link.hurry(sim) {
+            self.lose(asked.order);
         }
-        let there = |slot: &usize| self.slots[*slot].there.is_some();
-        self.looking = Some((0..SLOTS).filter(there).collect());
+        // Where nothing is known to be, nothing is left in the end, or something whole.
+        self.draft = None;
+        self.looking = Some((0..SLOTS).collect());
     }
 
     fn has_looked(&self) -> bool {
@@ -528,12 +566,12 @@ fn dump(sim: &mut Sim, kind: Kind, contents: &Contents) -> Vec<u8> {
     request("POST", &path, "sim", &head, form.as_bytes())
 }
 
-/// The request of an upload.
-fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8> {
+/// What is sent of a kind, and whether that is text.
+fn body(sim: &mut Sim, kind: Kind, contents: &Contents) -> (Vec<u8>, bool) {
     let draws = sim.draws_mut();
     let mut bits = |bound: usize| draws.index(Stream::Imports, 8, bound);
     let (mut sql, file) = (contents.sql(), contents.file());
-    let (body, is_sql) = match kind {
+    match kind {
         Kind::Sql => (sql.into_bytes(), true),
         Kind::File => (file, false),
         Kind::FailingSql => {
@@ -558,7 +596,14 @@ fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8>
         }
         Kind::Broken if bits(2) == 0 => (sql.into_bytes(), true),
         Kind::Broken => (file, false),
-    };
+    }
+}
+
+/// The request of an upload.
+fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8> {
+    let (body, is_sql) = body(sim, kind, contents);
+    let draws = sim.draws_mut();
+    let mut bits = |bound: usize| draws.index(Stream::Imports, 8, bound);
     let path = format!("/v1/namespaces/{name}/upload");
     let kind = if is_sql { "application/sql" } else { "application/vnd.sqlite3" };
     if bits(2) == 0 {

@@ -450,13 +450,13 @@ impl Host for World {
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
                 continue;
             }
-            if self.importer.heed(&mut self.io, options, wake)? {
+            if self.importer.heed(&mut self.io, &self.ground, wake)? {
                 continue;
             }
-            if self.gluttons.heed(&mut self.io, options, wake)? {
+            if self.gluttons.heed(&mut self.io, &self.ground.options, wake)? {
                 continue;
             }
-            if self.fleet.heed(&mut self.io, options, wake)? {
+            if self.fleet.heed(&mut self.io, &self.ground.options, wake)? {
                 continue;
             }
             if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
