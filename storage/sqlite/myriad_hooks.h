@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 5
+#if MYRIAD_HOOKS != 6
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -202,3 +202,5 @@ static unsigned long myriad_compared(unsigned long other) {
 #define MYRIAD_STEP_OTHER(parse, root, path, label) (jsonLookupStep)(parse, root, path, label)
 #define jsonLookupStep(parse, root, path, label) \
   MYRIAD_JOIN(MYRIAD_STEP_, MYRIAD_CHOOSE(MYRIAD_IS_STEP_##label, OTHER, ~))(parse, root, path, label)
+
+#include "myriad_hooks_fts5.h"

@@ -245,6 +245,9 @@ unsafe extern "C" fn free(memory: *mut c_void) {
     if size_bytes >= POPULATED_BYTES_MIN {
         // Its pages go back to the kernel, which takes a while too.
         fiber::on_call();
+    } else {
+        // A hash table of FTS5's is freed token by token: 300,000 of them took 12 ms.
+        fiber::on_allocation();
     }
     ledger::credit(account, Kind::Heap, booked(size_bytes));
     ledger::count_given(layout(size_bytes).size());

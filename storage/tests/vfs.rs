@@ -3,6 +3,8 @@
 
 #[path = "vfs/memory.rs"]
 mod memory;
+#[path = "vfs/search.rs"]
+mod search;
 
 use std::collections::BTreeMap;
 

@@ -154,7 +154,7 @@ pub use building::{Build, Built};
 pub use bulk::BulkRecord;
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
-pub use rows::{DatabaseRow, NodeId, NodeRow, PRIVATE_NAME, Plan, RowState, Said};
+pub use rows::{DatabaseRow, ID_END, NodeId, NodeRow, PRIVATE_NAME, Plan, RowState, Said};
 
 use jobs::{JobCall, JobRefusal, JobReply};
 use nodes::Columns;
@@ -926,6 +926,10 @@ fn insert(
     ];
     run(pooled, sql, &arguments)?;
     let id = TenantId(pooled.connection().last_insert_rowid() as u64);
+    if id.0 >= ID_END {
+        run(pooled, "DELETE FROM databases WHERE id = ?1", &[integer(id)])?;
+        return Ok(Outcome::Failed("the catalogue has no id left for a database".into()));
+    }
     if let Some(settings) = &change.settings {
         nodes::set(pooled, name, settings)?;
     }

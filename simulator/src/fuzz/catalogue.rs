@@ -35,7 +35,7 @@ const VALUES: &[&str] = &[
     "2",
     "3",
     "-1",
-    "4294967296",
+    "4503599627370496",
     "9223372036854775807",
     "-9223372036854775808",
     "1.5",
@@ -102,24 +102,8 @@ impl Target for Catalogue {
     }
 
     fn run(&mut self, input: &[u8], seen: &mut Seen) -> Result<(), String> {
-        let path = TenantId::CATALOGUE.paths().file;
-        let old = self.disk.bytes(Path::new(&path)).ok_or("there is no catalogue")?;
-        let page_one = old.get(..PAGE_BYTES).ok_or("the catalogue has no page")?;
-        let stamp = verify_tail(TenantId::CATALOGUE, 1, page_one).ok_or("page 1 is damaged")?;
         let mut renamed = false;
-        let mut bytes = old.clone();
-        bytes[FORMAT_VERSIONS].fill(1);
-        bytes = self.plain.change(&bytes, |connection| renamed = change(connection, input, seen));
-        if bytes.len() < PAGE_BYTES || !bytes.len().is_multiple_of(PAGE_BYTES) {
-            return Err(format!("plain SQLite leaves {} bytes", bytes.len()));
-        }
-        bytes[FORMAT_VERSIONS].fill(2);
-        for (number, page) in (1..).zip(bytes.chunks_exact_mut(PAGE_BYTES)) {
-            set_tail(TenantId::CATALOGUE, number, stamp, page);
-        }
-        let mut disk = self.disk.clone();
-        disk.plant(Path::new(&path), &bytes).map_err(|error| error.to_string())?;
-        let mut place = Place::on(disk);
+        let mut place = self.changed(|connection| renamed = change(connection, input, seen))?;
         match self.live(&mut place, renamed, seen) {
             Ok(()) => Ok(()),
             Err(Stop::Ended(End::Failed(failure))) => {
@@ -135,6 +119,27 @@ impl Target for Catalogue {
 }
 
 impl Catalogue {
+    /// The folder with another catalogue, and nobody who runs on it.
+    fn changed(&self, by: impl FnOnce(&Connection)) -> Result<Place, String> {
+        let path = TenantId::CATALOGUE.paths().file;
+        let old = self.disk.bytes(Path::new(&path)).ok_or("there is no catalogue")?;
+        let page_one = old.get(..PAGE_BYTES).ok_or("the catalogue has no page")?;
+        let stamp = verify_tail(TenantId::CATALOGUE, 1, page_one).ok_or("page 1 is damaged")?;
+        let mut bytes = old;
+        bytes[FORMAT_VERSIONS].fill(1);
+        bytes = self.plain.change(&bytes, by);
+        if bytes.len() < PAGE_BYTES || !bytes.len().is_multiple_of(PAGE_BYTES) {
+            return Err(format!("plain SQLite leaves {} bytes", bytes.len()));
+        }
+        bytes[FORMAT_VERSIONS].fill(2);
+        for (number, page) in (1..).zip(bytes.chunks_exact_mut(PAGE_BYTES)) {
+            set_tail(TenantId::CATALOGUE, number, stamp, page);
+        }
+        let mut disk = self.disk.clone();
+        disk.plant(Path::new(&path), &bytes).map_err(|error| error.to_string())?;
+        Ok(Place::on(disk))
+    }
+
     fn live(&self, place: &mut Place, renamed: bool, seen: &mut Seen) -> Result<(), Stop> {
         place.machine.start()?;
         for (name, rows) in NAMES.iter().zip(&self.rows) {
@@ -221,4 +226,83 @@ fn change(connection: &Connection, input: &[u8], seen: &mut Seen) -> bool {
         seen.note(&format!("{} {table} {column} {done}", kind % 16));
     }
     renamed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(place: &mut Place, method: &str, path: &str, body: &str) -> (u16, String) {
+        let response = place.admin(method, path, "application/json", body.as_bytes());
+        let response = response.expect("it is answered").expect("it is answered");
+        (response.status, String::from_utf8_lossy(&response.body).into_owned())
+    }
+
+    fn with(sql: &str) -> (Catalogue, Place) {
+        let catalogue = Catalogue::new();
+        let place = catalogue.changed(|connection| connection.execute_batch(sql).unwrap()).unwrap();
+        (catalogue, place)
+    }
+
+    /// From 2^52 on ids are of databases in memory: a row with one was taken for such a database, whose
+    /// commits are nowhere.
+    #[test]
+    fn a_row_with_an_id_of_a_database_in_memory_is_damage() {
+        for id in [1_u64 << 52, (1 << 52) + 1, (1 << 53) - 1, 1 << 53, 1 << 61] {
+            let (catalogue, mut place) =
+                with(&format!("UPDATE databases SET id = {id} WHERE name = 'south'"));
+            place.machine.start().unwrap();
+            let south = place.sql("south", &["INSERT INTO t VALUES('lost')"]).unwrap();
+            assert!(!matches!(south, Answer::Rows(_)), "{id}: {south:?}");
+            let (code, text) = status(&mut place, "GET", "/v1/namespaces/south", "");
+            assert_eq!(code, 500, "{id}: {text}");
+            for (name, rows) in NAMES.iter().zip(&catalogue.rows).take(2) {
+                assert_eq!(place.sql(name, &["SELECT v FROM t"]).unwrap(), *rows, "{id}");
+            }
+            place.machine.stop().unwrap();
+        }
+    }
+
+    /// The last id is given, the next one to nobody; what is there goes on.
+    #[test]
+    fn ids_end_where_those_of_databases_in_memory_begin() {
+        let last = (1_u64 << 52) - 1;
+        let (catalogue, mut place) = with(&format!(
+            "UPDATE sqlite_sequence SET seq = {} WHERE name = 'databases'",
+            last - 1
+        ));
+        place.machine.start().unwrap();
+        let (code, text) = status(&mut place, "POST", "/v1/namespaces/last/create", "{}");
+        assert_eq!(code, 200, "{text}");
+        let rows = place.sql("last", &["CREATE TABLE t(v)", "SELECT 1"]).unwrap();
+        assert!(matches!(rows, Answer::Rows(_)), "{rows:?}");
+        for _ in 0..2 {
+            let (code, text) = status(&mut place, "POST", "/v1/namespaces/more/create", "{}");
+            assert_eq!(code, 500, "{text}");
+            let (code, _) = status(&mut place, "GET", "/v1/namespaces/more", "");
+            assert_eq!(code, 404);
+        }
+        let (code, text) = status(&mut place, "GET", "/v1/namespaces/last", "");
+        assert_eq!(code, 200, "{text}");
+        assert_eq!(place.sql("north", &["SELECT v FROM t"]).unwrap(), catalogue.rows[0]);
+        place.machine.stop().unwrap();
+        place.machine.start().unwrap();
+        let rows = place.sql("last", &["SELECT count(*) FROM t"]).unwrap();
+        assert!(matches!(rows, Answer::Rows(_)), "{rows:?}");
+        place.machine.stop().unwrap();
+    }
+
+    /// As databases.
+    #[test]
+    fn ids_of_groups_end_too() {
+        let change = "INSERT INTO sqlite_sequence SELECT 'nodes', 0 WHERE NOT EXISTS(SELECT 1 FROM \
+                      sqlite_sequence WHERE name = 'nodes'); \
+                      UPDATE sqlite_sequence SET seq = 4503599627370495 WHERE name = 'nodes'";
+        let (catalogue, mut place) = with(change);
+        place.machine.start().unwrap();
+        let (code, text) = status(&mut place, "PUT", "/v1/organisations/much", "{}");
+        assert_eq!(code, 500, "{text}");
+        assert_eq!(place.sql("north", &["SELECT v FROM t"]).unwrap(), catalogue.rows[0]);
+        place.machine.stop().unwrap();
+    }
 }

@@ -13,9 +13,14 @@ use crate::settings::Settings;
 /// job is for it.
 pub const PRIVATE_NAME: char = ':';
 
-/// Ids, stamps, transaction numbers, bytes and seconds are less: at a million a second it takes 146,000
+/// Stamps, transaction numbers, bytes and seconds are less: at a million a second it takes 146,000
 /// years to come there, and whatever is added to one does not overflow. Another number is damage.
 const NUMBER_MAX: i64 = 1 << 62;
+
+/// Ids of databases in the catalogue, of organisations and of groups are less. From here up to twice as much
+/// are those of databases in memory, which have no row (`engine/ephemeral.rs`); JSON's readers agree on numbers
+/// up to 2^53. A row with another id is damage: to take it for one in memory would lose what is written to it.
+pub const ID_END: u64 = 1 << 52;
 
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,6 +301,9 @@ fn settings_at(statement: &Statement, index: usize) -> Result<Option<Box<Setting
 pub(super) fn node_at(statement: &Statement, index: usize) -> Result<Option<NodeRow>, Unreadable> {
     let Ok(ValueRef::Integer(id)) = statement.column(index) else { return Ok(None) };
     let name = text_at(statement, index + 1).unwrap_or_default().into();
+    if !is_id(id as u64) {
+        return Err(Unreadable::from("an organisation's or group's id"));
+    }
     Ok(Some(NodeRow {
         id: NodeId(id as u64),
         name,
@@ -311,12 +319,17 @@ pub(super) fn plan(statement: &Statement) -> Result<Plan, Unreadable> {
     Ok(Plan { name, budget: budget.unwrap_or_default() })
 }
 
+/// Whether a row can have it; 0 is the catalogue itself, and the machine.
+fn is_id(id: u64) -> bool {
+    (1..ID_END).contains(&id)
+}
+
 /// A row of [`select`]. One with a number that cannot be is a damaged database's.
 pub(super) fn database(statement: &Statement) -> Result<DatabaseRow, Unreadable> {
     let mut row = database_at(statement)?;
     let numbers = [row.stamp, row.txid, row.bytes, row.used_s, row.ends_s.unwrap_or(0)];
     let is_possible = |number: &u64| (0..NUMBER_MAX).contains(&(*number as i64));
-    if !is_possible(&row.id.0) || row.id == TenantId::CATALOGUE {
+    if !is_id(row.id.0) {
         return Err(Unreadable::from("a database's id"));
     }
     if !numbers.iter().all(is_possible) {

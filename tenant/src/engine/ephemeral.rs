@@ -26,14 +26,14 @@ use super::{Engine, Event, Refusal, RequestId};
 use crate::access::{Access, Denial, Scope};
 use crate::budget::Budget;
 use crate::catalogue::{
-    BudgetChange, Call, Change, DatabaseRow, KeyScope, NodeId, NodePath, Outcome, Said, Signing,
-    Sum,
+    BudgetChange, Call, Change, DatabaseRow, ID_END, KeyScope, NodeId, NodePath, Outcome, Said,
+    Signing, Sum,
 };
 use crate::life::{Class, Ending, OnEnd};
 use crate::pool::Key;
 
-/// The first id of a database in memory: JSON's readers agree on numbers up to 2^53.
-const FIRST_ID: u64 = 1 << 52;
+/// The first id of a database in memory: no row of the catalogue has one from here on.
+const FIRST_ID: u64 = ID_END;
 
 /// Whether a database is only in memory.
 #[must_use]

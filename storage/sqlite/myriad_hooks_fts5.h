@@ -1,0 +1,144 @@
+/* The part of myriad_hooks.h for FTS5's loops over its index. Included there; a change here needs a new
+** number of MYRIAD_HOOKS too.
+**
+** A document of a megabyte has up to a million tokens. FTS5 puts them into a hash table (a token that is
+** there already costs no allocation, hence no look), sorts the table, writes it, frees it, and goes over all
+** of it again for integrity_check, for a prefix, for NEAR and phrases. Within one step of SQLite's virtual
+** machine there is no progress handler in these loops. Here they count what they pass, and look at the turn. */
+
+/* As MYRIAD_IS_DECLARED_const and its like above. */
+#define MYRIAD_IS_DECLARED_u64 ~, DECLARATION,
+#define MYRIAD_IS_DECLARED_int ~, DECLARATION,
+#define MYRIAD_IS_DECLARED_Fts5Hash ~, DECLARATION,
+#define MYRIAD_IS_DECLARED_Fts5Iter ~, DECLARATION,
+#define MYRIAD_IS_DECLARED_Unicode61Tokenizer ~, DECLARATION,
+
+/* An argument that begins with a parenthesis, which no declaration does, has no word to tell it by. */
+#define MYRIAD_PARENTHESIS(...) ~, CALL,
+#define MYRIAD_KIND(argument) \
+  MYRIAD_JOIN(MYRIAD_KIND_, MYRIAD_CHOOSE(MYRIAD_PARENTHESIS argument, WORD, ~))(argument)
+#define MYRIAD_KIND_CALL(argument) CALL
+#define MYRIAD_KIND_WORD(argument) MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##argument, CALL, ~)
+
+/* Work of some 64 ns was done `count` times: a look for each 2,048, as for LIKE. */
+static void myriad_pass(unsigned long count) {
+  if ((myriad_passed += 64 * count) >= 131072) {
+    myriad_passed = 0;
+    myriad_is_interrupted();
+  }
+}
+
+/* A number is written to a list of positions, to a page, or to a list of rows that a prefix brings together. */
+#define MYRIAD_PUT_DECLARATION(to, number) (sqlite3Fts5PutVarint)(to, number)
+#define MYRIAD_PUT_CALL(to, number) (sqlite3Fts5PutVarint)((myriad_pass(1), (to)), number)
+#define sqlite3Fts5PutVarint(to, number) \
+  MYRIAD_JOIN(MYRIAD_PUT_, MYRIAD_KIND(number))(to, number)
+
+/* The next position of a list: phrases, NEAR, prefixes, integrity_check. */
+#define MYRIAD_POSITION_DECLARATION(list, bytes, at, position) \
+  (sqlite3Fts5PoslistNext64)(list, bytes, at, position)
+#define MYRIAD_POSITION_CALL(list, bytes, at, position) \
+  (sqlite3Fts5PoslistNext64)((myriad_pass(1), (list)), bytes, at, position)
+#define sqlite3Fts5PoslistNext64(list, bytes, at, position) \
+  MYRIAD_JOIN(MYRIAD_POSITION_, MYRIAD_KIND(list))(list, bytes, at, position)
+
+/* The next row or term of an index: each step of its iterator calls one of these two. */
+#define MYRIAD_ADVANCE_DECLARATION(iterator, changed, first) \
+  (fts5MultiIterAdvanceRowid)(iterator, changed, first)
+#define MYRIAD_ADVANCE_CALL(iterator, changed, first) \
+  (fts5MultiIterAdvanceRowid)((myriad_pass(4), (iterator)), changed, first)
+#define fts5MultiIterAdvanceRowid(iterator, changed, first) \
+  MYRIAD_JOIN(MYRIAD_ADVANCE_, MYRIAD_KIND(iterator))(iterator, changed, first)
+#define MYRIAD_AT_END_DECLARATION(iterator) (fts5MultiIterSetEof)(iterator)
+#define MYRIAD_AT_END_CALL(iterator) (fts5MultiIterSetEof)((myriad_pass(4), (iterator)))
+#define fts5MultiIterSetEof(iterator) \
+  MYRIAD_JOIN(MYRIAD_AT_END_, MYRIAD_KIND(iterator))(iterator)
+
+/* Sorting where which token of a prefix stands: by merging runs. */
+#define MYRIAD_RUNS_DECLARATION(left, left_count, right, right_count, to) \
+  (fts5TokendataMerge)(left, left_count, right, right_count, to)
+#define MYRIAD_RUNS_CALL(left, left_count, right, right_count, to) \
+  (myriad_pass(1 + ((left_count) + (right_count)) / 16),           \
+   (fts5TokendataMerge)(left, left_count, right, right_count, to))
+#define fts5TokendataMerge(left, left_count, right, right_count, to) \
+  MYRIAD_JOIN(MYRIAD_RUNS_, MYRIAD_KIND(left_count))(left, left_count, right, right_count, to)
+
+/* A text without a letter has no token, and calls nobody. */
+#define MYRIAD_LETTER_DECLARATION(tokenizer, code) (fts5UnicodeIsAlnum)(tokenizer, code)
+#define MYRIAD_LETTER_CALL(tokenizer, code) (fts5UnicodeIsAlnum)((myriad_pass(1), (tokenizer)), code)
+#define fts5UnicodeIsAlnum(tokenizer, code) \
+  MYRIAD_JOIN(MYRIAD_LETTER_, MYRIAD_KIND(tokenizer))(tokenizer, code)
+
+/* A token goes into the hash table, or into the set that integrity_check makes of a document's tokens. Both
+** are chained, and their hashes are such that all tokens of a document can be made to meet in one chain: then
+** a token costs a walk over a hundred thousand others, and the document minutes. So it can be interrupted
+** here, which ends the statement by the tokenizer's own way to fail. */
+#define MYRIAD_TOKENS_PER_LOOK 8
+static __thread unsigned myriad_tokens = 0;
+#define MYRIAD_TOKEN(name, first, second, third, fourth, fifth, sixth)                         \
+  (name)(void *context, int flags, const char *token, int bytes, int begin, int end) {         \
+    if (++myriad_tokens % MYRIAD_TOKENS_PER_LOOK == 0 && myriad_is_interrupted())              \
+      return SQLITE_INTERRUPT;                                                                 \
+    return myriad_##name(context, flags, token, bytes, begin, end);                            \
+  }                                                                                            \
+  static int myriad_##name(first, second, third, fourth, fifth, sixth)
+static int(fts5StorageInsertCallback)(void *, int, const char *, int, int, int);
+static int(fts5StorageIntegrityCallback)(void *, int, const char *, int, int, int);
+static int myriad_fts5StorageInsertCallback(void *, int, const char *, int, int, int);
+static int myriad_fts5StorageIntegrityCallback(void *, int, const char *, int, int, int);
+#define fts5StorageInsertCallback(first, second, third, fourth, fifth, sixth) \
+  MYRIAD_TOKEN(fts5StorageInsertCallback, first, second, third, fourth, fifth, sixth)
+#define fts5StorageIntegrityCallback(first, second, third, fourth, fifth, sixth) \
+  MYRIAD_TOKEN(fts5StorageIntegrityCallback, first, second, third, fourth, fifth, sixth)
+
+/* Sorting the hash table by key: 300,000 tokens of a random megabyte took 15 ms in one function. Small tables
+** are left to it; larger ones are sorted by our own, which looks. As there, run `n` of `runs` has 2^n entries
+** at least, or none. Not interrupted: what this is part of ends soon behind it. */
+#define MYRIAD_HASH_ENTRIES_MIN 1024
+#define MYRIAD_RUNS 32
+#define MYRIAD_SORT_CALL(hash, prefix, bytes, sorted) myriad_sort(hash, prefix, bytes, sorted)
+#define MYRIAD_SORT_DECLARATION(hash, prefix, bytes, sorted)                                   \
+  (fts5HashEntrySort)(hash, prefix, bytes, sorted);                                            \
+  static int myriad_is_behind(Fts5HashEntry *one, Fts5HashEntry *other) {                      \
+    int shorter = one->nKey < other->nKey ? one->nKey : other->nKey;                           \
+    int order = memcmp(fts5EntryKey(one), fts5EntryKey(other), shorter);                       \
+    return order != 0 ? order > 0 : one->nKey > other->nKey;                                   \
+  }                                                                                            \
+  static Fts5HashEntry *myriad_merged(Fts5HashEntry *one, Fts5HashEntry *other) {              \
+    Fts5HashEntry *all = 0, **last = &all;                                                     \
+    while (one != 0 && other != 0) {                                                           \
+      Fts5HashEntry **next = myriad_is_behind(one, other) ? &other : &one;                     \
+      myriad_pass(1);                                                                          \
+      *last = *next;                                                                           \
+      last = &(*next)->pScanNext;                                                              \
+      *next = *last;                                                                           \
+    }                                                                                          \
+    *last = one != 0 ? one : other;                                                            \
+    return all;                                                                                \
+  }                                                                                            \
+  static int myriad_sort(Fts5Hash *table, const char *key, int length, Fts5HashEntry **first) { \
+    Fts5HashEntry *runs[MYRIAD_RUNS] = {0};                                                    \
+    int slot, at;                                                                              \
+    if (table->nEntry < MYRIAD_HASH_ENTRIES_MIN)                                               \
+      return (fts5HashEntrySort)(table, key, length, first);                                   \
+    for (slot = 0; slot < table->nSlot; slot++) {                                              \
+      Fts5HashEntry *entry;                                                                    \
+      for (entry = table->aSlot[slot]; entry != 0; entry = entry->pHashNext) {                 \
+        Fts5HashEntry *run = entry;                                                            \
+        myriad_pass(1);                                                                        \
+        if (key != 0 && (entry->nKey < length || memcmp(fts5EntryKey(entry), key, length) != 0)) \
+          continue;                                                                            \
+        run->pScanNext = 0;                                                                    \
+        for (at = 0; at < MYRIAD_RUNS - 1 && runs[at] != 0; at++) {                            \
+          run = myriad_merged(run, runs[at]);                                                  \
+          runs[at] = 0;                                                                        \
+        }                                                                                      \
+        runs[at] = myriad_merged(run, runs[at]);                                               \
+      }                                                                                        \
+    }                                                                                          \
+    for (*first = 0, at = 0; at < MYRIAD_RUNS; at++) *first = myriad_merged(*first, runs[at]); \
+    return SQLITE_OK;                                                                          \
+  }                                                                                            \
+  static int(fts5HashEntrySort)(hash, prefix, bytes, sorted)
+#define fts5HashEntrySort(hash, prefix, bytes, sorted) \
+  MYRIAD_JOIN(MYRIAD_SORT_, MYRIAD_KIND(hash))(hash, prefix, bytes, sorted)
