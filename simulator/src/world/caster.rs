@@ -50,6 +50,9 @@ const LOOK_NS_MAX: u64 = 600_000_000_000;
 /// Names that it uses at a time.
 const SLOTS: usize = 4;
 
+/// Databases in a call about many.
+const MANY_MAX: u64 = 20;
+
 const ORGANISATION: &str = "/v1/organisations/foundry";
 const GROUP: &str = "/v1/organisations/foundry/groups/moulds";
 const GROUP_NAME: &str = "foundry/moulds";
@@ -88,8 +91,10 @@ enum Order {
         slot: usize,
         form: Form,
     },
+    /// One of those that were created in one call.
     Read {
         slot: usize,
+        number: u64,
     },
     Drop {
         slot: usize,
@@ -108,8 +113,8 @@ struct Slot {
     /// What it may be a cast of; empty if nobody has asked for it.
     causes: Vec<Cause>,
     in_memory: bool,
-    /// The call about many that it was asked for in.
-    call: Option<u64>,
+    /// The call about many that it was asked for in, and how many those are.
+    call: Option<(u64, u64)>,
     /// It is there for sure, since this life of the server.
     there: Option<u64>,
 }
@@ -172,8 +177,14 @@ impl Caster {
         caster
     }
 
-    fn name(&self, slot: usize) -> String {
-        format!("cast-{slot}-{}", self.slots[slot].generation)
+    fn name(&self, slot: usize, number: u64) -> String {
+        format!("cast-{slot}-{}-{number}", self.slots[slot].generation)
+    }
+
+    /// All that were asked for together.
+    fn names(&self, slot: usize) -> Vec<String> {
+        let count = self.slots[slot].call.map_or(1, |(_, count)| count);
+        (0..count).map(|number| self.name(slot, number)).collect()
     }
 
     /// Take a wake that is the caster's.
@@ -206,7 +217,7 @@ impl Caster {
     fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
         let order = match &self.looking {
             Some(slots) => match (slots.first(), self.abandoned.last()) {
-                (Some(&slot), _) => Some(Order::Read { slot }),
+                (Some(&slot), _) => Some(Order::Read { slot, number: 0 }),
                 (None, Some(_)) => Some(Order::Forget),
                 (None, None) => None,
             },
@@ -217,7 +228,6 @@ impl Caster {
             }
         };
         let Some(order) = order else { return };
-        let (bytes, address) = self.request(&order);
         let mut patience_ns = PATIENCE_NS;
         let gives_up = sim.draws_mut().below(Stream::Casts, 7, 5) == 0;
         match order {
@@ -232,9 +242,16 @@ impl Caster {
                 let state = &mut self.slots[slot];
                 state.causes.extend(self.moulds.iter().map(cause));
                 state.in_memory = form == Form::InMemory;
+                if form == Form::Many && state.call.is_none() {
+                    let span = Span::new(1, MANY_MAX);
+                    let count = sim.draws_mut().logarithmic(Stream::Casts, 9, span);
+                    self.calls += 1;
+                    state.call = Some((self.calls, count));
+                }
             }
             _ => {}
         }
+        let (bytes, address) = self.request(&order);
         let asked = Asked { order, at: sim.now(), epoch: ground.model.epoch };
         self.link.ask(sim, address, &bytes, patience_ns, asked);
     }
@@ -276,13 +293,16 @@ impl Caster {
             7.. if self.slots[slot].call.is_some() && self.slots[slot].there.is_none() => {
                 Order::Cast { slot, form: Form::Many }
             }
-            _ if self.slots[slot].is_asked_for() => Order::Read { slot },
+            _ if self.slots[slot].is_asked_for() => {
+                let count = self.slots[slot].call.map_or(1, |(_, count)| count);
+                Order::Read { slot, number: pick(6, count as usize) as u64 }
+            }
             _ => Order::Cast { slot, form },
         }
     }
 
     /// The bytes of a request, and where it goes.
-    fn request(&mut self, order: &Order) -> (Vec<u8>, &'static str) {
+    fn request(&self, order: &Order) -> (Vec<u8>, &'static str) {
         let admin = |method: &str, path: &str, body: Value| {
             let bytes = request(method, path, "sim", &[], body.to_string().as_bytes());
             (bytes, ADMIN)
@@ -298,30 +318,32 @@ impl Caster {
                 admin("PATCH", &path, json!({ "template": mould.map(tenant_name) }))
             }
             Order::Cast { slot, form: Form::Many } => {
-                self.calls += 1;
-                let call = *self.slots[*slot].call.get_or_insert(self.calls);
-                let body = json!({ "names": [self.name(*slot)], "group": GROUP_NAME }).to_string();
+                let (call, _) = self.slots[*slot].call.expect("it was counted");
+                let body = json!({ "names": self.names(*slot), "group": GROUP_NAME }).to_string();
                 let key = format!("cast-{call}");
                 let fields = [("idempotency-key", key.as_str())];
                 (request("POST", "/v1/bulk/create", "sim", &fields, body.as_bytes()), ADMIN)
             }
             Order::Cast { slot, form } => {
                 let class = if *form == Form::InMemory { "memory" } else { "durable" };
-                let path = format!("/v1/namespaces/{}/create", self.name(*slot));
+                let path = format!("/v1/namespaces/{}/create", self.name(*slot, 0));
                 admin("POST", &path, json!({ "group": GROUP_NAME, "class": class }))
             }
+            Order::Drop { slot } if self.slots[*slot].call.is_some() => {
+                admin("POST", "/v1/bulk/drop", json!({ "names": self.names(*slot) }))
+            }
             Order::Drop { slot } => {
-                let path = format!("/v1/namespaces/{}", self.name(*slot));
+                let path = format!("/v1/namespaces/{}", self.name(*slot, 0));
                 (request("DELETE", &path, "sim", &[], b""), ADMIN)
             }
             Order::Forget => {
                 let name = self.abandoned.last().expect("it is asked for");
                 (request("DELETE", &format!("/v1/namespaces/{name}"), "sim", &[], b""), ADMIN)
             }
-            Order::Read { slot } => {
+            Order::Read { slot, number } => {
                 let read = speech::execute(ReadForm::Marks.statement(0));
                 let body = json!({ "requests": [read, { "type": "close" }] }).to_string();
-                let path = format!("/db/{}/v3/pipeline", self.name(*slot));
+                let path = format!("/db/{}/v3/pipeline", self.name(*slot, *number));
                 let causes = self.slots[*slot].causes.iter().flatten();
                 let whose: Vec<String> = causes.map(|origin| whose(*origin)).collect();
                 let whose = whose.join(" ");
@@ -373,12 +395,15 @@ impl Caster {
                 404 if self.must_be_there(slot, asked) => {
                     return wrong(asked, "it must be there", response);
                 }
+                200 if self.slots[slot].there.is_some() && is_missing(response) => {
+                    return wrong(asked, "all must be there", response);
+                }
                 200 | 404 => self.give_up(slot),
                 _ if excused => self.give_up(slot),
                 _ => return wrong(asked, "it cannot be dropped", response),
             },
             Order::Forget if matches!(status, 200 | 404) => drop(self.abandoned.pop()),
-            Order::Read { slot } => match status {
+            Order::Read { slot, .. } => match status {
                 200 => return self.hear_rows(ground, slot, response),
                 404 if self.must_be_there(slot, asked) => {
                     return wrong(asked, "it must be there", response);
@@ -420,8 +445,12 @@ impl Caster {
                 // It was broken off: nobody knows.
                 return Ok(());
             }
-            if let Some(word) = said["failed"][0]["code"].as_str() {
-                (made, code) = (false, word.to_owned());
+            let words = said["failed"].as_array().into_iter().flatten();
+            let words: BTreeSet<&str> = words.filter_map(|one| one["code"].as_str()).collect();
+            // What a name that is free hears comes first.
+            let word = words.get("DATABASE_EXISTS").or(words.first());
+            if let Some(word) = word {
+                (made, code) = (false, (*word).to_owned());
             }
         } else {
             said["code"].as_str().unwrap_or_default().clone_into(&mut code);
@@ -439,9 +468,14 @@ impl Caster {
                     return wrong(asked, "there is no template", response);
                 }
                 self.wants_mould = true;
-                // The name is as free as before.
-                let Slot { generation, .. } = self.slots[slot];
-                self.slots[slot] = Slot { generation, ..Slot::default() };
+                if form == Form::Many {
+                    // Some of them may have been made before.
+                    self.give_up(slot);
+                } else {
+                    // The name is as free as before.
+                    let Slot { generation, .. } = self.slots[slot];
+                    self.slots[slot] = Slot { generation, ..Slot::default() };
+                }
             }
             _ if matches!(response.status, 400 | 404) => {
                 return wrong(asked, "it cannot be created", response);
@@ -454,7 +488,7 @@ impl Caster {
     /// Use another name from now on.
     fn give_up(&mut self, slot: usize) {
         if self.slots[slot].in_memory {
-            self.abandoned.push(self.name(slot));
+            self.abandoned.push(self.name(slot, 0));
         }
         let generation = self.slots[slot].generation + 1;
         self.slots[slot] = Slot { generation, ..Slot::default() };
@@ -548,7 +582,11 @@ impl Caster {
 
     /// It was read: whoever has the answer has all of it.
     fn seen(&mut self, slot: usize, ground: &Ground) {
-        self.slots[slot].there.get_or_insert(ground.model.epoch);
+        let state = &mut self.slots[slot];
+        // Of several each was made by itself.
+        if state.call.is_none_or(|(_, count)| count == 1) {
+            state.there.get_or_insert(ground.model.epoch);
+        }
         if let Some(looking) = &mut self.looking {
             looking.remove(&slot);
         }
@@ -574,6 +612,15 @@ impl Caster {
         let all = self.looking.as_ref().is_some_and(BTreeSet::is_empty);
         all && self.abandoned.is_empty() && self.link.is_idle()
     }
+}
+
+/// Whether a call about many says that one of them is not there.
+fn is_missing(response: &Response) -> bool {
+    let text = String::from_utf8_lossy(&response.body);
+    let last: Option<Value> = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    let failed = last.unwrap_or(Value::Null)["failed"].take();
+    let failed = failed.as_array();
+    failed.is_some_and(|all| all.iter().any(|one| one["code"] == "DATABASE_NOT_FOUND"))
 }
 
 /// What the server answered cannot be.
