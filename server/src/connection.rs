@@ -19,6 +19,8 @@ pub enum Phase {
     Running,
     /// Its response is being sent and is complete.
     Responding,
+    /// Its request was refused for load: for a while nothing is read.
+    Pausing,
     /// After a protocol error: the answer was sent, what still comes is thrown away.
     Draining,
 }
@@ -32,6 +34,8 @@ pub struct Exchange {
     pub keep_alive: bool,
     /// HEAD: headers only.
     pub is_head: bool,
+    /// It was refused for load.
+    pub pauses: bool,
     /// A part of the response was sent already.
     pub streamed: bool,
     /// The engine waits for this part to leave.
@@ -52,6 +56,7 @@ impl Exchange {
             version: head.version(),
             keep_alive: head.keep_alive(),
             is_head: head.method() == Method::Head,
+            pauses: false,
             streamed: false,
             flushing: false,
             content_type: "application/json",
@@ -67,6 +72,7 @@ impl Exchange {
             version: Version::Http11,
             keep_alive: false,
             is_head: false,
+            pauses: false,
             streamed: false,
             flushing: false,
             content_type: "application/json",

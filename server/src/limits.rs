@@ -132,6 +132,9 @@ pub const UPLOAD_LINE_NS: u64 = 1_000_000_000;
 pub const UPLOAD_DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time that a connection may wait for its next request.
 pub const KEEP_ALIVE_NS: u64 = 60_000_000_000;
+/// Time for which a connection is not read after its request was refused for a budget or an overload:
+/// who asks again at once does not cost its neighbours the work of refusing. Far below `Retry-After`.
+pub const REFUSED_PAUSE_NS: u64 = 5_000_000;
 /// Time in which at least one byte of a response must leave.
 pub const SEND_STALL_NS: u64 = 30_000_000_000;
 /// Bytes thrown away after a protocol error, so that the peer can read the answer before a reset.

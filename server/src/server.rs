@@ -403,7 +403,7 @@ impl Server {
             Phase::Running if connection.upload.is_some() => self.feed_upload(io, key),
             // One receive stays posted, to notice a peer that resets; more waits in the kernel.
             Phase::Running if !connection.waiting_bytes => self.receive(io, key),
-            Phase::Running | Phase::Responding => {}
+            Phase::Running | Phase::Responding | Phase::Pausing => {}
             Phase::Draining => self.drain(io, key),
         }
     }
@@ -758,6 +758,10 @@ impl Server {
                         self.refuse(io, key, &too_slow());
                         continue;
                     }
+                    Phase::Pausing => {
+                        self.read_on(key);
+                        continue;
+                    }
                     Phase::Running => sometimes!("a client reads a streamed answer too slowly"),
                     Phase::Responding => sometimes!("a client reads its answer too slowly"),
                     Phase::Draining => sometimes!("a refused client does not hang up"),
@@ -781,7 +785,8 @@ impl Server {
         let over = self.now >= grace_ends;
         for key in self.connections.keys() {
             let Some(connection) = self.connections.get(key) else { continue };
-            let idle = connection.phase == Phase::Reading && connection.reader.is_idle();
+            let rests = matches!(connection.phase, Phase::Reading | Phase::Pausing);
+            let idle = rests && connection.reader.is_idle();
             if idle || over {
                 self.close(io, key);
             }

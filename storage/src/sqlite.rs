@@ -287,6 +287,15 @@ impl Connection {
         self.check(code)
     }
 
+    /// Plans do not look at bound values (QPSG). Else a statement that compares a parameter with what a
+    /// partial index asks for is compiled anew each time that it is bound.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn plan_without_values(&mut self) -> Result<(), SqliteError> {
+        self.switch(ffi::SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    }
+
     fn run(&mut self, sql: &CStr) -> Result<(), SqliteError> {
         let _entered = Entered::new(&self.busy);
         let none = ptr::null_mut();

@@ -91,6 +91,16 @@ impl PooledConnection {
         })
     }
 
+    /// As [`open`](Self::open), for the catalogue, whose statements are always the same.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn open_catalogue() -> Result<PooledConnection, SqliteError> {
+        let mut pooled = PooledConnection::open()?;
+        pooled.connection.plan_without_values()?;
+        Ok(pooled)
+    }
+
     /// As [`open`](Self::open), for a client's stream.
     ///
     /// # Errors

@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 
 use storage::io::{Instant, Io};
+use storage::sometimes;
 use tenant::access::{Access, Credential};
 use tenant::{ControlCall, ControlReply, DatabaseRow, Gone, Key, Refusal, RequestId, RowState};
 
@@ -170,6 +171,7 @@ impl Server {
         reply: &ControlReply,
     ) {
         let Some(draft) = self.drafts.all.remove(&request) else { return };
+        sometimes!("a database is made of chunks");
         let Some(key) = draft.finalizer else { return };
         self.calls.remove(&request_id(key));
         let imported = match reply {
@@ -186,6 +188,9 @@ impl Server {
             let late = draft.waits() && draft.deadline <= self.now;
             if !all && !late {
                 continue;
+            }
+            if late {
+                sometimes!("a draft is given up because nothing comes");
             }
             self.engine.cancel(*request);
             if std::mem::take(&mut draft.wants) {
@@ -350,6 +355,11 @@ impl Server {
                 return Ok(None);
             }
         };
+        match passed_over {
+            0 => {}
+            u64::MAX => sometimes!("a chunk that is there already comes again"),
+            _ => sometimes!("a chunk goes on where it broke off"),
+        }
         draft.sender = Some(key);
         self.calls.insert(request_id(key), Pending::Draft(step, 0));
         let connection = self.connections.get_mut(key).expect("it asks");

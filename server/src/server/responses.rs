@@ -81,6 +81,7 @@ impl Server {
             self.traffic.note_response(reply.status, took_ns);
             let mut head = ResponseHead::new(reply.status, reply.content_type, body.len());
             connection.exchange.keep_alive &= self.stopping.is_none();
+            connection.exchange.pauses = is_for_load(reply.status);
             head.keep_alive = connection.exchange.keep_alive;
             head.retry_after_seconds = reply.retry_after_seconds;
             head.cross_origin = cross_origin(connection.admin);
@@ -234,6 +235,7 @@ impl Server {
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.exchange.keep_alive &= !problem.close && self.stopping.is_none();
+        connection.exchange.pauses = is_for_load(problem.status);
         let Exchange { keep_alive, is_head, .. } = connection.exchange;
         let mut out = self.spare.pop().unwrap_or_default();
         write_problem(&mut out, problem, keep_alive, is_head, cross_origin(connection.admin));
@@ -335,6 +337,17 @@ impl Server {
             self.touched.push_back(key);
             return;
         }
+        if connection.exchange.pauses {
+            sometimes!("a connection whose request was refused for load is not read for a while");
+            connection.phase = Phase::Pausing;
+            return self.set_deadline(key, self.now.after(limits::REFUSED_PAUSE_NS));
+        }
+        self.read_on(key);
+    }
+
+    /// The next request may come.
+    pub(super) fn read_on(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Reading;
         connection.waiting_bytes = false;
         self.set_deadline(key, self.now.after(limits::KEEP_ALIVE_NS));
@@ -370,6 +383,11 @@ impl Server {
             self.spare.push(buffer);
         }
     }
+}
+
+/// A budget or an overload is why.
+fn is_for_load(status: u16) -> bool {
+    matches!(status, 429 | 503)
 }
 
 pub(super) fn cross_origin(admin: bool) -> CrossOrigin<'static> {

@@ -16,25 +16,20 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use storage::io::Clock;
 
 use super::files;
 use super::ground::Ground;
+use super::link::{Link, News};
 use super::model::{Asked, Violation, tenant_name};
 use super::options::{ADMIN, LISTEN, Options};
 use super::speech::{self, ReadForm};
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, request};
+use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
 
 /// The copyist's number in timers, behind the landlord's and that of fleet jobs; gluttons are above.
 const ID: u64 = (1 << 21) + 2;
-
-const TIMER_BITS: u32 = 32;
-
-/// Time between two requests.
-const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
 
 /// Time after which a request without an answer is given up, and the connection with it.
 const PATIENCE_NS: u64 = 300_000_000_000;
@@ -42,16 +37,11 @@ const PATIENCE_NS: u64 = 300_000_000_000;
 /// Time after which a fork that is to be given up is.
 const GIVE_UP_NS: Span = Span::new(1_000_000, 2_000_000_000);
 
-/// Time between two looks at what must be there in the end.
-const RETRY_NS: u64 = 1_000_000_000;
-
 /// Simulated time for each of those.
 const LOOK_NS_MAX: u64 = 600_000_000_000;
 
 /// Names that it uses at a time.
 const SLOTS: usize = 4;
-
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// Orders of a world: in one of three.
 pub(super) fn draw_copies(seed: u64) -> u64 {
@@ -101,20 +91,11 @@ impl Slot {
     }
 }
 
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
-}
-
 /// See the head of the file.
 pub(super) struct Copyist {
     left: u64,
     slots: Vec<Slot>,
-    timer: u32,
-    link: Option<Link>,
-    pending: Option<Order>,
+    link: Link<Order>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
 }
@@ -125,33 +106,17 @@ impl Copyist {
         let mut copyist = Copyist {
             left: options.copies,
             slots: vec![Slot::default(); SLOTS],
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::new("the copyist", ID, Stream::Copies),
             looking: None,
         };
         if copyist.left > 0 {
-            copyist.pause(sim);
+            copyist.link.rest(sim);
         }
         copyist
     }
 
     fn name(&self, slot: usize) -> String {
         format!("copy-{slot}-{}", self.slots[slot].generation)
-    }
-
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause_ns = match self.looking {
-            None => sim.draws_mut().logarithmic(Stream::Copies, 0, PAUSE_NS),
-            Some(_) => RETRY_NS,
-        };
-        self.set_timer(sim, pause_ns);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
     }
 
     /// Take a wake that is the copyist's.
@@ -164,37 +129,24 @@ impl Copyist {
         ground: &mut Ground,
         wake: Wake,
     ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim, ground);
-                }
-                return Ok(true);
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim, ground),
+            News::Lost(order) => {
+                self.lose(&order);
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
+            News::Answer(order, response) => {
+                self.hear(ground, &order, &response)?;
+                self.link.rest(sim);
+            }
         }
-        self.push(sim);
-        self.pull(sim, ground)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
+    /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
-        if self.pending.is_some() {
-            return self.lose(sim);
-        }
         let order = match &self.looking {
             Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
             None if self.left == 0 => None,
@@ -263,7 +215,6 @@ impl Copyist {
     }
 
     fn ask(&mut self, sim: &mut Sim, order: Order) {
-        sim.trace_mut().remark(|| format!("the copyist asks {order:?}"));
         let (outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
         let gives_up = sim.draws_mut().below(Stream::Copies, 7, 5) == 0;
@@ -273,68 +224,13 @@ impl Copyist {
         if let Order::Fork { slot, origin, .. } = order {
             self.slots[slot].origin = Some(origin);
         }
-        let socket = sim.client_connect(address.parse().expect("an address"));
-        let mut reader = ResponseReader::default();
-        reader.expect(false);
-        self.link = Some(Link { socket, connected: false, outbox, reader });
-        self.pending = Some(order);
-        self.set_timer(sim, patience_ns);
-        self.push(sim);
+        self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn pull(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hang_up(sim);
-                let Some(order) = self.pending.take() else { return Ok(()) };
-                let status = response.status;
-                sim.trace_mut().remark(|| format!("the copyist hears {status} to {order:?}"));
-                self.hear(ground, &order, &response)?;
-                self.pause(sim);
-            } else if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        match self.pending.take() {
-            // It may have been dropped, or a fork may still come to be there: nobody knows.
-            Some(Order::Drop { slot }) => self.slots[slot].give_up(),
-            Some(Order::Fork { .. } | Order::Read { .. } | Order::Export { .. }) => {}
-            None => return,
-        }
-        self.pause(sim);
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
+    /// There will be no answer: it may have been dropped, or a fork may still come to be there.
+    fn lose(&mut self, order: &Order) {
+        if let Order::Drop { slot } = *order {
+            self.slots[slot].give_up();
         }
     }
 
@@ -346,7 +242,8 @@ impl Copyist {
     ) -> Result<(), Violation> {
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let code = value["code"].as_str().unwrap_or_default();
-        let excused = is_excused(&ground.options, response.status, code);
+        let excused = ground.options.excuses(response.status)
+            || response.status == 409 && code == "DATABASE_DROPPED";
         let wrong = |what: &str| {
             let body = String::from_utf8_lossy(&response.body);
             let text = format!("{order:?}: {what}: {} {body:.300}", response.status);
@@ -451,13 +348,14 @@ impl Copyist {
 
     /// From now on only look at what must be there.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        self.lose(sim);
+        if let Some(order) = self.link.hurry(sim) {
+            self.lose(&order);
+        }
         self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].there).collect());
-        self.pause(sim);
     }
 
     fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
     }
 }
 
@@ -483,17 +381,6 @@ fn judge(
     ground.model.judge_read(tenant, asked, 0, snapshot)
 }
 
-/// Whether something else than what was asked explains this.
-fn is_excused(options: &Options, status: u16, code: &str) -> bool {
-    match status {
-        // Budgets and limits of the machine, its disk, its log, a stop; a network that is too slow.
-        429 | 503 | 507 | 408 => true,
-        409 => code == "DATABASE_DROPPED",
-        500 => options.has_disk_errors() || options.has_full_disk() || options.has_small_memory(),
-        _ => false,
-    }
-}
-
 impl World {
     /// Without faults: what was acknowledged is there.
     pub(super) fn look_at_copies(&mut self) -> Result<(), Violation> {
@@ -501,15 +388,7 @@ impl World {
             return Ok(());
         }
         self.copyist.begin_to_look(&mut self.io);
-        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
-        while !self.copyist.has_looked() {
-            self.tick()?;
-            if self.io.now().since(begun) > limit {
-                let left = &self.copyist.looking;
-                let text = format!("without faults, copies are not read: {left:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
+        let left = |world: &World| format!("copies are not read: {:?}", world.copyist.looking);
+        self.go_on_until((SLOTS as u64 + 1) * LOOK_NS_MAX, |it| it.copyist.has_looked(), left)
     }
 }

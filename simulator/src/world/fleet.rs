@@ -17,29 +17,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use storage::io::{Clock, Instant};
 
+use super::link::{Link, News};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::speech;
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, request};
+use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
 
 /// Her number in timers; strangers and the landlord are below, gluttons above.
 const ID: u64 = (1 << 21) + 1;
 
-const TIMER_BITS: u32 = 32;
-
-/// Time between two requests.
-const PAUSE_NS: Span = Span::new(5_000_000, 10_000_000_000);
-
 /// Time after which a request without an answer is given up.
 const PATIENCE_NS: u64 = 90_000_000_000;
-
-/// Time between two requests once the faults have ended.
-const LOOK_NS: u64 = 500_000_000;
 
 /// Longer than a request of somebody who has hung up is on its way.
 const UNDER_WAY_NS: u64 = 60_000_000_000;
@@ -49,8 +41,6 @@ const REST_NS_MAX: u64 = 7_200_000_000_000;
 
 /// Jobs at a time that she has not seen at rest.
 const JOBS_AT_A_TIME: usize = 3;
-
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// How many jobs the world of a seed has; from a stream of its own, so that the others are what they
 /// were.
@@ -126,21 +116,12 @@ pub(super) struct Fleet {
     jobs: BTreeMap<u64, Known>,
     /// Numbers of jobs that were asked for: what for, and whether it was acknowledged.
     asked: BTreeMap<u64, (u64, Vec<String>, bool)>,
-    timer: u32,
-    link: Option<Link>,
-    pending: Option<Ask>,
+    link: Link<Ask>,
     answers: u64,
     listed: bool,
     /// The faults have ended: everything is brought to rest and judged.
     ending: bool,
     ended: bool,
-}
-
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
 }
 
 impl Fleet {
@@ -151,9 +132,7 @@ impl Fleet {
             databases: Vec::new(),
             jobs: BTreeMap::new(),
             asked: BTreeMap::new(),
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::new("the fleet", ID, Stream::Jobs),
             answers: 0,
             listed: false,
             ending: false,
@@ -166,23 +145,9 @@ impl Fleet {
                 let is_good = draws.below(Stream::Jobs, 1, 4) > 0;
                 fleet.databases.push(Owned { is_good, ..Owned::default() });
             }
-            fleet.pause(sim);
+            fleet.link.rest(sim);
         }
         fleet
-    }
-
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause = match self.ending {
-            false => sim.draws_mut().logarithmic(Stream::Jobs, 0, PAUSE_NS),
-            true => LOOK_NS,
-        };
-        self.set_timer(sim, pause);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at: Instant = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
     }
 
     /// Take a wake that is hers.
@@ -195,52 +160,29 @@ impl Fleet {
         options: &Options,
         wake: Wake,
     ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim)?;
-                }
-                return Ok(true);
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim)?,
+            News::Lost(_) => self.link.rest(sim),
+            News::Answer(ask, response) => {
+                self.answers += 1;
+                self.hear(options, ask, &response)?;
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
         }
-        self.push(sim);
-        self.pull(sim, options)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
+    /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim) -> Result<(), Violation> {
-        if self.pending.is_some() {
-            self.lose(sim);
-            return Ok(());
-        }
         let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
         let Some(ask) = ask else {
             self.ended = true;
             return self.judge();
         };
-        sim.trace_mut().remark(|| format!("the fleet asks {ask:?}"));
         let (address, bytes) = bytes_of(&ask);
-        let socket = sim.client_connect(address.parse().expect("an address"));
-        let mut reader = ResponseReader::default();
-        reader.expect(false);
-        self.link = Some(Link { socket, connected: false, outbox: bytes, reader });
-        self.pending = Some(ask);
-        self.set_timer(sim, PATIENCE_NS);
-        self.push(sim);
+        self.link.ask(sim, address, &bytes, PATIENCE_NS, ask);
         Ok(())
     }
 
@@ -338,72 +280,10 @@ impl Fleet {
         self.databases.iter().position(unread).map(Ask::Look)
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hang_up(sim);
-                let Some(ask) = self.pending.take() else { continue };
-                self.answers += 1;
-                self.hear(sim, options, ask, &response)?;
-                self.pause(sim);
-            } else if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        if self.pending.take().is_some() {
-            self.pause(sim);
-        }
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
-        }
-    }
-
     // ---- what she hears ----
 
-    fn hear(
-        &mut self,
-        sim: &mut Sim,
-        options: &Options,
-        ask: Ask,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        let status = response.status;
+    fn hear(&mut self, options: &Options, ask: Ask, response: &Response) -> Result<(), Violation> {
         let text = String::from_utf8_lossy(&response.body).into_owned();
-        sim.trace_mut().remark(|| {
-            let start: String = text.chars().take(300).collect();
-            format!("the fleet hears {status} {start}")
-        });
         let body = match speech::hear(response)? {
             Ok(body) => body,
             Err(refused) => {
@@ -480,14 +360,8 @@ impl Fleet {
         }
         let excused = match status {
             404 => matches!(ask, Ask::Drop(_) | Ask::Read(_)),
-            409 | 429 | 503 | 507 => true,
-            500 => {
-                options.has_disk_errors()
-                    || options.has_full_disk()
-                    || options.has_small_memory()
-                    || options.is_out_of_memory(text)
-            }
-            _ => false,
+            409 => true,
+            _ => options.excuses(status),
         };
         if excused {
             return Ok(());
@@ -664,24 +538,16 @@ impl World {
             return Ok(());
         }
         let fleet = &mut self.fleet;
-        // What was asked before is not heard any more.
-        fleet.pending = None;
-        fleet.hang_up(&mut self.io);
+        fleet.link.hurry(&mut self.io);
         (fleet.ending, fleet.listed) = (true, false);
         // An order whose answer is lost, or that is still on its way, may have set a job in motion again.
         for job in fleet.jobs.values_mut() {
             job.shown = Value::Null;
         }
-        fleet.set_timer(&mut self.io, UNDER_WAY_NS);
-        let begun = self.io.now();
-        while !self.fleet.ended {
-            self.tick()?;
-            if self.io.now().since(begun) > REST_NS_MAX {
-                let next = self.fleet.next_in_the_end();
-                let text = format!("without faults, jobs do not come to rest: {next:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
+        fleet.link.rest_for(&mut self.io, UNDER_WAY_NS);
+        let next = |world: &World| {
+            format!("jobs do not come to rest: {:?}", world.fleet.next_in_the_end())
+        };
+        self.go_on_until(REST_NS_MAX, |world| world.fleet.ended, next)
     }
 }

@@ -16,28 +16,26 @@
 //! Outside: what a file with flipped bits becomes, if it is taken. A name whose drop was not answered is
 //! given up. The model of the other clients knows nothing of these databases.
 
+mod draft;
 mod file;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use storage::io::Clock;
 
+use super::ground::Ground;
+use super::link::{Link, News};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, credential_line, request};
+use crate::client::{Response, credential_line, request};
 use crate::draws::{Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
+use draft::{Draft, Step};
 use file::Contents;
 
 /// The importer's number in timers; gluttons, the landlord, strangers and clients are below.
 const ID: u64 = 1 << 23;
-
-const TIMER_BITS: u32 = 32;
-
-/// Time between two requests.
-const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
 
 /// Time after which a request without an answer is given up, and the connection with it.
 const PATIENCE_NS: u64 = 300_000_000_000;
@@ -45,18 +43,13 @@ const PATIENCE_NS: u64 = 300_000_000_000;
 /// Time until an upload that is to break off does.
 const BREAK_NS: Span = Span::new(1_000_000, 2_000_000_000);
 
-/// Time between two looks at what must be there in the end.
-const RETRY_NS: u64 = 1_000_000_000;
-
 /// Simulated time for each of those.
 const LOOK_NS_MAX: u64 = 600_000_000_000;
 
 /// Names that it uses at a time.
 const SLOTS: usize = 3;
 
-const RECEIVE_BYTES: usize = 64 * 1024;
-
-/// The organisation that dumps are for.
+/// The organisation that dumps and drafts are for.
 const ORGANISATION: &str = "imports";
 
 /// Statements that no import carries out.
@@ -93,7 +86,9 @@ enum Order {
         kind: Kind,
         contents: Contents,
     },
-    /// The organisation that dumps are for.
+    /// A step of the draft in hand.
+    Draft(Step),
+    /// The organisation that dumps and drafts are for.
     Organisation,
     /// A database of the dump at this address.
     Seed {
@@ -112,6 +107,13 @@ enum Order {
     Drop {
         slot: usize,
     },
+}
+
+/// An order, and in which life of the server it was given.
+#[derive(Clone, Debug)]
+struct Asked {
+    order: Order,
+    epoch: u64,
 }
 
 /// A name, and what may be found under it.
@@ -139,22 +141,14 @@ impl Slot {
     }
 }
 
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
-}
-
 /// See the head of the file.
 pub(super) struct Importer {
     /// Orders that are still to come.
     left: u64,
     serial: u64,
     slots: Vec<Slot>,
-    timer: u32,
-    link: Option<Link>,
-    pending: Option<Order>,
+    link: Link<Asked>,
+    draft: Option<Draft>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
     /// Uploads that were acknowledged, and refused as they should be.
@@ -169,15 +163,14 @@ impl Importer {
             left: options.imports,
             serial: 0,
             slots: vec![Slot::default(); SLOTS],
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::new("the importer", ID, Stream::Imports),
+            draft: None,
             looking: None,
             made: 0,
             refused: 0,
         };
         if importer.left > 0 {
-            importer.pause(sim);
+            importer.link.rest(sim);
         }
         importer
     }
@@ -186,74 +179,44 @@ impl Importer {
         format!("import-{slot}-{}", self.slots[slot].generation)
     }
 
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause_ns = match self.looking {
-            None => sim.draws_mut().logarithmic(Stream::Imports, 0, PAUSE_NS),
-            Some(_) => RETRY_NS,
-        };
-        self.set_timer(sim, pause_ns);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
-    }
-
     /// Take a wake that is the importer's.
     ///
     /// # Errors
     /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        options: &Options,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim);
-                }
-                return Ok(true);
+    pub fn heed(&mut self, sim: &mut Sim, ground: &Ground, wake: Wake) -> Result<bool, Violation> {
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim, ground),
+            News::Lost(asked) => {
+                self.lose(asked.order);
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
+            News::Answer(asked, response) => {
+                self.hear(sim, ground, &asked, &response)?;
+                if self.link.is_idle() {
+                    self.link.rest(sim);
+                }
+            }
         }
-        self.push(sim);
-        self.pull(sim, options)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
-    fn act(&mut self, sim: &mut Sim) {
-        if self.pending.is_some() {
-            return self.lose(sim);
-        }
+    /// The time for the next request has come.
+    fn act(&mut self, sim: &mut Sim, ground: &Ground) {
         let order = match &self.looking {
-            Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
-            None if self.left == 0 => None,
-            None => {
-                self.left -= 1;
-                Some(self.draw(sim))
-            }
+            Some(slots) => slots.first().map(|&slot| match self.slots[slot].there {
+                Some(_) => Order::Read { slot },
+                None => Order::Show { slot },
+            }),
+            None => self.go_on(sim).or_else(|| self.draw(sim)),
         };
         let Some(order) = order else { return };
-        self.ask(sim, order);
+        self.ask(sim, ground, order);
     }
 
-    fn draw(&mut self, sim: &mut Sim) -> Order {
+    fn draw(&mut self, sim: &mut Sim) -> Option<Order> {
+        self.left = self.left.checked_sub(1)?;
         let draws = sim.draws_mut();
         let slot = draws.index(Stream::Imports, 1, SLOTS);
         let what = draws.below(Stream::Imports, 2, 10);
@@ -269,7 +232,7 @@ impl Importer {
         let rows = draws.logarithmic(Stream::Imports, 4, Span::new(1, 3_000)) - 1;
         let text_bytes = draws.logarithmic(Stream::Imports, 5, Span::new(1, 300));
         let there = !self.slots[slot].is_empty();
-        match what {
+        Some(match what {
             0..=2 if there => Order::Drop { slot },
             0..=6 if there => Order::Show { slot },
             7 => Order::Show { slot },
@@ -277,12 +240,16 @@ impl Importer {
                 self.serial += 1;
                 let contents = Contents { serial: self.serial, rows, text_bytes };
                 let is_text = matches!(kind, Kind::Sql | Kind::FailingSql | Kind::Broken);
-                match is_text && draws.below(Stream::Imports, 9, 2) == 0 {
-                    true => Order::Dump { slot, kind, contents },
-                    false => Order::Upload { slot, kind, contents },
+                match draws.below(Stream::Imports, 9, 2) {
+                    0 if is_text => Order::Dump { slot, kind, contents },
+                    0 => {
+                        let (bytes, _) = body(sim, kind, &contents);
+                        self.begin_draft(slot, kind, contents, bytes)
+                    }
+                    _ => Order::Upload { slot, kind, contents },
                 }
             }
-        }
+        })
     }
 
     /// The bytes of a request, and where it goes.
@@ -292,6 +259,7 @@ impl Importer {
                 (upload(sim, &self.name(*slot), *kind, contents), ADMIN)
             }
             Order::Dump { kind, contents, .. } => (dump(sim, *kind, contents), ADMIN),
+            Order::Draft(step) => self.step_request(*step),
             Order::Organisation => {
                 let path = format!("/v1/organisations/{ORGANISATION}");
                 (request("PUT", &path, "sim", &[], b"{}"), ADMIN)
@@ -320,104 +288,60 @@ impl Importer {
         }
     }
 
-    fn ask(&mut self, sim: &mut Sim, order: Order) {
-        sim.trace_mut().remark(|| format!("the importer asks {order:?}"));
+    fn ask(&mut self, sim: &mut Sim, ground: &Ground, order: Order) {
         let (mut outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
-        if let Order::Upload { kind: Kind::Broken, .. } | Order::Dump { kind: Kind::Broken, .. } =
-            order
-        {
+        let breaks = match order {
+            Order::Upload { kind, .. } | Order::Dump { kind, .. } => kind == Kind::Broken,
+            Order::Draft(Step::Chunk) => sim.draws_mut().below(Stream::Imports, 14, 6) == 0,
+            _ => false,
+        };
+        if breaks {
             let keep = sim.draws_mut().index(Stream::Imports, 6, outbox.len());
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
         }
-        let socket = sim.client_connect(address.parse().expect("an address"));
-        let mut reader = ResponseReader::default();
-        reader.expect(false);
-        self.link = Some(Link { socket, connected: false, outbox, reader });
-        self.pending = Some(order);
-        self.set_timer(sim, patience_ns);
-        self.push(sim);
+        let asked = Asked { order, epoch: ground.model.epoch };
+        self.link.ask(sim, address, &outbox, patience_ns, asked);
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
+    /// Nobody knows what has become of an upload.
+    fn lose_upload(&mut self, slot: usize, kind: Kind, contents: Contents) {
+        let slot = &mut self.slots[slot];
+        slot.unsettled = true;
+        match kind {
+            Kind::Sql | Kind::File => drop(slot.lost.insert(contents.serial, contents)),
+            // What came of it nobody can judge.
+            Kind::Flipped => slot.give_up(),
+            _ => {}
         }
     }
 
-    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hang_up(sim);
-                let Some(order) = self.pending.take() else { return Ok(()) };
-                let status = response.status;
-                sim.trace_mut().remark(|| format!("the importer hears {status} to {order:?}"));
-                self.hear(sim, options, &order, &response)?;
-            } else if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        match self.pending.take() {
-            Some(Order::Upload { slot, kind, contents }) => {
-                let slot = &mut self.slots[slot];
-                slot.unsettled = true;
-                match kind {
-                    Kind::Sql | Kind::File => drop(slot.lost.insert(contents.serial, contents)),
-                    // What came of it nobody can judge.
-                    Kind::Flipped => slot.give_up(),
-                    _ => {}
-                }
-            }
-            Some(Order::Seed { slot, contents, .. }) => {
+    /// There will be no answer.
+    fn lose(&mut self, order: Order) {
+        match order {
+            Order::Upload { slot, kind, contents } => self.lose_upload(slot, kind, contents),
+            Order::Draft(step) => self.lose_step(step),
+            Order::Seed { slot, contents, .. } => {
                 let slot = &mut self.slots[slot];
                 slot.unsettled = true;
                 slot.lost.insert(contents.serial, contents);
             }
-            Some(Order::Drop { slot }) => self.slots[slot].give_up(),
+            Order::Drop { slot } => self.slots[slot].give_up(),
             // A dump that nobody heard of ends by itself.
-            Some(Order::Dump { .. } | Order::Organisation) => {}
-            Some(Order::Show { .. } | Order::Read { .. }) => {}
-            None => return,
-        }
-        self.pause(sim);
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
+            Order::Dump { .. } | Order::Organisation => {}
+            Order::Show { .. } | Order::Read { .. } => {}
         }
     }
 
     fn hear(
         &mut self,
         sim: &mut Sim,
-        options: &Options,
-        order: &Order,
+        ground: &Ground,
+        asked: &Asked,
         response: &Response,
     ) -> Result<(), Violation> {
+        let (options, order) = (&ground.options, &asked.order);
         let code = code_of(response);
         let wrong = |what: &str| {
             let text = String::from_utf8_lossy(&response.body).into_owned();
@@ -431,12 +355,12 @@ impl Importer {
                         return wrong("it has no address");
                     };
                     let (slot, contents, address) = (*slot, *contents, address.to_owned());
-                    self.ask(sim, Order::Seed { slot, contents, address });
+                    self.ask(sim, ground, Order::Seed { slot, contents, address });
                     return Ok(());
                 }
                 200 => return wrong("it cannot be good"),
                 404 if code == "ORGANISATION_NOT_FOUND" => {
-                    self.ask(sim, Order::Organisation);
+                    self.ask(sim, ground, Order::Organisation);
                     return Ok(());
                 }
                 status if is_excused(options, status, &code) => {}
@@ -444,6 +368,7 @@ impl Importer {
                 400 if *kind == Kind::Broken => {}
                 _ => return wrong("it is refused in no known way"),
             },
+            Order::Draft(step) => self.hear_step(sim, ground, *step, asked.epoch, response)?,
             Order::Organisation => match response.status {
                 200 => {}
                 status if is_excused(options, status, &code) => {}
@@ -496,6 +421,7 @@ impl Importer {
                         return wrong("it must be there");
                     }
                     self.slots[*slot].unjudged = false;
+                    self.has_seen(*slot);
                 }
                 (200, "live") => {
                     let known = !self.slots[*slot].is_empty();
@@ -503,12 +429,16 @@ impl Importer {
                         return wrong("nothing of the name was made");
                     }
                     if !self.slots[*slot].unjudged {
-                        self.ask(sim, Order::Read { slot: *slot });
+                        self.ask(sim, ground, Order::Read { slot: *slot });
                         return Ok(());
                     }
+                    self.has_seen(*slot);
                 }
                 (200, "building") if self.slots[*slot].is_empty() => {}
-                (200, "fenced") if options.has_disk_errors() => self.slots[*slot].give_up(),
+                (200, "fenced") if options.has_disk_errors() => {
+                    self.slots[*slot].give_up();
+                    self.has_seen(*slot);
+                }
                 (200, _) => return wrong("it is in a state that it cannot be in"),
                 (status, _) if is_excused(options, status, &code) => {}
                 _ => return wrong("it cannot be shown"),
@@ -518,11 +448,8 @@ impl Importer {
                     return wrong("that is not what was sent");
                 }
                 // One that is damaged is given up: nothing is left to look at.
-                let over = response.status == 200 || self.slots[*slot].is_empty();
-                if let Some(looking) = &mut self.looking
-                    && over
-                {
-                    looking.remove(slot);
+                if response.status == 200 || self.slots[*slot].is_empty() {
+                    self.has_seen(*slot);
                 }
             }
             Order::Drop { slot } => match response.status {
@@ -537,8 +464,14 @@ impl Importer {
                 _ => return wrong("it cannot be dropped"),
             },
         }
-        self.pause(sim);
         Ok(())
+    }
+
+    /// Nothing is left to look at there.
+    fn has_seen(&mut self, slot: usize) {
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
     }
 
     /// Whether the rows that were read are those that must be there.
@@ -579,15 +512,16 @@ impl Importer {
 
     /// From now on only look at what must be there.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        self.pending = None;
-        self.hang_up(sim);
-        let there = |slot: &usize| self.slots[*slot].there.is_some();
-        self.looking = Some((0..SLOTS).filter(there).collect());
-        self.pause(sim);
+        if let Some(asked) = self.link.hurry(sim) {
+            self.lose(asked.order);
+        }
+        // Where nothing is known to be, nothing is left in the end, or something whole.
+        self.draft = None;
+        self.looking = Some((0..SLOTS).collect());
     }
 
     fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
     }
 }
 
@@ -604,13 +538,10 @@ fn state_of(response: &Response) -> String {
 /// Whether something else than what was asked explains this.
 fn is_excused(options: &Options, status: u16, code: &str) -> bool {
     match status {
-        // Budgets and limits of the machine, its disk, its log, a stop; a network that is too slow.
-        429 | 503 | 507 | 408 => true,
         413 => code == "DATABASE_FULL" && (options.has_small_log() || options.has_full_disk()),
         // SQLite says of some things without memory that they are not there.
         422 => options.has_small_memory(),
-        500 => options.has_disk_errors() || options.has_full_disk() || options.has_small_memory(),
-        _ => false,
+        _ => options.excuses(status),
     }
 }
 
@@ -635,12 +566,12 @@ fn dump(sim: &mut Sim, kind: Kind, contents: &Contents) -> Vec<u8> {
     request("POST", &path, "sim", &head, form.as_bytes())
 }
 
-/// The request of an upload.
-fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8> {
+/// What is sent of a kind, and whether that is text.
+fn body(sim: &mut Sim, kind: Kind, contents: &Contents) -> (Vec<u8>, bool) {
     let draws = sim.draws_mut();
     let mut bits = |bound: usize| draws.index(Stream::Imports, 8, bound);
     let (mut sql, file) = (contents.sql(), contents.file());
-    let (body, is_sql) = match kind {
+    match kind {
         Kind::Sql => (sql.into_bytes(), true),
         Kind::File => (file, false),
         Kind::FailingSql => {
@@ -665,7 +596,14 @@ fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8>
         }
         Kind::Broken if bits(2) == 0 => (sql.into_bytes(), true),
         Kind::Broken => (file, false),
-    };
+    }
+}
+
+/// The request of an upload.
+fn upload(sim: &mut Sim, name: &str, kind: Kind, contents: &Contents) -> Vec<u8> {
+    let (body, is_sql) = body(sim, kind, contents);
+    let draws = sim.draws_mut();
+    let mut bits = |bound: usize| draws.index(Stream::Imports, 8, bound);
     let path = format!("/v1/namespaces/{name}/upload");
     let kind = if is_sql { "application/sql" } else { "application/vnd.sqlite3" };
     if bits(2) == 0 {
@@ -697,15 +635,9 @@ impl World {
             return Ok(());
         }
         self.importer.begin_to_look(&mut self.io);
-        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
-        while !self.importer.has_looked() {
-            self.tick()?;
-            if self.io.now().since(begun) > limit {
-                let left = &self.importer.looking;
-                let text = format!("without faults, imported databases are not read: {left:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
+        let left = |world: &World| {
+            format!("imported databases are not read: {:?}", world.importer.looking)
+        };
+        self.go_on_until((SLOTS as u64 + 1) * LOOK_NS_MAX, |it| it.importer.has_looked(), left)
     }
 }

@@ -17,35 +17,24 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
-use storage::io::{Clock, Instant};
 
 use super::glutton;
+use super::link::{Link, News};
 use super::model::{Violation, tenant_name};
 use super::options::{ADMIN, Options};
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, request};
+use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
 
 /// The landlord's number in timers; strangers and clients are below.
 const ID: u64 = 1 << 21;
 
-const TIMER_BITS: u32 = 32;
-
-/// Time between two requests.
-const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
-
 /// Time after which a request without an answer is given up, and the connection with it.
 const PATIENCE_NS: u64 = 60_000_000_000;
 
-/// Time between two tries to take a budget back.
-const RETRY_NS: u64 = 1_000_000_000;
-
 /// Simulated time for each budget that is taken back.
 const TAKE_BACK_NS_MAX: u64 = 120_000_000_000;
-
-/// Bytes that it takes at a time.
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 const PLANS: [&str; 2] = ["free", "pro"];
 const ORGANISATIONS: [&str; 2] = ["acme", "umbrella"];
@@ -185,13 +174,6 @@ struct Order {
     body: Value,
 }
 
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
-}
-
 /// See the head of the file.
 pub(super) struct Landlord {
     /// Changes that are still to come.
@@ -199,10 +181,7 @@ pub(super) struct Landlord {
     tenants: u64,
     /// Gluttons have databases, too.
     gluttons: bool,
-    timer: u32,
-    link: Option<Link>,
-    /// What was asked and not answered.
-    pending: Option<Order>,
+    link: Link<Order>,
     /// What is still to be taken back, the next at the end; first of all once the faults end.
     taking_back: Option<Vec<Order>>,
     /// Nodes and plans that there are.
@@ -218,31 +197,15 @@ impl Landlord {
             left: options.budgets,
             tenants: options.tenants as u64,
             gluttons: options.gluttons > 0,
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::kept("the landlord", ID, Stream::Budgets),
             taking_back: None,
             made: BTreeSet::new(),
             done: 0,
         };
         if landlord.left > 0 {
-            landlord.pause(sim);
+            landlord.link.rest(sim);
         }
         landlord
-    }
-
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause = match &self.taking_back {
-            None => sim.draws_mut().logarithmic(Stream::Budgets, 0, PAUSE_NS),
-            Some(_) => RETRY_NS / 100,
-        };
-        self.set_timer(sim, pause);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at: Instant = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
     }
 
     /// Take a wake that is the landlord's.
@@ -256,38 +219,21 @@ impl Landlord {
         options: &Options,
         wake: Wake,
     ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim, grants);
-                }
-                return Ok(true);
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim, grants),
+            News::Lost(_) => self.link.rest(sim),
+            News::Answer(order, response) => {
+                self.hear(options, &order, &response)?;
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
         }
-        self.push(sim);
-        self.pull(sim, options)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
+    /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim, grants: &mut Grants) {
-        if self.pending.is_some() {
-            self.lose(sim);
-            return;
-        }
         let order = match &mut self.taking_back {
             Some(orders) => orders.last().cloned(),
             None if self.left == 0 => None,
@@ -296,23 +242,9 @@ impl Landlord {
                 Some(self.draw(sim, grants))
             }
         };
-        let Some(order) = order else {
-            self.hang_up(sim);
-            return;
-        };
-        sim.trace_mut().remark(|| format!("the landlord asks {} {}", order.path, order.body));
+        let Some(order) = order else { return self.link.hang_up(sim) };
         let bytes = request("PUT", &order.path, "sim", &[], order.body.to_string().as_bytes());
-        if self.link.is_none() {
-            let socket = sim.client_connect(ADMIN.parse().expect("an address"));
-            let reader = ResponseReader::default();
-            self.link = Some(Link { socket, connected: false, outbox: Vec::new(), reader });
-        }
-        let link = self.link.as_mut().expect("made just now");
-        link.outbox.extend_from_slice(&bytes);
-        link.reader.expect(false);
-        self.pending = Some(order);
-        self.set_timer(sim, PATIENCE_NS);
-        self.push(sim);
+        self.link.ask(sim, ADMIN, &bytes, PATIENCE_NS, order);
     }
 
     fn draw(&mut self, sim: &mut Sim, grants: &mut Grants) -> Order {
@@ -355,68 +287,13 @@ impl Landlord {
         Order { body: if what == 0 { own } else { said }, path }
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hear(sim, options, &response)?;
-                if response.closes {
-                    self.hang_up(sim);
-                }
-            }
-            if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        if self.pending.take().is_some() {
-            self.set_timer(sim, RETRY_NS);
-        }
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
-        }
-    }
-
     fn hear(
         &mut self,
-        sim: &mut Sim,
         options: &Options,
+        order: &Order,
         response: &Response,
     ) -> Result<(), Violation> {
-        let Some(order) = self.pending.take() else {
-            return Err(Violation::new("HTTP-1", "the landlord hears what he did not ask for"));
-        };
         let status = response.status;
-        sim.trace_mut().remark(|| format!("the landlord hears {status} to {}", order.path));
         let text = String::from_utf8_lossy(&response.body);
         let excused = match status {
             200 => {
@@ -426,14 +303,7 @@ impl Landlord {
             }
             // Databases come and go; a node may be known to have been made, and lost by a crash.
             404 => true,
-            429 | 503 | 507 => true,
-            500 => {
-                options.has_disk_errors()
-                    || options.has_full_disk()
-                    || options.has_small_memory()
-                    || options.is_out_of_memory(&text)
-            }
-            _ => false,
+            _ => options.excuses(status),
         };
         if !excused {
             let text = format!("PUT {} {}: {status} {text}", order.path, order.body);
@@ -445,7 +315,6 @@ impl Landlord {
         {
             orders.pop();
         }
-        self.pause(sim);
         Ok(())
     }
 
@@ -472,15 +341,12 @@ impl Landlord {
                 orders.push(Order { path: budget_path(&name), body });
             }
         }
-        // What was asked before is not heard any more.
-        self.pending = None;
-        self.hang_up(sim);
+        self.link.hurry(sim);
         self.taking_back = Some(orders);
-        self.pause(sim);
     }
 
     fn has_taken_all_back(&self) -> bool {
-        self.taking_back.as_ref().is_some_and(Vec::is_empty) && self.link.is_none()
+        self.taking_back.as_ref().is_some_and(Vec::is_empty) && self.link.is_idle()
     }
 }
 
@@ -492,15 +358,11 @@ impl World {
         }
         self.landlord.begin_to_take_back(&mut self.io, &self.ground.grants);
         let count = self.landlord.taking_back.as_ref().map_or(0, Vec::len) as u64;
-        let (begun, limit) = (self.io.now(), (count + 1) * TAKE_BACK_NS_MAX);
-        while !self.landlord.has_taken_all_back() {
-            self.tick()?;
-            if self.io.now().since(begun) > limit {
-                let left = self.landlord.taking_back.as_ref().and_then(|left| left.last());
-                let text = format!("without faults, a budget is not taken back: {left:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
+        let left = |world: &World| {
+            let left = world.landlord.taking_back.as_ref().and_then(|left| left.last());
+            format!("a budget is not taken back: {left:?}")
+        };
+        let is_done = |world: &World| world.landlord.has_taken_all_back();
+        self.go_on_until((count + 1) * TAKE_BACK_NS_MAX, is_done, left)
     }
 }

@@ -17,22 +17,18 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use server::auth::key;
-use storage::io::{Clock, Entropy};
+use storage::io::Entropy;
 
+use super::link::{Link, News};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, request};
+use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
 
 /// The locksmith's number in timers, behind the copyist's; gluttons are above.
 const ID: u64 = (1 << 21) + 3;
-
-const TIMER_BITS: u32 = 32;
-
-/// Time between two requests.
-const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
 
 /// Time after which a request without an answer is given up, and the connection with it.
 const PATIENCE_NS: u64 = 60_000_000_000;
@@ -40,16 +36,11 @@ const PATIENCE_NS: u64 = 60_000_000_000;
 /// Time after which a request that is to be given up is.
 const GIVE_UP_NS: Span = Span::new(100_000, 1_000_000_000);
 
-/// Time between two tries in the end.
-const RETRY_NS: u64 = 1_000_000_000;
-
 /// Simulated time for each of those.
 const LOOK_NS_MAX: u64 = 120_000_000_000;
 
 /// Keys at a time.
 const SLOTS: usize = 4;
-
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// Orders of a world: in one of four.
 pub(super) fn draw_keys(seed: u64) -> u64 {
@@ -105,20 +96,11 @@ struct Made {
     baton: Option<String>,
 }
 
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
-}
-
 /// See the head of the file.
 pub(super) struct Locksmith {
     left: u64,
     slots: Vec<Option<Made>>,
-    timer: u32,
-    link: Option<Link>,
-    pending: Option<Order>,
+    link: Link<Order>,
     strange: String,
     /// It only tries these for the last time.
     looking: Option<BTreeSet<usize>>,
@@ -130,30 +112,14 @@ impl Locksmith {
         let mut locksmith = Locksmith {
             left: options.keys,
             slots: vec![None; SLOTS],
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::new("the locksmith", ID, Stream::Keys),
             strange: key::make(&mut Strange).text,
             looking: None,
         };
         if locksmith.left > 0 {
-            locksmith.pause(sim);
+            locksmith.link.rest(sim);
         }
         locksmith
-    }
-
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause_ns = match self.looking {
-            None => sim.draws_mut().logarithmic(Stream::Keys, 0, PAUSE_NS),
-            Some(_) => RETRY_NS,
-        };
-        self.set_timer(sim, pause_ns);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
     }
 
     /// Take a wake that is the locksmith's.
@@ -166,37 +132,24 @@ impl Locksmith {
         options: &Options,
         wake: Wake,
     ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim);
-                }
-                return Ok(true);
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim),
+            News::Lost(order) => {
+                self.lose(&order);
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
+            News::Answer(order, response) => {
+                self.hear(options, &order, &response)?;
+                self.link.rest(sim);
+            }
         }
-        self.push(sim);
-        self.pull(sim, options)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
+    /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim) {
-        if self.pending.is_some() {
-            return self.lose(sim);
-        }
         let order = match &self.looking {
             Some(slots) => slots.first().map(|&slot| Order::Use { slot }),
             None if self.left == 0 => None,
@@ -262,7 +215,6 @@ impl Locksmith {
     }
 
     fn ask(&mut self, sim: &mut Sim, order: Order) {
-        sim.trace_mut().remark(|| format!("the locksmith asks {order:?}"));
         let (outbox, address) = self.request(&order);
         let mut patience_ns = PATIENCE_NS;
         if self.looking.is_none() && sim.draws_mut().below(Stream::Keys, 3, 8) == 0 {
@@ -273,72 +225,15 @@ impl Locksmith {
         {
             made.known = Known::Doubtful;
         }
-        let socket = sim.client_connect(address.parse().expect("an address"));
-        let mut reader = ResponseReader::default();
-        reader.expect(false);
-        self.link = Some(Link { socket, connected: false, outbox, reader });
-        self.pending = Some(order);
-        self.set_timer(sim, patience_ns);
-        self.push(sim);
+        self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn pull(&mut self, sim: &mut Sim, options: &Options) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hang_up(sim);
-                let Some(order) = self.pending.take() else { return Ok(()) };
-                let status = response.status;
-                sim.trace_mut().remark(|| format!("the locksmith hears {status} to {order:?}"));
-                self.hear(options, &order, &response)?;
-                self.pause(sim);
-            } else if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it: a baton may have been used, or a key made that
-    /// nobody will ever know.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        match self.pending.take() {
-            Some(Order::Use { slot }) => {
-                if let Some(made) = &mut self.slots[slot] {
-                    made.baton = None;
-                }
-            }
-            Some(_) => {}
-            None => return,
-        }
-        self.pause(sim);
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
+    /// There will be no answer: a baton may have been used, or a key made that nobody will ever know.
+    fn lose(&mut self, order: &Order) {
+        if let Order::Use { slot } = *order
+            && let Some(made) = &mut self.slots[slot]
+        {
+            made.baton = None;
         }
     }
 
@@ -355,8 +250,7 @@ impl Locksmith {
             Err(Violation::new(oracle, format!("{order:?}: {what}: {status} {body:.300}")))
         };
         // Not everything is looked at before the key, and the catalogue that knows it may be out of reach.
-        let excused = matches!(status, 408 | 429 | 503 | 507)
-            || status == 500 && (options.has_disk_errors() || options.has_small_memory());
+        let excused = options.excuses(status);
         match *order {
             Order::Strange { .. } if status == 401 || excused => {}
             Order::Strange { .. } => return wrong("KEY-2", "nobody has made this key"),
@@ -401,13 +295,14 @@ impl Locksmith {
 
     /// From now on only try each key for the last time.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        self.lose(sim);
+        if let Some(order) = self.link.hurry(sim) {
+            self.lose(&order);
+        }
         self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].is_some()).collect());
-        self.pause(sim);
     }
 
     fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_none()
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
     }
 }
 
@@ -418,15 +313,7 @@ impl World {
             return Ok(());
         }
         self.locksmith.begin_to_look(&mut self.io);
-        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
-        while !self.locksmith.has_looked() {
-            self.tick()?;
-            if self.io.now().since(begun) > limit {
-                let left = &self.locksmith.looking;
-                let text = format!("without faults, keys are not judged: {left:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
+        let left = |world: &World| format!("keys are not judged: {:?}", world.locksmith.looking);
+        self.go_on_until((SLOTS as u64 + 1) * LOOK_NS_MAX, |it| it.locksmith.has_looked(), left)
     }
 }

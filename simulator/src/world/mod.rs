@@ -17,6 +17,7 @@
 //! - `locksmith`: who makes, uses and revokes keys.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
+//! - `link`: a request at a time, for who asks so.
 //! - `importer`: who sends files and SQL text to become databases.
 //! - `books`: what must agree between turns, and at rest.
 //! - `settling`: what an end of the faults, and a fence, must look like.
@@ -36,6 +37,7 @@ pub(crate) mod ground;
 mod importer;
 pub(crate) mod journal;
 mod landlord;
+mod link;
 mod locksmith;
 mod mix;
 pub(crate) mod model;
@@ -448,13 +450,13 @@ impl Host for World {
             if self.landlord.heed(&mut self.io, grants, options, wake)? {
                 continue;
             }
-            if self.importer.heed(&mut self.io, options, wake)? {
+            if self.importer.heed(&mut self.io, &self.ground, wake)? {
                 continue;
             }
-            if self.gluttons.heed(&mut self.io, options, wake)? {
+            if self.gluttons.heed(&mut self.io, &self.ground.options, wake)? {
                 continue;
             }
-            if self.fleet.heed(&mut self.io, options, wake)? {
+            if self.fleet.heed(&mut self.io, &self.ground.options, wake)? {
                 continue;
             }
             if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {

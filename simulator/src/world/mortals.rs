@@ -17,25 +17,20 @@ use serde_json::{Value, json};
 use storage::io::Clock;
 
 use super::ground::Ground;
+use super::link::{Link, News};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::speech;
 use super::{Sim, World};
-use crate::client::{Response, ResponseReader, request};
+use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::{ClientSocket, Wake};
+use crate::network::Wake;
 
 /// Its number in timers.
 const ID: u64 = 1 << 25;
 
-const TIMER_BITS: u32 = 32;
-
-const PAUSE_NS: Span = Span::new(10_000_000, 20_000_000_000);
-
 /// Time after which a request without an answer is given up, and the connection with it.
 const PATIENCE_NS: u64 = 300_000_000_000;
-
-const RETRY_NS: u64 = 1_000_000_000;
 
 /// Simulated time for each look at the end, the longest age behind it.
 const LOOK_NS_MAX: u64 = 900_000_000_000;
@@ -47,8 +42,6 @@ const STORM_MAX: u64 = 300;
 
 /// The longest age in seconds.
 const AGE_MAX: u64 = 120;
-
-const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// Orders of a world: in one of three.
 pub(super) fn draw_mortals(seed: u64) -> u64 {
@@ -109,6 +102,14 @@ enum Order {
     },
 }
 
+/// An order, when it was given by the wall's clock, and in which life of the server.
+#[derive(Debug)]
+struct Asked {
+    order: Order,
+    asked_s: u64,
+    epoch: u64,
+}
+
 /// A storm goes through these, each until it is answered to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -131,13 +132,6 @@ struct Storm {
     epoch: u64,
 }
 
-struct Link {
-    socket: ClientSocket,
-    connected: bool,
-    outbox: Vec<u8>,
-    reader: ResponseReader,
-}
-
 /// See the head of the file.
 pub(super) struct Mortals {
     left: u64,
@@ -147,9 +141,7 @@ pub(super) struct Mortals {
     storms: u64,
     /// The wall's clock is not set in this world.
     judges_ages: bool,
-    timer: u32,
-    link: Option<Link>,
-    pending: Option<(Order, u64, u64)>,
+    link: Link<Asked>,
     /// Names that were given up and may be there.
     abandoned: Vec<String>,
     /// It only looks at what is left, from this name on.
@@ -169,15 +161,13 @@ impl Mortals {
             storm: None,
             storms: 0,
             judges_ages: !steps,
-            timer: 0,
-            link: None,
-            pending: None,
+            link: Link::new("a mortal's owner", ID, Stream::Mortals),
             abandoned: Vec::new(),
             looking: None,
             seen: false,
         };
         if mortals.left > 0 {
-            mortals.pause(sim);
+            mortals.link.rest(sim);
         }
         mortals
     }
@@ -198,20 +188,6 @@ impl Mortals {
         self.slots[slot] = Known::Absent;
     }
 
-    fn pause(&mut self, sim: &mut Sim) {
-        let pause_ns = match self.looking {
-            None => sim.draws_mut().logarithmic(Stream::Mortals, 0, PAUSE_NS),
-            Some(_) => RETRY_NS,
-        };
-        self.set_timer(sim, pause_ns);
-    }
-
-    fn set_timer(&mut self, sim: &mut Sim, pause_ns: u64) {
-        self.timer = self.timer.wrapping_add(1);
-        let at = sim.now().after(pause_ns);
-        sim.wake_at(at, ID << TIMER_BITS | u64::from(self.timer));
-    }
-
     /// Take a wake that is the mortals'.
     ///
     /// # Errors
@@ -222,37 +198,26 @@ impl Mortals {
         ground: &mut Ground,
         wake: Wake,
     ) -> Result<bool, Violation> {
-        let socket = match wake {
-            Wake::Timer(tag) if tag >> TIMER_BITS != ID => return Ok(false),
-            Wake::Timer(tag) => {
-                if tag as u32 == self.timer {
-                    self.act(sim, ground);
-                }
-                return Ok(true);
+        match self.link.heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim, ground),
+            News::Lost(asked) => {
+                self.lose(&asked.order);
+                self.link.rest(sim);
             }
-            Wake::Connected(socket)
-            | Wake::Refused(socket)
-            | Wake::Readable(socket)
-            | Wake::Writable(socket) => socket,
-        };
-        let Some(link) = self.link.as_mut().filter(|link| link.socket == socket) else {
-            return Ok(false);
-        };
-        match wake {
-            Wake::Refused(_) => self.lose(sim),
-            Wake::Connected(_) => link.connected = true,
-            _ => {}
+            News::Answer(Asked { order, asked_s, epoch }, response) => {
+                let now_s = sim.wall().0 / 1_000_000_000;
+                let heard = Heard { asked_s, now_s, asked: epoch, epoch: ground.model.epoch };
+                self.hear(&ground.options, &order, &heard, &response)?;
+                self.link.rest(sim);
+            }
         }
-        self.push(sim);
-        self.pull(sim, ground)?;
         Ok(true)
     }
 
-    /// The time for the next request has come, or that for the answer is over.
+    /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
-        if self.pending.is_some() {
-            return self.lose(sim);
-        }
         let order = match (&self.storm, self.looking) {
             (Some(storm), _) => Some(Order::Storm { step: storm.step }),
             (None, Some(slot)) if slot < SLOTS && self.seen => Some(Order::Drop { slot }),
@@ -366,7 +331,6 @@ impl Mortals {
     }
 
     fn ask(&mut self, sim: &mut Sim, ground: &Ground, order: Order) {
-        sim.trace_mut().remark(|| format!("a mortal's owner asks {order:?}"));
         let (outbox, address) = self.request(&order);
         if let Order::Storm { step: Step::Create } = order
             && let Some(storm) = &mut self.storm
@@ -374,74 +338,20 @@ impl Mortals {
         {
             storm.epoch = ground.model.epoch + 1;
         }
-        let socket = sim.client_connect(address.parse().expect("an address"));
-        let mut reader = ResponseReader::default();
-        reader.expect(false);
-        self.link = Some(Link { socket, connected: false, outbox, reader });
         let asked_s = sim.wall().0 / 1_000_000_000;
-        self.pending = Some((order, asked_s, ground.model.epoch));
-        self.set_timer(sim, PATIENCE_NS);
-        self.push(sim);
+        let asked = Asked { order, asked_s, epoch: ground.model.epoch };
+        self.link.ask(sim, address, &outbox, PATIENCE_NS, asked);
     }
 
-    fn push(&mut self, sim: &mut Sim) {
-        let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
-            match sim.client_send(link.socket, &link.outbox) {
-                Ok(count) => drop(link.outbox.drain(..count)),
-                // Full for now, or broken: receiving tells which.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn pull(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
-        while let Some(link) = &mut self.link {
-            let ended = match sim.client_receive(link.socket, RECEIVE_BYTES) {
-                Ok(bytes) if bytes.is_empty() => true,
-                Ok(bytes) => {
-                    link.reader.push(&bytes);
-                    false
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => true,
-            };
-            let response = link.reader.next_response();
-            let response = response.map_err(|error| Violation::new("HTTP-1", error.to_string()))?;
-            if let Some(response) = response {
-                self.hang_up(sim);
-                let Some((order, asked_s, epoch)) = self.pending.take() else { return Ok(()) };
-                let status = response.status;
-                sim.trace_mut().remark(|| format!("a mortal's owner hears {status} to {order:?}"));
-                let now_s = sim.wall().0 / 1_000_000_000;
-                let heard = Heard { asked_s, now_s, asked: epoch, epoch: ground.model.epoch };
-                self.hear(&ground.options, &order, &heard, &response)?;
-                self.pause(sim);
-            } else if ended {
-                self.lose(sim);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is gone, and the answer with it.
-    fn lose(&mut self, sim: &mut Sim) {
-        self.hang_up(sim);
-        match self.pending.take() {
-            Some((Order::Drop { slot }, ..)) => self.abandon(slot),
-            Some((Order::Create { slot, .. } | Order::Age { slot, .. }, ..)) => {
+    /// There will be no answer.
+    fn lose(&mut self, order: &Order) {
+        match *order {
+            Order::Drop { slot } => self.abandon(slot),
+            Order::Create { slot, .. } | Order::Age { slot, .. } => {
                 self.slots[slot] = Known::Unknown;
             }
-            Some((Order::Use { slot }, ..)) => self.may_end(slot),
-            Some(_) => {}
-            None => return,
-        }
-        self.pause(sim);
-    }
-
-    fn hang_up(&mut self, sim: &mut Sim) {
-        if let Some(link) = self.link.take() {
-            sim.client_close(link.socket);
+            Order::Use { slot } => self.may_end(slot),
+            Order::Show { .. } | Order::Forget { .. } | Order::Storm { .. } => {}
         }
     }
 
@@ -461,7 +371,7 @@ impl Mortals {
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let code = value["code"].as_str().unwrap_or_default().to_owned();
         let status = response.status;
-        let excused = is_excused(options, status, &code);
+        let excused = options.excuses(status) || status == 500 && code == "SQLITE_NOMEM";
         let wrong = |property: &'static str, what: &str| {
             let body = String::from_utf8_lossy(&response.body);
             let text = format!("{order:?}: {what}: {status} {body:.600}; {heard:?}");
@@ -645,14 +555,15 @@ impl Mortals {
 
     /// From now on only look at what is left.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        self.lose(sim);
+        if let Some(asked) = self.link.hurry(sim) {
+            self.lose(&asked.order);
+        }
         self.looking = Some(0);
-        self.pause(sim);
     }
 
     fn has_looked(&self) -> bool {
         let all = self.looking == Some(SLOTS) && self.abandoned.is_empty();
-        all && self.link.is_none() && self.storm.is_none()
+        all && self.link.is_idle() && self.storm.is_none()
     }
 }
 
@@ -666,21 +577,6 @@ struct Heard {
     epoch: u64,
 }
 
-/// Whether something else than what was asked explains this.
-fn is_excused(options: &Options, status: u16, code: &str) -> bool {
-    match status {
-        // Budgets and limits of the machine, its disk, its log, a stop; a network that is too slow.
-        429 | 503 | 507 | 408 => true,
-        500 => {
-            options.has_disk_errors()
-                || options.has_full_disk()
-                || options.has_small_memory()
-                || code == "SQLITE_NOMEM"
-        }
-        _ => false,
-    }
-}
-
 impl World {
     /// Without faults: who must be there is, and whose time is over goes.
     pub(super) fn look_at_mortals(&mut self) -> Result<(), Violation> {
@@ -688,16 +584,11 @@ impl World {
             return Ok(());
         }
         self.mortals.begin_to_look(&mut self.io);
-        let (begun, limit) = (self.io.now(), (SLOTS as u64 + 1) * LOOK_NS_MAX);
-        while !self.mortals.has_looked() {
-            self.tick()?;
-            if self.io.now().since(begun) > limit {
-                let Mortals { looking, slots, storm, .. } = &self.mortals;
-                let text =
-                    format!("without faults, mortals do not end: {looking:?} {slots:?} {storm:?}");
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
+        let left = |world: &World| {
+            let Mortals { looking, slots, storm, .. } = &world.mortals;
+            format!("mortals do not end: {looking:?} {slots:?} {storm:?}")
+        };
+        self.go_on_until((SLOTS as u64 + 1) * LOOK_NS_MAX, |it| it.mortals.has_looked(), left)?;
         let counters = self.server.as_ref().map(|server| server.engine().counters());
         match counters.map_or(0, |counters| counters.uneven_receipts) {
             0 => Ok(()),

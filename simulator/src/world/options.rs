@@ -295,6 +295,17 @@ impl Options {
         self.faults.allocation_failure_per_million > 0 && text.contains("out of memory")
     }
 
+    /// Whether something else than what was asked may explain an answer with this status: budgets and
+    /// limits of the machine, its disk, its log, a stop; a network that is too slow.
+    #[must_use]
+    pub fn excuses(&self, status: u16) -> bool {
+        match status {
+            408 | 429 | 503 | 507 => true,
+            500 => self.has_disk_errors() || self.has_full_disk() || self.has_small_memory(),
+            _ => false,
+        }
+    }
+
     /// Whether the disk may be full.
     #[must_use]
     pub fn has_full_disk(&self) -> bool {

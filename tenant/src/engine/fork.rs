@@ -97,28 +97,41 @@ impl<J: Job> Engine<J> {
         self.tell_unbuilt(patron, refusal);
     }
 
-    /// Begin what can begin.
+    /// Begin what can begin, in the order in which they were asked for.
     pub(super) fn pump_forks(&mut self) {
-        for _ in 0..self.forks.waiting.len() {
+        let mut at = 0;
+        // Where one waits for its original, so do the next ones of the same.
+        let mut waits_for = None;
+        while let Some(fork) = self.forks.waiting.get(at) {
+            if waits_for == Some(fork.source.id) {
+                at += 1;
+                continue;
+            }
             if !self.forks.has_room(0) && self.is_serving() {
                 return;
             }
-            let Some(fork) = self.forks.waiting.pop_front() else { return };
-            match self.next_for(&fork) {
-                Next::Copy(key) if !self.forks.has_room(self.copy_bytes(key)) => {
-                    return self.forks.waiting.push_front(fork);
+            match self.next_for(fork) {
+                Next::Copy(key) if !self.forks.has_room(self.copy_bytes(key)) => return,
+                Next::Copy(key) => {
+                    let fork = self.forks.waiting.remove(at).expect("looked at just now");
+                    self.start_fork(key, fork);
                 }
-                Next::Copy(key) => self.start_fork(key, fork),
-                Next::Wait => self.forks.waiting.push_back(fork),
+                Next::Wait => {
+                    waits_for = Some(fork.source.id);
+                    at += 1;
+                }
                 Next::Open => {
                     sometimes!("a fork opens its original");
                     let name = fork.source.name.clone();
                     let key = self.tenants.insert(Tenant::new(&name));
                     self.names.insert(name.as_str().into(), key);
-                    self.forks.waiting.push_back(fork);
                     self.find_in_catalogue(key, name, false);
+                    at += 1;
                 }
-                Next::Refuse(refusal) => self.refuse_fork(fork, refusal),
+                Next::Refuse(refusal) => {
+                    let fork = self.forks.waiting.remove(at).expect("looked at just now");
+                    self.refuse_fork(fork, refusal);
+                }
             }
         }
     }

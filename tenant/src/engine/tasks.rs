@@ -198,7 +198,7 @@ fn run_catalogue(handle: &storage::fiber::Handle<'_, Ask, Reply>, calls: &[Call]
         Reply::Connection(Ok(connection)) => connection,
         _ => return failed("the catalogue has no connection".into()),
     };
-    let mut pooled = match connection.map_or_else(PooledConnection::open, Ok) {
+    let mut pooled = match connection.map_or_else(PooledConnection::open_catalogue, Ok) {
         Ok(pooled) => pooled,
         Err(error) => {
             handle.ask(Ask::OpenFailed);

@@ -479,7 +479,15 @@ impl<T> Scheduler<T> {
         if let Some(turn) = self.next_reserved(now) {
             return Some(turn);
         }
+        let root = self.node(self.root);
+        let has_work = root.classes.each_ref().map(Class::has_work);
+        if has_work == [false; CLASSES] {
+            return None;
+        }
         for index in self.order() {
+            if !has_work[index] {
+                continue;
+            }
             if let Some((leaf, work)) = self.next_of(self.root, index) {
                 self.end_delay(leaf, now);
                 self.end_wait(leaf, index);
