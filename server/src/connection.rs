@@ -142,6 +142,8 @@ pub struct Connection {
     pub upload: Option<Box<Upload>>,
     /// Lines are wanted about how far an upload is, and when the last one was sent.
     pub upload_lines: Option<Instant>,
+    /// The answer to one who may not know what is there, until its time comes.
+    pub held: Option<Box<Problem>>,
     /// What was wrong with that, to be told instead of what the engine makes of it.
     pub broken_upload: Option<Problem>,
 }
@@ -278,6 +280,7 @@ impl Connection {
             booking: None,
             booked_bytes: 0,
             upload: None,
+            held: None,
             broken_upload: None,
             upload_lines: None,
         }

@@ -173,6 +173,10 @@ pub const PLATFORM_KEYS_MAX: usize = 4;
 pub const PROOFS_MAX: usize = 4096;
 /// See [`PROOFS_MAX`].
 pub const PROOF_NS: u64 = 60_000_000_000;
+/// Who has no right to a database is told so this long after the request was complete, whether it is there or
+/// not. Finding that out takes 0.1 ms, with a dozen keys to try 1 ms, and more where the catalogue is read from
+/// a disk; a person does not notice.
+pub const REFUSAL_NS: u64 = 10_000_000;
 /// Shortest root key that an operator may choose: 24 characters at random cannot be guessed.
 pub const ROOT_KEY_BYTES_MIN: usize = 24;
 

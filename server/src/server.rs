@@ -747,7 +747,8 @@ impl Server {
             let deadline = connection.deadline;
             if deadline > self.now {
                 self.set_deadline(key, deadline);
-            } else {
+            } else if !self.release_refusal(io, key) {
+                let Some(connection) = self.connections.get(key) else { continue };
                 match connection.phase {
                     Phase::Reading if !connection.in_head && !connection.in_body => {
                         sometimes!("an idle connection is closed");

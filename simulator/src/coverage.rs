@@ -185,6 +185,7 @@ pub const MARKS: &[Mark] = &[
     mark("an upload takes too much work to be checked", BY_TESTS),
     mark("an upload is given up because buffers are used up", BY_TESTS),
     mark("an upload has a table of an unknown module", BY_TESTS),
+    mark("an upload has a row that says to be larger than all of it", BY_TESTS),
     mark("an uploaded R-Tree has lost an entry", BY_TESTS),
     mark("an index over another table is made anew", BY_TESTS),
     mark("a dump writes the table of the schema", BY_TESTS),

@@ -310,6 +310,9 @@ pub const CHECK_STEPS: u64 = 10_000_000;
 /// See [`CHECK_STEPS`].
 pub const CHECK_STEPS_PER_KIB: u64 = 20_000;
 
+/// Beside twice the file's bytes (a text in another encoding), what one block may need for reading a sound one.
+pub const CHECK_BLOCK_BYTES: u64 = 1 << 20;
+
 /// Bytes of one statement of a dump: SQLite is built for no more.
 pub const DUMP_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use storage::ledger::Booking;
 use tenant::{Column, Description, Executed, Row, StatementError, ValueRef};
 
-use super::output;
+use super::{output, text};
 use crate::cost;
 use crate::limits::ERROR_MESSAGE_BYTES_MAX;
 
@@ -71,10 +71,7 @@ pub fn value(out: &mut Vec<u8>, value: ValueRef<'_>) {
         }
         ValueRef::Text(bytes) => {
             out.extend_from_slice(b"{\"type\":\"text\",\"value\":");
-            match std::str::from_utf8(bytes) {
-                Ok(text) => json(out, text),
-                Err(_) => json(out, &*String::from_utf8_lossy(bytes)),
-            }
+            text::write(out, bytes);
             out.push(b'}');
         }
         ValueRef::Blob(bytes) => {

@@ -22,6 +22,7 @@ mod pipeline;
 pub mod probe;
 mod statement;
 mod stream;
+mod text;
 mod v1;
 mod value;
 

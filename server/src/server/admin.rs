@@ -142,6 +142,9 @@ impl Server {
             ControlCall::Import { name, .. } if is_created => self.begin_draft(io, key, name),
             _ => request_id(key),
         };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.exchange.began = self.now;
+        }
         self.engine.control(request, credential, needs, call);
         self.watch(io, key);
     }

@@ -152,11 +152,25 @@ impl Server {
             // The status has left: only a broken end can say that this is not all.
             return self.close(io, key);
         }
+        if matches!(refusal, Refusal::Unauthorised) && self.hold_refusal(key, &problem) {
+            return;
+        }
+        self.answer_refusal(io, key, &problem);
+    }
+
+    /// Answer a request that the engine has refused.
+    pub(super) fn answer_refusal<I: Io<Server>>(
+        &mut self,
+        io: &mut I,
+        key: Key,
+        problem: &Problem,
+    ) {
+        let Some(connection) = self.connections.get(key) else { return };
         if !connection.admin {
             let took_ns = self.now.since(connection.exchange.began);
             self.traffic.note_response(problem.status, took_ns);
         }
-        self.answer_problem(io, key, &problem);
+        self.answer_problem(io, key, problem);
     }
 
     pub(super) fn answer_text<I: Io<Server>>(&mut self, io: &mut I, key: Key, text: &'static str) {

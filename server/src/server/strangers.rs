@@ -6,6 +6,7 @@ use tenant::Key;
 
 use super::Server;
 use crate::auth::{Claimed, Place};
+use crate::limits;
 use crate::problem::Problem;
 
 impl Server {
@@ -40,6 +41,30 @@ impl Server {
         if let Some(peer) = stranger {
             self.peers.fail(peer, self.now);
         }
+    }
+
+    /// Who may not be told what is there is answered a fixed time after it has asked; true: later. What the
+    /// engine looks at before it refuses differs: an open database is judged from memory, another one by a row
+    /// of the catalogue that is there or not, and its keys may have to be tried.
+    pub(super) fn hold_refusal(&mut self, key: Key, problem: &Problem) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let at = connection.exchange.began.after(limits::REFUSAL_NS);
+        if at <= self.now {
+            return false;
+        }
+        connection.held = Some(Box::new(problem.clone()));
+        self.set_deadline(key, at);
+        true
+    }
+
+    /// A refusal's time has come; false: none was held back.
+    pub(super) fn release_refusal<I: Io<Server>>(&mut self, io: &mut I, key: Key) -> bool {
+        let connection = self.connections.get_mut(key);
+        let Some(problem) = connection.and_then(|connection| connection.held.take()) else {
+            return false;
+        };
+        self.answer_refusal(io, key, &problem);
+        true
     }
 
     /// This connection has shown a key or token that is good, or it goes.

@@ -195,6 +195,10 @@ impl ImportError {
                 "VALUE_TOO_LARGE",
                 format!("{what}: a text or blob is larger than the limit of 1048576 bytes"),
             ),
+            codes::SQLITE_NOMEM if is_beyond_file() => {
+                sometimes!("an upload has a row that says to be larger than all of it");
+                ImportError::damaged(format!("{what}: it has a row that is larger than the file"))
+            }
             _ => ImportError::stopped(what, error)
                 .unwrap_or_else(|| ImportError::damaged(format!("{what}: {text}"))),
         }
@@ -246,6 +250,13 @@ impl ImportError {
             _ => return None,
         })
     }
+}
+
+/// What was refused memory wanted a block that no sound file of this size takes: SQLite makes its list of a row's
+/// overflow pages as long as the row says to be, before it looks for the first of them.
+fn is_beyond_file() -> bool {
+    let most = quarantine::size().saturating_mul(2).saturating_add(limits::CHECK_BLOCK_BYTES);
+    storage::ledger::last_refusal(fiber::account()).is_some_and(|refused| refused.wanted > most)
 }
 
 /// Make the new database of `session` from what `host` receives. Either all of it is there afterwards, in
