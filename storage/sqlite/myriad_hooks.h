@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 6
+#if MYRIAD_HOOKS != 7
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
