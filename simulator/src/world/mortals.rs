@@ -70,8 +70,10 @@ struct Life {
     ends_s: Option<u64>,
     /// It may end before: by being idle, or by what it has used.
     may_end: bool,
-    /// In which life of the server it was acknowledged.
+    /// In which life of the server it was asked for, and in which its answer was heard: who asks while one
+    /// ends may be answered by the next.
     epoch: u64,
+    heard: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -388,6 +390,7 @@ impl Mortals {
                         ends_s: value["ends_at"].as_u64(),
                         may_end,
                         epoch: heard.asked,
+                        heard: heard.epoch,
                     });
                 }
                 400 if code == "DATABASE_EXISTS" => return wrong("LIFE-1", "the name is free"),
@@ -475,7 +478,8 @@ impl Mortals {
             ends_s: value["ends_at"].as_u64(),
             // What its own words are, nobody remembers.
             may_end: before.as_ref().is_none_or(|life| life.may_end) && !frozen,
-            epoch: before.map_or(heard.asked, |life| life.epoch),
+            epoch: before.as_ref().map_or(heard.asked, |life| life.epoch),
+            heard: before.map_or(heard.epoch, |life| life.heard),
         });
         let over = value["ends_at"].as_u64().is_some_and(|ends_s| ends_s <= heard.now_s + AGE_MAX);
         self.seen = (!over || frozen) && self.looking == Some(slot);
@@ -500,7 +504,7 @@ impl Mortals {
     /// It is there: why it should not be.
     fn is_too_late(&self, slot: usize, heard: &Heard) -> Option<&'static str> {
         let Known::There(life) = &self.slots[slot] else { return None };
-        let ended = life.in_memory && heard.asked > life.epoch;
+        let ended = life.in_memory && heard.asked > life.heard;
         ended.then_some("it was in the memory of an earlier life")
     }
 

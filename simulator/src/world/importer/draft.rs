@@ -51,8 +51,8 @@ pub struct Draft {
     chunk: u64,
     at: usize,
     piece_bytes: usize,
-    /// In which life of the server it was acknowledged, and when it was last heard of.
-    known: Option<(u64, u64)>,
+    /// In which life of the server it was last asked for, in which that was heard, and when.
+    known: Option<(u64, u64, u64)>,
 }
 
 impl Importer {
@@ -187,7 +187,7 @@ impl Importer {
         };
         match response.status {
             200 => {
-                let outlived = draft.known.is_some_and(|(epoch, _)| epoch < asked_epoch);
+                let outlived = draft.known.is_some_and(|(_, epoch, _)| epoch < asked_epoch);
                 if outlived && step != Step::Create {
                     return wrong("it has outlived its server");
                 }
@@ -215,7 +215,7 @@ impl Importer {
                         return Ok(());
                     }
                 }
-                draft.known = Some((asked_epoch, now));
+                draft.known = Some((asked_epoch, ground.model.epoch, now));
                 return Ok(());
             }
             409 if code == "UPLOAD_BUSY" => return Ok(()),
@@ -232,9 +232,9 @@ impl Importer {
                 }
             }
             404 => {
-                let kept = draft
-                    .known
-                    .is_some_and(|(epoch, at)| epoch == ground.model.epoch && now - at < KEPT_NS);
+                let kept = draft.known.is_some_and(|(epoch, _, at)| {
+                    epoch == ground.model.epoch && now - at < KEPT_NS
+                });
                 let options = &ground.options;
                 let troubled = options.excuses(500) || options.has_small_log();
                 let sleeps = options.faults.clock_jumps > 0;
