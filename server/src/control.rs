@@ -597,12 +597,17 @@ fn unbuilt_problem(why: &Unbuilt) -> Problem {
 fn missing_problem(missing: Missing) -> Problem {
     match missing {
         Missing::Plan => Problem::new(404, "PLAN_NOT_FOUND", "there is no such plan"),
-        Missing::Organisation => {
-            Problem::new(404, "ORGANISATION_NOT_FOUND", "there is no such organisation")
-        }
-        Missing::Group => {
-            Problem::new(404, "GROUP_NOT_FOUND", "the organisation has no such group")
-        }
+        Missing::Organisation => Problem::new(
+            404,
+            "ORGANISATION_NOT_FOUND",
+            "there is no such organisation; PUT /v1/organisations/{its name} makes it",
+        ),
+        Missing::Group => Problem::new(
+            404,
+            "GROUP_NOT_FOUND",
+            "the organisation has no such group; PUT /v1/organisations/{organisation}/groups/{its \
+             name} makes it",
+        ),
         Missing::Template => Problem::new(
             404,
             "TEMPLATE_NOT_FOUND",

@@ -86,6 +86,8 @@ pub enum Stream {
     Mortals,
     /// Keys: whether anybody is asked for one, and what is done to them.
     Keys,
+    /// Templates: whether there are any, which, and what is created of them.
+    Casts,
 }
 
 /// An inclusive range of whole numbers.

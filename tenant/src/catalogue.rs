@@ -141,6 +141,7 @@ mod rows;
 
 use storage::TenantId;
 use storage::fiber;
+use storage::sometimes;
 use storage::sqlite::{SQLITE_FULL, SqliteError, ValueRef, codes};
 
 use crate::access::{Access, Denial, Scope};
@@ -897,6 +898,9 @@ fn create(
         Err(missing) => return Ok(Outcome::Missing(missing)),
     };
     if let Some(row) = life::in_memory(pooled, name, change, &said, created_s)? {
+        if said.template.is_some() {
+            sometimes!("a database in memory is no copy of its group's template");
+        }
         return Ok(Outcome::Memory(Box::new(row)));
     }
     match &said.template {

@@ -55,6 +55,9 @@ pub struct Circumstances {
     pub cost: Option<Exceeded>,
 }
 
+/// SQLite's words for who waited for the writer lock in vain.
+const LOCKED: &str = "database is locked";
+
 /// Who is beyond the limit of the request's cost.
 const COST_LIMIT: &str = "COST_LIMIT";
 
@@ -155,6 +158,14 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
                 known => known,
             } / 1_000_000
         ),
+        codes::SQLITE_BUSY if error.code == codes::SQLITE_BUSY_SNAPSHOT => format!(
+            "SQLite error: {text}: another transaction has written since this one began to read; roll \
+             back and begin it anew, with BEGIN IMMEDIATE if it is going to write"
+        ),
+        codes::SQLITE_BUSY if text == LOCKED => format!(
+            "SQLite error: {text}: another transaction kept the writer lock for {} s; try again",
+            crate::limits::WRITER_WAIT_NS / 1_000_000_000
+        ),
         codes::SQLITE_FULL if is_temporary(circumstances.refused) => {
             let refused = circumstances.refused.expect("it is temporary");
             format!(
@@ -221,6 +232,19 @@ mod tests {
         let error =
             |code, message: &str, offset| SqliteError { code, message: message.into(), offset };
         for (error, code, message) in [
+            (
+                error(codes::SQLITE_BUSY, LOCKED, None),
+                "SQLITE_BUSY",
+                "SQLite error: database is locked: another transaction kept the writer lock for 15 s; \
+                 try again",
+            ),
+            (
+                error(codes::SQLITE_BUSY_SNAPSHOT, LOCKED, None),
+                "SQLITE_BUSY",
+                "SQLite error: database is locked: another transaction has written since this one \
+                 began to read; roll back and begin it anew, with BEGIN IMMEDIATE if it is going to \
+                 write",
+            ),
             (
                 error(codes::SQLITE_ERROR, "near \"SELEC\": syntax error", Some(0)),
                 "SQL_PARSE_ERROR",

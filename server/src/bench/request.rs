@@ -5,7 +5,8 @@
 //! `Content-Length`, stays. Statements are constants of this program, without any character
 //! that JSON would escape.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
 use super::mix;
 
@@ -39,6 +40,18 @@ pub struct Target {
 }
 
 impl Target {
+    /// A connection on which nobody waits longer than `patience`.
+    ///
+    /// # Errors
+    /// Nobody listens there, in words.
+    pub fn connect(&self, patience: Duration) -> Result<TcpStream, String> {
+        let failed = |error| format!("cannot reach {}: {error}", self.address);
+        let stream = TcpStream::connect_timeout(&self.address, patience).map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        stream.set_read_timeout(Some(patience)).map_err(failed)?;
+        Ok(stream)
+    }
+
     /// Resolves an `http://host:port` URL.
     ///
     /// # Errors

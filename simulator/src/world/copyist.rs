@@ -60,10 +60,10 @@ pub(super) fn draw_logged_pages(seed: u64) -> u32 {
 
 /// Of what a copy is.
 #[derive(Clone, Copy, Debug)]
-struct Origin {
-    tenant: usize,
+pub(super) struct Origin {
+    pub tenant: usize,
     /// When it was asked for.
-    asked: Asked,
+    pub asked: Asked,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -361,14 +361,15 @@ impl Copyist {
 
 /// The field in which a request says to the monitor whose marks its answer may hold; the server does not
 /// read it.
-const WHOSE: &str = "x-whose";
+pub(super) const WHOSE: &str = "x-whose";
 
-fn whose(origin: Origin) -> String {
+/// Its value for a copy of this.
+pub(super) fn whose(origin: Origin) -> String {
     format!("/db/{}/", tenant_name(origin.tenant))
 }
 
 /// Judge what a copy or export shows as a read of its original when it was asked for.
-fn judge(
+pub(super) fn judge(
     ground: &mut Ground,
     origin: Origin,
     snapshot: Option<&super::model::Snapshot>,

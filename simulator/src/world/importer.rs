@@ -297,7 +297,9 @@ impl Importer {
             _ => false,
         };
         if breaks {
-            let keep = sim.draws_mut().index(Stream::Imports, 6, outbox.len());
+            // Of a chunk that came whole only the answer may be lost.
+            let whole = matches!(order, Order::Draft(_)) as usize * outbox.len() / 2;
+            let keep = sim.draws_mut().index(Stream::Imports, 6, outbox.len() + whole);
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
         }

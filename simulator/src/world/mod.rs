@@ -14,6 +14,7 @@
 //!   recovery on copies (REC-1).
 //! - `mortals`: databases that end by themselves, and storms of them.
 //! - `copyist`: who copies databases and reads them as files.
+//! - `caster`: databases created in a group with a template.
 //! - `locksmith`: who makes, uses and revokes keys.
 //! - `fleet`: fleet jobs, each exactly once.
 //! - `landlord`: who gives budgets. `glutton`: who uses them up. `ceilings`: what must not be passed then.
@@ -26,6 +27,7 @@
 //! Oracles read without faults and draw nothing.
 
 mod books;
+mod caster;
 mod ceilings;
 pub(crate) mod client;
 mod copyist;
@@ -76,6 +78,7 @@ use crate::io::{Doom, SimulatedIo};
 use crate::network::{ClientSocket, Wake};
 use crate::recorder::Recording;
 use crate::trace::{Checkpoint, Sink};
+use caster::Caster;
 use ceilings::Ceilings;
 use client::Client;
 use copyist::Copyist;
@@ -133,6 +136,7 @@ struct World {
     gluttons: Gluttons,
     fleet: Fleet,
     copyist: Copyist,
+    caster: Caster,
     locksmith: Locksmith,
     mortals: Mortals,
     ceilings: Ceilings,
@@ -221,6 +225,7 @@ impl World {
         let gluttons = Gluttons::new(&mut io, &options);
         let fleet = Fleet::new(&mut io, &options);
         let copyist = Copyist::new(&mut io, &options);
+        let caster = Caster::new(&mut io, &options);
         let mortals = Mortals::new(&mut io, &options);
         let locksmith = Locksmith::new(&mut io, &options);
         crate::client::present(options.root_key());
@@ -232,6 +237,7 @@ impl World {
             gluttons,
             fleet,
             copyist,
+            caster,
             locksmith,
             mortals,
             ceilings: Ceilings::default(),
@@ -267,6 +273,7 @@ impl World {
         self.look_at_imports()?;
         self.bring_jobs_to_rest()?;
         self.look_at_copies()?;
+        self.look_at_casts()?;
         self.look_at_mortals()?;
         self.look_at_keys()?;
         self.settle()?;
@@ -460,6 +467,9 @@ impl Host for World {
                 continue;
             }
             if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
+                continue;
+            }
+            if self.caster.heed(&mut self.io, &mut self.ground, wake)? {
                 continue;
             }
             if self.locksmith.heed(&mut self.io, &self.ground.options, wake)? {

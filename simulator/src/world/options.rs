@@ -12,7 +12,7 @@ use storage::log::LogOptions;
 use tenant::EngineOptions;
 
 use super::mix::{Kind, ScenarioSet, USUAL, Weights};
-use super::{copyist, fleet, locksmith, mortals};
+use super::{caster, copyist, fleet, locksmith, mortals};
 use crate::draws::{Draws, Span, Stream};
 use crate::faults::Faults;
 use crate::settings::{Field, Settings};
@@ -106,6 +106,8 @@ pub struct Options {
     pub budgets: u64,
     /// Orders of the copyist; 0 is a world without any.
     pub copies: u64,
+    /// Orders of the caster; 0 is a world without any.
+    pub casts: u64,
     /// Pages of the largest copy that goes into the commit log.
     pub logged_copy_pages: u32,
     /// Orders about databases that end; 0 is a world without any.
@@ -184,6 +186,7 @@ impl Options {
             gluttons: 1 + Draws::new(seed).index(Stream::Budgets, 12, 3),
             jobs: fleet::draw_jobs(seed),
             imports: draw_imports(seed),
+            casts: caster::draw_casts(seed),
             copies: copyist::draw_copies(seed),
             logged_copy_pages: copyist::draw_logged_pages(seed),
             mortals: mortals::draw_mortals(seed),
@@ -392,6 +395,7 @@ impl Settings for Options {
             ("jobs", &mut self.jobs),
             ("imports", &mut self.imports),
             ("copies", &mut self.copies),
+            ("casts", &mut self.casts),
             ("logged_copy_pages", &mut self.logged_copy_pages),
             ("mortals", &mut self.mortals),
             ("keys", &mut self.keys),

@@ -6,6 +6,7 @@
 //! Whoever fills it gives it up as it gives up a dropped one: its file is removed, then its row.
 
 use storage::TenantId;
+use storage::sometimes;
 use storage::sqlite::{SqliteError, ValueRef};
 
 use super::nodes::{self, Change, Columns, TemplateOf};
@@ -80,7 +81,11 @@ pub(super) fn of_template(
             && row.path.last().is_some_and(|node| node.id == template.organisation)
     });
     // It was dropped, or has gone elsewhere, or is damaged; another one of its name is not meant.
-    let Some(row) = row else { return Ok(Outcome::Missing(Missing::Template)) };
+    let Some(row) = row else {
+        sometimes!("the template of a group is no longer there");
+        return Ok(Outcome::Missing(Missing::Template));
+    };
+    sometimes!("a database is to be a copy of its group's template");
     fill(pooled, name, (change, said), Some(row))
 }
 
@@ -111,7 +116,10 @@ pub(super) fn remake(
         return Ok(Outcome::Done);
     }
     match nodes::look_up(pooled, change, &Budget::default())? {
-        Ok(Columns { template: Some(_), .. }) => create(pooled, name, false, change),
+        Ok(Columns { template: Some(_), .. }) => {
+            sometimes!("a copy that a crash has taken is made again");
+            create(pooled, name, false, change)
+        }
         _ => Ok(Outcome::Done),
     }
 }

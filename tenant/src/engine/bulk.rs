@@ -452,7 +452,8 @@ mod tests {
         let mut receipt = Receipt { files_taken: 3, pages_returned: 9, ..Receipt::default() };
         receipt.taken[1] = 77;
         receipt.returned[KINDS - 1] = 5;
-        let failures = vec![(3, "DATABASE_EXISTS"), (9_999, "DELETE_PROTECTED")];
+        let failures =
+            vec![(3, "DATABASE_EXISTS"), (4, "UNAVAILABLE"), (9_999, "DELETE_PROTECTED")];
         let running = Running {
             bulk: Bulk { work: BulkWork::Drop, names: Vec::new(), key: None, digest: [0; 32] },
             access: Access::MACHINE,
@@ -468,7 +469,10 @@ mod tests {
             ended: false,
         };
         assert_eq!(read_outcome(&running.outcome()), (failures.clone(), Some(receipt)));
-        assert_eq!(read_outcome("3=DATABASE_EXISTS 9999=DELETE_PROTECTED"), (failures, None));
+        assert_eq!(
+            read_outcome("3=DATABASE_EXISTS 4=UNAVAILABLE 9999=DELETE_PROTECTED"),
+            (failures, None)
+        );
         assert_eq!(read_outcome(""), (Vec::new(), None));
     }
 }

@@ -77,7 +77,7 @@ fn word_of(refusal: &Refusal) -> &'static str {
 }
 
 /// All that [`word_of`] says.
-pub(super) const WORDS: [&str; 9] = [
+pub(super) const WORDS: [&str; 10] = [
     "TEMPLATE_NOT_FOUND",
     "DATABASE_DAMAGED",
     "DATABASE_FULL",
@@ -87,4 +87,5 @@ pub(super) const WORDS: [&str; 9] = [
     "MEMORY_FULL",
     "TOO_MANY_COPIES",
     "LOG_FULL",
+    "UNAVAILABLE",
 ];

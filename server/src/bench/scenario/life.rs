@@ -39,10 +39,7 @@ struct Line {
 
 impl Line {
     fn to(target: &Target) -> Result<Line, String> {
-        let failed = |error| format!("cannot reach {}: {error}", target.address);
-        let stream = TcpStream::connect_timeout(&target.address, PATIENCE).map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let stream = target.connect(PATIENCE)?;
         Ok(Line { target: target.clone(), stream, input: Vec::new(), answer: Vec::new() })
     }
 

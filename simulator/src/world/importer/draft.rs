@@ -219,12 +219,13 @@ impl Importer {
                 return Ok(());
             }
             409 if code == "UPLOAD_BUSY" => return Ok(()),
+            // Its creation was not answered: the name is that of one that nothing came for any more.
+            409 if code == "UPLOAD_BEGUN" && draft.known.is_none() => {}
             404 if code == "ORGANISATION_NOT_FOUND" => {
                 self.draft = None;
                 self.ask(sim, ground, Order::Organisation);
                 return Ok(());
             }
-            // A start that was lost may have been another's; it is never begun before its chunks.
             409 if code == "DATABASE_EXISTS" && step == Step::Create => {
                 if state.is_empty() && state.lost.is_empty() && !state.unsettled {
                     return wrong("the name is free");
