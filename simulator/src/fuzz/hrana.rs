@@ -82,7 +82,8 @@ impl Target for Bodies {
                 Err(problem) => {
                     let words: String =
                         problem.message.chars().filter(|letter| !letter.is_ascii_digit()).collect();
-                    let words = words.split('`').step_by(2).collect::<String>();
+                    // Up to where it repeats the input, which is another one each time.
+                    let words = words.split(['`', '"']).next().unwrap_or_default();
                     seen.note(&format!("{call:?} {} {words:.120}", problem.status));
                     if problem.status != 400 || problem.close {
                         return Err(format!("{call:?} is refused with {problem:?}"));
@@ -143,9 +144,10 @@ fn value(random: &mut Random) -> String {
 /// The names of what was decoded, without its values: which shapes there are.
 fn note(call: Call, decoded: &str, seen: &mut Seen) {
     let mut letters = std::collections::BTreeSet::new();
-    let mut within = false;
+    let (mut within, mut escaped) = (false, false);
     for letter in decoded.chars() {
-        within ^= letter == '"';
+        within ^= letter == '"' && !escaped;
+        escaped = letter == '\\' && !escaped;
         if !within && letter.is_ascii_uppercase() {
             letters.insert(letter);
         }
