@@ -114,6 +114,9 @@ pub struct Client {
     /// Its number; the entity of its draws.
     pub id: u64,
     link: Option<Link>,
+    /// In which life of the server the last connection was established: what was asked for before goes to
+    /// that one.
+    reached: u64,
     pending: VecDeque<Pending>,
     /// The interactive transaction in hand.
     pub session: Option<Session>,
@@ -146,6 +149,7 @@ impl Client {
         let mut client = Client {
             id,
             link: None,
+            reached: 0,
             pending: VecDeque::new(),
             session: None,
             visit: None,
@@ -240,6 +244,7 @@ impl Client {
             Wake::Connected(_) => {
                 if let Some(link) = &mut self.link {
                     link.connected = true;
+                    self.reached = ground.model.epoch;
                 }
             }
             Wake::Readable(_) | Wake::Writable(_) => {}
@@ -411,7 +416,8 @@ impl Client {
         }
         for pending in std::mem::take(&mut self.pending) {
             ground.counts.unknown += 1;
-            let asked = pending.asked;
+            let Asked { at, epoch } = pending.asked;
+            let asked = Asked { at, epoch: epoch.max(self.reached) };
             match pending.purpose {
                 Purpose::Entries(ids) => ids.iter().for_each(|id| ground.model.lost(*id, asked)),
                 Purpose::Setup(id) | Purpose::Batch { id, .. } => ground.model.lost(id, asked),
