@@ -17,6 +17,8 @@ pub enum Phase {
     Reading,
     /// Its request is with the engine.
     Running,
+    /// Its refusal is known, and leaves when its time has come.
+    Withholding,
     /// Its response is being sent and is complete.
     Responding,
     /// Its request was refused for load: for a while nothing is read.

@@ -403,7 +403,7 @@ impl Server {
             Phase::Running if connection.upload.is_some() => self.feed_upload(io, key),
             // One receive stays posted, to notice a peer that resets; more waits in the kernel.
             Phase::Running if !connection.waiting_bytes => self.receive(io, key),
-            Phase::Running | Phase::Responding | Phase::Pausing => {}
+            Phase::Running | Phase::Withholding | Phase::Responding | Phase::Pausing => {}
             Phase::Draining => self.drain(io, key),
         }
     }
@@ -747,8 +747,7 @@ impl Server {
             let deadline = connection.deadline;
             if deadline > self.now {
                 self.set_deadline(key, deadline);
-            } else if !self.release_refusal(io, key) {
-                let Some(connection) = self.connections.get(key) else { continue };
+            } else {
                 match connection.phase {
                     Phase::Reading if !connection.in_head && !connection.in_body => {
                         sometimes!("an idle connection is closed");
@@ -756,6 +755,10 @@ impl Server {
                     Phase::Reading => {
                         sometimes!("a request that comes too slowly is given up");
                         self.refuse(io, key, &too_slow());
+                        continue;
+                    }
+                    Phase::Withholding => {
+                        self.release_refusal(io, key);
                         continue;
                     }
                     Phase::Pausing => {
@@ -892,8 +895,8 @@ fn on_sent<I: Io<Server>>(server: &mut Server, io: &mut I, token: Token, sent: S
             if connection.out_sent < connection.out.len() {
                 sometimes!("an answer leaves in pieces");
             }
-            // A `100 Continue` leaves while the body's own deadline runs.
-            if connection.phase != Phase::Reading {
+            // A `100 Continue` leaves while the body's own deadline runs, or a withheld refusal's.
+            if !matches!(connection.phase, Phase::Reading | Phase::Withholding) {
                 let stall = server.now.after(limits::SEND_STALL_NS);
                 server.set_deadline(key, stall);
             }

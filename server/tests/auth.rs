@@ -4,6 +4,8 @@
 #[path = "process/mod.rs"]
 mod process;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -145,6 +147,32 @@ fn a_refusal_takes_as_long_whether_the_database_is_there() {
         assert!(asked.elapsed() >= held, "{name}: {:?}", asked.elapsed());
     }
     open(&server, &token, "mine").rows(&["SELECT 1"]);
+    server.stop();
+}
+
+/// What was sent before (`100 Continue`) may leave while the refusal waits, and must not end that.
+#[test]
+fn a_refusal_comes_to_who_asks_for_leave_to_send_and_does_not_wait_for_it() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    for name in ["mine", "other"] {
+        create(&server, name, &Value::Null);
+    }
+    let token = jwt(&server, "mine", "");
+    let body = json!({"requests": [execute("SELECT 1")]}).to_string();
+    let request = format!(
+        "POST /db/other/v3/pipeline HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\
+         expect: 100-continue\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for round in 0..10 {
+        let mut stream = TcpStream::connect(server.address).expect("the server listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let end = stream.read_to_string(&mut answer);
+        assert!(end.is_ok() && answer.contains("HTTP/1.1 401 "), "{round}: {end:?} {answer}");
+    }
     server.stop();
 }
 

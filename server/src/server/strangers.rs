@@ -6,6 +6,7 @@ use tenant::Key;
 
 use super::Server;
 use crate::auth::{Claimed, Place};
+use crate::connection::Phase;
 use crate::limits;
 use crate::problem::Problem;
 
@@ -53,18 +54,16 @@ impl Server {
             return false;
         }
         connection.held = Some(Box::new(problem.clone()));
+        connection.phase = Phase::Withholding;
         self.set_deadline(key, at);
         true
     }
 
-    /// A refusal's time has come; false: none was held back.
-    pub(super) fn release_refusal<I: Io<Server>>(&mut self, io: &mut I, key: Key) -> bool {
+    /// The time of a refusal that was held back has come.
+    pub(super) fn release_refusal<I: Io<Server>>(&mut self, io: &mut I, key: Key) {
         let connection = self.connections.get_mut(key);
-        let Some(problem) = connection.and_then(|connection| connection.held.take()) else {
-            return false;
-        };
-        self.answer_refusal(io, key, &problem);
-        true
+        let problem = connection.and_then(|connection| connection.held.take());
+        self.answer_refusal(io, key, &problem.expect("it is withheld"));
     }
 
     /// This connection has shown a key or token that is good, or it goes.
