@@ -232,6 +232,9 @@ impl Connection {
     pub fn book(&mut self) {
         let (held, booked) = (self.held_bytes() as u64, self.booked_bytes);
         let account = AccountId::CONNECTIONS;
+        if held == booked {
+            return;
+        }
         if held > booked {
             let fits = ledger::charge(account, Kind::Buffer, held - booked);
             assert!(

@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 7
+#if MYRIAD_HOOKS != 8
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -202,5 +202,43 @@ static unsigned long myriad_compared(unsigned long other) {
 #define MYRIAD_STEP_OTHER(parse, root, path, label) (jsonLookupStep)(parse, root, path, label)
 #define jsonLookupStep(parse, root, path, label) \
   MYRIAD_JOIN(MYRIAD_STEP_, MYRIAD_CHOOSE(MYRIAD_IS_STEP_##label, OTHER, ~))(parse, root, path, label)
+
+/* Functions of ours in the place of SQLite's, whose own code answers where ours does not: see functions.rs,
+** whose table has the same order. Set at the start. */
+int (*myriad_function)(int, sqlite3_context *, int, sqlite3_value **) = 0;
+enum MYRIAD_FUNCTIONS {
+  MYRIAD_randomFunc, MYRIAD_randomBlob, MYRIAD_instrFunc, MYRIAD_replaceFunc,
+  MYRIAD_trimFunc, MYRIAD_hexFunc, MYRIAD_upperFunc, MYRIAD_lowerFunc
+};
+#define MYRIAD_OWN(name, first, second, third)                                                 \
+  (name)(sqlite3_context *context, int count, sqlite3_value **values) {                        \
+    if (myriad_function == 0 || !myriad_function(MYRIAD_##name, context, count, values))       \
+      myriad_##name(context, count, values);                                                   \
+  }                                                                                            \
+  static void myriad_##name(first, second, third)
+static void(randomFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(randomBlob)(sqlite3_context *, int, sqlite3_value **);
+static void(instrFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(replaceFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(trimFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(hexFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(upperFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(lowerFunc)(sqlite3_context *, int, sqlite3_value **);
+static void myriad_randomFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_randomBlob(sqlite3_context *, int, sqlite3_value **);
+static void myriad_instrFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_replaceFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_trimFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_hexFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_upperFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_lowerFunc(sqlite3_context *, int, sqlite3_value **);
+#define randomFunc(first, second, third) MYRIAD_OWN(randomFunc, first, second, third)
+#define randomBlob(first, second, third) MYRIAD_OWN(randomBlob, first, second, third)
+#define instrFunc(first, second, third) MYRIAD_OWN(instrFunc, first, second, third)
+#define replaceFunc(first, second, third) MYRIAD_OWN(replaceFunc, first, second, third)
+#define trimFunc(first, second, third) MYRIAD_OWN(trimFunc, first, second, third)
+#define hexFunc(first, second, third) MYRIAD_OWN(hexFunc, first, second, third)
+#define upperFunc(first, second, third) MYRIAD_OWN(upperFunc, first, second, third)
+#define lowerFunc(first, second, third) MYRIAD_OWN(lowerFunc, first, second, third)
 
 #include "myriad_hooks_fts5.h"

@@ -243,6 +243,11 @@ thread_local! {
     static CURRENT: Cell<*const Context> = const { Cell::new(ptr::null()) };
 }
 
+/// Whether the caller is on a fiber.
+pub(crate) fn is_running() -> bool {
+    !CURRENT.get().is_null()
+}
+
 fn context_opt<'a>() -> Option<&'a Context> {
     let current = CURRENT.get();
     // SAFETY: not null only while `resume` is on this thread's stack below us, whose frame owns it;

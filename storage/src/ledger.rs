@@ -150,6 +150,17 @@ pub fn charge(id: AccountId, kind: Kind, bytes: u64) -> bool {
         || charge_without_cache(id, kind, bytes)
 }
 
+/// Whether that many bytes more of memory could be booked now. What stands in the way and may go has gone
+/// then, and a refusal is remembered like any other.
+#[must_use]
+pub fn has_room(id: AccountId, bytes: u64) -> bool {
+    let fits = charge(id, Kind::Heap, bytes);
+    if fits {
+        credit(id, Kind::Heap, bytes);
+    }
+    fits
+}
+
 #[cold]
 fn charge_without_cache(id: AccountId, kind: Kind, bytes: u64) -> bool {
     let may_evict = (kind as usize) < MEMORY_KINDS;

@@ -90,6 +90,12 @@ impl SqliteError {
         self.code & 0xff
     }
 
+    /// What SQLite says where an account has no room.
+    #[must_use]
+    pub fn out_of_memory() -> SqliteError {
+        SqliteError::of(ffi::SQLITE_NOMEM)
+    }
+
     fn of(code: c_int) -> SqliteError {
         // SAFETY: the function returns a constant string for every code.
         let text = unsafe { CStr::from_ptr(ffi::sqlite3_errstr(code)) };
@@ -122,8 +128,11 @@ pub fn initialise() {
         configure();
         // SAFETY: called once, after configuration.
         assert!(unsafe { ffi::sqlite3_initialize() } == ffi::SQLITE_OK);
-        // SAFETY: before any connection is there to call it.
-        unsafe { myriad_stretch = Some(on_stretch) };
+        // SAFETY: before any connection is there to call them.
+        unsafe {
+            myriad_stretch = Some(on_stretch);
+            myriad_function = Some(functions::answer);
+        }
         vfs::register();
         assert_build();
     });
@@ -148,7 +157,16 @@ fn configure() {
 unsafe extern "C" {
     /// See sqlite/myriad_hooks.h.
     static mut myriad_stretch: Option<unsafe extern "C" fn() -> c_int>;
+    /// See sqlite/myriad_hooks.h.
+    static mut myriad_function: Option<OnFunction>;
 }
+
+type OnFunction = unsafe extern "C" fn(
+    c_int,
+    *mut ffi::sqlite3_context,
+    c_int,
+    *mut *mut ffi::sqlite3_value,
+) -> c_int;
 
 unsafe extern "C" fn on_stretch() -> c_int {
     c_int::from(fiber::on_stretch())
@@ -164,6 +182,7 @@ fn assert_build() {
     assert!(has(c"OMIT_LOAD_EXTENSION"), "extensions could be loaded");
     assert!(has(c"OMIT_SHARED_CACHE"), "caches could be shared");
     assert!(has(c"MAX_ATTACHED=0"), "databases could be attached");
+    assert!(has(c"ENABLE_OVERSIZE_CELL_CHECK"), "a damaged cell could be read past its page");
     assert!(has(c"TEMP_STORE=1"), "sorts would be unbounded in memory");
     // SAFETY: no arguments.
     assert!(unsafe { ffi::sqlite3_libversion_number() } >= 3_054_000, "known CVEs are open");
@@ -215,6 +234,9 @@ impl Drop for Entered<'_> {
 }
 
 impl Connection {
+    /// Bytes of its account's memory that it takes at least to open one.
+    pub const OPEN_BYTES_MIN: u64 = 11 << 10;
+
     /// Open the tenant's database. Must run on a fiber.
     ///
     /// # Errors
@@ -239,7 +261,7 @@ impl Connection {
         };
         let _ = fiber::with_meter(|meter| meter.set_opening(false));
         if db.is_null() {
-            return Err(SqliteError::of(ffi::SQLITE_NOMEM));
+            return Err(SqliteError::out_of_memory());
         }
         let id = ConnectionId(0);
         let mut connection = Connection { db, id, watch: None, busy: Cell::new(false) };
@@ -257,7 +279,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// db_config of the confinement policy, and the functions that are a tenant's own (F13).
+    /// db_config of the confinement policy. (Cells' sizes are checked from the start by SQLite's build.)
     fn harden(&mut self) -> Result<(), SqliteError> {
         let switches = [
             (ffi::SQLITE_DBCONFIG_DEFENSIVE, 1),
@@ -273,10 +295,7 @@ impl Connection {
         for (switch, value) in switches {
             self.switch(switch, value)?;
         }
-        // SAFETY: an open connection.
-        let code = unsafe { functions::register(self.db) };
-        self.check(code)?;
-        self.run(c"PRAGMA cell_size_check=ON")
+        Ok(())
     }
 
     /// Set one of `db_config`'s switches that take an int.
@@ -752,7 +771,7 @@ impl Statement {
                     let start = ffi::sqlite3_column_blob(self.handle, index);
                     let length = ffi::sqlite3_column_bytes(self.handle, index).max(0) as usize;
                     if start.is_null() && length > 0 {
-                        return Err(SqliteError::of(ffi::SQLITE_NOMEM));
+                        return Err(SqliteError::out_of_memory());
                     }
                     let bytes = if length == 0 {
                         &[]

@@ -243,6 +243,27 @@ fn a_tenant_lives_from_the_empty_page_over_a_checkpoint_to_a_second_open() {
     let _ = fourth.close();
 }
 
+/// What is asked for before a connection is opened is nearly what it then takes.
+#[test]
+fn opening_a_connection_takes_what_is_said() {
+    let mut world = World::default();
+    let mut volume = volume(false, 0);
+    let account = volume.account();
+    let taken = world.run(&mut volume, move || {
+        let before = ledger::memory_held(account);
+        let connection = Connection::open().expect("opens");
+        let taken = ledger::memory_held(account) - before;
+        drop(connection);
+        taken
+    });
+    let least = Connection::OPEN_BYTES_MIN;
+    assert!(
+        (least..=least * 11 / 10).contains(&taken),
+        "{taken} bytes, at least {least} were said"
+    );
+    let _ = volume.close();
+}
+
 #[test]
 fn every_checkpoint_stamps_page_one_anew() {
     let mut world = World::default();

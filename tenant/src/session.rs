@@ -107,7 +107,12 @@ impl PooledConnection {
     /// What a client is told: whose memory does not suffice, or that it cannot be opened.
     pub(crate) fn open_stream() -> Result<PooledConnection, StreamError> {
         let refused_before = ledger::refused(fiber::account());
-        PooledConnection::open().map_err(|error| match refused_now(refused_before) {
+        // Who has no memory left may ask often: that is told before the work of opening is begun.
+        let opened = match ledger::has_room(fiber::account(), Connection::OPEN_BYTES_MIN) {
+            true => PooledConnection::open(),
+            false => Err(SqliteError::out_of_memory()),
+        };
+        opened.map_err(|error| match refused_now(refused_before) {
             Some(refused) if error.primary() == codes::SQLITE_NOMEM => {
                 sometimes!("a stream does not fit into its tenant's memory");
                 match refused.level {

@@ -116,6 +116,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Add what another run of the same parties measured.
+    pub fn add(&mut self, other: Outcome) {
+        for (tally, more) in self.tallies.iter_mut().zip(other.tallies) {
+            tally.latencies.add(&more.latencies);
+            tally.windows.high.extend(more.windows.high);
+            tally.refused += more.refused;
+            tally.failed += more.failed;
+            tally.first_error = tally.first_error.take().or(more.first_error);
+            tally.kept.extend(more.kept);
+        }
+        self.elapsed += other.elapsed;
+    }
+
     /// Good replies per second of party `index`. Those that came after the end are counted, too.
     #[must_use]
     pub fn per_second(&self, index: usize) -> f64 {

@@ -1,25 +1,53 @@
 //! Our functions beside SQLite's, on drawn and on long arguments.
 
+use std::cell::Cell;
+
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::*;
 use crate::sqlite;
 
-fn plain() -> Connection {
-    sqlite::initialise();
-    Connection::open_in_memory().expect("memory")
+thread_local! {
+    /// Functions are ours though no fiber runs, and how often they were called.
+    static OURS: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-fn ours() -> Connection {
-    let connection = plain();
-    // SAFETY: an open connection.
-    assert_eq!(unsafe { register(connection.handle()) }, ffi::SQLITE_OK);
-    connection
+/// A connection, and whose functions it calls.
+struct Side {
+    connection: Connection,
+    is_ours: bool,
+}
+
+fn side(is_ours: bool) -> Side {
+    sqlite::initialise();
+    Side { connection: Connection::open_in_memory().expect("memory"), is_ours }
+}
+
+fn plain() -> Side {
+    side(false)
+}
+
+fn ours() -> Side {
+    side(true)
 }
 
 /// The result and its type, or the error's text.
-fn run(connection: &Connection, sql: &str, arguments: &[Value]) -> Result<Value, String> {
+fn run(side: &Side, sql: &str, arguments: &[Value]) -> Result<Value, String> {
+    OURS.set(side.is_ours.then_some(0));
+    let result = run_on(&side.connection, sql, arguments);
+    let calls = OURS.take();
+    assert!(result.is_err() || calls != Some(0), "ours were not asked: {sql}");
+    result
+}
+
+/// Whether a call made now is ours.
+pub(super) fn count_call() -> bool {
+    OURS.set(OURS.get().map(|calls| calls + 1));
+    OURS.get().is_some()
+}
+
+fn run_on(connection: &Connection, sql: &str, arguments: &[Value]) -> Result<Value, String> {
     let mut statement = connection.prepare_cached(sql).map_err(|error| error.to_string())?;
     let parameters = rusqlite::params_from_iter(arguments.iter());
     statement.query_row(parameters, |row| row.get(0)).map_err(|error| error.to_string())
@@ -95,14 +123,12 @@ fn results_are_those_of_sqlite() {
     for _ in 0..20_000 {
         let arguments = [drawn(&mut state), drawn(&mut state), drawn(&mut state)];
         for (sql, count) in CALLS {
-            let results =
-                [&ours, &plain].map(|connection| run(connection, sql, &arguments[..count]));
+            let results = [&ours, &plain].map(|side| run(side, sql, &arguments[..count]));
             assert_eq!(results[0], results[1], "{sql} {arguments:?}");
         }
         for sql in CALLS_OF_BYTES {
             let count = sql.matches('?').count();
-            let results =
-                [&ours, &plain].map(|connection| run(connection, sql, &arguments[..count]));
+            let results = [&ours, &plain].map(|side| run(side, sql, &arguments[..count]));
             assert_eq!(results[0], results[1], "{sql} {arguments:?}");
         }
     }
@@ -110,18 +136,18 @@ fn results_are_those_of_sqlite() {
 
 #[test]
 fn an_argument_keeps_its_type() {
-    for connection in [ours(), plain()] {
+    for side in [ours(), plain()] {
         let sql = "SELECT typeof(x) FROM (SELECT CAST('abc' AS BLOB) AS x) WHERE instr(x, 'b') = 2";
-        assert_eq!(run(&connection, sql, &[]), Ok(Value::Text("blob".into())));
+        assert_eq!(run(&side, sql, &[]), Ok(Value::Text("blob".into())));
     }
 }
 
 #[test]
 fn lengths_end_where_those_of_sqlite_do() {
     let (ours, plain) = (ours(), plain());
-    for connection in [&ours, &plain] {
+    for side in [&ours, &plain] {
         // SAFETY: an open connection.
-        unsafe { ffi::sqlite3_limit(connection.handle(), ffi::SQLITE_LIMIT_LENGTH, 100) };
+        unsafe { ffi::sqlite3_limit(side.connection.handle(), ffi::SQLITE_LIMIT_LENGTH, 100) };
     }
     let mut refused = 0;
     for length in [48, 49, 50, 51, 98, 99, 100] {
@@ -132,8 +158,7 @@ fn lengths_end_where_those_of_sqlite_do() {
             let arguments =
                 [text.clone(), Value::Text(pattern.into()), Value::Text(replacement.into())];
             for (sql, count) in CALLS {
-                let results =
-                    [&ours, &plain].map(|connection| run(connection, sql, &arguments[..count]));
+                let results = [&ours, &plain].map(|side| run(side, sql, &arguments[..count]));
                 assert_eq!(results[0], results[1], "{sql} {arguments:?}");
                 refused += u32::from(results[0].is_err());
             }

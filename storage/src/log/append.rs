@@ -618,6 +618,10 @@ impl Log {
         let Some(place) = self.filling.place else {
             return;
         };
+        if !self.filling.full && self.filling.commits == 0 && self.redo_wanted <= self.redo_sealed {
+            // Most turns: nothing to write, and nothing new to say.
+            return;
+        }
         let redo_from = self.redo_from();
         let sealed = self.redo_sealed;
         let frees = self.segments.iter().skip(1).any(|(_, at)| sealed < *at && *at <= redo_from);

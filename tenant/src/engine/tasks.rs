@@ -448,13 +448,19 @@ impl<J: Job> Engine<J> {
                     return steps;
                 }
             };
-            self.settle(tenant_key);
-            let Some(next) = next else { return steps };
-            if over && !self.doomed {
-                self.wake(key, next);
-                return steps;
+            match next {
+                // It has asked something and goes on at once: as if it had not come out.
+                Some(next @ Input::Host(_)) if !over => input = next,
+                next => {
+                    self.settle(tenant_key);
+                    let Some(next) = next else { return steps };
+                    if over && !self.doomed {
+                        self.wake(key, next);
+                        return steps;
+                    }
+                    input = next;
+                }
             }
-            input = next;
         }
     }
 

@@ -612,6 +612,13 @@ impl<T> Scheduler<T> {
                 over.ring_quanta -= quantum;
                 continue;
             }
+            if length == 1 {
+                // Nobody to wait for: as many rounds as it takes.
+                let debt = class.deficit.saturating_sub(1).unsigned_abs();
+                let rounds = debt.div_ceil(quantum);
+                class.deficit = class.deficit.saturating_add_unsigned(rounds * quantum);
+                return Some(child);
+            }
             class.deficit = class.deficit.saturating_add_unsigned(quantum);
             let ring = &mut self.node(key).classes[index].ring;
             ring.rotate_left(1);

@@ -25,6 +25,10 @@ const QUIET: u32 = 10;
 /// can do.
 const PACE: Duration = Duration::from_millis(5);
 
+/// Each phase is measured so often, one after the other and again: what the machine does meanwhile is then
+/// in all of them.
+const ROUNDS: u32 = 5;
+
 /// How often the books are read.
 const READING: Duration = Duration::from_secs(1);
 
@@ -97,11 +101,29 @@ impl Bench<'_> {
         let mut phases: Vec<(&str, Vec<Party>)> = vec![("nobody", Vec::new())];
         phases.extend(single.iter().map(|party| (party.name, vec![party.clone()])));
         phases.push(("all of them", single.to_vec()));
+        let parties_of = |bench: &Self, attackers: &[Party]| {
+            let mut parties = vec![bench.quiet(), bench.metrics()];
+            parties.extend_from_slice(attackers);
+            parties
+        };
+        let mut measured: Vec<Option<(Outcome, f64)>> = phases.iter().map(|_| None).collect();
+        for round in 1..=ROUNDS {
+            for ((beside, attackers), sum) in phases.iter().zip(&mut measured) {
+                let label = format!("round {round} of {ROUNDS}, {beside}");
+                let (outcome, wait) = self.crowd(&label, &parties_of(self, attackers))?;
+                match sum {
+                    Some((all, waits)) => {
+                        all.add(outcome);
+                        *waits += wait;
+                    }
+                    None => *sum = Some((outcome, wait)),
+                }
+            }
+        }
         let mut alone: Option<(Histogram, u64)> = None;
-        for (beside, attackers) in phases {
-            let mut parties = vec![self.quiet(), self.metrics()];
-            parties.extend(attackers);
-            let (outcome, wait) = self.crowd(beside, &parties)?;
+        for ((beside, attackers), sum) in phases.into_iter().zip(measured) {
+            let parties = parties_of(self, &attackers);
+            let (outcome, waits) = sum.expect("there was a round");
             let quiet = &outcome.tallies[0];
             let high = quiet.windows.median_high();
             let (first, first_high) =
@@ -109,7 +131,8 @@ impl Bench<'_> {
             let mut row = vec![beside.to_owned(), format!("{:.0}", outcome.per_second(0))];
             row.extend(latency_cells(&quiet.latencies, first));
             row.extend([duration_text(high), ratio_text(high, first_high)]);
-            row.extend([quiet.refused.to_string(), quiet.failed.to_string(), percent(wait)]);
+            row.extend([quiet.refused.to_string(), quiet.failed.to_string()]);
+            row.push(percent(waits / f64::from(ROUNDS)));
             row.push(late_turns(&outcome.tallies[1]));
             row.push(attacker_text(&parties, &outcome));
             table.rows.push(row);
@@ -122,7 +145,8 @@ impl Bench<'_> {
         }
         table.notes.push(format!(
             "open loop: {QUIET} databases, a point select every {PACE:?} each, latency from when it \
-             was meant to leave; attackers in closed loops of {CLIENTS} connections; windows of {:?}",
+             was meant to leave; attackers in closed loops of {CLIENTS} connections; windows of {:?}; \
+             {ROUNDS} rounds of all phases",
             Windows::LENGTH
         ));
         self.tables.push(table);
