@@ -11,11 +11,13 @@
 //! - `scenario.rs` what is measured: preparing databases, requests, restarts.
 //! - `load.rs` the closed loop; `readiness.rs`, `request.rs` and `reply.rs` under it.
 //! - `crowd.rs` several kinds of clients at once; `scenario/neighbours.rs` what they do to each other.
+//! - `against.rs` two builds in turn, and their ratio.
 //! - `histogram.rs`, `report.rs`, `progress.rs` what comes out.
 //! - `battery.rs` the attack battery as text; `scenario/gaps.rs` what it takes at a stretch.
 //! - `canary/` a load of which every answer is looked through for others' bytes.
 //! - `spawned.rs`, `cores.rs` the server's process; `plain.rs` the baseline without a server.
 
+mod against;
 pub mod battery;
 mod canary;
 mod cores;
@@ -100,6 +102,15 @@ pub struct Options {
     /// Seconds measured in each scenario, after a warm-up of a second or as much
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
     pub seconds: f64,
+
+    /// Measure in turn with this program's server and with that of another build of it, and print ratios
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "url")]
+    pub against: Option<PathBuf>,
+
+    /// Rounds of what is measured in turn: --against, and the phases of the scenario neighbours
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
 
     /// Print JSON instead of a table
     #[arg(long)]
@@ -203,6 +214,11 @@ impl Options {
 pub fn run(options: Options) -> Result<(), String> {
     let program = std::env::current_exe()
         .map_err(|error| format!("cannot find this program's own file: {error}"))?;
+    if let Some(other) = &options.against {
+        let table = against::measure(&options, &program, other)?;
+        let json = options.json.then(|| against::json(&table));
+        return print(&json.map_or_else(|| table.text(), |json| format!("{json:#}\n")));
+    }
     let report = scenario::measure(&options, program)?;
     let text = if options.json {
         format!("{:#}\n", report.json())
@@ -211,10 +227,14 @@ pub fn run(options: Options) -> Result<(), String> {
     } else {
         report.table()
     };
+    print(&text)?;
+    report.verdict()
+}
+
+fn print(text: &str) -> Result<(), String> {
     std::io::stdout()
         .write_all(text.as_bytes())
-        .map_err(|error| format!("cannot print the result: {error}"))?;
-    report.verdict()
+        .map_err(|error| format!("cannot print the result: {error}"))
 }
 
 /// A positive number of seconds with a bound.

@@ -62,7 +62,8 @@ impl Table {
         }
     }
 
-    fn text(&self) -> String {
+    /// For people.
+    pub(super) fn text(&self) -> String {
         let mut text = format!("{}\n", self.title);
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
@@ -84,7 +85,8 @@ impl Table {
         text
     }
 
-    fn json(&self) -> Value {
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
         let row = |row: &Vec<String>| -> Value {
             let cells = self.heads.iter().zip(row);
             cells.map(|(head, cell)| ((*head).to_owned(), json!(cell))).collect()

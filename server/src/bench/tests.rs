@@ -19,6 +19,11 @@ fn parse(arguments: &[&str]) -> Result<Options, String> {
         .map_err(|error| error.to_string())
 }
 
+/// Options that a command line gives.
+pub(super) fn options(arguments: &[&str]) -> Options {
+    parse(arguments).unwrap()
+}
+
 /// Answers as a server would: every pipeline finds a row.
 fn answer(head: &str, body: &str) -> Answer {
     let reply = if head.contains("/pipeline ") {

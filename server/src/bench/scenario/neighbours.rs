@@ -25,10 +25,6 @@ const QUIET: u32 = 10;
 /// can do.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Each phase is measured so often, one after the other and again: what the machine does meanwhile is then
-/// in all of them.
-const ROUNDS: u32 = 5;
-
 /// How often the books are read.
 const READING: Duration = Duration::from_secs(1);
 
@@ -107,9 +103,11 @@ impl Bench<'_> {
             parties
         };
         let mut measured: Vec<Option<(Outcome, f64)>> = phases.iter().map(|_| None).collect();
-        for round in 1..=ROUNDS {
+        // One after the other and again: what the machine does meanwhile is then in all of them.
+        let rounds = self.options.rounds;
+        for round in 1..=rounds {
             for ((beside, attackers), sum) in phases.iter().zip(&mut measured) {
-                let label = format!("round {round} of {ROUNDS}, {beside}");
+                let label = format!("round {round} of {rounds}, {beside}");
                 let (outcome, wait) = self.crowd(&label, &parties_of(self, attackers))?;
                 match sum {
                     Some((all, waits)) => {
@@ -132,7 +130,7 @@ impl Bench<'_> {
             row.extend(latency_cells(&quiet.latencies, first));
             row.extend([duration_text(high), ratio_text(high, first_high)]);
             row.extend([quiet.refused.to_string(), quiet.failed.to_string()]);
-            row.push(percent(waits / f64::from(ROUNDS)));
+            row.push(percent(waits / f64::from(rounds)));
             row.push(late_turns(&outcome.tallies[1]));
             row.push(attacker_text(&parties, &outcome));
             table.rows.push(row);
@@ -146,7 +144,7 @@ impl Bench<'_> {
         table.notes.push(format!(
             "open loop: {QUIET} databases, a point select every {PACE:?} each, latency from when it \
              was meant to leave; attackers in closed loops of {CLIENTS} connections; windows of {:?}; \
-             {ROUNDS} rounds of all phases",
+             {rounds} rounds of all phases",
             Windows::LENGTH
         ));
         self.tables.push(table);
