@@ -48,6 +48,7 @@ pub const MARKS: &[Mark] = &[
     mark("recovery: the end of the log", 100),
     mark("recovery: no batch and a bad copy at the end", 10000),
     mark("recovery: a header copy is repaired", 100),
+    mark("recovery: a superblock is repaired", 1000),
     mark("recovery: of an empty log", 100),
     mark("recovery: of one segment", 100),
     mark("recovery: of several segments", 300),
