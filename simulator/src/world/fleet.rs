@@ -39,6 +39,9 @@ const UNDER_WAY_NS: u64 = 60_000_000_000;
 /// Simulated time in which all jobs come to rest without faults: a busy database is tried for minutes.
 const REST_NS_MAX: u64 = 7_200_000_000_000;
 
+/// What she asks while the world's work is done: a quiet world lasts for days, and each answer comes in pieces.
+const ASKS_MAX: u64 = 2_000;
+
 /// Jobs at a time that she has not seen at rest.
 const JOBS_AT_A_TIME: usize = 3;
 
@@ -117,6 +120,7 @@ pub(super) struct Fleet {
     /// Numbers of jobs that were asked for: what for, and whether it was acknowledged.
     asked: BTreeMap<u64, (u64, Vec<String>, bool)>,
     link: Link<Ask>,
+    asks: u64,
     answers: u64,
     listed: bool,
     /// The faults have ended: everything is brought to rest and judged.
@@ -133,6 +137,7 @@ impl Fleet {
             jobs: BTreeMap::new(),
             asked: BTreeMap::new(),
             link: Link::new("the fleet", ID, Stream::Jobs),
+            asks: 0,
             answers: 0,
             listed: false,
             ending: false,
@@ -176,6 +181,10 @@ impl Fleet {
 
     /// The time for the next request has come.
     fn act(&mut self, sim: &mut Sim) -> Result<(), Violation> {
+        if !self.ending && self.asks == ASKS_MAX {
+            return Ok(());
+        }
+        self.asks += 1;
         let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
         let Some(ask) = ask else {
             self.ended = true;
