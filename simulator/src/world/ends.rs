@@ -173,7 +173,7 @@ impl World {
 
     /// Let the doomed server run to its end, and take the machine back.
     fn end_process(&mut self) -> Result<Counters, Violation> {
-        self.ground.model.epoch += 1;
+        self.ground.model.epoch = self.io.lives();
         let counters = self.end_server()?;
         self.add_up(counters);
         Ok(counters)

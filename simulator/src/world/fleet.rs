@@ -18,14 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::link::{Link, News};
+use super::ground::Ground;
+use super::link::{Answer, Asker, Link};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::speech;
 use super::{Sim, World};
-use crate::client::{Response, request};
+use crate::client::request;
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// Her number in timers; strangers and the landlord are below, gluttons above.
 const ID: u64 = (1 << 21) + 1;
@@ -60,7 +60,7 @@ fn database(number: usize) -> String {
 
 /// What she asks for.
 #[derive(Clone, Debug, PartialEq)]
-enum Ask {
+pub(super) enum Ask {
     Create(usize),
     /// One that is there, and of which the id is not known.
     Find(usize),
@@ -153,46 +153,6 @@ impl Fleet {
             fleet.link.rest(sim);
         }
         fleet
-    }
-
-    /// Take a wake that is hers.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        options: &Options,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim)?,
-            News::Lost(_) => self.link.rest(sim),
-            News::Answer(ask, response) => {
-                self.answers += 1;
-                self.hear(options, ask, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim) -> Result<(), Violation> {
-        if !self.ending && self.asks == ASKS_MAX {
-            return Ok(());
-        }
-        self.asks += 1;
-        let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
-        let Some(ask) = ask else {
-            self.ended = true;
-            return self.judge();
-        };
-        let (address, bytes) = bytes_of(&ask);
-        self.link.ask(sim, address, &bytes, PATIENCE_NS, ask);
-        Ok(())
     }
 
     fn unmade(&self) -> Option<Ask> {
@@ -290,47 +250,6 @@ impl Fleet {
     }
 
     // ---- what she hears ----
-
-    fn hear(&mut self, options: &Options, ask: Ask, response: &Response) -> Result<(), Violation> {
-        let text = String::from_utf8_lossy(&response.body).into_owned();
-        let body = match speech::hear(response)? {
-            Ok(body) => body,
-            Err(refused) => {
-                return self.on_refusal(options, &ask, refused.status, &refused.code, &text);
-            }
-        };
-        match ask {
-            Ask::Create(index) | Ask::Find(index) => self.on_created(index, &body),
-            Ask::Drop(index) => {
-                self.databases[index] =
-                    Owned { is_good: self.databases[index].is_good, ..Owned::default() };
-            }
-            Ask::Tables(index, _) => {
-                let good = |result: &Value| result["type"] == "ok";
-                let results = body["results"].as_array();
-                let all = results.is_some_and(|results| results.iter().all(good));
-                self.databases[index].has_tables = all;
-            }
-            Ask::Job(number, _) => {
-                if let Some(asked) = self.asked.get_mut(&number) {
-                    asked.2 = true;
-                }
-                self.learn(&body);
-            }
-            Ask::Order(..) | Ask::Show(_) => self.learn(&body),
-            Ask::List => {
-                for job in body["jobs"].as_array().into_iter().flatten() {
-                    // In a list the script is left out: the job is shown next.
-                    let id = job["id"].as_u64().unwrap_or(0);
-                    self.jobs.entry(id).or_insert_with(|| Known { id, ..Known::default() });
-                }
-                self.listed = true;
-            }
-            Ask::Results(id, from) => self.on_results(id, from, &body)?,
-            Ask::Read(index) | Ask::Look(index) => self.on_rows(options, &ask, index, &body)?,
-        }
-        Ok(())
-    }
 
     fn on_refusal(
         &mut self,
@@ -503,6 +422,81 @@ impl Fleet {
     }
 }
 
+impl Asker for Fleet {
+    type Asked = Ask;
+
+    fn link(&mut self) -> &mut Link<Ask> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, _: &mut Ground) -> Result<(), Violation> {
+        if !self.ending && self.asks == ASKS_MAX {
+            return Ok(());
+        }
+        self.asks += 1;
+        let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
+        let Some(ask) = ask else {
+            self.ended = true;
+            return self.judge();
+        };
+        let (address, bytes) = bytes_of(&ask);
+        self.link.ask(sim, address, &bytes, PATIENCE_NS, ask);
+        Ok(())
+    }
+
+    /// What came of it she sees by looking.
+    fn lose(&mut self, _: &mut Sim, _: Ask) {}
+
+    fn hear(
+        &mut self,
+        _: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Ask>,
+    ) -> Result<(), Violation> {
+        self.answers += 1;
+        let Answer { asked: ask, response, .. } = answer;
+        let options = &ground.options;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        let body = match speech::hear(response)? {
+            Ok(body) => body,
+            Err(refused) => {
+                return self.on_refusal(options, ask, refused.status, &refused.code, &text);
+            }
+        };
+        match *ask {
+            Ask::Create(index) | Ask::Find(index) => self.on_created(index, &body),
+            Ask::Drop(index) => {
+                self.databases[index] =
+                    Owned { is_good: self.databases[index].is_good, ..Owned::default() };
+            }
+            Ask::Tables(index, _) => {
+                let good = |result: &Value| result["type"] == "ok";
+                let results = body["results"].as_array();
+                let all = results.is_some_and(|results| results.iter().all(good));
+                self.databases[index].has_tables = all;
+            }
+            Ask::Job(number, _) => {
+                if let Some(asked) = self.asked.get_mut(&number) {
+                    asked.2 = true;
+                }
+                self.learn(&body);
+            }
+            Ask::Order(..) | Ask::Show(_) => self.learn(&body),
+            Ask::List => {
+                for job in body["jobs"].as_array().into_iter().flatten() {
+                    // In a list the script is left out: the job is shown next.
+                    let id = job["id"].as_u64().unwrap_or(0);
+                    self.jobs.entry(id).or_insert_with(|| Known { id, ..Known::default() });
+                }
+                self.listed = true;
+            }
+            Ask::Results(id, from) => self.on_results(id, from, &body)?,
+            Ask::Read(index) | Ask::Look(index) => self.on_rows(options, ask, index, &body)?,
+        }
+        Ok(())
+    }
+}
+
 fn bytes_of(ask: &Ask) -> (&'static str, Vec<u8>) {
     let sql = |index: &usize, statements: &[&str]| {
         let mut requests: Vec<Value> =
@@ -547,7 +541,7 @@ impl World {
             return Ok(());
         }
         let fleet = &mut self.fleet;
-        fleet.link.hurry(&mut self.io);
+        fleet.hurry(&mut self.io);
         (fleet.ending, fleet.listed) = (true, false);
         // An order whose answer is lost, or that is still on its way, may have set a job in motion again.
         for job in fleet.jobs.values_mut() {

@@ -1,7 +1,7 @@
 //! The importer: files and SQL text sent to become databases, good ones and others.
 //!
 //! Fault model. In one world of three (`imports` orders, none in the others) somebody works the admin
-//! address, a new connection for each request, 10 ms to 20 s between two: uploads under a few names, of
+//! address, a new connection for each request, 10 ms to 10 s between two: uploads under a few names, of
 //! SQL text and of files, in one piece or in chunks; text that fails at its end; files that are cut, have
 //! flipped bits, or are none; uploads that break off in the middle. SQL text is sent as the `turso` CLI does
 //! in half of the cases: as a dump first, and then a database is created of it. In between it looks at what
@@ -24,13 +24,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::ground::Ground;
-use super::link::{Link, News};
+use super::link::{Answer, Asker, Link};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
 use crate::client::{Response, credential_line, request};
 use crate::draws::{Span, Stream};
-use crate::network::Wake;
 use draft::{Draft, Step};
 use file::Contents;
 
@@ -58,7 +57,7 @@ const FAILING: [&str; 3] =
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Sql,
     File,
     /// SQL text whose last statement fails.
@@ -74,7 +73,7 @@ enum Kind {
 }
 
 #[derive(Clone, Debug)]
-enum Order {
+pub(super) enum Order {
     Upload {
         slot: usize,
         kind: Kind,
@@ -109,13 +108,6 @@ enum Order {
     },
 }
 
-/// An order, and in which life of the server it was given.
-#[derive(Clone, Debug)]
-struct Asked {
-    order: Order,
-    epoch: u64,
-}
-
 /// A name, and what may be found under it.
 #[derive(Clone, Debug, Default)]
 struct Slot {
@@ -147,7 +139,7 @@ pub(super) struct Importer {
     left: u64,
     serial: u64,
     slots: Vec<Slot>,
-    link: Link<Asked>,
+    link: Link<Order>,
     draft: Option<Draft>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
@@ -177,42 +169,6 @@ impl Importer {
 
     fn name(&self, slot: usize) -> String {
         format!("import-{slot}-{}", self.slots[slot].generation)
-    }
-
-    /// Take a wake that is the importer's.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(&mut self, sim: &mut Sim, ground: &Ground, wake: Wake) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim, ground),
-            News::Lost(asked) => {
-                self.lose(asked.order);
-                self.link.rest(sim);
-            }
-            News::Answer(asked, response) => {
-                self.hear(sim, ground, &asked, &response)?;
-                if self.link.is_idle() {
-                    self.link.rest(sim);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim, ground: &Ground) {
-        let order = match &self.looking {
-            Some(slots) => slots.first().map(|&slot| match self.slots[slot].there {
-                Some(_) => Order::Read { slot },
-                None => Order::Show { slot },
-            }),
-            None => self.go_on(sim).or_else(|| self.draw(sim)),
-        };
-        let Some(order) = order else { return };
-        self.ask(sim, ground, order);
     }
 
     fn draw(&mut self, sim: &mut Sim) -> Option<Order> {
@@ -288,7 +244,7 @@ impl Importer {
         }
     }
 
-    fn ask(&mut self, sim: &mut Sim, ground: &Ground, order: Order) {
+    fn ask(&mut self, sim: &mut Sim, order: Order) {
         let (mut outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
         let breaks = match order {
@@ -303,8 +259,7 @@ impl Importer {
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
         }
-        let asked = Asked { order, epoch: ground.model.epoch };
-        self.link.ask(sim, address, &outbox, patience_ns, asked);
+        self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
     /// Nobody knows what has become of an upload.
@@ -319,8 +274,84 @@ impl Importer {
         }
     }
 
-    /// There will be no answer.
-    fn lose(&mut self, order: Order) {
+    /// Nothing is left to look at there.
+    fn has_seen(&mut self, slot: usize) {
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
+    }
+
+    /// Whether the rows that were read are those that must be there.
+    fn hear_rows(&mut self, options: &Options, slot: usize, response: &Response) -> bool {
+        let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        let result = &value["results"][0];
+        let state = &mut self.slots[slot];
+        if response.status != 200 || result["type"] != "ok" {
+            let code = match result["error"]["code"].as_str() {
+                Some(code) => code.to_owned(),
+                None => code_of(response),
+            };
+            if code == "DATABASE_DAMAGED" && options.has_disk_errors() {
+                state.give_up();
+                return true;
+            }
+            let status = if response.status == 200 { 503 } else { response.status };
+            return is_excused(options, status, &code)
+                && !code.is_empty()
+                && code != "SQL_INPUT_ERROR";
+        }
+        let row = &result["response"]["result"]["rows"][0];
+        let number =
+            |index: usize| row[index]["value"].as_str().and_then(|text| text.parse::<u64>().ok());
+        let [Some(rows), Some(sum), Some(bytes), Some(serial)] = [0, 1, 2, 3].map(number) else {
+            return false;
+        };
+        let found = match &state.there {
+            Some(contents) => *contents,
+            None => match state.lost.get(&serial) {
+                Some(contents) => *contents,
+                None => return false,
+            },
+        };
+        state.there = Some(found);
+        found.serial == serial && found.sums() == [rows, sum, bytes]
+    }
+
+    /// From now on only look at what must be there.
+    fn begin_to_look(&mut self, sim: &mut Sim) {
+        self.hurry(sim);
+        // Where nothing is known to be, nothing is left in the end, or something whole.
+        self.draft = None;
+        self.looking = Some((0..SLOTS).collect());
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
+    }
+}
+
+impl Asker for Importer {
+    type Asked = Order;
+
+    fn link(&mut self) -> &mut Link<Order> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, _: &mut Ground) -> Result<(), Violation> {
+        let order = match &self.looking {
+            Some(slots) => slots.first().map(|&slot| match self.slots[slot].there {
+                Some(_) => Order::Read { slot },
+                None => Order::Show { slot },
+            }),
+            None => self.go_on(sim).or_else(|| self.draw(sim)),
+        };
+        if let Some(order) = order {
+            self.ask(sim, order);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, _: &mut Sim, order: Order) {
         match order {
             Order::Upload { slot, kind, contents } => self.lose_upload(slot, kind, contents),
             Order::Draft(step) => self.lose_step(step),
@@ -339,11 +370,11 @@ impl Importer {
     fn hear(
         &mut self,
         sim: &mut Sim,
-        ground: &Ground,
-        asked: &Asked,
-        response: &Response,
+        ground: &mut Ground,
+        answer: &Answer<Order>,
     ) -> Result<(), Violation> {
-        let (options, order) = (&ground.options, &asked.order);
+        let Answer { asked: order, response, life } = answer;
+        let options = &ground.options;
         let code = code_of(response);
         let wrong = |what: &str| {
             let text = String::from_utf8_lossy(&response.body).into_owned();
@@ -357,12 +388,12 @@ impl Importer {
                         return wrong("it has no address");
                     };
                     let (slot, contents, address) = (*slot, *contents, address.to_owned());
-                    self.ask(sim, ground, Order::Seed { slot, contents, address });
+                    self.ask(sim, Order::Seed { slot, contents, address });
                     return Ok(());
                 }
                 200 => return wrong("it cannot be good"),
                 404 if code == "ORGANISATION_NOT_FOUND" => {
-                    self.ask(sim, ground, Order::Organisation);
+                    self.ask(sim, Order::Organisation);
                     return Ok(());
                 }
                 status if is_excused(options, status, &code) => {}
@@ -370,7 +401,7 @@ impl Importer {
                 400 if *kind == Kind::Broken => {}
                 _ => return wrong("it is refused in no known way"),
             },
-            Order::Draft(step) => self.hear_step(sim, ground, *step, asked.epoch, response)?,
+            Order::Draft(step) => self.hear_step(sim, options, *step, (*life, response))?,
             Order::Organisation => match response.status {
                 200 => {}
                 status if is_excused(options, status, &code) => {}
@@ -431,7 +462,7 @@ impl Importer {
                         return wrong("nothing of the name was made");
                     }
                     if !self.slots[*slot].unjudged {
-                        self.ask(sim, ground, Order::Read { slot: *slot });
+                        self.ask(sim, Order::Read { slot: *slot });
                         return Ok(());
                     }
                     self.has_seen(*slot);
@@ -467,63 +498,6 @@ impl Importer {
             },
         }
         Ok(())
-    }
-
-    /// Nothing is left to look at there.
-    fn has_seen(&mut self, slot: usize) {
-        if let Some(looking) = &mut self.looking {
-            looking.remove(&slot);
-        }
-    }
-
-    /// Whether the rows that were read are those that must be there.
-    fn hear_rows(&mut self, options: &Options, slot: usize, response: &Response) -> bool {
-        let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-        let result = &value["results"][0];
-        let state = &mut self.slots[slot];
-        if response.status != 200 || result["type"] != "ok" {
-            let code = match result["error"]["code"].as_str() {
-                Some(code) => code.to_owned(),
-                None => code_of(response),
-            };
-            if code == "DATABASE_DAMAGED" && options.has_disk_errors() {
-                state.give_up();
-                return true;
-            }
-            let status = if response.status == 200 { 503 } else { response.status };
-            return is_excused(options, status, &code)
-                && !code.is_empty()
-                && code != "SQL_INPUT_ERROR";
-        }
-        let row = &result["response"]["result"]["rows"][0];
-        let number =
-            |index: usize| row[index]["value"].as_str().and_then(|text| text.parse::<u64>().ok());
-        let [Some(rows), Some(sum), Some(bytes), Some(serial)] = [0, 1, 2, 3].map(number) else {
-            return false;
-        };
-        let found = match &state.there {
-            Some(contents) => *contents,
-            None => match state.lost.get(&serial) {
-                Some(contents) => *contents,
-                None => return false,
-            },
-        };
-        state.there = Some(found);
-        found.serial == serial && found.sums() == [rows, sum, bytes]
-    }
-
-    /// From now on only look at what must be there.
-    fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(asked) = self.link.hurry(sim) {
-            self.lose(asked.order);
-        }
-        // Where nothing is known to be, nothing is left in the end, or something whole.
-        self.draft = None;
-        self.looking = Some((0..SLOTS).collect());
-    }
-
-    fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
     }
 }
 

@@ -88,6 +88,7 @@ use glutton::Gluttons;
 use ground::Ground;
 use importer::Importer;
 use landlord::Landlord;
+use link::Asker;
 use locksmith::Locksmith;
 use mortals::Mortals;
 use operator::Operator;
@@ -453,32 +454,17 @@ impl Host for World {
 
     fn attend(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
-            let Ground { grants, options, .. } = &mut self.ground;
-            if self.landlord.heed(&mut self.io, grants, options, wake)? {
-                continue;
-            }
-            if self.importer.heed(&mut self.io, &self.ground, wake)? {
-                continue;
-            }
-            if self.gluttons.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            if self.fleet.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
-                continue;
-            }
-            if self.caster.heed(&mut self.io, &mut self.ground, wake)? {
-                continue;
-            }
-            if self.locksmith.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            if self.mortals.heed(&mut self.io, &mut self.ground, wake)? {
-                continue;
-            }
-            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+            let World { io, ground, .. } = self;
+            let is_anothers = self.landlord.heed(io, ground, wake)?
+                || self.importer.heed(io, ground, wake)?
+                || self.gluttons.heed(io, &ground.options, wake)?
+                || self.fleet.heed(io, ground, wake)?
+                || self.copyist.heed(io, ground, wake)?
+                || self.caster.heed(io, ground, wake)?
+                || self.locksmith.heed(io, ground, wake)?
+                || self.mortals.heed(io, ground, wake)?
+                || self.strangers.heed(io, &ground.options, wake)?;
+            if is_anothers {
                 continue;
             }
             let index = match wake {

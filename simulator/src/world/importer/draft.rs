@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use storage::io::Clock;
 
 use super::file::Contents;
-use super::{Ground, Importer, Kind, ORGANISATION, Order, Sim, is_excused};
+use super::{Importer, Kind, ORGANISATION, Order, Sim, is_excused};
 use crate::client::{Response, request};
 use crate::draws::Stream;
 use crate::world::model::Violation;
-use crate::world::options::{ADMIN, LISTEN};
+use crate::world::options::{ADMIN, LISTEN, Options};
 
 /// Chunks after which the rest comes in one.
 const CHUNKS_MAX: u64 = 6;
@@ -51,8 +51,8 @@ pub struct Draft {
     chunk: u64,
     at: usize,
     piece_bytes: usize,
-    /// In which life of the server it was last asked for, in which that was heard, and when.
-    known: Option<(u64, u64, u64)>,
+    /// Which life of the server has last answered for it, and when.
+    known: Option<(u64, u64)>,
 }
 
 impl Importer {
@@ -164,10 +164,9 @@ impl Importer {
     pub(super) fn hear_step(
         &mut self,
         sim: &mut Sim,
-        ground: &Ground,
+        options: &Options,
         step: Step,
-        asked_epoch: u64,
-        response: &Response,
+        (life, response): (u64, &Response),
     ) -> Result<(), Violation> {
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let code = value["code"].as_str().unwrap_or_default();
@@ -180,14 +179,14 @@ impl Importer {
             let Draft { slot, contents, known, chunk, at, .. } = &draft;
             let text = format!(
                 "{step:?} of a draft ({kind:?} {contents:?} slot {slot} chunk {chunk} at {at} known {known:?}, \
-                 asked in {asked_epoch}): {what}: {} {text:.300}",
+                 answered in {life}): {what}: {} {text:.300}",
                 response.status
             );
             Err(Violation::new("IMP-1", text))
         };
         match response.status {
             200 => {
-                let outlived = draft.known.is_some_and(|(_, epoch, _)| epoch < asked_epoch);
+                let outlived = draft.known.is_some_and(|(known, _)| known != life);
                 if outlived && step != Step::Create {
                     return wrong("it has outlived its server");
                 }
@@ -215,7 +214,7 @@ impl Importer {
                         return Ok(());
                     }
                 }
-                draft.known = Some((asked_epoch, ground.model.epoch, now));
+                draft.known = Some((life, now));
                 return Ok(());
             }
             409 if code == "UPLOAD_BUSY" => return Ok(()),
@@ -223,7 +222,7 @@ impl Importer {
             409 if code == "UPLOAD_BEGUN" && draft.known.is_none() => {}
             404 if code == "ORGANISATION_NOT_FOUND" => {
                 self.draft = None;
-                self.ask(sim, ground, Order::Organisation);
+                self.ask(sim, Order::Organisation);
                 return Ok(());
             }
             409 if code == "DATABASE_EXISTS" && step == Step::Create => {
@@ -232,17 +231,15 @@ impl Importer {
                 }
             }
             404 => {
-                let kept = draft.known.is_some_and(|(epoch, _, at)| {
-                    epoch == ground.model.epoch && now - at < KEPT_NS
-                });
-                let options = &ground.options;
+                let kept =
+                    draft.known.is_some_and(|(known, at)| known == life && now - at < KEPT_NS);
                 let troubled = options.excuses(500) || options.has_small_log();
                 let sleeps = options.faults.clock_jumps > 0;
                 if kept && is_good && !troubled && !sleeps {
                     return wrong("it is forgotten");
                 }
             }
-            status if is_excused(&ground.options, status, code) => {}
+            status if is_excused(options, status, code) => {}
             413 | 415 | 422 | 400 if !is_good => self.refused += 1,
             _ if is_good => return wrong("it is good"),
             _ => return wrong("it is refused in no known way"),
