@@ -2,11 +2,13 @@
 //! chunks, and the end of it.
 //!
 //! Pieces are drawn one by one. A step whose answer is lost is asked again; chunks break off on purpose, and
-//! come again from their beginning. In between others look at the name, or drop it, or nothing comes any more.
+//! come again from their beginning; some come twice, as if their answer had been lost. In between others look at the name, or drop it, or nothing comes any more.
 //!
 //! Expected, besides what IMP-1 says of every upload: the end that was answered with 200 is there, whole;
 //! what has not come to its end is not; a draft is never older than its server; what was good so far is not
 //! refused, and not forgotten while it goes on.
+
+use std::ops::Range;
 
 use serde_json::{Value, json};
 use storage::io::Clock;
@@ -33,6 +35,8 @@ pub enum Step {
     Create,
     Start,
     Chunk,
+    /// The chunk before, which is there already.
+    ChunkAgain,
     Finalize,
 }
 
@@ -51,6 +55,8 @@ pub struct Draft {
     chunk: u64,
     at: usize,
     piece_bytes: usize,
+    /// Where the chunk before was.
+    before: Range<usize>,
     /// Which life of the server has last answered for it, and when.
     known: Option<(u64, u64)>,
 }
@@ -79,6 +85,7 @@ impl Importer {
             chunk,
             at,
             piece_bytes,
+            before: 0..0,
             known,
         });
         Order::Draft(step)
@@ -97,6 +104,7 @@ impl Importer {
                 return Some(Order::Drop { slot });
             }
             2 | 3 => return Some(Order::Show { slot: draft.slot }),
+            4..7 if draft.chunk > 0 => return Some(Order::Draft(Step::ChunkAgain)),
             _ if draft.steps > STEPS_MAX => self.draft = None,
             _ => {
                 if draft.step == Step::Chunk && draft.piece_bytes == 0 {
@@ -142,6 +150,10 @@ impl Importer {
                 let piece = &draft.bytes[draft.at..draft.at + draft.piece_bytes];
                 put(format!("{}/chunk/{}", draft.id, draft.chunk), piece)
             }
+            Step::ChunkAgain => {
+                let piece = &draft.bytes[draft.before.clone()];
+                put(format!("{}/chunk/{}", draft.id, draft.chunk - 1), piece)
+            }
             Step::Finalize => put(format!("{}/finalize", draft.id), b""),
         }
     }
@@ -151,7 +163,7 @@ impl Importer {
         let Some(draft) = &mut self.draft else { return };
         match step {
             Step::Create => draft.step = Step::Start,
-            Step::Start | Step::Chunk => {}
+            Step::Start | Step::Chunk | Step::ChunkAgain => {}
             Step::Finalize => {
                 let Draft { slot, kind, contents, .. } =
                     self.draft.take().expect("it is asked for");
@@ -197,7 +209,10 @@ impl Importer {
                         draft.id = value["upload_id"].as_str().unwrap_or_default().to_owned();
                         draft.step = Step::Chunk;
                     }
+                    // What was there is there as before: the sums will tell.
+                    Step::ChunkAgain => {}
                     Step::Chunk => {
+                        draft.before = draft.at..draft.at + draft.piece_bytes;
                         draft.at += draft.piece_bytes;
                         (draft.chunk, draft.piece_bytes) = (draft.chunk + 1, 0);
                     }
