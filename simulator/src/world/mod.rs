@@ -373,6 +373,7 @@ impl World {
         self.stop_at = None;
         self.ambush = None;
         self.free_disk();
+        self.swap_nothing();
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
         faults.calm_disk();
