@@ -147,6 +147,8 @@ pub(super) struct Caster {
     wants_mould: bool,
     /// The one that has come into the group.
     moved: Option<usize>,
+    /// A call about many whose answer was lost: it is asked for again.
+    again: Option<usize>,
     /// Names that were given up, and may be in memory: nobody else ends those.
     abandoned: Vec<String>,
     /// It only looks at what must be there, at these.
@@ -166,6 +168,7 @@ impl Caster {
             doubtful_since: None,
             wants_mould: true,
             moved: None,
+            again: None,
             abandoned: Vec::new(),
             looking: None,
         };
@@ -205,11 +208,14 @@ impl Caster {
         if let Some(tenant) = self.moved.take() {
             return Order::Set { mould: Some(tenant) };
         }
+        if let Some(slot) = self.again.take() {
+            return Order::Cast { slot, form: Form::Many };
+        }
         let draws = sim.draws_mut();
         let mut pick = |entity: u64, bound: usize| draws.index(Stream::Casts, entity, bound);
         let (slot, what) = (pick(1, SLOTS), pick(2, 12));
         let tenant = pick(3, ground.tenants());
-        let form = [Form::Alone, Form::Alone, Form::Alone, Form::Many, Form::InMemory][pick(4, 5)];
+        let form = [Form::Alone, Form::Alone, Form::Many, Form::Many, Form::InMemory][pick(4, 5)];
         if std::mem::take(&mut self.wants_mould) || what == 0 {
             return match pick(5, 12) {
                 0 => Order::Set { mould: None },
@@ -217,7 +223,7 @@ impl Caster {
             };
         }
         match what {
-            1..=3 if self.slots[slot].is_asked_for() => Order::Drop { slot },
+            1..=5 if self.slots[slot].is_asked_for() => Order::Drop { slot },
             // The same call goes on where the one that was lost has ended.
             7.. if self.slots[slot].call.is_some() && self.slots[slot].there.is_none() => {
                 Order::Cast { slot, form: Form::Many }
@@ -491,6 +497,7 @@ impl Asker for Caster {
             Order::Drop { slot } => self.give_up(slot),
             Order::Set { .. } => self.doubtful_since = Some(sim.now()),
             Order::Move { .. } => self.wants_mould = true,
+            Order::Cast { slot, form: Form::Many } => self.again = Some(slot),
             Order::Prepare { .. } | Order::Cast { .. } | Order::Read { .. } | Order::Forget => {}
         }
     }
