@@ -66,9 +66,9 @@ pub const MARKS: &[Mark] = &[
     mark("a WAL spills to a file", 100),
     mark("a temporary object spills to a file", 100),
     mark("a read of a tenant's file fails", 300),
-    mark("a tenant's file is missing", 10000),
-    mark("a tenant's file was cut", 10000),
-    mark("a tenant's file is an old copy", 10000),
+    mark("a tenant's file is missing", 3000),
+    mark("a tenant's file was cut", 1000),
+    mark("a tenant's file is an old copy", 3000),
     mark("page 1 of a file is torn, and the log has it", 3000),
     mark("page 1 of a tenant's file is damaged", 3000),
     mark("a page that is read from the log is damaged", 10000),
@@ -179,7 +179,7 @@ pub const MARKS: &[Mark] = &[
     mark("a check finds an upload damaged", 300),
     mark("an upload's client has gone before its body was asked for", 1000),
     mark("an upload is larger than it may be", 10000),
-    mark("a chunk that is there already comes again", 1000),
+    mark("a chunk that is there already comes again", 300),
     mark("a chunk goes on where it broke off", 1000),
     mark("a database is made of chunks", 300),
     mark("a draft is given up because nothing comes", 1000),
@@ -203,7 +203,7 @@ pub const MARKS: &[Mark] = &[
     mark("a database is to be a copy of its group's template", 100),
     mark("the template of a group is no longer there", 300),
     mark("a database in memory is no copy of its group's template", 300),
-    mark("a copy that a crash has taken is made again", 10_000),
+    mark("a copy that a crash has taken is made again", 1000),
     mark("a copy is given up because its original is written to too fast", NO_COPY),
     mark("writers wait for a copy that falls behind", 30_000),
     mark("writers wait no longer for a copy that does not go on", NO_COPY),
@@ -282,7 +282,6 @@ const NO_KEYS: u64 = u64::MAX;
 
 /// Kinds of faults that not every batch of [`FAULT_SEEDS`] meets, and how many seeds do.
 const RARE_FAULTS: &[(FaultKind, u64)] = &[
-    (FaultKind::FileSwapped, 10_000),
     (FaultKind::DiskFull, 1_000),
     (FaultKind::MisdirectedWrite, 1_000),
     (FaultKind::LateLanding, 1_000),

@@ -292,6 +292,7 @@ impl Caster {
     /// What came of a create.
     fn hear_cast(
         &mut self,
+        options: &Options,
         slot: usize,
         form: Form,
         answer: &Answer<Asked>,
@@ -339,10 +340,11 @@ impl Caster {
                     self.slots[slot] = Slot { generation, ..Slot::default() };
                 }
             }
-            _ if matches!(response.status, 400 | 404) => {
-                return wrong(asked, "it cannot be created", response);
-            }
-            _ => self.give_up(slot),
+            // Of many each has its own word.
+            _ if form == Form::Many && response.status == 200 => self.give_up(slot),
+            "DATABASE_DROPPED" => self.give_up(slot),
+            _ if options.excuses(response.status) => self.give_up(slot),
+            _ => return wrong(asked, "it cannot be created", response),
         }
         Ok(())
     }
@@ -530,7 +532,9 @@ impl Asker for Caster {
                 self.wants_mould = true;
             }
             Order::Set { .. } if excused => self.doubtful_since = Some(sim.now()),
-            Order::Cast { slot, form } => return self.hear_cast(slot, form, answer),
+            Order::Cast { slot, form } => {
+                return self.hear_cast(&ground.options, slot, form, answer);
+            }
             Order::Drop { slot } => match status {
                 404 if self.must_be_there(slot, *life) => {
                     return wrong(asked, "it must be there", response);

@@ -1,10 +1,10 @@
 //! The ends of the server: when and how each of its lives is over, and what is left behind.
 //!
-//! Half of the ends come at a drawn event, a quarter of those early, while the log is read. The
-//! others are biased towards the moments where something can be lost: once due, they wait, for half a
-//! second at most, for unsynced bytes on the disk, or for a checkpoint that is in its file and not yet
-//! in the catalogue; or, for a minute, for a database that is being filled. A fifth are clean stops,
-//! half of which are cut short by a crash.
+//! A fifth of the ends are clean stops, half of which are cut short by a crash. A quarter of the others
+//! come early, while the log is read. Half of the rest, more where databases are copied or imported, wait
+//! for a moment where something can be lost: for half a second at most for unsynced bytes on the disk, or
+//! for a checkpoint that is in its file and not yet in the catalogue; for a minute for a database that is
+//! being filled. The others come at a drawn event.
 
 use server::{Exit, Server};
 use storage::io::{Clock, Instant, Io};

@@ -85,6 +85,8 @@ struct Owned {
     /// There is one of this name.
     exists: bool,
     has_tables: bool,
+    /// A drop of it was not answered, and may still come.
+    may_go: bool,
     /// It is to have `good`.
     is_good: bool,
     /// When it was known to be there, by the count of her answers.
@@ -270,9 +272,12 @@ impl Fleet {
                 return Ok(());
             }
             (Ask::Read(index) | Ask::Look(index) | Ask::Tables(index, _), "DATABASE_NOT_FOUND") => {
-                // It was dropped, and the answer was lost.
-                self.databases[*index].id = None;
-                self.databases[*index].has_tables = false;
+                let owned = &mut self.databases[*index];
+                if owned.id.is_some() && !owned.may_go {
+                    let text = format!("{} is gone: {ask:?}: {text}", database(*index));
+                    return Err(Violation::new("DUR-4", text));
+                }
+                (owned.id, owned.has_tables) = (None, false);
                 return Ok(());
             }
             (Ask::Look(index), "DATABASE_DAMAGED") if options.has_disk_errors() => {
@@ -285,6 +290,9 @@ impl Fleet {
                 return Ok(());
             }
             _ => {}
+        }
+        if let Ask::Drop(index) = ask {
+            self.databases[*index].may_go |= status != 404;
         }
         let excused = match status {
             404 => matches!(ask, Ask::Drop(_) | Ask::Read(_)),
@@ -445,7 +453,11 @@ impl Asker for Fleet {
     }
 
     /// What came of it she sees by looking.
-    fn lose(&mut self, _: &mut Sim, _: Ask) {}
+    fn lose(&mut self, _: &mut Sim, ask: Ask) {
+        if let Ask::Drop(index) = ask {
+            self.databases[index].may_go = true;
+        }
+    }
 
     fn hear(
         &mut self,
@@ -466,8 +478,8 @@ impl Asker for Fleet {
         match *ask {
             Ask::Create(index) | Ask::Find(index) => self.on_created(index, &body),
             Ask::Drop(index) => {
-                self.databases[index] =
-                    Owned { is_good: self.databases[index].is_good, ..Owned::default() };
+                let Owned { is_good, may_go, .. } = self.databases[index];
+                self.databases[index] = Owned { is_good, may_go, ..Owned::default() };
             }
             Ask::Tables(index, _) => {
                 let good = |result: &Value| result["type"] == "ok";

@@ -143,9 +143,6 @@ pub(super) struct Importer {
     draft: Option<Draft>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
-    /// Uploads that were acknowledged, and refused as they should be.
-    pub made: u64,
-    pub refused: u64,
 }
 
 impl Importer {
@@ -158,8 +155,6 @@ impl Importer {
             link: Link::new("the importer", ID, Stream::Imports),
             draft: None,
             looking: None,
-            made: 0,
-            refused: 0,
         };
         if importer.left > 0 {
             importer.link.rest(sim);
@@ -397,7 +392,7 @@ impl Asker for Importer {
                     return Ok(());
                 }
                 status if is_excused(options, status, &code) => {}
-                422 if *kind != Kind::Sql => self.refused += 1,
+                422 if *kind != Kind::Sql => {}
                 400 if *kind == Kind::Broken => {}
                 _ => return wrong("it is refused in no known way"),
             },
@@ -417,7 +412,6 @@ impl Asker for Importer {
                     }
                     200 if !slot.is_empty() => return wrong("the name is taken"),
                     200 => {
-                        self.made += 1;
                         slot.there = Some(*contents);
                     }
                     status if is_excused(options, status, &code) => {}
@@ -435,14 +429,13 @@ impl Asker for Importer {
                     }
                     _ if made && !slot.is_empty() => return wrong("the name is taken"),
                     Kind::Sql | Kind::File if made => {
-                        self.made += 1;
                         slot.there = Some(*contents);
                     }
                     Kind::Flipped if made => slot.unjudged = true,
                     _ if made => return wrong("it cannot be good"),
                     Kind::Sql | Kind::File if is_excused(options, refused, &code) => {}
                     Kind::Sql | Kind::File => return wrong("it is good"),
-                    _ if matches!(refused, 413 | 415 | 422) => self.refused += 1,
+                    _ if matches!(refused, 413 | 415 | 422) => {}
                     // It was not looked at, or broke off.
                     _ if is_excused(options, refused, &code) || refused == 400 => {}
                     _ => return wrong("it is refused in no known way"),

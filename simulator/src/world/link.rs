@@ -19,11 +19,12 @@
 use std::fmt::Debug;
 use std::io::ErrorKind;
 
+use memchr::memmem;
 use storage::io::Clock;
 
+use super::Sim;
 use super::ground::Ground;
 use super::model::Violation;
-use super::{Sim, World};
 use crate::client::{Response, ResponseReader};
 use crate::draws::{Span, Stream};
 use crate::network::{ClientSocket, Wake};
@@ -124,6 +125,7 @@ pub(super) trait Asker {
                 self.link().rest(sim);
             }
             News::Answer(answer) => {
+                judge_damage(ground, &answer)?;
                 self.hear(sim, ground, &answer)?;
                 if self.link().asked.is_none() {
                     self.link().rest(sim);
@@ -146,6 +148,19 @@ pub(super) trait Asker {
         }
         self.link().rest(sim);
         had
+    }
+}
+
+/// COR-1, of databases that no model knows: nothing is damaged where nothing is struck.
+fn judge_damage<A: Debug>(ground: &Ground, answer: &Answer<A>) -> Result<(), Violation> {
+    let said = memmem::find(&answer.response.body, b"\"DATABASE_DAMAGED\"").is_some();
+    let struck = ground.options.has_disk_errors() || !ground.swapped.is_empty();
+    match said && !struck {
+        true => {
+            let text = format!("{:?} hears of damage, and nothing was struck", answer.asked);
+            Err(Violation::new("COR-1", text))
+        }
+        false => Ok(()),
     }
 }
 
@@ -288,25 +303,5 @@ impl<A: Debug> Link<A> {
     fn lose(&mut self, sim: &mut Sim) -> Option<A> {
         self.hang_up(sim);
         self.asked.take()
-    }
-}
-
-impl World {
-    /// Go on without faults until something is done; `what` is not, if that takes longer (LIVE-1).
-    pub(super) fn go_on_until(
-        &mut self,
-        limit_ns: u64,
-        is_done: impl Fn(&World) -> bool,
-        what: impl Fn(&World) -> String,
-    ) -> Result<(), Violation> {
-        let begun = self.io.now();
-        while !is_done(self) {
-            self.tick()?;
-            if self.io.now().since(begun) > limit_ns {
-                let text = format!("without faults, {}", what(self));
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The first whole world: the unchanged server on a simulated machine, its clients, its ends.
+//! A whole world: the unchanged server on a simulated machine, its clients, its ends.
 //!
 //! Owns the loop: the server takes a turn, the kernel of the simulation goes on to its next event,
 //! woken clients act. In between the server is killed, loses its power or is stopped, at drawn

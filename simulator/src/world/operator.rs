@@ -7,7 +7,7 @@
 //! simulated seconds; writes are refused, reads go on, and afterwards everything works (O3). *Second
 //! process* (`second-process`): in one world of six a process starts beside the one that serves; it
 //! must refuse to start, and change no byte (N4). It runs on a copy of the disk, locks included, so
-//! that one may compare. *Swapped file* (`file-swapped`): in one swarm world of four he stops the server
+//! that one may compare. *Swapped file* (`file-swapped`): in one swarm world of two he stops the server
 //! to do it, and in the others of these he does after three clean stops of four: a tenant's file is
 //! deleted, cut, or replaced by an older copy of itself or by another tenant's; the tenant must be
 //! fenced, never served from it (O1).
@@ -41,14 +41,15 @@ const REFUSAL_NS_MAX: u64 = 10_000_000_000;
 pub(super) struct Operator {
     second_at: Option<u64>,
     full_at: Option<u64>,
-    /// When he stops the server to swap a file.
+    /// When he copies the files, and when he stops the server to swap one.
+    backup_at: Option<u64>,
     swap_at: Option<u64>,
     /// He has stopped it, and swaps when it has ended well.
     swaps: bool,
     free_at_ns: Option<u64>,
     /// The memory budgets of this life.
     memory_bytes: Option<[u64; 2]>,
-    /// Copies of tenants' files from the last end of a server.
+    /// Copies of tenants' files, from the last end of a server or since.
     backups: BTreeMap<String, Vec<u8>>,
 }
 
@@ -63,8 +64,9 @@ impl Operator {
         };
         let second_at = event(0, 6);
         let full_at = event(1, 8).filter(|_| profile == Profile::Swarm);
-        let swap_at = event(15, 4).filter(|_| profile == Profile::Swarm);
-        Operator { second_at, full_at, swap_at, ..Operator::default() }
+        let swap_at = event(15, 2).filter(|_| profile == Profile::Swarm);
+        let backup_at = swap_at.map(|at| at / 2);
+        Operator { second_at, full_at, backup_at, swap_at, ..Operator::default() }
     }
 
     /// The memory budgets of the life that begins, if they differ from the options'.
@@ -103,8 +105,13 @@ impl World {
             self.free_disk();
         }
         let ready = self.server.as_ref().is_some_and(Server::is_ready);
+        if ready && self.operator.backup_at.is_some_and(|at| sequence >= at) {
+            self.operator.backup_at = None;
+            self.keep_backups();
+        }
         if ready && self.operator.swap_at.is_some_and(|at| sequence >= at) {
             (self.operator.swap_at, self.operator.swaps) = (None, true);
+            self.io.trace_mut().remark(|| "the operator stops the server".to_owned());
             self.server_mut().stop();
             self.io.injected(FaultKind::CleanStop, 0);
         }

@@ -221,7 +221,6 @@ impl Importer {
                             Kind::Flipped => state.unjudged = true,
                             _ if !is_good => return wrong("it cannot be good"),
                             _ => {
-                                self.made += 1;
                                 state.there = Some(draft.contents);
                             }
                         }
@@ -255,7 +254,7 @@ impl Importer {
                 }
             }
             status if is_excused(options, status, code) => {}
-            413 | 415 | 422 | 400 if !is_good => self.refused += 1,
+            413 | 415 | 422 | 400 if !is_good => {}
             _ if is_good => return wrong("it is good"),
             _ => return wrong("it is refused in no known way"),
         }
