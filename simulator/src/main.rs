@@ -7,8 +7,11 @@
 mod commands;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGPIPE;
 
 use commands::{coverage, fuzz, mutants, page, replay, run, shrink, swarm};
 
@@ -48,7 +51,18 @@ enum Command {
     Mutants(mutants::Mutants),
 }
 
+/// What a shell calls the end by this signal.
+const ENDED_BY_PIPE: i32 = 128 + SIGPIPE;
+
 fn main() -> ExitCode {
+    // Whoever reads may have seen enough (`| head`): that is no reason to panic, as `println!` would.
+    let always = Arc::new(AtomicBool::new(true));
+    if let Err(error) =
+        signal_hook::flag::register_conditional_shutdown(SIGPIPE, ENDED_BY_PIPE, always)
+    {
+        eprintln!("simulator: cannot listen for signals: {error}");
+        return ExitCode::from(2);
+    }
     let passed = match Arguments::parse().command {
         Command::Run(command) => run::run(&command),
         Command::Replay(command) => replay::run(&command),

@@ -315,7 +315,7 @@ impl Faults {
         self.page_evicted_per_million = 0;
     }
 
-    /// The network's classes: simulation.md, 2.3. Rates are per segment; a request and its answer
+    /// The network's classes. Rates are per segment; a request and its answer
     /// are two to some fifty.
     fn draw_network(&mut self, draws: &mut Draws) {
         let mut rate = |entity: u64, high: u64| {
@@ -328,7 +328,7 @@ impl Faults {
         self.half_open_per_million = rate(153, 1_000);
     }
 
-    /// The clock's and the memory's classes: simulation.md, 2.4 and 2.5.
+    /// The clock's and the memory's classes.
     fn draw_clock_and_memory(&mut self, draws: &mut Draws) {
         let o = Stream::Options;
         self.clock_jumps = draws.below(o, 154, 2) * draws.within(o, 154, Span::new(1, 2));

@@ -14,7 +14,7 @@ pub struct Pages;
 
 impl Target for Pages {
     fn invent(&mut self, random: &mut Random) -> Vec<u8> {
-        let count = 21 + 4 * random.index(EDITS_MAX);
+        let count = 20 + 4 * random.index(EDITS_MAX);
         random.bytes(count)
     }
 

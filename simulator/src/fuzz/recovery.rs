@@ -133,8 +133,9 @@ impl Target for Recovery {
                 seen.note(text.get(..80).unwrap_or(&text));
                 let excused = edits.len() > 1 || !edits[0].is_local || {
                     let path = &edits[0].path;
-                    // The catalogue's pages are in both.
-                    path.starts_with("log/") || *path == storage::TenantId::CATALOGUE.paths().file
+                    // The catalogue's pages are in both; all that the ring says is there twice.
+                    path.starts_with("log/segment-")
+                        || *path == storage::TenantId::CATALOGUE.paths().file
                 };
                 if excused { Ok(()) } else { Err(format!("{failure:?}")) }
             }
@@ -156,6 +157,12 @@ impl Recovery {
             let state = match &answer {
                 Answer::Rows(rows) => Some(rows.clone()),
                 Answer::Refused(_, _, message) if message.contains("no such table") => None,
+                Answer::Refused(..) if edits.is_empty() => {
+                    return Err(wrong(format!("{name} is refused: {answer:?}")));
+                }
+                Answer::Refused(_, code, _) if single && code != "DATABASE_DAMAGED" => {
+                    return Err(wrong(format!("{name} is hurt, and says {answer:?}")));
+                }
                 Answer::Refused(..) => {
                     refused += 1;
                     continue;
@@ -197,7 +204,11 @@ impl Recovery {
         let wrong = |text: String| Stop::Violated(crate::world::Violation::new("COR-1", text));
         let written = place.sql(name, &["INSERT INTO t(v) VALUES('after') RETURNING k, v"])?;
         seen.note(&format!("write: {}", written.shape()));
-        let Answer::Rows(new) = written else { return Ok(()) };
+        let new = match written {
+            Answer::Rows(new) => new,
+            Answer::Refused(_, code, _) if code == "DATABASE_DAMAGED" => return Ok(()),
+            other => return Err(wrong(format!("{name} takes no write: {other:?}"))),
+        };
         rows.extend(new);
         match place.sql(name, &[READ])? {
             Answer::Rows(found) if found == rows => Ok(()),

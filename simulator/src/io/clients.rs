@@ -18,6 +18,19 @@ impl<W> SimulatedIo<W> {
         socket
     }
 
+    /// Lives of the server that have ended: the number of the one that runs.
+    #[must_use]
+    pub fn lives(&self) -> u64 {
+        self.network.lives
+    }
+
+    /// In which life of the server this connection was granted, from 0 on; none answers for another.
+    /// `None` before that, and once both ends are closed.
+    #[must_use]
+    pub fn life_of(&self, socket: ClientSocket) -> Option<u64> {
+        self.network.life_of(socket)
+    }
+
     /// A client sends; returns how many bytes went.
     ///
     /// # Errors

@@ -22,6 +22,11 @@ impl Network {
         ClientSocket(id)
     }
 
+    /// In which life of the server the connection was granted, from 0 on.
+    pub fn life_of(&self, socket: ClientSocket) -> Option<u64> {
+        self.connections.get(&socket.0)?.life
+    }
+
     /// The client's `send`: `WouldBlock` while the window is full.
     pub fn client_send(
         &mut self,

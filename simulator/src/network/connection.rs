@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     pub stage: Stage,
     /// The server's machine has answered: granted or refused.
     pub answered: bool,
+    /// In which life of the server it was granted; it ends with that.
+    pub life: Option<u64>,
     pub socket: Option<storage::io::SocketId>,
     pub server_address: SocketAddr,
     pub client_address: SocketAddr,
@@ -79,6 +81,7 @@ impl Connection {
             pipes: [Pipe::new(window()), Pipe::new(window())],
             stage: Stage::Asked,
             answered: false,
+            life: None,
             socket: None,
             server_address,
             client_address: SocketAddr::new(IpAddr::V4(ip), 50_000 + (id >> 24) as u16 % 10_000),

@@ -113,6 +113,8 @@ pub(crate) struct Network {
     next_connection: u64,
     sockets: Vec<SocketSlot>,
     free_sockets: Vec<u32>,
+    /// Lives of the server that have ended.
+    pub lives: u64,
     pub outbox: Vec<Signal>,
 }
 
@@ -440,6 +442,7 @@ impl Network {
         };
         let found = self.listeners.get_mut(&listener).expect("just found");
         found.backlog.push_back(id);
+        self.connection_mut(id).life = Some(self.lives);
         // The server may answer at once; the client hears of the connection first.
         self.connection_mut(id).toward_mut(Side::Client).last_arrival = arrival.after(1);
         self.outbox.push(Signal::At(arrival, Packet::Grant(id)));
@@ -575,6 +578,7 @@ impl Network {
     /// The server's process died. After a kill the kernel resets its connections; after a power
     /// loss nobody answers until the machine is back, up to two seconds later.
     pub fn crash(&mut self, power: bool, around: &mut Surroundings<'_>) {
+        self.lives += 1;
         self.listeners.clear();
         for slot in self.sockets.iter_mut() {
             if slot.connection.take().is_some() {

@@ -21,16 +21,15 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use storage::io::{Clock, Instant};
 
-use super::copyist::{Origin, WHOSE, judge, whose};
+use super::copyist::{Origin, Shown, is_lost, judge, read, shown, whose};
 use super::ground::Ground;
-use super::link::{Link, News};
-use super::model::{Snapshot, Violation, tenant_name};
+use super::link::{Answer, Asker, Link};
+use super::model::{Violation, tenant_name};
 use super::options::{ADMIN, LISTEN, Options};
-use super::speech::{self, ReadForm};
+use super::speech;
 use super::{Sim, World};
 use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// The caster's number in timers.
 const ID: u64 = (1 << 25) + 1;
@@ -127,10 +126,9 @@ impl Slot {
 
 /// An order, and when it was given.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+pub(super) struct Asked {
     order: Order,
     at: Instant,
-    epoch: u64,
 }
 
 /// See the head of the file.
@@ -149,6 +147,8 @@ pub(super) struct Caster {
     wants_mould: bool,
     /// The one that has come into the group.
     moved: Option<usize>,
+    /// A call about many whose answer was lost: it is asked for again.
+    again: Option<usize>,
     /// Names that were given up, and may be in memory: nobody else ends those.
     abandoned: Vec<String>,
     /// It only looks at what must be there, at these.
@@ -168,6 +168,7 @@ impl Caster {
             doubtful_since: None,
             wants_mould: true,
             moved: None,
+            again: None,
             abandoned: Vec::new(),
             looking: None,
         };
@@ -185,75 +186,6 @@ impl Caster {
     fn names(&self, slot: usize) -> Vec<String> {
         let count = self.slots[slot].call.map_or(1, |(_, count)| count);
         (0..count).map(|number| self.name(slot, number)).collect()
-    }
-
-    /// Take a wake that is the caster's.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        ground: &mut Ground,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim, ground),
-            News::Lost(asked) => {
-                self.lose(sim, asked.order);
-                self.link.rest(sim);
-            }
-            News::Answer(asked, response) => {
-                self.hear(sim, ground, &asked, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
-        let order = match &self.looking {
-            Some(slots) => match (slots.first(), self.abandoned.last()) {
-                (Some(&slot), _) => Some(Order::Read { slot, number: 0 }),
-                (None, Some(_)) => Some(Order::Forget),
-                (None, None) => None,
-            },
-            None if self.left == 0 => None,
-            None => {
-                self.left -= 1;
-                Some(self.draw(sim, ground))
-            }
-        };
-        let Some(order) = order else { return };
-        let mut patience_ns = PATIENCE_NS;
-        let gives_up = sim.draws_mut().below(Stream::Casts, 7, 5) == 0;
-        match order {
-            Order::Set { mould } => self.will_be(mould, ground),
-            Order::Cast { slot, form } => {
-                if gives_up {
-                    patience_ns = sim.draws_mut().logarithmic(Stream::Casts, 8, GIVE_UP_NS);
-                }
-                let cause = |mould: &Option<usize>| {
-                    mould.map(|tenant| Origin { tenant, asked: ground.model.ask() })
-                };
-                let state = &mut self.slots[slot];
-                state.causes.extend(self.moulds.iter().map(cause));
-                state.in_memory = form == Form::InMemory;
-                if form == Form::Many && state.call.is_none() {
-                    let span = Span::new(1, MANY_MAX);
-                    let count = sim.draws_mut().logarithmic(Stream::Casts, 9, span);
-                    self.calls += 1;
-                    state.call = Some((self.calls, count));
-                }
-            }
-            _ => {}
-        }
-        let (bytes, address) = self.request(&order);
-        let asked = Asked { order, at: sim.now(), epoch: ground.model.epoch };
-        self.link.ask(sim, address, &bytes, patience_ns, asked);
     }
 
     /// This may be the template from now on, also for what was asked for before.
@@ -276,11 +208,14 @@ impl Caster {
         if let Some(tenant) = self.moved.take() {
             return Order::Set { mould: Some(tenant) };
         }
+        if let Some(slot) = self.again.take() {
+            return Order::Cast { slot, form: Form::Many };
+        }
         let draws = sim.draws_mut();
         let mut pick = |entity: u64, bound: usize| draws.index(Stream::Casts, entity, bound);
         let (slot, what) = (pick(1, SLOTS), pick(2, 12));
         let tenant = pick(3, ground.tenants());
-        let form = [Form::Alone, Form::Alone, Form::Alone, Form::Many, Form::InMemory][pick(4, 5)];
+        let form = [Form::Alone, Form::Alone, Form::Many, Form::Many, Form::InMemory][pick(4, 5)];
         if std::mem::take(&mut self.wants_mould) || what == 0 {
             return match pick(5, 12) {
                 0 => Order::Set { mould: None },
@@ -288,7 +223,7 @@ impl Caster {
             };
         }
         match what {
-            1..=3 if self.slots[slot].is_asked_for() => Order::Drop { slot },
+            1..=5 if self.slots[slot].is_asked_for() => Order::Drop { slot },
             // The same call goes on where the one that was lost has ended.
             7.. if self.slots[slot].call.is_some() && self.slots[slot].there.is_none() => {
                 Order::Cast { slot, form: Form::Many }
@@ -341,100 +276,28 @@ impl Caster {
                 (request("DELETE", &format!("/v1/namespaces/{name}"), "sim", &[], b""), ADMIN)
             }
             Order::Read { slot, number } => {
-                let read = speech::execute(ReadForm::Marks.statement(0));
-                let body = json!({ "requests": [read, { "type": "close" }] }).to_string();
-                let path = format!("/db/{}/v3/pipeline", self.name(*slot, *number));
                 let causes = self.slots[*slot].causes.iter().flatten();
                 let whose: Vec<String> = causes.map(|origin| whose(*origin)).collect();
-                let whose = whose.join(" ");
-                (request("POST", &path, "sim", &[(WHOSE, &whose)], body.as_bytes()), LISTEN)
+                (read(&self.name(*slot, *number), &whose.join(" ")), LISTEN)
             }
         }
     }
 
-    /// There will be no answer: what was asked for may have been done, or be done yet.
-    fn lose(&mut self, sim: &mut Sim, order: Order) {
-        match order {
-            Order::Drop { slot } => self.give_up(slot),
-            Order::Set { .. } => self.doubtful_since = Some(sim.now()),
-            Order::Move { .. } => self.wants_mould = true,
-            Order::Prepare { .. } | Order::Cast { .. } | Order::Read { .. } | Order::Forget => {}
-        }
-    }
-
-    fn hear(
-        &mut self,
-        sim: &mut Sim,
-        ground: &mut Ground,
-        asked: &Asked,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        let (order, status) = (asked.order, response.status);
-        let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-        let code = value["code"].as_str().unwrap_or_default();
-        let excused = ground.options.excuses(status) || status == 409 && code == "DATABASE_DROPPED";
-        match order {
-            Order::Prepare { .. } if status == 200 => drop(self.unprepared.pop()),
-            Order::Move { tenant } if status == 200 => self.moved = Some(tenant),
-            Order::Move { .. } if status == 404 || excused => self.wants_mould = true,
-            Order::Set { mould } if status == 200 => {
-                let is_sure =
-                    self.doubtful_since.is_none_or(|at| asked.at > at.after(UNDER_WAY_NS));
-                if is_sure {
-                    (self.moulds, self.doubtful_since) = (vec![mould], None);
-                }
-            }
-            // It has been dropped since it came, or gone elsewhere. Where that was not said for sure, it may
-            // have been set.
-            Order::Set { .. } if status == 404 && code == "TEMPLATE_NOT_FOUND" => {
-                self.wants_mould = true;
-            }
-            Order::Set { .. } if excused => self.doubtful_since = Some(sim.now()),
-            Order::Cast { slot, form } => return self.hear_cast(slot, form, asked, response),
-            Order::Drop { slot } => match status {
-                404 if self.must_be_there(slot, asked) => {
-                    return wrong(asked, "it must be there", response);
-                }
-                200 if self.slots[slot].there.is_some() && is_missing(response) => {
-                    return wrong(asked, "all must be there", response);
-                }
-                200 | 404 => self.give_up(slot),
-                _ if excused => self.give_up(slot),
-                _ => return wrong(asked, "it cannot be dropped", response),
-            },
-            Order::Forget if matches!(status, 200 | 404) => drop(self.abandoned.pop()),
-            Order::Read { slot, .. } => match status {
-                200 => return self.hear_rows(ground, slot, response),
-                404 if self.must_be_there(slot, asked) => {
-                    return wrong(asked, "it must be there", response);
-                }
-                404 => {}
-                503 if code == "DATABASE_DAMAGED" && ground.options.has_disk_errors() => {
-                    self.give_up(slot);
-                }
-                _ if excused => {}
-                _ => return wrong(asked, "it cannot be read", response),
-            },
-            Order::Prepare { .. } | Order::Forget if excused => {}
-            _ => return wrong(asked, "it cannot be done", response),
-        }
-        Ok(())
-    }
-
-    /// Whether it was acknowledged, and what it is in has not ended since.
-    fn must_be_there(&self, slot: usize, asked: &Asked) -> bool {
+    /// Whether it was acknowledged, and what it is in has not ended before this life of the server.
+    fn must_be_there(&self, slot: usize, life: u64) -> bool {
         let Slot { there, in_memory, .. } = self.slots[slot];
-        there.is_some_and(|epoch| !in_memory || epoch == asked.epoch)
+        there.is_some_and(|since| !in_memory || since == life)
     }
 
     /// What came of a create.
     fn hear_cast(
         &mut self,
+        options: &Options,
         slot: usize,
         form: Form,
-        asked: &Asked,
-        response: &Response,
+        answer: &Answer<Asked>,
     ) -> Result<(), Violation> {
+        let Answer { asked, response, life } = answer;
         let text = String::from_utf8_lossy(&response.body);
         let (mut made, mut code) = (response.status == 200, String::new());
         let said: Option<Value> =
@@ -456,7 +319,7 @@ impl Caster {
             said["code"].as_str().unwrap_or_default().clone_into(&mut code);
         }
         if made {
-            self.slots[slot].there = Some(asked.epoch);
+            self.slots[slot].there = Some(*life);
             return Ok(());
         }
         match code.as_str() {
@@ -477,10 +340,11 @@ impl Caster {
                     self.slots[slot] = Slot { generation, ..Slot::default() };
                 }
             }
-            _ if matches!(response.status, 400 | 404) => {
-                return wrong(asked, "it cannot be created", response);
-            }
-            _ => self.give_up(slot),
+            // Of many each has its own word.
+            _ if form == Form::Many && response.status == 200 => self.give_up(slot),
+            "DATABASE_DROPPED" => self.give_up(slot),
+            _ if options.excuses(response.status) => self.give_up(slot),
+            _ => return wrong(asked, "it cannot be created", response),
         }
         Ok(())
     }
@@ -502,90 +366,57 @@ impl Caster {
         &mut self,
         ground: &mut Ground,
         slot: usize,
-        response: &Response,
+        answer: &Answer<Asked>,
     ) -> Result<(), Violation> {
+        let Answer { response, life, .. } = answer;
         let bad = |what: &str| {
             let text = String::from_utf8_lossy(&response.body);
             Err(Violation::new("FORK-1", format!("cast {slot}: {what}: {text:.600}")))
         };
-        let Slot { causes, in_memory, there, .. } = self.slots[slot].clone();
-        let shows = |cause: &&Cause| {
-            cause.is_none_or(|it| speech::check_marks(it.tenant, &response.body).is_ok())
-        };
-        let Some(cause) = causes.iter().filter(|cause| cause.is_some()).find(shows) else {
-            return match causes.first() {
-                // It was cast of none.
-                Some(None) => self.hear_nothing(ground, slot, response),
-                _ => bad("it shows rows of a database that was no template then"),
-            };
-        };
-        let tenant = cause.expect("only those were looked through").tenant;
-        let Ok(body) = speech::hear(response)? else { return Ok(()) };
-        let snapshot: Option<Snapshot> = match speech::results(&body, 2, response)?.swap_remove(0) {
-            Ok(_) if in_memory => return bad("in memory it begins empty"),
-            Ok(result) => match speech::found(&result) {
-                Some(snapshot) => Some(snapshot),
-                None => return bad("it shows strange rows"),
-            },
+        let Slot { causes, in_memory, .. } = self.slots[slot].clone();
+        let shows = |origin: &&Origin| speech::check_marks(origin.tenant, &response.body).is_ok();
+        let origin = causes.iter().flatten().find(shows).copied();
+        if origin.is_none() && causes.iter().all(Option::is_some) {
+            return bad("it shows rows of a database that was no template then");
+        }
+        let snapshot = match shown(response)? {
+            Shown::Nothing => return Ok(()),
+            Shown::Rows(_) if in_memory => return bad("in memory it begins empty"),
+            Shown::Rows(_) if origin.is_none() => {
+                return bad("it was created without a template, and is not empty");
+            }
+            Shown::Rows(snapshot) => Some(snapshot),
             // Reading may have made it, if the create has not, or its server has ended.
-            Err(refused)
-                if refused.is_no_table()
-                    && (there.is_none() || in_memory)
-                    && ground.options.create_on_first_use =>
+            Shown::NoTable
+                if ground.options.create_on_first_use && !self.must_be_there(slot, *life) =>
             {
                 self.give_up(slot);
                 return Ok(());
             }
-            Err(refused) if refused.is_no_table() => None,
-            Err(refused) => {
-                let lost = matches!(refused.code.as_str(), "DATABASE_DAMAGED" | "SQLITE_CORRUPT");
-                let latent = ground.options.faults.latent_sector_per_million > 0;
-                if ground.options.has_disk_errors() && lost
-                    || self.looking.is_some() && refused.code == "SQLITE_IOERR" && latent
-                {
+            Shown::NoTable => None,
+            Shown::Refused(refused) => {
+                if is_lost(&ground.options, &refused, self.looking.is_some()) {
                     self.give_up(slot);
-                    return Ok(());
                 }
-                return ground.judge_refusal(tenant, &refused);
+                let of = origin.map_or(0, |origin| origin.tenant);
+                return ground.judge_copy_refusal(of, &refused);
             }
         };
-        self.seen(slot, ground);
-        match (&snapshot, &causes[..]) {
-            (None, _) if in_memory => Ok(()),
-            (Some(_), _) | (None, [_]) => {
-                judge(ground, cause.expect("it has one"), snapshot.as_ref())
-            }
-            // Nobody can tell which one was as empty.
+        self.seen(slot, *life);
+        match (origin, &snapshot) {
+            // Of an empty one nobody can tell of which it is, if there are several.
+            (Some(_), None) if in_memory || causes.len() > 1 => Ok(()),
+            (Some(origin), snapshot) => judge(ground, origin, snapshot.as_ref()),
             (None, _) => Ok(()),
         }
     }
 
-    /// What one shows that was created without a template.
-    fn hear_nothing(
-        &mut self,
-        ground: &mut Ground,
-        slot: usize,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        let Ok(body) = speech::hear(response)? else { return Ok(()) };
-        match speech::results(&body, 2, response)?.swap_remove(0) {
-            Err(refused) if refused.is_no_table() => self.seen(slot, ground),
-            Err(refused) if ground.options.has_disk_errors() => drop(refused),
-            Err(refused) => return ground.judge_refusal(0, &refused),
-            Ok(_) => {
-                let text = format!("cast {slot} was created without a template, and is not empty");
-                return Err(Violation::new("FORK-1", text));
-            }
-        }
-        Ok(())
-    }
-
     /// It was read: whoever has the answer has all of it.
-    fn seen(&mut self, slot: usize, ground: &Ground) {
+    fn seen(&mut self, slot: usize, life: u64) {
         let state = &mut self.slots[slot];
         // Of several each was made by itself.
         if state.call.is_none_or(|(_, count)| count == 1) {
-            state.there.get_or_insert(ground.model.epoch);
+            state.there.get_or_insert(life);
         }
         if let Some(looking) = &mut self.looking {
             looking.remove(&slot);
@@ -594,8 +425,7 @@ impl Caster {
 
     /// From now on only look at what must be there.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(asked) = self.link.hurry(sim) {
-            self.lose(sim, asked.order);
+        if self.hurry(sim) {
             self.link.rest_for(sim, UNDER_WAY_NS);
         }
         for slot in 0..SLOTS {
@@ -611,6 +441,128 @@ impl Caster {
     fn has_looked(&self) -> bool {
         let all = self.looking.as_ref().is_some_and(BTreeSet::is_empty);
         all && self.abandoned.is_empty() && self.link.is_idle()
+    }
+}
+
+impl Asker for Caster {
+    type Asked = Asked;
+
+    fn link(&mut self) -> &mut Link<Asked> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
+        let order = match &self.looking {
+            Some(slots) => match (slots.first(), self.abandoned.last()) {
+                (Some(&slot), _) => Some(Order::Read { slot, number: 0 }),
+                (None, Some(_)) => Some(Order::Forget),
+                (None, None) => None,
+            },
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim, ground))
+            }
+        };
+        let Some(order) = order else { return Ok(()) };
+        let mut patience_ns = PATIENCE_NS;
+        let gives_up = sim.draws_mut().below(Stream::Casts, 7, 5) == 0;
+        match order {
+            Order::Set { mould } => self.will_be(mould, ground),
+            Order::Cast { slot, form } => {
+                if gives_up {
+                    patience_ns = sim.draws_mut().logarithmic(Stream::Casts, 8, GIVE_UP_NS);
+                }
+                let cause = |mould: &Option<usize>| {
+                    mould.map(|tenant| Origin { tenant, asked: ground.model.ask() })
+                };
+                let state = &mut self.slots[slot];
+                state.causes.extend(self.moulds.iter().map(cause));
+                state.in_memory = form == Form::InMemory;
+                if form == Form::Many && state.call.is_none() {
+                    let span = Span::new(1, MANY_MAX);
+                    let count = sim.draws_mut().logarithmic(Stream::Casts, 9, span);
+                    self.calls += 1;
+                    state.call = Some((self.calls, count));
+                }
+            }
+            _ => {}
+        }
+        let (bytes, address) = self.request(&order);
+        let asked = Asked { order, at: sim.now() };
+        self.link.ask(sim, address, &bytes, patience_ns, asked);
+        Ok(())
+    }
+
+    fn lose(&mut self, sim: &mut Sim, asked: Asked) {
+        match asked.order {
+            Order::Drop { slot } => self.give_up(slot),
+            Order::Set { .. } => self.doubtful_since = Some(sim.now()),
+            Order::Move { .. } => self.wants_mould = true,
+            Order::Cast { slot, form: Form::Many } => self.again = Some(slot),
+            Order::Prepare { .. } | Order::Cast { .. } | Order::Read { .. } | Order::Forget => {}
+        }
+    }
+
+    fn hear(
+        &mut self,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Asked>,
+    ) -> Result<(), Violation> {
+        let Answer { asked, response, life } = answer;
+        let (order, status) = (asked.order, response.status);
+        let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        let code = value["code"].as_str().unwrap_or_default();
+        let excused = ground.options.excuses(status) || status == 409 && code == "DATABASE_DROPPED";
+        match order {
+            Order::Prepare { .. } if status == 200 => drop(self.unprepared.pop()),
+            Order::Move { tenant } if status == 200 => self.moved = Some(tenant),
+            Order::Move { .. } if status == 404 || excused => self.wants_mould = true,
+            Order::Set { mould } if status == 200 => {
+                let is_sure =
+                    self.doubtful_since.is_none_or(|at| asked.at > at.after(UNDER_WAY_NS));
+                if is_sure {
+                    (self.moulds, self.doubtful_since) = (vec![mould], None);
+                }
+            }
+            // It has been dropped since it came, or gone elsewhere. Where that was not said for sure, it may
+            // have been set.
+            Order::Set { .. } if status == 404 && code == "TEMPLATE_NOT_FOUND" => {
+                self.wants_mould = true;
+            }
+            Order::Set { .. } if excused => self.doubtful_since = Some(sim.now()),
+            Order::Cast { slot, form } => {
+                return self.hear_cast(&ground.options, slot, form, answer);
+            }
+            Order::Drop { slot } => match status {
+                404 if self.must_be_there(slot, *life) => {
+                    return wrong(asked, "it must be there", response);
+                }
+                200 if self.slots[slot].there.is_some() && is_missing(response) => {
+                    return wrong(asked, "all must be there", response);
+                }
+                200 | 404 => self.give_up(slot),
+                _ if excused => self.give_up(slot),
+                _ => return wrong(asked, "it cannot be dropped", response),
+            },
+            Order::Forget if matches!(status, 200 | 404) => drop(self.abandoned.pop()),
+            Order::Read { slot, .. } => match status {
+                200 => return self.hear_rows(ground, slot, answer),
+                404 if self.must_be_there(slot, *life) => {
+                    return wrong(asked, "it must be there", response);
+                }
+                404 => {}
+                503 if code == "DATABASE_DAMAGED" && ground.options.has_disk_errors() => {
+                    self.give_up(slot);
+                }
+                _ if excused => {}
+                _ => return wrong(asked, "it cannot be read", response),
+            },
+            Order::Prepare { .. } | Order::Forget if excused => {}
+            _ => return wrong(asked, "it cannot be done", response),
+        }
+        Ok(())
     }
 }
 

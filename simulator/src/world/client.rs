@@ -96,7 +96,8 @@ pub struct Pending {
 struct Link {
     socket: ClientSocket,
     admin: bool,
-    connected: bool,
+    /// In which life of the server it was established, once it is: what is asked by it goes to that one.
+    life: Option<u64>,
     outbox: Vec<u8>,
     reader: ResponseReader,
 }
@@ -114,9 +115,6 @@ pub struct Client {
     /// Its number; the entity of its draws.
     pub id: u64,
     link: Option<Link>,
-    /// In which life of the server the last connection was established: what was asked for before goes to
-    /// that one.
-    reached: u64,
     pending: VecDeque<Pending>,
     /// The interactive transaction in hand.
     pub session: Option<Session>,
@@ -149,7 +147,6 @@ impl Client {
         let mut client = Client {
             id,
             link: None,
-            reached: 0,
             pending: VecDeque::new(),
             session: None,
             visit: None,
@@ -243,8 +240,7 @@ impl Client {
             }
             Wake::Connected(_) => {
                 if let Some(link) = &mut self.link {
-                    link.connected = true;
-                    self.reached = ground.model.epoch;
+                    link.life = sim.life_of(link.socket);
                 }
             }
             Wake::Readable(_) | Wake::Writable(_) => {}
@@ -256,7 +252,7 @@ impl Client {
     /// Send what is to be sent, as far as it goes.
     fn push(&mut self, sim: &mut Sim) {
         let Some(link) = &mut self.link else { return };
-        while link.connected && !link.outbox.is_empty() {
+        while link.life.is_some() && !link.outbox.is_empty() {
             match sim.client_send(link.socket, &link.outbox) {
                 Ok(count) => drop(link.outbox.drain(..count)),
                 // Full for now, or broken: receiving tells which.
@@ -366,7 +362,7 @@ impl Client {
             let socket = sim.client_connect(address.parse().expect("an address"));
             let reader = ResponseReader::default();
             let outbox = Vec::new();
-            self.link = Some(Link { socket, admin, connected: false, outbox, reader });
+            self.link = Some(Link { socket, admin, life: None, outbox, reader });
         }
         let link = self.link.as_mut().expect("made just now");
         for (pending, bytes) in requests {
@@ -399,7 +395,7 @@ impl Client {
     fn break_off(&mut self, sim: &mut Sim, ground: &mut Ground) {
         self.break_planned = false;
         let how = [Break::Reset, Break::Close, Break::Vanish][self.draw(sim, 3) as usize];
-        if let Some(link) = self.link.take() {
+        if let Some(link) = &self.link {
             match how {
                 Break::Reset => sim.client_reset(link.socket),
                 Break::Close => sim.client_close(link.socket),
@@ -411,13 +407,15 @@ impl Client {
 
     /// The connection is gone, and with it the answers.
     fn lose(&mut self, sim: &mut Sim, ground: &mut Ground) {
-        if let Some(link) = self.link.take() {
+        let link = self.link.take();
+        if let Some(link) = &link {
             sim.client_close(link.socket);
         }
+        let life = link.and_then(|link| link.life);
         for pending in std::mem::take(&mut self.pending) {
             ground.counts.unknown += 1;
             let Asked { at, epoch } = pending.asked;
-            let asked = Asked { at, epoch: epoch.max(self.reached) };
+            let asked = Asked { at, epoch: life.unwrap_or(epoch) };
             match pending.purpose {
                 Purpose::Entries(ids) => ids.iter().for_each(|id| ground.model.lost(*id, asked)),
                 Purpose::Setup(id) | Purpose::Batch { id, .. } => ground.model.lost(id, asked),

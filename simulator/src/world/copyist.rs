@@ -1,7 +1,7 @@
 //! The copyist: databases of the clients copied to other names, and read as files, while they write.
 //!
 //! Fault model. In one world of three (`copies` orders, none in the others) somebody works the admin
-//! address, a new connection for each request, 10 ms to 20 s between two: forks of clients' databases to a
+//! address, a new connection for each request, 10 ms to 10 s between two: forks of clients' databases to a
 //! few names of its own, reads of the copies, drops of them, copies of copies, and exports. Some requests
 //! are given up before they are answered. Whatever happens to the server happens in the middle of that.
 //!
@@ -19,14 +19,13 @@ use serde_json::{Value, json};
 
 use super::files;
 use super::ground::Ground;
-use super::link::{Link, News};
-use super::model::{Asked, Violation, tenant_name};
+use super::link::{Answer, Asker, Link};
+use super::model::{Asked, Snapshot, Violation, tenant_name};
 use super::options::{ADMIN, LISTEN, Options};
-use super::speech::{self, ReadForm};
+use super::speech::{self, ReadForm, Refused};
 use super::{Sim, World};
 use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// The copyist's number in timers, behind the landlord's and that of fleet jobs; gluttons are above.
 const ID: u64 = (1 << 21) + 2;
@@ -67,7 +66,7 @@ pub(super) struct Origin {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Order {
+pub(super) enum Order {
     Fork { slot: usize, origin: Origin, from: Option<usize> },
     Read { slot: usize },
     Drop { slot: usize },
@@ -119,46 +118,6 @@ impl Copyist {
         format!("copy-{slot}-{}", self.slots[slot].generation)
     }
 
-    /// Take a wake that is the copyist's.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        ground: &mut Ground,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim, ground),
-            News::Lost(order) => {
-                self.lose(&order);
-                self.link.rest(sim);
-            }
-            News::Answer(order, response) => {
-                self.hear(ground, &order, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
-        let order = match &self.looking {
-            Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
-            None if self.left == 0 => None,
-            None => {
-                self.left -= 1;
-                Some(self.draw(sim, ground))
-            }
-        };
-        let Some(order) = order else { return };
-        self.ask(sim, order);
-    }
-
     fn draw(&mut self, sim: &mut Sim, ground: &mut Ground) -> Order {
         let draws = sim.draws_mut();
         let slot = draws.index(Stream::Copies, 1, SLOTS);
@@ -198,13 +157,8 @@ impl Copyist {
                 (request("DELETE", &path, "sim", &[], b""), ADMIN)
             }
             Order::Read { slot } => {
-                let read = speech::execute(ReadForm::Marks.statement(0));
-                let body = json!({ "requests": [read, { "type": "close" }] }).to_string();
-                let path = format!("/db/{}/v3/pipeline", self.name(*slot));
                 let origin = self.slots[*slot].origin.expect("it is read because it has one");
-                let whose = whose(origin);
-                let fields = [(WHOSE, whose.as_str())];
-                (request("POST", &path, "sim", &fields, body.as_bytes()), LISTEN)
+                (read(&self.name(*slot), &whose(origin)), LISTEN)
             }
             Order::Export { origin } => {
                 let path = format!("/v1/namespaces/{}/export", tenant_name(origin.tenant));
@@ -227,19 +181,159 @@ impl Copyist {
         self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
-    /// There will be no answer: it may have been dropped, or a fork may still come to be there.
-    fn lose(&mut self, order: &Order) {
-        if let Order::Drop { slot } = *order {
+    fn give_up(&mut self, slot: usize) {
+        self.slots[slot].give_up();
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
+    }
+
+    /// What a copy shows.
+    fn hear_copy(
+        &mut self,
+        ground: &mut Ground,
+        slot: usize,
+        origin: Origin,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        speech::check_marks(origin.tenant, &response.body)?;
+        let snapshot = match shown(response)? {
+            Shown::Nothing => return Ok(()),
+            Shown::Rows(snapshot) => Some(snapshot),
+            // Reading may have made it, if the fork whose answer was lost has not.
+            Shown::NoTable if !self.slots[slot].there && ground.options.create_on_first_use => {
+                self.give_up(slot);
+                return Ok(());
+            }
+            Shown::NoTable => None,
+            Shown::Refused(refused) => {
+                if is_lost(&ground.options, &refused, self.looking.is_some()) {
+                    self.give_up(slot);
+                }
+                return ground.judge_copy_refusal(origin.tenant, &refused);
+            }
+        };
+        // Whoever has the answer has all of it.
+        self.slots[slot].there = true;
+        if let Some(looking) = &mut self.looking {
+            looking.remove(&slot);
+        }
+        judge(ground, origin, snapshot.as_ref())
+    }
+
+    /// From now on only look at what must be there.
+    fn begin_to_look(&mut self, sim: &mut Sim) {
+        self.hurry(sim);
+        self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].there).collect());
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
+    }
+}
+
+/// The request that reads a copy: all that its original's clients would look at.
+pub(super) fn read(name: &str, whose: &str) -> Vec<u8> {
+    let read = speech::execute(ReadForm::Marks.statement(0));
+    let body = json!({ "requests": [read, { "type": "close" }] }).to_string();
+    let path = format!("/db/{name}/v3/pipeline");
+    request("POST", &path, "sim", &[(WHOSE, whose)], body.as_bytes())
+}
+
+/// What came of that.
+pub(super) enum Shown {
+    /// The request was refused as a whole.
+    Nothing,
+    Rows(Snapshot),
+    /// It is empty.
+    NoTable,
+    Refused(Refused),
+}
+
+/// What the answer says.
+///
+/// # Errors
+/// HTTP-1 or FORK-1 if nobody can have written such rows.
+pub(super) fn shown(response: &Response) -> Result<Shown, Violation> {
+    let Ok(body) = speech::hear(response)? else { return Ok(Shown::Nothing) };
+    match speech::results(&body, 2, response)?.swap_remove(0) {
+        Ok(result) => match speech::found(&result) {
+            Some(snapshot) => Ok(Shown::Rows(snapshot)),
+            None => Err(Violation::new("FORK-1", format!("a copy shows strange rows: {result}"))),
+        },
+        Err(refused) if refused.is_no_table() => Ok(Shown::NoTable),
+        Err(refused) => Ok(Shown::Refused(refused)),
+    }
+}
+
+/// Whether a copy that answers so can never be read again. A block that cannot be read stays so until it is
+/// written, which does not happen `in_the_end`.
+pub(super) fn is_lost(options: &Options, refused: &Refused, in_the_end: bool) -> bool {
+    let is_latent = in_the_end && options.faults.latent_sector_per_million > 0;
+    refused.code == "SQLITE_IOERR" && is_latent
+        || refused.code == "DATABASE_DAMAGED"
+        || refused.code.starts_with("SQLITE_CORRUPT")
+}
+
+/// The field in which a request says to the monitor whose marks its answer may hold; the server does not
+/// read it.
+pub(super) const WHOSE: &str = "x-whose";
+
+/// Its value for a copy of this.
+pub(super) fn whose(origin: Origin) -> String {
+    format!("/db/{}/", tenant_name(origin.tenant))
+}
+
+/// Judge what a copy or export shows as a read of its original when it was asked for.
+pub(super) fn judge(
+    ground: &mut Ground,
+    origin: Origin,
+    snapshot: Option<&Snapshot>,
+) -> Result<(), Violation> {
+    let Origin { tenant, asked } = origin;
+    if ground.is_fenced(tenant) || ground.swapped.contains(&tenant) {
+        // Nobody can say what it was.
+        return Ok(());
+    }
+    ground.model.judge_read(tenant, asked, 0, snapshot)
+}
+
+impl Asker for Copyist {
+    type Asked = Order;
+
+    fn link(&mut self) -> &mut Link<Order> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
+        let order = match &self.looking {
+            Some(slots) => slots.first().map(|&slot| Order::Read { slot }),
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim, ground))
+            }
+        };
+        if let Some(order) = order {
+            self.ask(sim, order);
+        }
+        Ok(())
+    }
+
+    /// It may have been dropped, or a fork may still come to be there.
+    fn lose(&mut self, _: &mut Sim, order: Order) {
+        if let Order::Drop { slot } = order {
             self.slots[slot].give_up();
         }
     }
 
     fn hear(
         &mut self,
+        _: &mut Sim,
         ground: &mut Ground,
-        order: &Order,
-        response: &Response,
+        answer: &Answer<Order>,
     ) -> Result<(), Violation> {
+        let Answer { asked: order, response, .. } = answer;
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let code = value["code"].as_str().unwrap_or_default();
         let excused = ground.options.excuses(response.status)
@@ -291,95 +385,6 @@ impl Copyist {
         }
         Ok(())
     }
-
-    fn give_up(&mut self, slot: usize) {
-        self.slots[slot].give_up();
-        if let Some(looking) = &mut self.looking {
-            looking.remove(&slot);
-        }
-    }
-
-    /// What a copy shows.
-    fn hear_copy(
-        &mut self,
-        ground: &mut Ground,
-        slot: usize,
-        origin: Origin,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        speech::check_marks(origin.tenant, &response.body)?;
-        let Ok(body) = speech::hear(response)? else { return Ok(()) };
-        let snapshot = match speech::results(&body, 2, response)?.swap_remove(0) {
-            Ok(result) => match speech::found(&result) {
-                Some(snapshot) => Some(snapshot),
-                None => return Err(Violation::new("FORK-1", "a copy shows strange rows")),
-            },
-            // Reading may have made it, if the fork whose answer was lost has not.
-            Err(refused)
-                if refused.is_no_table()
-                    && !self.slots[slot].there
-                    && ground.options.create_on_first_use =>
-            {
-                self.give_up(slot);
-                return Ok(());
-            }
-            Err(refused) if refused.is_no_table() => None,
-            Err(refused) => {
-                // A block that cannot be read stays so until it is written.
-                let is_lost = self.looking.is_some()
-                    && refused.code == "SQLITE_IOERR"
-                    && ground.options.faults.latent_sector_per_million > 0;
-                if is_lost
-                    || refused.code == "DATABASE_DAMAGED"
-                    || refused.code.starts_with("SQLITE_CORRUPT")
-                {
-                    self.give_up(slot);
-                }
-                return ground.judge_refusal(origin.tenant, &refused);
-            }
-        };
-        // Whoever has the answer has all of it.
-        self.slots[slot].there = true;
-        if let Some(looking) = &mut self.looking {
-            looking.remove(&slot);
-        }
-        judge(ground, origin, snapshot.as_ref())
-    }
-
-    /// From now on only look at what must be there.
-    fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(order) = self.link.hurry(sim) {
-            self.lose(&order);
-        }
-        self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].there).collect());
-    }
-
-    fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
-    }
-}
-
-/// The field in which a request says to the monitor whose marks its answer may hold; the server does not
-/// read it.
-pub(super) const WHOSE: &str = "x-whose";
-
-/// Its value for a copy of this.
-pub(super) fn whose(origin: Origin) -> String {
-    format!("/db/{}/", tenant_name(origin.tenant))
-}
-
-/// Judge what a copy or export shows as a read of its original when it was asked for.
-pub(super) fn judge(
-    ground: &mut Ground,
-    origin: Origin,
-    snapshot: Option<&super::model::Snapshot>,
-) -> Result<(), Violation> {
-    let Origin { tenant, asked } = origin;
-    if ground.is_fenced(tenant) || ground.swapped.contains(&tenant) {
-        // Nobody can say what it was.
-        return Ok(());
-    }
-    ground.model.judge_read(tenant, asked, 0, snapshot)
 }
 
 impl World {

@@ -1,17 +1,17 @@
 //! The ends of the server: when and how each of its lives is over, and what is left behind.
 //!
-//! Half of the ends come at a drawn event, a quarter of those early, while the log is read. The
-//! others are biased towards the moments where something can be lost: once due, they wait, for half a
-//! second at most, for unsynced bytes on the disk, or for a checkpoint that is in its file and not yet
-//! in the catalogue; or they come in the next life, while it reads the log. A fifth are clean stops,
-//! half of which are cut short by a crash.
+//! A fifth of the ends are clean stops, half of which are cut short by a crash. A quarter of the others
+//! come early, while the log is read. Half of the rest, more where databases are copied or imported, wait
+//! for a moment where something can be lost: for half a second at most for unsynced bytes on the disk, or
+//! for a checkpoint that is in its file and not yet in the catalogue; for a minute for a database that is
+//! being filled. The others come at a drawn event.
 
 use server::{Exit, Server};
 use storage::io::{Clock, Instant, Io};
 use tenant::{Counters, Failure};
 
 use super::model::Violation;
-use super::{REFUSED_STARTS_MAX, World};
+use super::{Options, REFUSED_STARTS_MAX, World};
 use crate::disk::CrashMode;
 use crate::draws::{Span, Stream};
 use crate::faults::FaultKind;
@@ -20,6 +20,12 @@ use crate::io::Doom;
 
 /// How long a crash that is due waits for its moment.
 const BIAS_NS_MAX: u64 = 500_000_000;
+
+/// The same for databases that are being filled, of which there are few.
+const BUILDING_BIAS_NS_MAX: u64 = 60_000_000_000;
+
+/// Events from its moment within which the crash comes then: the record of it is to be durable, perhaps.
+const BUILDING_EVENTS_MAX: u64 = 100;
 
 /// Most events that a start takes before it serves, for a crash inside of it.
 const START_EVENTS_MAX: u64 = 200;
@@ -31,6 +37,8 @@ enum Moment {
     Unsynced,
     /// A checkpoint between its sync and its row in the log.
     Checkpoint,
+    /// A copy or an import that is not whole; of a call about many, where there are such.
+    Building,
 }
 
 /// A crash to come at a moment of its own.
@@ -66,9 +74,11 @@ impl World {
             return;
         }
         self.ends_left -= 1;
+        let Options { copies, casts, imports, .. } = self.ground.options;
         let moment = match bias {
             0 => Some(Moment::Unsynced),
             1 => Some(Moment::Checkpoint),
+            2 if copies + casts + imports > 0 => Some(Moment::Building),
             _ => None,
         };
         match moment.filter(|_| !early) {
@@ -87,14 +97,23 @@ impl World {
         let now = self.io.now();
         let since = *ambush.since.get_or_insert(now);
         let server = self.server.as_ref().expect("a server runs");
-        let come = match ambush.moment {
-            Moment::Unsynced => self.io.disk().has_unsynced(),
-            Moment::Checkpoint => server.engine().has_unsettled_checkpoint(),
+        let (come, patience_ns, events_max) = match ambush.moment {
+            Moment::Unsynced => (self.io.disk().has_unsynced(), BIAS_NS_MAX, 8),
+            Moment::Checkpoint => (server.engine().has_unsettled_checkpoint(), BIAS_NS_MAX, 8),
+            Moment::Building => {
+                let engine = server.engine();
+                let come = match self.ground.options.casts {
+                    0 => engine.is_building(),
+                    _ => engine.is_building_many(),
+                };
+                (come, BUILDING_BIAS_NS_MAX, BUILDING_EVENTS_MAX)
+            }
         };
         self.ambush = Some(ambush);
-        if come || now.since(since) > BIAS_NS_MAX {
+        if come || now.since(since) > patience_ns {
             self.ambush = None;
-            let events = self.io.draws_mut().below(Stream::CrashTime, 8, 8);
+            let span = Span::new(1, events_max);
+            let events = self.io.draws_mut().logarithmic(Stream::CrashTime, 8, span) - 1;
             self.io.crash_at(sequence + events, ambush.mode);
         }
     }
@@ -173,7 +192,7 @@ impl World {
 
     /// Let the doomed server run to its end, and take the machine back.
     fn end_process(&mut self) -> Result<Counters, Violation> {
-        self.ground.model.epoch += 1;
+        self.ground.model.epoch = self.io.lives();
         let counters = self.end_server()?;
         self.add_up(counters);
         Ok(counters)

@@ -18,14 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::link::{Link, News};
+use super::ground::Ground;
+use super::link::{Answer, Asker, Link};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::speech;
 use super::{Sim, World};
-use crate::client::{Response, request};
+use crate::client::request;
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// Her number in timers; strangers and the landlord are below, gluttons above.
 const ID: u64 = (1 << 21) + 1;
@@ -38,6 +38,9 @@ const UNDER_WAY_NS: u64 = 60_000_000_000;
 
 /// Simulated time in which all jobs come to rest without faults: a busy database is tried for minutes.
 const REST_NS_MAX: u64 = 7_200_000_000_000;
+
+/// What she asks while the world's work is done: a quiet world lasts for days, and each answer comes in pieces.
+const ASKS_MAX: u64 = 2_000;
 
 /// Jobs at a time that she has not seen at rest.
 const JOBS_AT_A_TIME: usize = 3;
@@ -57,7 +60,7 @@ fn database(number: usize) -> String {
 
 /// What she asks for.
 #[derive(Clone, Debug, PartialEq)]
-enum Ask {
+pub(super) enum Ask {
     Create(usize),
     /// One that is there, and of which the id is not known.
     Find(usize),
@@ -82,6 +85,8 @@ struct Owned {
     /// There is one of this name.
     exists: bool,
     has_tables: bool,
+    /// A drop of it was not answered, and may still come.
+    may_go: bool,
     /// It is to have `good`.
     is_good: bool,
     /// When it was known to be there, by the count of her answers.
@@ -117,6 +122,7 @@ pub(super) struct Fleet {
     /// Numbers of jobs that were asked for: what for, and whether it was acknowledged.
     asked: BTreeMap<u64, (u64, Vec<String>, bool)>,
     link: Link<Ask>,
+    asks: u64,
     answers: u64,
     listed: bool,
     /// The faults have ended: everything is brought to rest and judged.
@@ -133,6 +139,7 @@ impl Fleet {
             jobs: BTreeMap::new(),
             asked: BTreeMap::new(),
             link: Link::new("the fleet", ID, Stream::Jobs),
+            asks: 0,
             answers: 0,
             listed: false,
             ending: false,
@@ -148,42 +155,6 @@ impl Fleet {
             fleet.link.rest(sim);
         }
         fleet
-    }
-
-    /// Take a wake that is hers.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        options: &Options,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim)?,
-            News::Lost(_) => self.link.rest(sim),
-            News::Answer(ask, response) => {
-                self.answers += 1;
-                self.hear(options, ask, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim) -> Result<(), Violation> {
-        let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
-        let Some(ask) = ask else {
-            self.ended = true;
-            return self.judge();
-        };
-        let (address, bytes) = bytes_of(&ask);
-        self.link.ask(sim, address, &bytes, PATIENCE_NS, ask);
-        Ok(())
     }
 
     fn unmade(&self) -> Option<Ask> {
@@ -282,47 +253,6 @@ impl Fleet {
 
     // ---- what she hears ----
 
-    fn hear(&mut self, options: &Options, ask: Ask, response: &Response) -> Result<(), Violation> {
-        let text = String::from_utf8_lossy(&response.body).into_owned();
-        let body = match speech::hear(response)? {
-            Ok(body) => body,
-            Err(refused) => {
-                return self.on_refusal(options, &ask, refused.status, &refused.code, &text);
-            }
-        };
-        match ask {
-            Ask::Create(index) | Ask::Find(index) => self.on_created(index, &body),
-            Ask::Drop(index) => {
-                self.databases[index] =
-                    Owned { is_good: self.databases[index].is_good, ..Owned::default() };
-            }
-            Ask::Tables(index, _) => {
-                let good = |result: &Value| result["type"] == "ok";
-                let results = body["results"].as_array();
-                let all = results.is_some_and(|results| results.iter().all(good));
-                self.databases[index].has_tables = all;
-            }
-            Ask::Job(number, _) => {
-                if let Some(asked) = self.asked.get_mut(&number) {
-                    asked.2 = true;
-                }
-                self.learn(&body);
-            }
-            Ask::Order(..) | Ask::Show(_) => self.learn(&body),
-            Ask::List => {
-                for job in body["jobs"].as_array().into_iter().flatten() {
-                    // In a list the script is left out: the job is shown next.
-                    let id = job["id"].as_u64().unwrap_or(0);
-                    self.jobs.entry(id).or_insert_with(|| Known { id, ..Known::default() });
-                }
-                self.listed = true;
-            }
-            Ask::Results(id, from) => self.on_results(id, from, &body)?,
-            Ask::Read(index) | Ask::Look(index) => self.on_rows(options, &ask, index, &body)?,
-        }
-        Ok(())
-    }
-
     fn on_refusal(
         &mut self,
         options: &Options,
@@ -342,9 +272,12 @@ impl Fleet {
                 return Ok(());
             }
             (Ask::Read(index) | Ask::Look(index) | Ask::Tables(index, _), "DATABASE_NOT_FOUND") => {
-                // It was dropped, and the answer was lost.
-                self.databases[*index].id = None;
-                self.databases[*index].has_tables = false;
+                let owned = &mut self.databases[*index];
+                if owned.id.is_some() && !owned.may_go {
+                    let text = format!("{} is gone: {ask:?}: {text}", database(*index));
+                    return Err(Violation::new("DUR-4", text));
+                }
+                (owned.id, owned.has_tables) = (None, false);
                 return Ok(());
             }
             (Ask::Look(index), "DATABASE_DAMAGED") if options.has_disk_errors() => {
@@ -357,6 +290,9 @@ impl Fleet {
                 return Ok(());
             }
             _ => {}
+        }
+        if let Ask::Drop(index) = ask {
+            self.databases[*index].may_go |= status != 404;
         }
         let excused = match status {
             404 => matches!(ask, Ask::Drop(_) | Ask::Read(_)),
@@ -494,6 +430,85 @@ impl Fleet {
     }
 }
 
+impl Asker for Fleet {
+    type Asked = Ask;
+
+    fn link(&mut self) -> &mut Link<Ask> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, _: &mut Ground) -> Result<(), Violation> {
+        if !self.ending && self.asks == ASKS_MAX {
+            return Ok(());
+        }
+        self.asks += 1;
+        let ask = if self.ending { self.next_in_the_end() } else { Some(self.draw(sim)) };
+        let Some(ask) = ask else {
+            self.ended = true;
+            return self.judge();
+        };
+        let (address, bytes) = bytes_of(&ask);
+        self.link.ask(sim, address, &bytes, PATIENCE_NS, ask);
+        Ok(())
+    }
+
+    /// What came of it she sees by looking.
+    fn lose(&mut self, _: &mut Sim, ask: Ask) {
+        if let Ask::Drop(index) = ask {
+            self.databases[index].may_go = true;
+        }
+    }
+
+    fn hear(
+        &mut self,
+        _: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Ask>,
+    ) -> Result<(), Violation> {
+        self.answers += 1;
+        let Answer { asked: ask, response, .. } = answer;
+        let options = &ground.options;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        let body = match speech::hear(response)? {
+            Ok(body) => body,
+            Err(refused) => {
+                return self.on_refusal(options, ask, refused.status, &refused.code, &text);
+            }
+        };
+        match *ask {
+            Ask::Create(index) | Ask::Find(index) => self.on_created(index, &body),
+            Ask::Drop(index) => {
+                let Owned { is_good, may_go, .. } = self.databases[index];
+                self.databases[index] = Owned { is_good, may_go, ..Owned::default() };
+            }
+            Ask::Tables(index, _) => {
+                let good = |result: &Value| result["type"] == "ok";
+                let results = body["results"].as_array();
+                let all = results.is_some_and(|results| results.iter().all(good));
+                self.databases[index].has_tables = all;
+            }
+            Ask::Job(number, _) => {
+                if let Some(asked) = self.asked.get_mut(&number) {
+                    asked.2 = true;
+                }
+                self.learn(&body);
+            }
+            Ask::Order(..) | Ask::Show(_) => self.learn(&body),
+            Ask::List => {
+                for job in body["jobs"].as_array().into_iter().flatten() {
+                    // In a list the script is left out: the job is shown next.
+                    let id = job["id"].as_u64().unwrap_or(0);
+                    self.jobs.entry(id).or_insert_with(|| Known { id, ..Known::default() });
+                }
+                self.listed = true;
+            }
+            Ask::Results(id, from) => self.on_results(id, from, &body)?,
+            Ask::Read(index) | Ask::Look(index) => self.on_rows(options, ask, index, &body)?,
+        }
+        Ok(())
+    }
+}
+
 fn bytes_of(ask: &Ask) -> (&'static str, Vec<u8>) {
     let sql = |index: &usize, statements: &[&str]| {
         let mut requests: Vec<Value> =
@@ -538,7 +553,7 @@ impl World {
             return Ok(());
         }
         let fleet = &mut self.fleet;
-        fleet.link.hurry(&mut self.io);
+        fleet.hurry(&mut self.io);
         (fleet.ending, fleet.listed) = (true, false);
         // An order whose answer is lost, or that is still on its way, may have set a job in motion again.
         for job in fleet.jobs.values_mut() {

@@ -354,6 +354,25 @@ impl Ground {
         }
         Err(Violation::new("ERR-1", describe(tenant, refused)))
     }
+
+    /// The same for a copy of this client's database, whose name and file are its own.
+    ///
+    /// # Errors
+    /// ERR-1 or COR-1 if nothing in this world excuses it.
+    pub fn judge_copy_refusal(&mut self, of: usize, refused: &Refused) -> Result<(), Violation> {
+        let struck = matches!(
+            refused.code.as_str(),
+            "DATABASE_DAMAGED" | "SQLITE_CORRUPT" | "SQLITE_IOERR" | "SQLITE_CANTOPEN"
+        );
+        if !struck {
+            return self.judge_refusal(of, refused);
+        }
+        *self.counts.refused.entry(refused.code.clone()).or_default() += 1;
+        match self.options.has_disk_errors() {
+            true => Ok(()),
+            false => Err(Violation::new("COR-1", format!("a copy answers {refused:?}"))),
+        }
+    }
 }
 
 fn describe(tenant: usize, refused: &Refused) -> String {

@@ -1,7 +1,7 @@
 //! The importer: files and SQL text sent to become databases, good ones and others.
 //!
 //! Fault model. In one world of three (`imports` orders, none in the others) somebody works the admin
-//! address, a new connection for each request, 10 ms to 20 s between two: uploads under a few names, of
+//! address, a new connection for each request, 10 ms to 10 s between two: uploads under a few names, of
 //! SQL text and of files, in one piece or in chunks; text that fails at its end; files that are cut, have
 //! flipped bits, or are none; uploads that break off in the middle. SQL text is sent as the `turso` CLI does
 //! in half of the cases: as a dump first, and then a database is created of it. In between it looks at what
@@ -24,13 +24,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::ground::Ground;
-use super::link::{Link, News};
+use super::link::{Answer, Asker, Link};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
 use crate::client::{Response, credential_line, request};
 use crate::draws::{Span, Stream};
-use crate::network::Wake;
 use draft::{Draft, Step};
 use file::Contents;
 
@@ -58,7 +57,7 @@ const FAILING: [&str; 3] =
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Sql,
     File,
     /// SQL text whose last statement fails.
@@ -74,7 +73,7 @@ enum Kind {
 }
 
 #[derive(Clone, Debug)]
-enum Order {
+pub(super) enum Order {
     Upload {
         slot: usize,
         kind: Kind,
@@ -109,13 +108,6 @@ enum Order {
     },
 }
 
-/// An order, and in which life of the server it was given.
-#[derive(Clone, Debug)]
-struct Asked {
-    order: Order,
-    epoch: u64,
-}
-
 /// A name, and what may be found under it.
 #[derive(Clone, Debug, Default)]
 struct Slot {
@@ -147,13 +139,10 @@ pub(super) struct Importer {
     left: u64,
     serial: u64,
     slots: Vec<Slot>,
-    link: Link<Asked>,
+    link: Link<Order>,
     draft: Option<Draft>,
     /// It only looks at what must be there, at these.
     looking: Option<BTreeSet<usize>>,
-    /// Uploads that were acknowledged, and refused as they should be.
-    pub made: u64,
-    pub refused: u64,
 }
 
 impl Importer {
@@ -166,8 +155,6 @@ impl Importer {
             link: Link::new("the importer", ID, Stream::Imports),
             draft: None,
             looking: None,
-            made: 0,
-            refused: 0,
         };
         if importer.left > 0 {
             importer.link.rest(sim);
@@ -177,42 +164,6 @@ impl Importer {
 
     fn name(&self, slot: usize) -> String {
         format!("import-{slot}-{}", self.slots[slot].generation)
-    }
-
-    /// Take a wake that is the importer's.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(&mut self, sim: &mut Sim, ground: &Ground, wake: Wake) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim, ground),
-            News::Lost(asked) => {
-                self.lose(asked.order);
-                self.link.rest(sim);
-            }
-            News::Answer(asked, response) => {
-                self.hear(sim, ground, &asked, &response)?;
-                if self.link.is_idle() {
-                    self.link.rest(sim);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim, ground: &Ground) {
-        let order = match &self.looking {
-            Some(slots) => slots.first().map(|&slot| match self.slots[slot].there {
-                Some(_) => Order::Read { slot },
-                None => Order::Show { slot },
-            }),
-            None => self.go_on(sim).or_else(|| self.draw(sim)),
-        };
-        let Some(order) = order else { return };
-        self.ask(sim, ground, order);
     }
 
     fn draw(&mut self, sim: &mut Sim) -> Option<Order> {
@@ -288,7 +239,7 @@ impl Importer {
         }
     }
 
-    fn ask(&mut self, sim: &mut Sim, ground: &Ground, order: Order) {
+    fn ask(&mut self, sim: &mut Sim, order: Order) {
         let (mut outbox, address) = self.request(sim, &order);
         let mut patience_ns = PATIENCE_NS;
         let breaks = match order {
@@ -303,8 +254,7 @@ impl Importer {
             outbox.truncate(keep);
             patience_ns = sim.draws_mut().logarithmic(Stream::Imports, 7, BREAK_NS);
         }
-        let asked = Asked { order, epoch: ground.model.epoch };
-        self.link.ask(sim, address, &outbox, patience_ns, asked);
+        self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
     /// Nobody knows what has become of an upload.
@@ -317,156 +267,6 @@ impl Importer {
             Kind::Flipped => slot.give_up(),
             _ => {}
         }
-    }
-
-    /// There will be no answer.
-    fn lose(&mut self, order: Order) {
-        match order {
-            Order::Upload { slot, kind, contents } => self.lose_upload(slot, kind, contents),
-            Order::Draft(step) => self.lose_step(step),
-            Order::Seed { slot, contents, .. } => {
-                let slot = &mut self.slots[slot];
-                slot.unsettled = true;
-                slot.lost.insert(contents.serial, contents);
-            }
-            Order::Drop { slot } => self.slots[slot].give_up(),
-            // A dump that nobody heard of ends by itself.
-            Order::Dump { .. } | Order::Organisation => {}
-            Order::Show { .. } | Order::Read { .. } => {}
-        }
-    }
-
-    fn hear(
-        &mut self,
-        sim: &mut Sim,
-        ground: &Ground,
-        asked: &Asked,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        let (options, order) = (&ground.options, &asked.order);
-        let code = code_of(response);
-        let wrong = |what: &str| {
-            let text = String::from_utf8_lossy(&response.body).into_owned();
-            Err(Violation::new("IMP-1", format!("{order:?}: {what}: {} {text}", response.status)))
-        };
-        match order {
-            Order::Dump { slot, kind, contents } => match response.status {
-                200 if *kind == Kind::Sql => {
-                    let value: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-                    let Some(address) = value["dump_url"].as_str() else {
-                        return wrong("it has no address");
-                    };
-                    let (slot, contents, address) = (*slot, *contents, address.to_owned());
-                    self.ask(sim, ground, Order::Seed { slot, contents, address });
-                    return Ok(());
-                }
-                200 => return wrong("it cannot be good"),
-                404 if code == "ORGANISATION_NOT_FOUND" => {
-                    self.ask(sim, ground, Order::Organisation);
-                    return Ok(());
-                }
-                status if is_excused(options, status, &code) => {}
-                422 if *kind != Kind::Sql => self.refused += 1,
-                400 if *kind == Kind::Broken => {}
-                _ => return wrong("it is refused in no known way"),
-            },
-            Order::Draft(step) => self.hear_step(sim, ground, *step, asked.epoch, response)?,
-            Order::Organisation => match response.status {
-                200 => {}
-                status if is_excused(options, status, &code) => {}
-                _ => return wrong("it cannot be made"),
-            },
-            Order::Seed { slot, contents, .. } => {
-                let slot = &mut self.slots[*slot];
-                match response.status {
-                    _ if code == "DATABASE_EXISTS" => {
-                        if slot.is_empty() && slot.lost.is_empty() && !slot.unsettled {
-                            return wrong("the name is free");
-                        }
-                    }
-                    200 if !slot.is_empty() => return wrong("the name is taken"),
-                    200 => {
-                        self.made += 1;
-                        slot.there = Some(*contents);
-                    }
-                    status if is_excused(options, status, &code) => {}
-                    _ => return wrong("the dump was taken"),
-                }
-            }
-            Order::Upload { slot, kind, contents } => {
-                let (made, refused) = (response.status == 200, response.status);
-                let slot = &mut self.slots[*slot];
-                match kind {
-                    _ if code == "DATABASE_EXISTS" => {
-                        if slot.is_empty() && slot.lost.is_empty() && !slot.unsettled {
-                            return wrong("the name is free");
-                        }
-                    }
-                    _ if made && !slot.is_empty() => return wrong("the name is taken"),
-                    Kind::Sql | Kind::File if made => {
-                        self.made += 1;
-                        slot.there = Some(*contents);
-                    }
-                    Kind::Flipped if made => slot.unjudged = true,
-                    _ if made => return wrong("it cannot be good"),
-                    Kind::Sql | Kind::File if is_excused(options, refused, &code) => {}
-                    Kind::Sql | Kind::File => return wrong("it is good"),
-                    _ if matches!(refused, 413 | 415 | 422) => self.refused += 1,
-                    // It was not looked at, or broke off.
-                    _ if is_excused(options, refused, &code) || refused == 400 => {}
-                    _ => return wrong("it is refused in no known way"),
-                }
-            }
-            Order::Show { slot } => match (response.status, state_of(response).as_str()) {
-                (404, _) => {
-                    if self.slots[*slot].there.is_some() {
-                        return wrong("it must be there");
-                    }
-                    self.slots[*slot].unjudged = false;
-                    self.has_seen(*slot);
-                }
-                (200, "live") => {
-                    let known = !self.slots[*slot].is_empty();
-                    if !known && self.slots[*slot].lost.is_empty() {
-                        return wrong("nothing of the name was made");
-                    }
-                    if !self.slots[*slot].unjudged {
-                        self.ask(sim, ground, Order::Read { slot: *slot });
-                        return Ok(());
-                    }
-                    self.has_seen(*slot);
-                }
-                (200, "building") if self.slots[*slot].is_empty() => {}
-                (200, "fenced") if options.has_disk_errors() => {
-                    self.slots[*slot].give_up();
-                    self.has_seen(*slot);
-                }
-                (200, _) => return wrong("it is in a state that it cannot be in"),
-                (status, _) if is_excused(options, status, &code) => {}
-                _ => return wrong("it cannot be shown"),
-            },
-            Order::Read { slot } => {
-                if !self.hear_rows(options, *slot, response) {
-                    return wrong("that is not what was sent");
-                }
-                // One that is damaged is given up: nothing is left to look at.
-                if response.status == 200 || self.slots[*slot].is_empty() {
-                    self.has_seen(*slot);
-                }
-            }
-            Order::Drop { slot } => match response.status {
-                200 => {
-                    let state = &mut self.slots[*slot];
-                    (state.there, state.unjudged) = (None, false);
-                }
-                404 if self.slots[*slot].there.is_some() => return wrong("it must be there"),
-                404 => self.slots[*slot].unjudged = false,
-                // It may have been dropped or not.
-                status if is_excused(options, status, &code) => self.slots[*slot].give_up(),
-                _ => return wrong("it cannot be dropped"),
-            },
-        }
-        Ok(())
     }
 
     /// Nothing is left to look at there.
@@ -514,9 +314,7 @@ impl Importer {
 
     /// From now on only look at what must be there.
     fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(asked) = self.link.hurry(sim) {
-            self.lose(asked.order);
-        }
+        self.hurry(sim);
         // Where nothing is known to be, nothing is left in the end, or something whole.
         self.draft = None;
         self.looking = Some((0..SLOTS).collect());
@@ -524,6 +322,175 @@ impl Importer {
 
     fn has_looked(&self) -> bool {
         self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
+    }
+}
+
+impl Asker for Importer {
+    type Asked = Order;
+
+    fn link(&mut self) -> &mut Link<Order> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, _: &mut Ground) -> Result<(), Violation> {
+        let order = match &self.looking {
+            Some(slots) => slots.first().map(|&slot| match self.slots[slot].there {
+                Some(_) => Order::Read { slot },
+                None => Order::Show { slot },
+            }),
+            None => self.go_on(sim).or_else(|| self.draw(sim)),
+        };
+        if let Some(order) = order {
+            self.ask(sim, order);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, _: &mut Sim, order: Order) {
+        match order {
+            Order::Upload { slot, kind, contents } => self.lose_upload(slot, kind, contents),
+            Order::Draft(step) => self.lose_step(step),
+            Order::Seed { slot, contents, .. } => {
+                let slot = &mut self.slots[slot];
+                slot.unsettled = true;
+                slot.lost.insert(contents.serial, contents);
+            }
+            Order::Drop { slot } => self.slots[slot].give_up(),
+            // A dump that nobody heard of ends by itself.
+            Order::Dump { .. } | Order::Organisation => {}
+            Order::Show { .. } | Order::Read { .. } => {}
+        }
+    }
+
+    fn hear(
+        &mut self,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Order>,
+    ) -> Result<(), Violation> {
+        let Answer { asked: order, response, life } = answer;
+        let options = &ground.options;
+        let code = code_of(response);
+        let wrong = |what: &str| {
+            let text = String::from_utf8_lossy(&response.body).into_owned();
+            Err(Violation::new("IMP-1", format!("{order:?}: {what}: {} {text}", response.status)))
+        };
+        match order {
+            Order::Dump { slot, kind, contents } => match response.status {
+                200 if *kind == Kind::Sql => {
+                    let value: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                    let Some(address) = value["dump_url"].as_str() else {
+                        return wrong("it has no address");
+                    };
+                    let (slot, contents, address) = (*slot, *contents, address.to_owned());
+                    self.ask(sim, Order::Seed { slot, contents, address });
+                    return Ok(());
+                }
+                200 => return wrong("it cannot be good"),
+                404 if code == "ORGANISATION_NOT_FOUND" => {
+                    self.ask(sim, Order::Organisation);
+                    return Ok(());
+                }
+                status if is_excused(options, status, &code) => {}
+                422 if *kind != Kind::Sql => {}
+                400 if *kind == Kind::Broken => {}
+                _ => return wrong("it is refused in no known way"),
+            },
+            Order::Draft(step) => self.hear_step(sim, options, *step, (*life, response))?,
+            Order::Organisation => match response.status {
+                200 => {}
+                status if is_excused(options, status, &code) => {}
+                _ => return wrong("it cannot be made"),
+            },
+            Order::Seed { slot, contents, .. } => {
+                let slot = &mut self.slots[*slot];
+                match response.status {
+                    _ if code == "DATABASE_EXISTS" => {
+                        if slot.is_empty() && slot.lost.is_empty() && !slot.unsettled {
+                            return wrong("the name is free");
+                        }
+                    }
+                    200 if !slot.is_empty() => return wrong("the name is taken"),
+                    200 => {
+                        slot.there = Some(*contents);
+                    }
+                    status if is_excused(options, status, &code) => {}
+                    _ => return wrong("the dump was taken"),
+                }
+            }
+            Order::Upload { slot, kind, contents } => {
+                let (made, refused) = (response.status == 200, response.status);
+                let slot = &mut self.slots[*slot];
+                match kind {
+                    _ if code == "DATABASE_EXISTS" => {
+                        if slot.is_empty() && slot.lost.is_empty() && !slot.unsettled {
+                            return wrong("the name is free");
+                        }
+                    }
+                    _ if made && !slot.is_empty() => return wrong("the name is taken"),
+                    Kind::Sql | Kind::File if made => {
+                        slot.there = Some(*contents);
+                    }
+                    Kind::Flipped if made => slot.unjudged = true,
+                    _ if made => return wrong("it cannot be good"),
+                    Kind::Sql | Kind::File if is_excused(options, refused, &code) => {}
+                    Kind::Sql | Kind::File => return wrong("it is good"),
+                    _ if matches!(refused, 413 | 415 | 422) => {}
+                    // It was not looked at, or broke off.
+                    _ if is_excused(options, refused, &code) || refused == 400 => {}
+                    _ => return wrong("it is refused in no known way"),
+                }
+            }
+            Order::Show { slot } => match (response.status, state_of(response).as_str()) {
+                (404, _) => {
+                    if self.slots[*slot].there.is_some() {
+                        return wrong("it must be there");
+                    }
+                    self.slots[*slot].unjudged = false;
+                    self.has_seen(*slot);
+                }
+                (200, "live") => {
+                    let known = !self.slots[*slot].is_empty();
+                    if !known && self.slots[*slot].lost.is_empty() {
+                        return wrong("nothing of the name was made");
+                    }
+                    if !self.slots[*slot].unjudged {
+                        self.ask(sim, Order::Read { slot: *slot });
+                        return Ok(());
+                    }
+                    self.has_seen(*slot);
+                }
+                (200, "building") if self.slots[*slot].is_empty() => {}
+                (200, "fenced") if options.has_disk_errors() => {
+                    self.slots[*slot].give_up();
+                    self.has_seen(*slot);
+                }
+                (200, _) => return wrong("it is in a state that it cannot be in"),
+                (status, _) if is_excused(options, status, &code) => {}
+                _ => return wrong("it cannot be shown"),
+            },
+            Order::Read { slot } => {
+                if !self.hear_rows(options, *slot, response) {
+                    return wrong("that is not what was sent");
+                }
+                // One that is damaged is given up: nothing is left to look at.
+                if response.status == 200 || self.slots[*slot].is_empty() {
+                    self.has_seen(*slot);
+                }
+            }
+            Order::Drop { slot } => match response.status {
+                200 => {
+                    let state = &mut self.slots[*slot];
+                    (state.there, state.unjudged) = (None, false);
+                }
+                404 if self.slots[*slot].there.is_some() => return wrong("it must be there"),
+                404 => self.slots[*slot].unjudged = false,
+                // It may have been dropped or not.
+                status if is_excused(options, status, &code) => self.slots[*slot].give_up(),
+                _ => return wrong("it cannot be dropped"),
+            },
+        }
+        Ok(())
     }
 }
 

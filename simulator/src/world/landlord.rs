@@ -1,7 +1,7 @@
 //! The landlord: plans, organisations, groups and budgets, made and changed while everything runs.
 //!
 //! Fault model. In one world of three (`budgets` changes, none in the others) somebody works the admin
-//! address with one connection, 10 ms to 20 s between two requests: plans, organisations and groups
+//! address with one connection, 10 ms to 10 s between two requests: plans, organisations and groups
 //! get drawn budgets, databases get budgets and plans and move between groups, also to less than they
 //! use. Databases of these worlds are created with budgets, too. Every other order is a tight one, for
 //! gluttons' databases, or for plans and nodes. All of it is drawn from a stream of its own: the other
@@ -19,13 +19,13 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::glutton;
-use super::link::{Link, News};
+use super::ground::Ground;
+use super::link::{Answer, Asker, Link};
 use super::model::{Violation, tenant_name};
 use super::options::{ADMIN, Options};
 use super::{Sim, World};
-use crate::client::{Response, request};
+use crate::client::request;
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// The landlord's number in timers; strangers and clients are below.
 const ID: u64 = 1 << 21;
@@ -169,7 +169,7 @@ fn budget(draws: &mut Draws, entity: u64, parts: &Parts) -> Value {
 
 /// A request of the landlord's.
 #[derive(Clone, Debug)]
-struct Order {
+pub(super) struct Order {
     path: String,
     body: Value,
 }
@@ -186,8 +186,6 @@ pub(super) struct Landlord {
     taking_back: Option<Vec<Order>>,
     /// Nodes and plans that there are.
     made: BTreeSet<String>,
-    /// Requests that were answered with 200.
-    done: u64,
 }
 
 impl Landlord {
@@ -200,51 +198,11 @@ impl Landlord {
             link: Link::kept("the landlord", ID, Stream::Budgets),
             taking_back: None,
             made: BTreeSet::new(),
-            done: 0,
         };
         if landlord.left > 0 {
             landlord.link.rest(sim);
         }
         landlord
-    }
-
-    /// Take a wake that is the landlord's.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        grants: &mut Grants,
-        options: &Options,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim, grants),
-            News::Lost(_) => self.link.rest(sim),
-            News::Answer(order, response) => {
-                self.hear(options, &order, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim, grants: &mut Grants) {
-        let order = match &mut self.taking_back {
-            Some(orders) => orders.last().cloned(),
-            None if self.left == 0 => None,
-            None => {
-                self.left -= 1;
-                Some(self.draw(sim, grants))
-            }
-        };
-        let Some(order) = order else { return self.link.hang_up(sim) };
-        let bytes = request("PUT", &order.path, "sim", &[], order.body.to_string().as_bytes());
-        self.link.ask(sim, ADMIN, &bytes, PATIENCE_NS, order);
     }
 
     fn draw(&mut self, sim: &mut Sim, grants: &mut Grants) -> Order {
@@ -287,37 +245,6 @@ impl Landlord {
         Order { body: if what == 0 { own } else { said }, path }
     }
 
-    fn hear(
-        &mut self,
-        options: &Options,
-        order: &Order,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        let status = response.status;
-        let text = String::from_utf8_lossy(&response.body);
-        let excused = match status {
-            200 => {
-                self.done += 1;
-                self.made.insert(order.path.clone());
-                true
-            }
-            // Databases come and go; a node may be known to have been made, and lost by a crash.
-            404 => true,
-            _ => options.excuses(status),
-        };
-        if !excused {
-            let text = format!("PUT {} {}: {status} {text}", order.path, order.body);
-            return Err(Violation::new("ERR-1", text));
-        }
-        if let Some(orders) = &mut self.taking_back
-            && orders.last().is_some_and(|last| last.path == order.path)
-            && matches!(status, 200 | 404)
-        {
-            orders.pop();
-        }
-        Ok(())
-    }
-
     /// From now on, take everything back: twice, for what is still under way meanwhile.
     fn begin_to_take_back(&mut self, sim: &mut Sim, grants: &Grants) {
         let mut orders = Vec::new();
@@ -341,12 +268,74 @@ impl Landlord {
                 orders.push(Order { path: budget_path(&name), body });
             }
         }
-        self.link.hurry(sim);
+        self.hurry(sim);
         self.taking_back = Some(orders);
     }
 
     fn has_taken_all_back(&self) -> bool {
         self.taking_back.as_ref().is_some_and(Vec::is_empty) && self.link.is_idle()
+    }
+}
+
+impl Asker for Landlord {
+    type Asked = Order;
+
+    fn link(&mut self) -> &mut Link<Order> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
+        let order = match &mut self.taking_back {
+            Some(orders) => orders.last().cloned(),
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim, &mut ground.grants))
+            }
+        };
+        match order {
+            Some(order) => {
+                let body = order.body.to_string();
+                let bytes = request("PUT", &order.path, "sim", &[], body.as_bytes());
+                self.link.ask(sim, ADMIN, &bytes, PATIENCE_NS, order);
+            }
+            None => self.link.hang_up(sim),
+        }
+        Ok(())
+    }
+
+    /// It may hold or not: what it excuses was noted before.
+    fn lose(&mut self, _: &mut Sim, _: Order) {}
+
+    fn hear(
+        &mut self,
+        _: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Order>,
+    ) -> Result<(), Violation> {
+        let Answer { asked: order, response, .. } = answer;
+        let status = response.status;
+        let excused = match status {
+            200 => {
+                self.made.insert(order.path.clone());
+                true
+            }
+            // Databases come and go; a node may be known to have been made, and lost by a crash.
+            404 => true,
+            _ => ground.options.excuses(status),
+        };
+        if !excused {
+            let text = String::from_utf8_lossy(&response.body);
+            let text = format!("PUT {} {}: {status} {text}", order.path, order.body);
+            return Err(Violation::new("ERR-1", text));
+        }
+        if let Some(orders) = &mut self.taking_back
+            && orders.last().is_some_and(|last| last.path == order.path)
+            && matches!(status, 200 | 404)
+        {
+            orders.pop();
+        }
+        Ok(())
     }
 }
 

@@ -10,16 +10,21 @@
 //!      `-----------------rest-----------+<-------------------------------------------'
 //! ```
 //!
-//! Whoever hears `Due`, `Answer` or `Lost` asks, rests, or is done. At most one request is in hand, and an
-//! answer to none is an error (HTTP-1). A connection serves one request, unless it is to be kept.
+//! Whoever hears `Due`, `Answer` or `Lost` asks, rests, or is done ([`Asker`]). At most one request is in
+//! hand, and an answer to none is an error (HTTP-1). A connection serves one request, unless it is to be kept.
+//!
+//! A connection is of one life of the server, and so is each answer that comes by it. That need not be the
+//! life in which it was asked for: who connects while one ends is heard by the next.
 
 use std::fmt::Debug;
 use std::io::ErrorKind;
 
+use memchr::memmem;
 use storage::io::Clock;
 
+use super::Sim;
+use super::ground::Ground;
 use super::model::Violation;
-use super::{Sim, World};
 use crate::client::{Response, ResponseReader};
 use crate::draws::{Span, Stream};
 use crate::network::{ClientSocket, Wake};
@@ -50,13 +55,14 @@ pub(super) struct Link<A> {
 
 struct Wire {
     socket: ClientSocket,
-    connected: bool,
+    /// In which life of the server it was established, once it is.
+    life: Option<u64>,
     outbox: Vec<u8>,
     reader: ResponseReader,
 }
 
 /// What a wake meant.
-pub(super) enum News<A> {
+enum News<A> {
     /// It was somebody else's.
     Elsewhere,
     /// There is nothing to do.
@@ -64,9 +70,98 @@ pub(super) enum News<A> {
     /// It is time to ask.
     Due,
     /// What was asked was answered.
-    Answer(A, Response),
+    Answer(Answer<A>),
     /// What was asked will not be answered.
     Lost(A),
+}
+
+/// An answer to a request of a [`Link`].
+pub(super) struct Answer<A> {
+    pub asked: A,
+    pub response: Response,
+    /// Which life of the server it is of.
+    pub life: u64,
+}
+
+/// Who asks by a [`Link`], and what it makes of the answers.
+pub(super) trait Asker {
+    /// What is asked for, and what must be known of that when the answer comes.
+    type Asked: Debug;
+
+    /// By which it asks.
+    fn link(&mut self) -> &mut Link<Self::Asked>;
+
+    /// The time for the next request has come. Who asks nothing now is done.
+    ///
+    /// # Errors
+    /// If what was heard up to its end cannot be.
+    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation>;
+
+    /// There will be no answer: what was asked for may have been done, or be done yet.
+    fn lose(&mut self, sim: &mut Sim, asked: Self::Asked);
+
+    /// An answer has come; it may ask for something else at once.
+    ///
+    /// # Errors
+    /// If the server answered what it must not.
+    fn hear(
+        &mut self,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Self::Asked>,
+    ) -> Result<(), Violation>;
+
+    /// Take a wake; whether it was this one's.
+    ///
+    /// # Errors
+    /// As [`Asker::act`] and [`Asker::hear`].
+    fn heed(&mut self, sim: &mut Sim, ground: &mut Ground, wake: Wake) -> Result<bool, Violation> {
+        match self.link().heed(sim, wake)? {
+            News::Elsewhere => return Ok(false),
+            News::Nothing => {}
+            News::Due => self.act(sim, ground)?,
+            News::Lost(asked) => {
+                self.lose(sim, asked);
+                self.link().rest(sim);
+            }
+            News::Answer(answer) => {
+                judge_damage(ground, &answer)?;
+                self.hear(sim, ground, &answer)?;
+                if self.link().asked.is_none() {
+                    self.link().rest(sim);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The faults have ended: from now on rests are short, and what was asked for before is lost. Whether
+    /// there was something.
+    fn hurry(&mut self, sim: &mut Sim) -> bool {
+        let link = self.link();
+        link.hang_up(sim);
+        link.hurries = true;
+        let asked = link.asked.take();
+        let had = asked.is_some();
+        if let Some(asked) = asked {
+            self.lose(sim, asked);
+        }
+        self.link().rest(sim);
+        had
+    }
+}
+
+/// COR-1, of databases that no model knows: nothing is damaged where nothing is struck.
+fn judge_damage<A: Debug>(ground: &Ground, answer: &Answer<A>) -> Result<(), Violation> {
+    let said = memmem::find(&answer.response.body, b"\"DATABASE_DAMAGED\"").is_some();
+    let struck = ground.options.has_disk_errors() || !ground.swapped.is_empty();
+    match said && !struck {
+        true => {
+            let text = format!("{:?} hears of damage, and nothing was struck", answer.asked);
+            Err(Violation::new("COR-1", text))
+        }
+        false => Ok(()),
+    }
 }
 
 impl<A: Debug> Link<A> {
@@ -100,22 +195,13 @@ impl<A: Debug> Link<A> {
         self.set_timer(sim, rest_ns);
     }
 
-    /// The faults have ended: from now on rests are short. What was asked before is not heard any more.
-    pub fn hurry(&mut self, sim: &mut Sim) -> Option<A> {
-        self.hang_up(sim);
-        self.hurries = true;
-        let asked = self.asked.take();
-        self.rest(sim);
-        asked
-    }
-
     /// Send a request, and wait this long for its answer.
     pub fn ask(&mut self, sim: &mut Sim, address: &str, bytes: &[u8], patience_ns: u64, asked: A) {
         assert!(self.asked.is_none(), "one request at a time");
         sim.trace_mut().remark(|| format!("{} asks {asked:?}", self.who));
         let wire = self.wire.get_or_insert_with(|| Wire {
             socket: sim.client_connect(address.parse().expect("an address")),
-            connected: false,
+            life: None,
             outbox: Vec::new(),
             reader: ResponseReader::default(),
         });
@@ -130,7 +216,7 @@ impl<A: Debug> Link<A> {
     ///
     /// # Errors
     /// If the server's bytes are no answer.
-    pub fn heed(&mut self, sim: &mut Sim, wake: Wake) -> Result<News<A>, Violation> {
+    fn heed(&mut self, sim: &mut Sim, wake: Wake) -> Result<News<A>, Violation> {
         let socket = match wake {
             Wake::Timer(tag) if tag >> TIMER_BITS != self.id => return Ok(News::Elsewhere),
             Wake::Timer(tag) if tag as u32 != self.timer => return Ok(News::Nothing),
@@ -145,7 +231,7 @@ impl<A: Debug> Link<A> {
         };
         match wake {
             Wake::Refused(_) => return Ok(self.lose(sim).map_or(News::Nothing, News::Lost)),
-            Wake::Connected(_) => wire.connected = true,
+            Wake::Connected(_) => wire.life = sim.life_of(socket),
             _ => {}
         }
         self.push(sim);
@@ -167,7 +253,7 @@ impl<A: Debug> Link<A> {
 
     fn push(&mut self, sim: &mut Sim) {
         let Some(wire) = &mut self.wire else { return };
-        while wire.connected && !wire.outbox.is_empty() {
+        while wire.life.is_some() && !wire.outbox.is_empty() {
             match sim.client_send(wire.socket, &wire.outbox) {
                 Ok(count) => drop(wire.outbox.drain(..count)),
                 // Full for now, or broken: receiving tells which.
@@ -178,6 +264,7 @@ impl<A: Debug> Link<A> {
 
     fn pull(&mut self, sim: &mut Sim) -> Result<News<A>, Violation> {
         let mut answer = None;
+        let life = self.wire.as_ref().and_then(|wire| wire.life);
         while let Some(wire) = &mut self.wire {
             let ended = match sim.client_receive(wire.socket, RECEIVE_BYTES) {
                 Ok(bytes) if bytes.is_empty() => true,
@@ -208,32 +295,13 @@ impl<A: Debug> Link<A> {
             let text = String::from_utf8_lossy(&response.body);
             format!("{who} hears {status} to {asked:?}: {text:.300}")
         });
-        Ok(News::Answer(asked, response))
+        let life = life.expect("an answer comes by a connection");
+        Ok(News::Answer(Answer { asked, response, life }))
     }
 
     /// The connection is gone, and the answer with it.
     fn lose(&mut self, sim: &mut Sim) -> Option<A> {
         self.hang_up(sim);
         self.asked.take()
-    }
-}
-
-impl World {
-    /// Go on without faults until something is done; `what` is not, if that takes longer (LIVE-1).
-    pub(super) fn go_on_until(
-        &mut self,
-        limit_ns: u64,
-        is_done: impl Fn(&World) -> bool,
-        what: impl Fn(&World) -> String,
-    ) -> Result<(), Violation> {
-        let begun = self.io.now();
-        while !is_done(self) {
-            self.tick()?;
-            if self.io.now().since(begun) > limit_ns {
-                let text = format!("without faults, {}", what(self));
-                return Err(Violation::new("LIVE-1", text));
-            }
-        }
-        Ok(())
     }
 }

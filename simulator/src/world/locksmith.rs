@@ -2,7 +2,7 @@
 //!
 //! Fault model. In one world of four (`keys` orders, none in the others) everybody is asked for a key:
 //! all other clients and those of the admin address have the operator's (`client::present`). The
-//! locksmith works both addresses, a new connection for each request, 10 ms to 20 s between two: it makes
+//! locksmith works both addresses, a new connection for each request, 10 ms to 10 s between two: it makes
 //! keys, opens a stream with one and comes back to it, revokes one, and tries those that are revoked, also
 //! on the streams that they opened. Some requests are given up before they are answered.
 //!
@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use server::auth::key;
 use storage::io::Entropy;
 
-use super::link::{Link, News};
+use super::ground::Ground;
+use super::link::{Answer, Asker, Link};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::{Sim, World};
-use crate::client::{Response, request};
+use crate::client::request;
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// The locksmith's number in timers, behind the copyist's; gluttons are above.
 const ID: u64 = (1 << 21) + 3;
@@ -60,7 +60,7 @@ impl Entropy for Strange {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Order {
+pub(super) enum Order {
     Make {
         slot: usize,
     },
@@ -120,46 +120,6 @@ impl Locksmith {
             locksmith.link.rest(sim);
         }
         locksmith
-    }
-
-    /// Take a wake that is the locksmith's.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        options: &Options,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim),
-            News::Lost(order) => {
-                self.lose(&order);
-                self.link.rest(sim);
-            }
-            News::Answer(order, response) => {
-                self.hear(options, &order, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim) {
-        let order = match &self.looking {
-            Some(slots) => slots.first().map(|&slot| Order::Use { slot }),
-            None if self.left == 0 => None,
-            None => {
-                self.left -= 1;
-                Some(self.draw(sim))
-            }
-        };
-        let Some(order) = order else { return };
-        self.ask(sim, order);
     }
 
     fn draw(&mut self, sim: &mut Sim) -> Order {
@@ -228,9 +188,42 @@ impl Locksmith {
         self.link.ask(sim, address, &outbox, patience_ns, order);
     }
 
-    /// There will be no answer: a baton may have been used, or a key made that nobody will ever know.
-    fn lose(&mut self, order: &Order) {
-        if let Order::Use { slot } = *order
+    /// From now on only try each key for the last time.
+    fn begin_to_look(&mut self, sim: &mut Sim) {
+        self.hurry(sim);
+        self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].is_some()).collect());
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
+    }
+}
+
+impl Asker for Locksmith {
+    type Asked = Order;
+
+    fn link(&mut self) -> &mut Link<Order> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, _: &mut Ground) -> Result<(), Violation> {
+        let order = match &self.looking {
+            Some(slots) => slots.first().map(|&slot| Order::Use { slot }),
+            None if self.left == 0 => None,
+            None => {
+                self.left -= 1;
+                Some(self.draw(sim))
+            }
+        };
+        if let Some(order) = order {
+            self.ask(sim, order);
+        }
+        Ok(())
+    }
+
+    /// A baton may have been used, or a key made that nobody will ever know.
+    fn lose(&mut self, _: &mut Sim, order: Order) {
+        if let Order::Use { slot } = order
             && let Some(made) = &mut self.slots[slot]
         {
             made.baton = None;
@@ -239,10 +232,11 @@ impl Locksmith {
 
     fn hear(
         &mut self,
-        options: &Options,
-        order: &Order,
-        response: &Response,
+        _: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Order>,
     ) -> Result<(), Violation> {
+        let Answer { asked: order, response, .. } = answer;
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let status = response.status;
         let wrong = |oracle: &'static str, what: &str| {
@@ -250,7 +244,7 @@ impl Locksmith {
             Err(Violation::new(oracle, format!("{order:?}: {what}: {status} {body:.300}")))
         };
         // Not everything is looked at before the key, and the catalogue that knows it may be out of reach.
-        let excused = options.excuses(status);
+        let excused = ground.options.excuses(status);
         match *order {
             Order::Strange { .. } if status == 401 || excused => {}
             Order::Strange { .. } => return wrong("KEY-2", "nobody has made this key"),
@@ -291,18 +285,6 @@ impl Locksmith {
             }
         }
         Ok(())
-    }
-
-    /// From now on only try each key for the last time.
-    fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(order) = self.link.hurry(sim) {
-            self.lose(&order);
-        }
-        self.looking = Some((0..SLOTS).filter(|&slot| self.slots[slot].is_some()).collect());
-    }
-
-    fn has_looked(&self) -> bool {
-        self.looking.as_ref().is_some_and(BTreeSet::is_empty) && self.link.is_idle()
     }
 }
 

@@ -83,7 +83,7 @@ impl Kind {
 /// A weight for each kind; 0 is never.
 pub type Weights = [u64; Kind::ALL.len()];
 
-/// Weights when all kinds are there: mostly small reads and writes, as in simulation.md.
+/// Weights when all kinds are there: mostly small reads and writes.
 pub const USUAL: Weights = [50, 30, 20, 10, 3, 1, 2, 8, 12, 6, 4, 3, 5];
 
 /// Draw a kind.
@@ -184,7 +184,7 @@ enum Pace {
 /// A stretch of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// Its letter in simulation.md.
+    /// By which `--set scenarios=` names it.
     pub letter: char,
     pace: Pace,
     weights: Weights,

@@ -1,4 +1,4 @@
-//! The first whole world: the unchanged server on a simulated machine, its clients, its ends.
+//! A whole world: the unchanged server on a simulated machine, its clients, its ends.
 //!
 //! Owns the loop: the server takes a turn, the kernel of the simulation goes on to its next event,
 //! woken clients act. In between the server is killed, loses its power or is stopped, at drawn
@@ -88,6 +88,7 @@ use glutton::Gluttons;
 use ground::Ground;
 use importer::Importer;
 use landlord::Landlord;
+use link::Asker;
 use locksmith::Locksmith;
 use mortals::Mortals;
 use operator::Operator;
@@ -372,6 +373,7 @@ impl World {
         self.stop_at = None;
         self.ambush = None;
         self.free_disk();
+        self.swap_nothing();
         self.io.cancel_crash();
         let faults = self.io.faults_mut();
         faults.calm_disk();
@@ -453,32 +455,17 @@ impl Host for World {
 
     fn attend(&mut self) -> Result<(), Violation> {
         while let Some(wake) = self.io.next_wake() {
-            let Ground { grants, options, .. } = &mut self.ground;
-            if self.landlord.heed(&mut self.io, grants, options, wake)? {
-                continue;
-            }
-            if self.importer.heed(&mut self.io, &self.ground, wake)? {
-                continue;
-            }
-            if self.gluttons.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            if self.fleet.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            if self.copyist.heed(&mut self.io, &mut self.ground, wake)? {
-                continue;
-            }
-            if self.caster.heed(&mut self.io, &mut self.ground, wake)? {
-                continue;
-            }
-            if self.locksmith.heed(&mut self.io, &self.ground.options, wake)? {
-                continue;
-            }
-            if self.mortals.heed(&mut self.io, &mut self.ground, wake)? {
-                continue;
-            }
-            if self.strangers.heed(&mut self.io, &self.ground.options, wake)? {
+            let World { io, ground, .. } = self;
+            let is_anothers = self.landlord.heed(io, ground, wake)?
+                || self.importer.heed(io, ground, wake)?
+                || self.gluttons.heed(io, &ground.options, wake)?
+                || self.fleet.heed(io, ground, wake)?
+                || self.copyist.heed(io, ground, wake)?
+                || self.caster.heed(io, ground, wake)?
+                || self.locksmith.heed(io, ground, wake)?
+                || self.mortals.heed(io, ground, wake)?
+                || self.strangers.heed(io, &ground.options, wake)?;
+            if is_anothers {
                 continue;
             }
             let index = match wake {

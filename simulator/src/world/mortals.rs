@@ -1,7 +1,7 @@
 //! Mortals: databases that end by themselves, and storms of them, while everything else goes on.
 //!
 //! Fault model. In one world of three (`mortals` orders, none in the others) somebody works the admin
-//! address, a new connection for each request, 10 ms to 20 s between two: databases are created, in
+//! address, a new connection for each request, 10 ms to 10 s between two: databases are created, in
 //! memory or durable, with drawn ages, idle times, budgets of statements and of spending, to be dropped
 //! or frozen; they are used, shown, given other ages, and dropped. Now and then a storm: up to 300 are
 //! created in one call and dropped in another, each with a key, asked again with it until it is
@@ -17,14 +17,13 @@ use serde_json::{Value, json};
 use storage::io::Clock;
 
 use super::ground::Ground;
-use super::link::{Link, News};
+use super::link::{Answer, Asker, Link};
 use super::model::Violation;
 use super::options::{ADMIN, LISTEN, Options};
 use super::speech;
 use super::{Sim, World};
 use crate::client::{Response, request};
 use crate::draws::{Draws, Span, Stream};
-use crate::network::Wake;
 
 /// Its number in timers.
 const ID: u64 = 1 << 25;
@@ -58,22 +57,20 @@ enum Known {
     #[default]
     Absent,
     /// It was acknowledged.
-    There(Life),
+    There(Mortal),
     /// An answer was lost.
     Unknown,
 }
 
 #[derive(Clone, Debug)]
-struct Life {
+struct Mortal {
     in_memory: bool,
     /// By its age, in seconds of the wall's clock.
     ends_s: Option<u64>,
     /// It may end before: by being idle, or by what it has used.
     may_end: bool,
-    /// In which life of the server it was asked for, and in which its answer was heard: who asks while one
-    /// ends may be answered by the next.
-    epoch: u64,
-    heard: u64,
+    /// Of the server, in which it was made.
+    life: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -104,12 +101,11 @@ enum Order {
     },
 }
 
-/// An order, when it was given by the wall's clock, and in which life of the server.
+/// An order, and when it was given by the wall's clock.
 #[derive(Debug)]
-struct Asked {
+pub(super) struct Asked {
     order: Order,
-    asked_s: u64,
-    epoch: u64,
+    at_s: u64,
 }
 
 /// A storm goes through these, each until it is answered to its end.
@@ -130,8 +126,6 @@ struct Storm {
     step: Step,
     /// The last line of the answer to its creation.
     said: Option<Value>,
-    /// In which life of the server it was created.
-    epoch: u64,
 }
 
 /// See the head of the file.
@@ -190,53 +184,6 @@ impl Mortals {
         self.slots[slot] = Known::Absent;
     }
 
-    /// Take a wake that is the mortals'.
-    ///
-    /// # Errors
-    /// If the server answered what it must not.
-    pub fn heed(
-        &mut self,
-        sim: &mut Sim,
-        ground: &mut Ground,
-        wake: Wake,
-    ) -> Result<bool, Violation> {
-        match self.link.heed(sim, wake)? {
-            News::Elsewhere => return Ok(false),
-            News::Nothing => {}
-            News::Due => self.act(sim, ground),
-            News::Lost(asked) => {
-                self.lose(&asked.order);
-                self.link.rest(sim);
-            }
-            News::Answer(Asked { order, asked_s, epoch }, response) => {
-                let now_s = sim.wall().0 / 1_000_000_000;
-                let heard = Heard { asked_s, now_s, asked: epoch, epoch: ground.model.epoch };
-                self.hear(&ground.options, &order, &heard, &response)?;
-                self.link.rest(sim);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The time for the next request has come.
-    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) {
-        let order = match (&self.storm, self.looking) {
-            (Some(storm), _) => Some(Order::Storm { step: storm.step }),
-            (None, Some(slot)) if slot < SLOTS && self.seen => Some(Order::Drop { slot }),
-            (None, Some(slot)) if slot < SLOTS => Some(Order::Show { slot }),
-            (None, Some(_)) => {
-                self.abandoned.last().map(|name| Order::Forget { name: name.clone() })
-            }
-            (None, None) if self.left == 0 => None,
-            (None, None) => {
-                self.left -= 1;
-                Some(self.draw(sim, &ground.options))
-            }
-        };
-        let Some(order) = order else { return };
-        self.ask(sim, ground, order);
-    }
-
     fn draw(&mut self, sim: &mut Sim, options: &Options) -> Order {
         let draws = sim.draws_mut();
         let mut pick = |entity: u64, bound: u64| draws.below(Stream::Mortals, entity, bound);
@@ -247,7 +194,7 @@ impl Mortals {
                 (1 + pick(4, STORM_MAX), pick(5, 2) == 0, pick(6, 3) == 0);
             self.storms += 1;
             let (number, step) = (self.storms, Step::Create);
-            self.storm = Some(Storm { number, count, in_memory, ages, step, said: None, epoch: 0 });
+            self.storm = Some(Storm { number, count, in_memory, ages, step, said: None });
             return Order::Storm { step };
         }
         if matches!(self.slots[slot], Known::Absent) {
@@ -332,22 +279,155 @@ impl Mortals {
         (request(method, &path, "sim", &[], body.as_bytes()), address)
     }
 
-    fn ask(&mut self, sim: &mut Sim, ground: &Ground, order: Order) {
-        let (outbox, address) = self.request(&order);
-        if let Order::Storm { step: Step::Create } = order
-            && let Some(storm) = &mut self.storm
-            && storm.epoch == 0
-        {
-            storm.epoch = ground.model.epoch + 1;
+    fn may_end(&mut self, slot: usize) {
+        if let Known::There(mortal) = &mut self.slots[slot] {
+            mortal.may_end = true;
         }
-        let asked_s = sim.wall().0 / 1_000_000_000;
-        let asked = Asked { order, asked_s, epoch: ground.model.epoch };
-        self.link.ask(sim, address, &outbox, PATIENCE_NS, asked);
     }
 
-    /// There will be no answer.
-    fn lose(&mut self, order: &Order) {
-        match *order {
+    /// What its row says.
+    fn see(&mut self, slot: usize, heard: &Heard, value: &Value) {
+        let before = match &self.slots[slot] {
+            Known::There(mortal) => Some(mortal.clone()),
+            _ => None,
+        };
+        let frozen = value["state"] == "frozen";
+        self.slots[slot] = Known::There(Mortal {
+            in_memory: value["class"] == "memory",
+            ends_s: value["ends_at"].as_u64(),
+            // What its own words are, nobody remembers.
+            may_end: before.as_ref().is_none_or(|mortal| mortal.may_end) && !frozen,
+            life: before.map_or(heard.life, |mortal| mortal.life),
+        });
+        let over = value["ends_at"].as_u64().is_some_and(|ends_s| ends_s <= heard.now_s + AGE_MAX);
+        self.seen = (!over || frozen) && self.looking == Some(slot);
+    }
+
+    fn look_at_next(&mut self, slot: usize) {
+        if self.looking == Some(slot) {
+            self.looking = Some(slot + 1);
+            self.seen = false;
+        }
+    }
+
+    /// It is not there: why it should be.
+    fn is_too_early(&self, slot: usize, heard: &Heard) -> Option<&'static str> {
+        let Known::There(mortal) = &self.slots[slot] else { return None };
+        let lost = mortal.in_memory && heard.life != mortal.life;
+        let over = mortal.ends_s.is_some_and(|ends_s| heard.now_s >= ends_s);
+        let judged = mortal.ends_s.is_none() || self.judges_ages;
+        (!lost && !mortal.may_end && !over && judged).then_some("it has ended too early")
+    }
+
+    /// It is there: why it should not be.
+    fn is_too_late(&self, slot: usize, heard: &Heard) -> Option<&'static str> {
+        let Known::There(mortal) = &self.slots[slot] else { return None };
+        let ended = mortal.in_memory && heard.life != mortal.life;
+        ended.then_some("it was in the memory of another life")
+    }
+
+    /// A storm's answer, to its end or broken off.
+    fn hear_storm(
+        &mut self,
+        step: Step,
+        heard: &Heard,
+        response: &Response,
+    ) -> Result<(), Violation> {
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        let last: Value = text
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok())
+            .unwrap_or(Value::Null);
+        if last["finished"] != true {
+            return Ok(());
+        }
+        let storm = self.storm.as_mut().expect("it was asked for");
+        let failed = last["failed"].as_array().map_or(0, Vec::len) as u64;
+        let wrong = |what: &str| {
+            let text = format!("{storm:?}: {what}: {last:.800}; {heard:?}");
+            Err(Violation::new("BULK-1", text))
+        };
+        if last["done"] != storm.count || last["succeeded"] != storm.count - failed {
+            return wrong("its numbers do not fit");
+        }
+        match step {
+            Step::Create if failed > 0 => return wrong("a name of its own was not free"),
+            Step::Create => {
+                storm.said = Some(last);
+                storm.step = Step::CreateAgain;
+            }
+            Step::CreateAgain if storm.said.as_ref() != Some(&last) => {
+                return wrong("the second answer is another");
+            }
+            Step::CreateAgain => storm.step = Step::Drop,
+            Step::Drop => {
+                let may_have_gone = storm.ages || storm.in_memory;
+                if failed > 0 && !may_have_gone {
+                    return wrong("what was created is not there to be dropped");
+                }
+                if last["receipt"]["taken"]["heap"] != last["receipt"]["returned"]["heap"] {
+                    return wrong("the sum of its receipts is not even");
+                }
+                self.storm = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on only look at what is left.
+    fn begin_to_look(&mut self, sim: &mut Sim) {
+        self.hurry(sim);
+        self.looking = Some(0);
+    }
+
+    fn has_looked(&self) -> bool {
+        let all = self.looking == Some(SLOTS) && self.abandoned.is_empty();
+        all && self.link.is_idle() && self.storm.is_none()
+    }
+}
+
+/// When something was asked and heard, in seconds of the wall's clock, and which life of the server
+/// answered.
+#[derive(Debug)]
+struct Heard {
+    #[expect(dead_code, reason = "it is printed")]
+    asked_s: u64,
+    now_s: u64,
+    life: u64,
+}
+
+impl Asker for Mortals {
+    type Asked = Asked;
+
+    fn link(&mut self) -> &mut Link<Asked> {
+        &mut self.link
+    }
+
+    fn act(&mut self, sim: &mut Sim, ground: &mut Ground) -> Result<(), Violation> {
+        let order = match (&self.storm, self.looking) {
+            (Some(storm), _) => Some(Order::Storm { step: storm.step }),
+            (None, Some(slot)) if slot < SLOTS && self.seen => Some(Order::Drop { slot }),
+            (None, Some(slot)) if slot < SLOTS => Some(Order::Show { slot }),
+            (None, Some(_)) => {
+                self.abandoned.last().map(|name| Order::Forget { name: name.clone() })
+            }
+            (None, None) if self.left == 0 => None,
+            (None, None) => {
+                self.left -= 1;
+                Some(self.draw(sim, &ground.options))
+            }
+        };
+        if let Some(order) = order {
+            let (bytes, address) = self.request(&order);
+            let asked = Asked { order, at_s: sim.wall().0 / 1_000_000_000 };
+            self.link.ask(sim, address, &bytes, PATIENCE_NS, asked);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, _: &mut Sim, asked: Asked) {
+        match asked.order {
             Order::Drop { slot } => self.abandon(slot),
             Order::Create { slot, .. } | Order::Age { slot, .. } => {
                 self.slots[slot] = Known::Unknown;
@@ -357,19 +437,15 @@ impl Mortals {
         }
     }
 
-    fn may_end(&mut self, slot: usize) {
-        if let Known::There(life) = &mut self.slots[slot] {
-            life.may_end = true;
-        }
-    }
-
     fn hear(
         &mut self,
-        options: &Options,
-        order: &Order,
-        heard: &Heard,
-        response: &Response,
+        sim: &mut Sim,
+        ground: &mut Ground,
+        answer: &Answer<Asked>,
     ) -> Result<(), Violation> {
+        let Answer { asked: Asked { order, at_s }, response, life } = answer;
+        let heard = &Heard { asked_s: *at_s, now_s: sim.wall().0 / 1_000_000_000, life: *life };
+        let options = &ground.options;
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let code = value["code"].as_str().unwrap_or_default().to_owned();
         let status = response.status;
@@ -385,12 +461,11 @@ impl Mortals {
                     let may_end = ["idle_ttl", "max_statements", "max_spend"]
                         .iter()
                         .any(|part| body[*part].is_u64());
-                    self.slots[*slot] = Known::There(Life {
+                    self.slots[*slot] = Known::There(Mortal {
                         in_memory: body["class"] == "memory",
                         ends_s: value["ends_at"].as_u64(),
                         may_end,
-                        epoch: heard.asked,
-                        heard: heard.epoch,
+                        life: *life,
                     });
                 }
                 400 if code == "DATABASE_EXISTS" => return wrong("LIFE-1", "the name is free"),
@@ -465,120 +540,6 @@ impl Mortals {
         }
         Ok(())
     }
-
-    /// What its row says.
-    fn see(&mut self, slot: usize, heard: &Heard, value: &Value) {
-        let before = match &self.slots[slot] {
-            Known::There(life) => Some(life.clone()),
-            _ => None,
-        };
-        let frozen = value["state"] == "frozen";
-        self.slots[slot] = Known::There(Life {
-            in_memory: value["class"] == "memory",
-            ends_s: value["ends_at"].as_u64(),
-            // What its own words are, nobody remembers.
-            may_end: before.as_ref().is_none_or(|life| life.may_end) && !frozen,
-            epoch: before.as_ref().map_or(heard.asked, |life| life.epoch),
-            heard: before.map_or(heard.epoch, |life| life.heard),
-        });
-        let over = value["ends_at"].as_u64().is_some_and(|ends_s| ends_s <= heard.now_s + AGE_MAX);
-        self.seen = (!over || frozen) && self.looking == Some(slot);
-    }
-
-    fn look_at_next(&mut self, slot: usize) {
-        if self.looking == Some(slot) {
-            self.looking = Some(slot + 1);
-            self.seen = false;
-        }
-    }
-
-    /// It is not there: why it should be.
-    fn is_too_early(&self, slot: usize, heard: &Heard) -> Option<&'static str> {
-        let Known::There(life) = &self.slots[slot] else { return None };
-        let lost = life.in_memory && heard.epoch > life.epoch;
-        let over = life.ends_s.is_some_and(|ends_s| heard.now_s >= ends_s);
-        let judged = life.ends_s.is_none() || self.judges_ages;
-        (!lost && !life.may_end && !over && judged).then_some("it has ended too early")
-    }
-
-    /// It is there: why it should not be.
-    fn is_too_late(&self, slot: usize, heard: &Heard) -> Option<&'static str> {
-        let Known::There(life) = &self.slots[slot] else { return None };
-        let ended = life.in_memory && heard.asked > life.heard;
-        ended.then_some("it was in the memory of an earlier life")
-    }
-
-    /// A storm's answer, to its end or broken off.
-    fn hear_storm(
-        &mut self,
-        step: Step,
-        heard: &Heard,
-        response: &Response,
-    ) -> Result<(), Violation> {
-        let text = String::from_utf8_lossy(&response.body).into_owned();
-        let last: Value = text
-            .lines()
-            .last()
-            .and_then(|line| serde_json::from_str(line).ok())
-            .unwrap_or(Value::Null);
-        if last["finished"] != true {
-            return Ok(());
-        }
-        let storm = self.storm.as_mut().expect("it was asked for");
-        let failed = last["failed"].as_array().map_or(0, Vec::len) as u64;
-        let wrong = |what: &str| {
-            let text = format!("{storm:?}: {what}: {last:.800}; {heard:?}");
-            Err(Violation::new("BULK-1", text))
-        };
-        if last["done"] != storm.count || last["succeeded"] != storm.count - failed {
-            return wrong("its numbers do not fit");
-        }
-        match step {
-            Step::Create if failed > 0 => return wrong("a name of its own was not free"),
-            Step::Create => {
-                storm.said = Some(last);
-                storm.step = Step::CreateAgain;
-            }
-            Step::CreateAgain if storm.said.as_ref() != Some(&last) => {
-                return wrong("the second answer is another");
-            }
-            Step::CreateAgain => storm.step = Step::Drop,
-            Step::Drop => {
-                let may_have_gone = storm.ages || storm.in_memory;
-                if failed > 0 && !may_have_gone {
-                    return wrong("what was created is not there to be dropped");
-                }
-                if last["receipt"]["taken"]["heap"] != last["receipt"]["returned"]["heap"] {
-                    return wrong("the sum of its receipts is not even");
-                }
-                self.storm = None;
-            }
-        }
-        Ok(())
-    }
-
-    /// From now on only look at what is left.
-    fn begin_to_look(&mut self, sim: &mut Sim) {
-        if let Some(asked) = self.link.hurry(sim) {
-            self.lose(&asked.order);
-        }
-        self.looking = Some(0);
-    }
-
-    fn has_looked(&self) -> bool {
-        let all = self.looking == Some(SLOTS) && self.abandoned.is_empty();
-        all && self.link.is_idle() && self.storm.is_none()
-    }
-}
-
-/// When something was asked and heard: seconds of the wall's clock, and lives of the server.
-#[derive(Debug)]
-struct Heard {
-    #[expect(dead_code, reason = "it is printed")]
-    asked_s: u64,
-    now_s: u64,
-    asked: u64,
-    epoch: u64,
 }
 
 impl World {

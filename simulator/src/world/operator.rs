@@ -7,9 +7,10 @@
 //! simulated seconds; writes are refused, reads go on, and afterwards everything works (O3). *Second
 //! process* (`second-process`): in one world of six a process starts beside the one that serves; it
 //! must refuse to start, and change no byte (N4). It runs on a copy of the disk, locks included, so
-//! that one may compare. *Swapped file* (`file-swapped`): after three clean stops of four of a swarm
-//! world a tenant's file is deleted, cut, or replaced by an older copy of itself or by another
-//! tenant's; the tenant must be fenced, never served from it (O1).
+//! that one may compare. *Swapped file* (`file-swapped`): in one swarm world of two he stops the server
+//! to do it, and in the others of these he does after three clean stops of four: a tenant's file is
+//! deleted, cut, or replaced by an older copy of itself or by another tenant's; the tenant must be
+//! fenced, never served from it (O1).
 //!
 //! Outside: what is done to the log (O2), to the catalogue's file, and to files of a server that runs.
 
@@ -40,10 +41,15 @@ const REFUSAL_NS_MAX: u64 = 10_000_000_000;
 pub(super) struct Operator {
     second_at: Option<u64>,
     full_at: Option<u64>,
+    /// When he copies the files, and when he stops the server to swap one.
+    backup_at: Option<u64>,
+    swap_at: Option<u64>,
+    /// He has stopped it, and swaps when it has ended well.
+    swaps: bool,
     free_at_ns: Option<u64>,
     /// The memory budgets of this life.
     memory_bytes: Option<[u64; 2]>,
-    /// Copies of tenants' files from the last end of a server.
+    /// Copies of tenants' files, from the last end of a server or since.
     backups: BTreeMap<String, Vec<u8>>,
 }
 
@@ -58,7 +64,9 @@ impl Operator {
         };
         let second_at = event(0, 6);
         let full_at = event(1, 8).filter(|_| profile == Profile::Swarm);
-        Operator { second_at, full_at, ..Operator::default() }
+        let swap_at = event(15, 2).filter(|_| profile == Profile::Swarm);
+        let backup_at = swap_at.map(|at| at / 2);
+        Operator { second_at, full_at, backup_at, swap_at, ..Operator::default() }
     }
 
     /// The memory budgets of the life that begins, if they differ from the options'.
@@ -97,6 +105,16 @@ impl World {
             self.free_disk();
         }
         let ready = self.server.as_ref().is_some_and(Server::is_ready);
+        if ready && self.operator.backup_at.is_some_and(|at| sequence >= at) {
+            self.operator.backup_at = None;
+            self.keep_backups();
+        }
+        if ready && self.operator.swap_at.is_some_and(|at| sequence >= at) {
+            (self.operator.swap_at, self.operator.swaps) = (None, true);
+            self.io.trace_mut().remark(|| "the operator stops the server".to_owned());
+            self.server_mut().stop();
+            self.io.injected(FaultKind::CleanStop, 0);
+        }
         if ready && self.operator.second_at.is_some_and(|at| sequence >= at) {
             self.operator.second_at = None;
             return self.start_second_process();
@@ -182,15 +200,22 @@ impl World {
             })
             .collect();
         let swarm = self.ground.options.profile == Profile::Swarm;
-        let ends = self.ends_left == 0;
+        // Once the work is done, nothing more is broken.
+        let ends = self.ground.operations_left == 0;
+        let wants = std::mem::take(&mut self.operator.swaps);
         let draws = self.io.draws_mut();
-        let strikes = draws.below(Stream::Operator, 5, 4) > 0 && swarm && !ends;
+        let strikes = (wants || draws.below(Stream::Operator, 5, 4) > 0) && swarm && !ends;
         if strikes && !candidates.is_empty() {
             let (id, tenant) = candidates[draws.index(Stream::Operator, 6, candidates.len())];
             let (other, _) = candidates[draws.index(Stream::Operator, 7, candidates.len())];
             let how = draws.below(Stream::Operator, 8, 6);
             self.swap(id, tenant, other, how);
         }
+    }
+
+    /// From now on every file stays what it is.
+    pub(super) fn swap_nothing(&mut self) {
+        (self.operator.swap_at, self.operator.swaps) = (None, false);
     }
 
     /// The operator copies all tenants' files.
@@ -204,21 +229,19 @@ impl World {
     fn swap(&mut self, id: TenantId, tenant: usize, other: TenantId, how: u64) {
         let path = id.paths().file;
         let now = self.io.disk().bytes(Path::new(&path)).unwrap_or_default();
-        let pages = now.len() / PAGE_BYTES;
-        let new = match how {
-            0 => None,
-            1 if pages > 1 => {
-                let kept = self.io.draws_mut().index(Stream::Operator, 9, pages);
+        // A copy that was taken in the middle of a checkpoint may have this page 1 already, and
+        // older pages behind it: nobody can tell that.
+        let old = self.operator.backups.get(&path).cloned();
+        let old = old.filter(|old| stamp(id, old) < stamp(id, &now));
+        let new = match (how, old) {
+            (0, _) => None,
+            (1, _) if other != id => self.io.disk().bytes(Path::new(&other.paths().file)),
+            (2.., Some(old)) => Some(old),
+            _ => {
+                let pages = now.len() / PAGE_BYTES;
+                let kept = self.io.draws_mut().index(Stream::Operator, 9, pages.max(1));
                 Some(now[..kept * PAGE_BYTES].to_vec())
             }
-            1 => Some(Vec::new()),
-            2 => self.io.disk().bytes(Path::new(&other.paths().file)),
-            // A copy that was taken in the middle of a checkpoint may have this page 1 already, and
-            // older pages behind it: nobody can tell that.
-            _ => match self.operator.backups.get(&path) {
-                Some(old) if stamp(id, old) < stamp(id, &now) => Some(old.clone()),
-                _ => return,
-            },
         };
         if new.as_ref() == Some(&now) {
             return;

@@ -54,6 +54,24 @@ impl World {
         windows * 10 * faults.network_latency_mean_ns.high
     }
 
+    /// Go on without faults until something is done; `what` is not, if that takes longer (LIVE-1).
+    pub(super) fn go_on_until(
+        &mut self,
+        limit_ns: u64,
+        is_done: impl Fn(&World) -> bool,
+        what: impl Fn(&World) -> String,
+    ) -> Result<(), Violation> {
+        let begun = self.io.now();
+        while !is_done(self) {
+            self.tick()?;
+            if self.io.now().since(begun) > limit_ns {
+                let text = format!("without faults, {}", what(self));
+                return Err(Violation::new("LIVE-1", text));
+            }
+        }
+        Ok(())
+    }
+
     /// LIVE-1: what was asked before the faults ended is answered.
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         let waiting = |world: &World| world.clients.iter().map(|it| it.waiting()).sum::<usize>();

@@ -466,7 +466,7 @@ pub fn add_row(marks: &mut BTreeMap<String, Found>, id: u64, mark: String, pad: 
 /// With the first that does not.
 pub fn check_marks(tenant: usize, body: &[u8]) -> Result<(), Violation> {
     let name = tenant_name(tenant);
-    for start in memory_positions(body, b"\"mark:") {
+    for start in positions(body, b"\"mark:") {
         let rest = &body[start + 1..];
         let end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());
         let mark = String::from_utf8_lossy(&rest[..end]);
@@ -478,7 +478,7 @@ pub fn check_marks(tenant: usize, body: &[u8]) -> Result<(), Violation> {
     Ok(())
 }
 
-fn memory_positions<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+fn positions<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     let starts = bytes.windows(wanted.len()).enumerate();
     starts.filter(move |(_, window)| *window == wanted).map(|(start, _)| start)
 }

@@ -75,6 +75,14 @@ impl Superblock {
         found
     }
 
+    /// Which of the ring's first two blocks hold no superblock: another write of it mends them.
+    pub fn damaged_twins(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
+        let twins = bytes.chunks_exact(BLOCK_BYTES).take(2).enumerate();
+        twins
+            .filter(|(_, twin)| Superblock::read_one(twin) == SuperblockRead::Damaged)
+            .map(|(index, _)| index)
+    }
+
     fn read_one(block: &[u8]) -> SuperblockRead {
         let hash = blake3::hash(&block[..HASH_OFFSET]);
         if block[..8] != MAGIC || block[HASH_OFFSET..] != *hash.as_bytes() {

@@ -83,6 +83,13 @@ pub(super) struct Running {
     ended: bool,
 }
 
+impl Running {
+    /// Copies of its part are not whole.
+    pub fn is_building(&self) -> bool {
+        self.dropping > 0 && matches!(self.bulk.work, BulkWork::Create(_))
+    }
+}
+
 /// See the head of the file.
 pub(super) type Bulks = BTreeMap<RequestId, Running>;
 

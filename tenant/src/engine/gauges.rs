@@ -9,6 +9,7 @@ use storage::log::Sequence;
 use storage::volume::Volume;
 
 use super::Engine;
+use super::bulk::Running;
 use super::context::Job;
 use super::disk::{DiskOperation, Operation, Step};
 use crate::limits;
@@ -170,5 +171,18 @@ impl<J: Job> Engine<J> {
     #[must_use]
     pub fn has_unsettled_checkpoint(&self) -> bool {
         self.catalogue.has_unsettled()
+    }
+
+    /// Copies of a call about many are being made.
+    #[must_use]
+    pub fn is_building_many(&self) -> bool {
+        self.bulks.values().any(Running::is_building)
+    }
+
+    /// A database is being filled, and is not there yet.
+    #[must_use]
+    pub fn is_building(&self) -> bool {
+        let building = |key| self.tenants.get(key).is_some_and(|it| it.building.is_some());
+        self.tenants.keys().into_iter().any(building)
     }
 }

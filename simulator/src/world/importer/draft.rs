@@ -2,21 +2,23 @@
 //! chunks, and the end of it.
 //!
 //! Pieces are drawn one by one. A step whose answer is lost is asked again; chunks break off on purpose, and
-//! come again from their beginning. In between others look at the name, or drop it, or nothing comes any more.
+//! come again from their beginning; some come twice, as if their answer had been lost. In between others look at the name, or drop it, or nothing comes any more.
 //!
 //! Expected, besides what IMP-1 says of every upload: the end that was answered with 200 is there, whole;
 //! what has not come to its end is not; a draft is never older than its server; what was good so far is not
 //! refused, and not forgotten while it goes on.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 use storage::io::Clock;
 
 use super::file::Contents;
-use super::{Ground, Importer, Kind, ORGANISATION, Order, Sim, is_excused};
+use super::{Importer, Kind, ORGANISATION, Order, Sim, is_excused};
 use crate::client::{Response, request};
 use crate::draws::Stream;
 use crate::world::model::Violation;
-use crate::world::options::{ADMIN, LISTEN};
+use crate::world::options::{ADMIN, LISTEN, Options};
 
 /// Chunks after which the rest comes in one.
 const CHUNKS_MAX: u64 = 6;
@@ -33,6 +35,8 @@ pub enum Step {
     Create,
     Start,
     Chunk,
+    /// The chunk before, which is there already.
+    ChunkAgain,
     Finalize,
 }
 
@@ -51,8 +55,10 @@ pub struct Draft {
     chunk: u64,
     at: usize,
     piece_bytes: usize,
-    /// In which life of the server it was last asked for, in which that was heard, and when.
-    known: Option<(u64, u64, u64)>,
+    /// Where the chunk before was.
+    before: Range<usize>,
+    /// Which life of the server has last answered for it, and when.
+    known: Option<(u64, u64)>,
 }
 
 impl Importer {
@@ -79,6 +85,7 @@ impl Importer {
             chunk,
             at,
             piece_bytes,
+            before: 0..0,
             known,
         });
         Order::Draft(step)
@@ -97,6 +104,7 @@ impl Importer {
                 return Some(Order::Drop { slot });
             }
             2 | 3 => return Some(Order::Show { slot: draft.slot }),
+            4..7 if draft.chunk > 0 => return Some(Order::Draft(Step::ChunkAgain)),
             _ if draft.steps > STEPS_MAX => self.draft = None,
             _ => {
                 if draft.step == Step::Chunk && draft.piece_bytes == 0 {
@@ -142,6 +150,10 @@ impl Importer {
                 let piece = &draft.bytes[draft.at..draft.at + draft.piece_bytes];
                 put(format!("{}/chunk/{}", draft.id, draft.chunk), piece)
             }
+            Step::ChunkAgain => {
+                let piece = &draft.bytes[draft.before.clone()];
+                put(format!("{}/chunk/{}", draft.id, draft.chunk - 1), piece)
+            }
             Step::Finalize => put(format!("{}/finalize", draft.id), b""),
         }
     }
@@ -151,7 +163,7 @@ impl Importer {
         let Some(draft) = &mut self.draft else { return };
         match step {
             Step::Create => draft.step = Step::Start,
-            Step::Start | Step::Chunk => {}
+            Step::Start | Step::Chunk | Step::ChunkAgain => {}
             Step::Finalize => {
                 let Draft { slot, kind, contents, .. } =
                     self.draft.take().expect("it is asked for");
@@ -164,10 +176,9 @@ impl Importer {
     pub(super) fn hear_step(
         &mut self,
         sim: &mut Sim,
-        ground: &Ground,
+        options: &Options,
         step: Step,
-        asked_epoch: u64,
-        response: &Response,
+        (life, response): (u64, &Response),
     ) -> Result<(), Violation> {
         let value: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let code = value["code"].as_str().unwrap_or_default();
@@ -180,14 +191,14 @@ impl Importer {
             let Draft { slot, contents, known, chunk, at, .. } = &draft;
             let text = format!(
                 "{step:?} of a draft ({kind:?} {contents:?} slot {slot} chunk {chunk} at {at} known {known:?}, \
-                 asked in {asked_epoch}): {what}: {} {text:.300}",
+                 answered in {life}): {what}: {} {text:.300}",
                 response.status
             );
             Err(Violation::new("IMP-1", text))
         };
         match response.status {
             200 => {
-                let outlived = draft.known.is_some_and(|(_, epoch, _)| epoch < asked_epoch);
+                let outlived = draft.known.is_some_and(|(known, _)| known != life);
                 if outlived && step != Step::Create {
                     return wrong("it has outlived its server");
                 }
@@ -198,7 +209,10 @@ impl Importer {
                         draft.id = value["upload_id"].as_str().unwrap_or_default().to_owned();
                         draft.step = Step::Chunk;
                     }
+                    // What was there is there as before: the sums will tell.
+                    Step::ChunkAgain => {}
                     Step::Chunk => {
+                        draft.before = draft.at..draft.at + draft.piece_bytes;
                         draft.at += draft.piece_bytes;
                         (draft.chunk, draft.piece_bytes) = (draft.chunk + 1, 0);
                     }
@@ -207,7 +221,6 @@ impl Importer {
                             Kind::Flipped => state.unjudged = true,
                             _ if !is_good => return wrong("it cannot be good"),
                             _ => {
-                                self.made += 1;
                                 state.there = Some(draft.contents);
                             }
                         }
@@ -215,7 +228,7 @@ impl Importer {
                         return Ok(());
                     }
                 }
-                draft.known = Some((asked_epoch, ground.model.epoch, now));
+                draft.known = Some((life, now));
                 return Ok(());
             }
             409 if code == "UPLOAD_BUSY" => return Ok(()),
@@ -223,7 +236,7 @@ impl Importer {
             409 if code == "UPLOAD_BEGUN" && draft.known.is_none() => {}
             404 if code == "ORGANISATION_NOT_FOUND" => {
                 self.draft = None;
-                self.ask(sim, ground, Order::Organisation);
+                self.ask(sim, Order::Organisation);
                 return Ok(());
             }
             409 if code == "DATABASE_EXISTS" && step == Step::Create => {
@@ -232,18 +245,16 @@ impl Importer {
                 }
             }
             404 => {
-                let kept = draft.known.is_some_and(|(epoch, _, at)| {
-                    epoch == ground.model.epoch && now - at < KEPT_NS
-                });
-                let options = &ground.options;
+                let kept =
+                    draft.known.is_some_and(|(known, at)| known == life && now - at < KEPT_NS);
                 let troubled = options.excuses(500) || options.has_small_log();
                 let sleeps = options.faults.clock_jumps > 0;
                 if kept && is_good && !troubled && !sleeps {
                     return wrong("it is forgotten");
                 }
             }
-            status if is_excused(&ground.options, status, code) => {}
-            413 | 415 | 422 | 400 if !is_good => self.refused += 1,
+            status if is_excused(options, status, code) => {}
+            413 | 415 | 422 | 400 if !is_good => {}
             _ if is_good => return wrong("it is good"),
             _ => return wrong("it is refused in no known way"),
         }

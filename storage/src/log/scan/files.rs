@@ -15,6 +15,7 @@ use crate::log::reader::UNREADABLE;
 use crate::log::ring::{Slot, Superblock, SuperblockRead, slot_offset};
 use crate::log::transfer::Writing;
 use crate::log::{LogFile, LogOperation, RecoveryError, space};
+use crate::sometimes;
 use std::io;
 
 impl Scan {
@@ -33,10 +34,18 @@ impl Scan {
 
     pub(super) fn superblock(&mut self, again: bool) -> Result<(), RecoveryError> {
         let bytes = self.reader.slice(LogFile::Ring, 0, RING_SLOTS_OFFSET);
-        match Superblock::read(bytes.expect("the superblocks are in the window")) {
+        let bytes = bytes.expect("the superblocks are in the window");
+        match Superblock::read(bytes) {
             SuperblockRead::Intact(superblock) => {
+                let damaged: Vec<usize> = Superblock::damaged_twins(bytes).collect();
                 self.adopt(superblock)?;
                 self.ring_found = RingFound::Intact;
+                // A crash may have come between the two writes of a log that was being made.
+                for twin in damaged {
+                    sometimes!("recovery: a superblock is repaired");
+                    self.queue_superblock(twin);
+                    self.repaired += 1;
+                }
             }
             SuperblockRead::Version(found) => return Err(RecoveryError::Version { found }),
             SuperblockRead::Damaged if !again => {
@@ -194,14 +203,18 @@ impl Scan {
         self.writes.push_back(Writing::new(LogFile::Ring, 0, zeros));
     }
 
-    pub(super) fn queue_superblock(&mut self) {
+    pub(super) fn queue_superblocks(&mut self) {
         // Two writes: the disk may lose one, and a log without a superblock never starts again.
         for twin in 0..RING_SLOTS_OFFSET / BLOCK_BYTES {
-            let mut buffer = Buffer::zeroed(BLOCK_BYTES);
-            Superblock::of(&self.options).write(&mut buffer);
-            let offset = (twin * BLOCK_BYTES) as u64;
-            self.writes.push_back(Writing::new(LogFile::Ring, offset, buffer));
+            self.queue_superblock(twin);
         }
         self.cursor.previous = Some([0; 32]);
+    }
+
+    fn queue_superblock(&mut self, twin: usize) {
+        let mut buffer = Buffer::zeroed(BLOCK_BYTES);
+        Superblock::of(&self.options).write(&mut buffer);
+        let offset = (twin * BLOCK_BYTES) as u64;
+        self.writes.push_back(Writing::new(LogFile::Ring, offset, buffer));
     }
 }

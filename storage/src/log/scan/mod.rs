@@ -205,7 +205,7 @@ impl Scan {
                 self.ring_step(result, Phase::SyncDirectory, Some(LogOperation::SyncDirectory))
             }
             (Phase::SyncDirectory, LogReply::DirectorySynced(result)) => {
-                self.queue_superblock();
+                self.queue_superblocks();
                 self.ring_step(result, Phase::Repair, None)
             }
             (Phase::ZeroRing | Phase::Repair, LogReply::Written(buffer, result)) => {
