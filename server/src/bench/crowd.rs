@@ -59,6 +59,8 @@ pub struct Tally {
     pub latencies: Histogram,
     /// The same by window, of those who send at fixed times.
     pub windows: Windows,
+    /// Requests sent, those of the warm-up too.
+    pub sent: u64,
     /// Replies with 429 or 503.
     pub refused: u64,
     /// Other replies that are not good, and broken connections.
@@ -121,6 +123,7 @@ impl Outcome {
         for (tally, more) in self.tallies.iter_mut().zip(other.tallies) {
             tally.latencies.add(&more.latencies);
             tally.windows.high.extend(more.windows.high);
+            tally.sent += more.sent;
             tally.refused += more.refused;
             tally.failed += more.failed;
             tally.first_error = tally.first_error.take().or(more.first_error);
@@ -271,6 +274,7 @@ impl<'a> Crowd<'a> {
         let connection = &mut seat.connection;
         party.template.patch(&mut connection.request, party.choice.numbers(seat.sequence));
         seat.sequence += u64::from(party.connections);
+        self.tallies[seat.party].sent += 1;
         connection.sent_at = match party.pace {
             Pace::Closed => Instant::now(),
             Pace::Every(_) => seat.due,

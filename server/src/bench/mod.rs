@@ -46,6 +46,9 @@ const CONNECTIONS_MAX: i64 = 10_000;
 /// Tenant numbers have eight digits in a request; more than a million takes hours to prepare.
 const TENANTS_MAX: i64 = 1_000_000;
 
+/// More than the load generator can send.
+const RATE_MAX: i64 = 1_000_000;
+
 /// Longer runs do not sharpen any number of the table.
 const SECONDS_MAX: f64 = 3_600.0;
 
@@ -55,7 +58,8 @@ const WARM_UP_MAX: Duration = Duration::from_secs(1);
 /// Measures a server: requests per second and latencies.
 ///
 /// Without --url it starts a server itself, in a temporary folder, and stops it again.
-/// The load is a closed loop: each connection sends its next request when the answer has arrived.
+/// The load is a closed loop, in which each connection sends its next request when the answer has arrived;
+/// with --rate an open one.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Measure this running server (http://host:port) instead of starting one
@@ -84,6 +88,12 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub connections: u32,
+
+    /// Requests a second, sent at fixed times whatever the server does (an open loop): a latency then counts
+    /// from when its request was meant to leave. If not given, each connection sends when its answer has come
+    #[arg(long, value_name = "RATE")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=RATE_MAX))]
+    pub rate: Option<u32>,
 
     /// Databases in the scenarios that use many
     #[arg(long, value_name = "COUNT", default_value_t = 1_000)]

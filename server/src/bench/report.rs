@@ -104,6 +104,8 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// Seconds measured in each scenario that runs for a time.
     pub seconds: f64,
+    /// Requests a second of an open loop.
+    pub rate: Option<u32>,
     /// The server's core and the load generator's, if each had its own.
     pub cores: Option<(usize, usize)>,
     /// Why the run ended before its last scenario.
@@ -209,7 +211,8 @@ impl Report {
         });
         let ratios = self.ratios().into_iter().map(|(name, ratio, _)| (name, json!(ratio)));
         json!({
-            "loop": "closed",
+            "loop": if self.rate.is_some() { "open" } else { "closed" },
+            "rate": self.rate,
             "seconds": self.seconds,
             "server_core": self.cores.map(|cores| cores.0),
             "client_core": self.cores.map(|cores| cores.1),
@@ -234,10 +237,16 @@ impl Report {
 
     /// How the scenarios with rows were measured.
     fn conditions(&self) -> String {
-        format!(
-            "closed loop: each client sends its next request when the answer has arrived; {}",
-            self.places()
-        )
+        let places = self.places();
+        match self.rate {
+            None => format!(
+                "closed loop: each client sends its next request when the answer has arrived; {places}"
+            ),
+            Some(rate) => format!(
+                "open loop: {rate} requests a second at fixed times, latencies from when a request was \
+                 meant to leave; {places}"
+            ),
+        }
     }
 
     /// How long and where, of every scenario.
@@ -304,7 +313,14 @@ mod tests {
             row("insert-one", &[2_000, 3_000_000], 2),
             row("cold", &[], 0),
         ];
-        Report { rows, tables: Vec::new(), seconds: 0.5, cores: Some((0, 1)), failure: None }
+        Report {
+            rows,
+            tables: Vec::new(),
+            seconds: 0.5,
+            rate: None,
+            cores: Some((0, 1)),
+            failure: None,
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cores::{self, Cores, allow_descriptors};
+use super::crowd::{self, Pace, Party};
 use super::load::{self, Outcome, Phase, Until};
 use super::progress::Progress;
 use super::report::{Report, Row, Table};
@@ -73,6 +74,7 @@ pub fn measure(options: &Options, program: PathBuf) -> Result<Report, String> {
         rows: bench.rows,
         tables: bench.tables,
         seconds: options.seconds,
+        rate: options.rate,
         cores,
         failure: measured.err(),
     })
@@ -340,7 +342,12 @@ impl<'a> Bench<'a> {
         let connections = self.options.connections;
         let phase = Phase { label, target, template, choice, connections, until };
         let watch = Watch::start(self.server.as_ref());
-        let result = load::run(phase, &mut self.progress);
+        let result = match (self.options.rate, until) {
+            (Some(rate), Until::Elapsed { warm_up, measured }) => {
+                open_loop(phase, rate, (warm_up, measured), &mut self.progress)
+            }
+            _ => load::run(phase, &mut self.progress),
+        };
         let server = self.server.as_ref();
         match result {
             Ok(outcome) => Ok(watch.end(server, outcome)),
@@ -380,6 +387,31 @@ impl<'a> Bench<'a> {
     fn folder(&self) -> &Path {
         self.workspace.as_ref().expect("made where a scenario needs it").path()
     }
+}
+
+/// The phase with its requests at fixed times, `rate` of them a second.
+fn open_loop(
+    phase: Phase<'_>,
+    rate: u32,
+    times: (Duration, Duration),
+    progress: &mut Progress,
+) -> Result<Outcome, String> {
+    let Phase { label, target, template, choice, connections, .. } = phase;
+    let pace = Pace::Every(Duration::from_secs(1) * connections / rate);
+    let (target, template) = (target.clone(), template.clone());
+    let party =
+        Party { name: "clients", target, template, choice, connections, pace, keeps: false };
+    let mut outcome = crowd::run(label, &[party], times, progress)?;
+    let tally = outcome.tallies.pop().expect("one party");
+    let errors = tally.refused + tally.failed;
+    Ok(Outcome {
+        latencies: tally.latencies,
+        errors,
+        first_error: tally.first_error,
+        elapsed: outcome.elapsed,
+        sent: tally.sent,
+        core_wait_share: 0.0,
+    })
 }
 
 /// Watches how long the load generator and its server wait for their cores.

@@ -81,6 +81,23 @@ fn a_short_run_of_everything_that_needs_no_server_of_ours() {
 }
 
 #[test]
+fn a_rate_is_kept_whatever_the_answers_take() {
+    let server = Responder::start(answer);
+    let folder = tempfile::tempdir().unwrap();
+    let (url, data) = (server.url(), folder.path().to_str().unwrap());
+    let arguments = ["--url", &url, "--data", data, "--scenario", "empty", "--connections", "4"];
+    let options = options(&[&arguments[..], &["--seconds", "0.5", "--rate", "200"]].concat());
+    let report = scenario::measure(&options, PathBuf::new()).unwrap();
+    assert_eq!(report.verdict(), Ok(()));
+    let row = &report.rows[0];
+    // Half a second of warm-up, and half a second that is measured.
+    assert!((190..=200).contains(&row.outcome.sent), "{} sent", row.outcome.sent);
+    assert!((90..=105).contains(&row.outcome.latencies.count()));
+    assert_eq!(report.json()["loop"], "open");
+    assert!(report.table().contains("open loop: 200 requests a second"), "{}", report.table());
+}
+
+#[test]
 fn databases_are_prepared_once_each() {
     let server = Responder::start(answer);
     let url = server.url();
