@@ -492,8 +492,13 @@ fn a_connection_asked_for_before_a_crash_finds_the_next_process() {
         io.run(&mut echo, None);
     }
     io.restart();
+    assert_eq!((io.lives(), io.life_of(talkers[0].socket)), (1, None), "nobody has heard it");
     let mut next = Echo::default();
     next.start(&mut io);
+    while io.life_of(talkers[0].socket).is_none() {
+        io.run(&mut next, None);
+    }
+    assert_eq!(io.life_of(talkers[0].socket), Some(1));
     let until = io.now().after(5_000_000_000);
     drive(&mut io, &mut next, &mut talkers, until);
     assert!(talkers[0].heard == speech(100));
