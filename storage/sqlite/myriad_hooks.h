@@ -3,17 +3,30 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 8
+#if MYRIAD_HOOKS != 9
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
 typedef struct sqlite3_context sqlite3_context;
 typedef struct sqlite3_value sqlite3_value;
+typedef struct sqlite3_vtab_cursor sqlite3_vtab_cursor;
 
 /* Gives up the turn if it has ended; not 0: the statement is interrupted. Set at the start. */
 int (*myriad_stretch)(void) = 0;
 
 static int myriad_is_interrupted(void) { return myriad_stretch != 0 && myriad_stretch(); }
+
+/* Whether too little of the stack is left to go deeper. Set at the start. */
+int (*myriad_depth)(void) = 0;
+
+static int myriad_is_deep(void) { return myriad_depth != 0 && myriad_depth(); }
+
+/* A function was left because its statement is interrupted: what it has answered does not count. */
+#define MYRIAD_END_IF_INTERRUPTED(context)                                                     \
+  if (myriad_is_interrupted()) {                                                               \
+    sqlite3_result_error(context, "interrupted", -1);                                          \
+    sqlite3_result_error_code(context, SQLITE_INTERRUPT);                                      \
+  }
 
 /* FTS5: snippet() looks at each instance of a phrase once for each of them, highlight() copies its
 ** output at each. No instance has the number -1: the function ends with an error. */
@@ -23,7 +36,9 @@ static __thread unsigned myriad_instances = 0;
         (phrase), (column), (offset))
 
 /* json_patch(): each member of the patch is looked for among all members of the target, so the product
-** of their sizes bounds the time: some 10 ms. */
+** of their sizes bounds the time: some 10 ms. But what the patch adds is a member of the target from then
+** on: 70,000 members on an empty object took 20 s. So there is a look in this loop too, told from that of
+** paths by its first argument, which begins with a parenthesis. */
 #define MYRIAD_PATCH_PRODUCT_MAX 1000000000LL
 static void(jsonPatchFunc)(sqlite3_context *, int, sqlite3_value **);
 static void myriad_patch(sqlite3_context *, int, sqlite3_value **);
@@ -34,8 +49,10 @@ static void myriad_patch(sqlite3_context *, int, sqlite3_value **);
     if (product > MYRIAD_PATCH_PRODUCT_MAX)                                                    \
       sqlite3_result_error(context, "json_patch: the sizes of target and patch in bytes, "     \
                                     "multiplied, exceed 1000000000", -1);                      \
-    else                                                                                       \
+    else {                                                                                     \
       myriad_patch(context, count, values);                                                    \
+      MYRIAD_END_IF_INTERRUPTED(context)                                                       \
+    }                                                                                          \
   }                                                                                            \
   static void myriad_patch(first, second, third)
 
@@ -202,6 +219,63 @@ static unsigned long myriad_compared(unsigned long other) {
 #define MYRIAD_STEP_OTHER(parse, root, path, label) (jsonLookupStep)(parse, root, path, label)
 #define jsonLookupStep(parse, root, path, label) \
   MYRIAD_JOIN(MYRIAD_STEP_, MYRIAD_CHOOSE(MYRIAD_IS_STEP_##label, OTHER, ~))(parse, root, path, label)
+
+/* So many bytes were gone over: not 0 where the statement is to end. */
+static int myriad_is_over(unsigned long bytes) {
+  if ((myriad_passed += 64 + bytes) < 131072) return 0;
+  myriad_passed = 0;
+  return myriad_is_interrupted();
+}
+
+/* json_patch(), see above. Only there is a label's first argument a cast. */
+#define MYRIAD_LABEL_CAST(...) \
+  ({ if (myriad_is_over(szPLabel)) return JSON_MERGE_BADTARGET; (jsonLabelCompare)(__VA_ARGS__); })
+#define MYRIAD_LABEL_WORD(...) (jsonLabelCompare)(__VA_ARGS__)
+#define MYRIAD_CAST(...) ~, CAST,
+#define jsonLabelCompare(label, ...) \
+  MYRIAD_JOIN(MYRIAD_LABEL_, MYRIAD_CHOOSE(MYRIAD_CAST label, WORD, ~))(label, __VA_ARGS__)
+
+/* json_tree(): for the path of its first row, each part of the path given is looked up from the root, where a
+** part begins at each dot, also at those inside of a name: a name of 900,000 dots took minutes, which nothing
+** ended. Paths of people have some ten parts. */
+#define MYRIAD_TREE_PRODUCT_MAX 67108864ULL
+static int myriad_is_path_long(const char *path, unsigned long long bytes, unsigned long long document) {
+  unsigned long long at, parts = 0;
+  for (at = 1; at < bytes; at++) parts += path[at] == '.' || path[at] == '[';
+  return parts * (bytes + document) > MYRIAD_TREE_PRODUCT_MAX;
+}
+#define MYRIAD_IS_DECLARED_JsonEachCursor ~, DECLARATION,
+#define MYRIAD_TREE_DECLARATION(cursor) (jsonEachPathLength)(cursor)
+#define MYRIAD_TREE_CALL(cursor)                                                               \
+  ({                                                                                           \
+    if ((cursor)->iRowid == 0 && (cursor)->bRecursive                                          \
+        && myriad_is_path_long((cursor)->path.zBuf, (cursor)->path.nUsed, (cursor)->sParse.nBlob)) { \
+      sqlite3_result_error(ctx, "json_tree: the sizes of path and JSON in bytes, multiplied by " \
+                                "the parts of the path, exceed 67108864", -1);                 \
+      return SQLITE_OK;                                                                        \
+    }                                                                                          \
+    (jsonEachPathLength)(cursor);                                                              \
+  })
+#define jsonEachPathLength(cursor) \
+  MYRIAD_JOIN(MYRIAD_TREE_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##cursor, CALL, ~))(cursor)
+
+/* unhex(): each character that is no digit is looked for among all that may be left out. Twice 100 KB took
+** 13 s in one step, a megabyte would have taken half an hour. */
+#define MYRIAD_LEFT_OUT_DECLARATION(set, bytes, character) (strContainsChar)(set, bytes, character)
+#define MYRIAD_LEFT_OUT_CALL(set, bytes, character) \
+  (!myriad_is_over(bytes) && (strContainsChar)(set, bytes, character))
+#define strContainsChar(set, bytes, character) \
+  MYRIAD_JOIN(MYRIAD_LEFT_OUT_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##set, CALL, ~))(set, bytes, character)
+static void(unhexFunc)(sqlite3_context *, int, sqlite3_value **);
+static void myriad_unhex(sqlite3_context *, int, sqlite3_value **);
+#define unhexFunc(first, second, third)                                                        \
+  (unhexFunc)(sqlite3_context *context, int count, sqlite3_value **values) {                   \
+    myriad_unhex(context, count, values);                                                      \
+    if (count == 2) {                                                                          \
+      MYRIAD_END_IF_INTERRUPTED(context)                                                       \
+    }                                                                                          \
+  }                                                                                            \
+  static void myriad_unhex(first, second, third)
 
 /* Functions of ours in the place of SQLite's, whose own code answers where ours does not: see functions.rs,
 ** whose table has the same order. Set at the start. */

@@ -142,3 +142,48 @@ static int myriad_fts5StorageIntegrityCallback(void *, int, const char *, int, i
   static int(fts5HashEntrySort)(hash, prefix, bytes, sorted)
 #define fts5HashEntrySort(hash, prefix, bytes, sorted) \
   MYRIAD_JOIN(MYRIAD_SORT_, MYRIAD_KIND(hash))(hash, prefix, bytes, sorted)
+
+/* Characters that unicode61 takes for letters, or for none, against its tables: they are kept sorted, by putting
+** each into its place, at each opening of the table. 40,000 took 0.6 s in one step; so they are handed over part
+** by part. What does not end with a whole character goes on with the next part, but in text that is no UTF-8. */
+#define MYRIAD_EXCEPTIONS_PART 64
+#define MYRIAD_EXCEPTIONS_CALL(tokenizer, text, kind) myriad_exceptions(tokenizer, text, kind)
+#define MYRIAD_EXCEPTIONS_DECLARATION(first, second, third)                                    \
+  (fts5UnicodeAddExceptions)(first, second, third);                                            \
+  static int myriad_exceptions(Unicode61Tokenizer *tokenizer, const char *text, int kind) {    \
+    char part[MYRIAD_EXCEPTIONS_PART + 8];                                                     \
+    int result = SQLITE_OK;                                                                    \
+    while (*text != 0 && result == SQLITE_OK) {                                                \
+      unsigned bytes = 0;                                                                      \
+      while (text[bytes] != 0 && bytes < sizeof(part) - 1                                      \
+             && (bytes < MYRIAD_EXCEPTIONS_PART || (text[bytes] & 0xc0) == 0x80)) {            \
+        part[bytes] = text[bytes];                                                             \
+        bytes++;                                                                               \
+      }                                                                                        \
+      part[bytes] = 0;                                                                         \
+      text += bytes;                                                                           \
+      result = myriad_is_interrupted() ? SQLITE_INTERRUPT                                      \
+                                       : (fts5UnicodeAddExceptions)(tokenizer, part, kind);    \
+    }                                                                                          \
+    return result;                                                                             \
+  }                                                                                            \
+  static int(fts5UnicodeAddExceptions)(first, second, third)
+#define fts5UnicodeAddExceptions(tokenizer, text, kind) \
+  MYRIAD_JOIN(MYRIAD_EXCEPTIONS_, MYRIAD_KIND(tokenizer))(tokenizer, text, kind)
+
+/* A table whose content is another one's, whose content is another one's, …: each query of one is inside of a
+** step of the one before, and where their statements are compiled already nobody else asks how deep that is. 275
+** of them ended the process. */
+static int(fts5FilterMethod)(sqlite3_vtab_cursor *, int, const char *, int, sqlite3_value **);
+static int myriad_filter(sqlite3_vtab_cursor *, int, const char *, int, sqlite3_value **);
+#define fts5FilterMethod(first, second, third, fourth, fifth)                                  \
+  (fts5FilterMethod)(sqlite3_vtab_cursor *cursor, int plan, const char *text, int count,       \
+                     sqlite3_value **values) {                                                 \
+    if (myriad_is_deep()) {                                                                    \
+      sqlite3_free(cursor->pVtab->zErrMsg);                                                    \
+      cursor->pVtab->zErrMsg = sqlite3_mprintf("fts5: content tables are nested too deeply");  \
+      return SQLITE_ERROR;                                                                     \
+    }                                                                                          \
+    return myriad_filter(cursor, plan, text, count, values);                                   \
+  }                                                                                            \
+  static int myriad_filter(first, second, third, fourth, fifth)

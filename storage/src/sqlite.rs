@@ -131,6 +131,7 @@ pub fn initialise() {
         // SAFETY: before any connection is there to call them.
         unsafe {
             myriad_stretch = Some(on_stretch);
+            myriad_depth = Some(on_depth);
             myriad_function = Some(functions::answer);
         }
         vfs::register();
@@ -158,6 +159,8 @@ unsafe extern "C" {
     /// See sqlite/myriad_hooks.h.
     static mut myriad_stretch: Option<unsafe extern "C" fn() -> c_int>;
     /// See sqlite/myriad_hooks.h.
+    static mut myriad_depth: Option<unsafe extern "C" fn() -> c_int>;
+    /// See sqlite/myriad_hooks.h.
     static mut myriad_function: Option<OnFunction>;
 }
 
@@ -170,6 +173,10 @@ type OnFunction = unsafe extern "C" fn(
 
 unsafe extern "C" fn on_stretch() -> c_int {
     c_int::from(fiber::on_stretch())
+}
+
+unsafe extern "C" fn on_depth() -> c_int {
+    c_int::from(fiber::is_stack_short())
 }
 
 fn assert_build() {
