@@ -54,6 +54,8 @@ pub const CURSOR_FIRST_PART_NS: u64 = 20_000_000;
 pub const DECODED_ITEMS_MAX: u32 = 32_768;
 /// Memory of one decoded request, step or condition, without its texts and arguments.
 pub const DECODED_ITEM_BYTES_MAX: usize = 256;
+/// Each so many items are booked on the database together: 16 KiB. Fewer are nobody's while they run.
+pub const DECODED_ITEMS_BOOKED: u32 = 64;
 /// Arguments of one statement: SQLite's own limit on parameters. More cannot be bound anyway.
 pub const ARGUMENTS_MAX: usize = 32_766;
 /// How deep conditions nest. Clients use 2. Decoding recurses on a fiber's stack of 256 KiB.

@@ -377,6 +377,12 @@ impl Connection {
         self.watch.as_ref().map_or_else(Learnt::default, |watch| watch.learnt.take())
     }
 
+    /// Something was not compiled since then, because it is nested too deeply.
+    #[must_use]
+    pub fn was_too_deep(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.learnt.get().too_deep)
+    }
+
     /// Whether a module compiled a statement of its own inside a step since the last call.
     #[must_use]
     pub fn take_inner(&self) -> bool {

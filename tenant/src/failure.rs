@@ -5,7 +5,8 @@ use storage::meter::{Exceeded, PART_NAMES};
 use storage::sometimes;
 use storage::sqlite::{SqliteError, codes};
 
-use crate::statement::StatementError;
+use crate::budget;
+use crate::statement::{StatementError, StreamError};
 
 /// Names of the primary result codes; plain `SQLITE_ERROR` is `SQLITE_UNKNOWN`, as libSQL has it.
 pub(crate) fn name_of(primary: i32) -> &'static str {
@@ -193,6 +194,28 @@ pub fn statement_error(error: &SqliteError, circumstances: Circumstances) -> Sta
 pub fn response_refused() -> StatementError {
     sometimes!("a response exceeds its tenant's memory");
     memory_refused("the response", "; ask for fewer rows, or read them by a cursor")
+}
+
+/// What a request is told that its database's memory has no room for before it has run.
+#[must_use]
+pub fn request_refused() -> StreamError {
+    match storage::ledger::last_refusal(storage::fiber::account()) {
+        Some(refused) => memory_exceeded(&refused),
+        None => StreamError::MemoryFull,
+    }
+}
+
+/// Whose memory does not suffice.
+pub(crate) fn memory_exceeded(refused: &Refused) -> StreamError {
+    match refused.level {
+        Level::Machine => StreamError::MemoryFull,
+        _ => StreamError::Exceeded(budget::Exceeded {
+            part: budget::Part::MemoryBytes,
+            limit: refused.limit,
+            used: refused.held,
+            wanted: refused.wanted,
+        }),
+    }
 }
 
 /// What is told of bytes that are not SQLite's, and that its database's memory has no room for.

@@ -36,7 +36,7 @@ pub use engine::{
     UsageView,
 };
 pub use export::{ExportError, ExportFormat};
-pub use failure::{RequestUnits, response_refused};
+pub use failure::{RequestUnits, request_refused, response_refused};
 #[doc(hidden)]
 pub use import::probe as import_probe;
 pub use import::{Blame, ImportError, ImportFormat, ImportHost, Imported, Progress};

@@ -22,14 +22,15 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use storage::fiber::{self, with_volume};
-use storage::ledger::{self, Booking, Level};
+use storage::ledger::{self, Booking};
 use storage::sometimes;
 use storage::sqlite::{Connection, Learnt, SqliteError, Statement, ValueRef, codes};
 
 use crate::access::{Denials, Holder};
-use crate::budget::{Exceeded, Part, RequestLimits};
+use crate::budget::RequestLimits;
 use crate::failure::{
-    Circumstances, ROLLED_BACK, cost_refused, memory_refused, name_of, statement_error,
+    Circumstances, ROLLED_BACK, cost_refused, memory_exceeded, memory_refused, name_of,
+    statement_error,
 };
 use crate::limits;
 use crate::policy;
@@ -115,15 +116,7 @@ impl PooledConnection {
         opened.map_err(|error| match refused_now(refused_before) {
             Some(refused) if error.primary() == codes::SQLITE_NOMEM => {
                 sometimes!("a stream does not fit into its tenant's memory");
-                match refused.level {
-                    Level::Machine => StreamError::MemoryFull,
-                    _ => StreamError::Exceeded(Exceeded {
-                        part: Part::MemoryBytes,
-                        limit: refused.limit,
-                        used: refused.held,
-                        wanted: refused.wanted,
-                    }),
-                }
+                memory_exceeded(&refused)
             }
             _ => StreamError::Unavailable,
         })
@@ -366,6 +359,13 @@ impl PooledConnection {
         if compiled.statement.explain() != 0 {
             return;
         }
+        // With another schema all that is kept must be compiled anew. That it must, SQLite finds out inside
+        // of a step, behind what begins it: FTS5 has written then what a transaction kept in memory, and
+        // this statement is charged for it. (Seen where the table is there already.)
+        if compiled.learnt.schema {
+            self.cache.clear();
+            return;
+        }
         // Pragmas may read the schema after they were judged, which would count if they were compiled
         // anew inside a step.
         if compiled.learnt.pragma || compiled.learnt.statistics {
@@ -570,6 +570,10 @@ impl Session {
         let autocommit_before = self.pooled.connection.is_autocommit();
         let changes_before = self.pooled.connection.total_changes();
         let failure = |session: &Session, error: &SqliteError| {
+            if error.primary() == codes::SQLITE_AUTH && session.pooled.connection.was_too_deep() {
+                // What a module compiled inside of the step.
+                return too_deep();
+            }
             let rolled_back = !autocommit_before && session.pooled.connection.is_autocommit();
             let circumstances = Circumstances {
                 refused: refused_now(refused_before),

@@ -10,13 +10,17 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use serde::de::{DeserializeSeed, Error, MapAccess};
+use storage::ledger::Booking;
 use tenant::{Argument, Arguments};
 
 use super::ProtocolVersion;
 use super::condition::{Condition, ConditionFields};
 use super::fields::{Fields, Items, Object, Slot, Text};
 use super::value::{Named, Positional};
-use crate::limits::{DECODED_ITEM_BYTES_MAX, DECODED_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX};
+use super::{output, stream};
+use crate::limits::{
+    DECODED_ITEM_BYTES_MAX, DECODED_ITEMS_BOOKED, DECODED_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX,
+};
 use crate::problem::Problem;
 
 /// What the decoders of one body share.
@@ -24,11 +28,14 @@ pub(super) struct Context {
     /// `get_autocommit` and `is_autocommit` exist.
     pub has_autocommit: bool,
     items_left: Cell<u32>,
+    /// The items, on the account of the database that is asked; `None` after that was refused.
+    booking: Cell<Option<Booking>>,
 }
 
 impl Context {
     fn new(has_autocommit: bool) -> Context {
-        Context { has_autocommit, items_left: Cell::new(DECODED_ITEMS_MAX) }
+        let booking = Cell::new(Some(output::booking()));
+        Context { has_autocommit, items_left: Cell::new(DECODED_ITEMS_MAX), booking }
     }
 
     /// Count one request, step or condition.
@@ -36,13 +43,49 @@ impl Context {
         match self.items_left.get().checked_sub(1) {
             Some(items_left) => {
                 self.items_left.set(items_left);
-                Ok(())
+                self.book(DECODED_ITEMS_MAX - items_left)
             }
             None => Err(E::custom(format_args!(
                 "the body holds more than {DECODED_ITEMS_MAX} requests, steps and conditions; \
                  send it in smaller pieces"
             ))),
         }
+    }
+
+    /// A body of 0.7 MB can be eight of them decoded, for as long as its first statement waits for a lock.
+    fn book<E: Error>(&self, items: u32) -> Result<(), E> {
+        if !items.is_multiple_of(DECODED_ITEMS_BOOKED) {
+            return Ok(());
+        }
+        let booking = self.booking.take();
+        let bytes = u64::from(items) * DECODED_ITEM_BYTES_MAX as u64;
+        match booking.map(|mut booking| (booking.grow_to(bytes), booking)) {
+            Some((true, booking)) => {
+                self.booking.set(Some(booking));
+                Ok(())
+            }
+            _ => Err(E::custom("the requests, steps and conditions do not fit into memory")),
+        }
+    }
+
+    /// Decode with this.
+    fn decode<'a, S>(&self, body: &'a [u8], seed: S) -> Result<S::Value, Problem>
+    where
+        S: DeserializeSeed<'a>,
+    {
+        let decoded = decode(body, seed);
+        let booking = self.booking.take();
+        let is_refused = booking.is_none();
+        self.booking.set(booking);
+        decoded.map_err(|problem| match is_refused {
+            true => stream::refusal(tenant::request_refused()),
+            false => problem,
+        })
+    }
+
+    /// What is booked, for as long as what was decoded is there.
+    fn into_booking(self) -> Booking {
+        self.booking.into_inner().expect("a body that is refused is not used")
     }
 }
 
@@ -88,12 +131,14 @@ const _: () = assert!(size_of::<Condition>() <= DECODED_ITEM_BYTES_MAX);
 
 /// The body of a pipeline request.
 pub(super) struct PipelineBody<'a> {
+    pub _booking: Booking,
     pub baton: Option<Cow<'a, str>>,
     pub requests: SmallVec<[StreamRequest<'a>; 2]>,
 }
 
 /// The body of a cursor request.
 pub(super) struct CursorBody<'a> {
+    pub _booking: Booking,
     pub baton: Option<Cow<'a, str>>,
     pub steps: Vec<Step<'a>>,
 }
@@ -102,7 +147,7 @@ pub(super) struct CursorBody<'a> {
 pub(super) fn pipeline(body: &[u8], version: ProtocolVersion) -> Result<PipelineBody<'_>, Problem> {
     let context = Context::new(version == ProtocolVersion::V3);
     let mut fields = BodyFields::new(&context);
-    decode(body, Object(&mut fields))?;
+    context.decode(body, Object(&mut fields))?;
     let requests = fields.requests.required("requests").map_err(problem)?;
     let close = |request: &StreamRequest<'_>| *request == StreamRequest::Close;
     if let Some(at) = requests.iter().position(close)
@@ -110,34 +155,35 @@ pub(super) fn pipeline(body: &[u8], version: ProtocolVersion) -> Result<Pipeline
     {
         return Err(Problem::new(400, "STREAM_CLOSED", "Stream for this baton was closed"));
     }
-    Ok(PipelineBody { baton: fields.baton.into_option().map(|text| text.0), requests })
+    let baton = fields.baton.into_option().map(|text| text.0);
+    Ok(PipelineBody { _booking: context.into_booking(), baton, requests })
 }
 
 /// Decode a cursor's body.
 pub(super) fn cursor(body: &[u8]) -> Result<CursorBody<'_>, Problem> {
     let context = Context::new(true);
     let mut fields = BodyFields::new(&context);
-    decode(body, Object(&mut fields))?;
-    Ok(CursorBody {
-        baton: fields.baton.into_option().map(|text| text.0),
-        steps: fields.batch.required("batch").map_err(problem)?,
-    })
+    context.decode(body, Object(&mut fields))?;
+    let baton = fields.baton.into_option().map(|text| text.0);
+    let steps = fields.batch.required("batch").map_err(problem)?;
+    Ok(CursorBody { _booking: context.into_booking(), baton, steps })
 }
 
 /// Decode the body of a v1 execute call.
 pub(super) fn v1_execute(body: &[u8]) -> Result<Statement<'_>, Problem> {
     let context = Context::new(false);
     let mut fields = BodyFields::new(&context);
-    decode(body, Object(&mut fields))?;
+    context.decode(body, Object(&mut fields))?;
     fields.statement.required("stmt").map_err(problem)
 }
 
 /// Decode the body of a v1 batch call.
-pub(super) fn v1_batch(body: &[u8]) -> Result<Vec<Step<'_>>, Problem> {
+pub(super) fn v1_batch(body: &[u8]) -> Result<(Vec<Step<'_>>, Booking), Problem> {
     let context = Context::new(false);
     let mut fields = BodyFields::new(&context);
-    decode(body, Object(&mut fields))?;
-    fields.batch.required("batch").map_err(problem)
+    context.decode(body, Object(&mut fields))?;
+    let steps = fields.batch.required("batch").map_err(problem)?;
+    Ok((steps, context.into_booking()))
 }
 
 fn decode<'a, S: DeserializeSeed<'a>>(body: &'a [u8], seed: S) -> Result<S::Value, Problem> {

@@ -37,6 +37,6 @@ pub fn decode(call: Call, body: &[u8]) -> Result<String, Problem> {
             Ok(format!("{:?} {:?}", body.baton, body.steps))
         }
         Call::ExecuteV1 => Ok(format!("{:?}", decode::v1_execute(body)?)),
-        Call::BatchV1 => Ok(format!("{:?}", decode::v1_batch(body)?)),
+        Call::BatchV1 => Ok(format!("{:?}", decode::v1_batch(body)?.0)),
     }
 }

@@ -64,7 +64,7 @@ fn run_batch<H: JobHost>(
     output: &mut Output,
     cost: &mut Cost,
 ) -> Result<(), Problem> {
-    let steps = decode::v1_batch(body)?;
+    let (steps, _booking) = decode::v1_batch(body)?;
     let mut stream = stream::open(host, &Requests::Batch(&steps), ceiling)?;
     output.push("{\"result\":");
     let ran = batch::run(host, &mut stream, &steps, &mut String::new(), output);

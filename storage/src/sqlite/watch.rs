@@ -53,6 +53,8 @@ pub struct Learnt {
     pub rolls_back: bool,
     /// It changes the planner's statistics.
     pub statistics: bool,
+    /// It changes the schema.
+    pub schema: bool,
     /// It is a pragma.
     pub pragma: bool,
     /// It reads the database of temporary tables if that is open, and does not open it.
@@ -151,6 +153,21 @@ fn on_compiling_inside(watch: &Watch) {
     }
 }
 
+/// Actions of statements that change the schema.
+const SCHEMA_CHANGES: [c_int; 11] = [
+    ffi::SQLITE_CREATE_INDEX,
+    ffi::SQLITE_CREATE_TABLE,
+    ffi::SQLITE_CREATE_TRIGGER,
+    ffi::SQLITE_CREATE_VIEW,
+    ffi::SQLITE_CREATE_VTABLE,
+    ffi::SQLITE_DROP_INDEX,
+    ffi::SQLITE_DROP_TABLE,
+    ffi::SQLITE_DROP_TRIGGER,
+    ffi::SQLITE_DROP_VIEW,
+    ffi::SQLITE_DROP_VTABLE,
+    ffi::SQLITE_ALTER_TABLE,
+];
+
 /// What others will want to know of the statement that is being compiled.
 fn note(watch: &Watch, code: c_int, first: Option<&str>) {
     let starts = |name: &str, with: &str| {
@@ -159,6 +176,7 @@ fn note(watch: &Watch, code: c_int, first: Option<&str>) {
     watch.learn(|learnt| {
         learnt.judged = true;
         learnt.controls |= matches!(code, ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT);
+        learnt.schema |= SCHEMA_CHANGES.contains(&code);
     });
     match code {
         ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT if first == Some("ROLLBACK") => {
