@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::ground::Ground;
-use super::process::{Client, IOS, eventually, problem};
+use super::process::{Client, IOS, create_path, eventually, problem};
 
 /// A call that is right: its path below the database, and its body.
 struct Call {
@@ -319,6 +319,33 @@ fn bodies_beyond_their_limits() {
             ground.check(name);
         }
         ground.finish(&format!("bodies beyond their limits, {io}"));
+    }
+}
+
+/// Decoded, a body is eight times as long: 32,760 steps are 8 MiB for as long as they wait for their turn.
+#[test]
+fn steps_without_end_are_booked() {
+    for io in IOS {
+        let mut ground = Ground::on(io, &[]);
+        let mut roomy = ground.server.create("roomy");
+        roomy.rows(&["CREATE TABLE t(a)"]);
+        let settings = json!({"budget": {"memory_bytes": "4MiB"}});
+        let created = ground.server.admin().post(&create_path("narrow"), &settings);
+        assert_eq!(created.expect("it is answered").status, 200);
+        let mut client = ground.server.client();
+        let step = json!({"stmt": {"sql": "SELECT 1"}});
+        let batch = json!({"steps": vec![step; 32_760]});
+        let body = json!({"requests": [{"type": "batch", "batch": batch}]}).to_string();
+        for (name, expected) in
+            [("roomy", (200, String::new())), ("narrow", (429, "BUDGET_EXCEEDED".into()))]
+        {
+            let told = ask(&mut client, &format!("/db/{name}/v3/pipeline"), &body);
+            if told != expected {
+                ground.fail(format!("{name}: {told:?}, not {expected:?}"));
+            }
+            ground.check(name);
+        }
+        ground.finish(&format!("steps without end, {io}"));
     }
 }
 
