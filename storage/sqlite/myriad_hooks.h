@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 9
+#if MYRIAD_HOOKS != 10
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -227,6 +227,24 @@ static int myriad_is_over(unsigned long bytes) {
   return myriad_is_interrupted();
 }
 
+/* A table or index is gone through page by page inside of one step: count(*) counts so, DELETE without WHERE and
+** DROP give back so. A million pages are seconds, in which a statement was not ended. Who descends to a page may
+** fail, as it does where the page cannot be read. */
+#define MYRIAD_PAGE_BYTES 960
+#define MYRIAD_IS_DECLARED_BtCursor ~, DECLARATION,
+#define MYRIAD_CHILD_DECLARATION(cursor, page) (moveToChild)(cursor, page)
+#define MYRIAD_CHILD_CALL(cursor, page) \
+  (myriad_is_over(MYRIAD_PAGE_BYTES) ? SQLITE_INTERRUPT : (moveToChild)(cursor, page))
+#define moveToChild(cursor, page) \
+  MYRIAD_JOIN(MYRIAD_CHILD_, MYRIAD_CHOOSE(MYRIAD_IS_DECLARED_##cursor, CALL, ~))(cursor, page)
+#define MYRIAD_CLEAR_DECLARATION(shared, page, flags, changes) \
+  (clearDatabasePage)(shared, page, flags, changes)
+#define MYRIAD_CLEAR_CALL(shared, page, flags, changes)                                        \
+  (myriad_is_over(MYRIAD_PAGE_BYTES) ? SQLITE_INTERRUPT                                        \
+                                     : (clearDatabasePage)(shared, page, flags, changes))
+#define clearDatabasePage(shared, page, flags, changes) \
+  MYRIAD_JOIN(MYRIAD_CLEAR_, MYRIAD_KIND(flags))(shared, page, flags, changes)
+
 /* json_patch(), see above. Only there is a label's first argument a cast. */
 #define MYRIAD_LABEL_CAST(...) \
   ({ if (myriad_is_over(szPLabel)) return JSON_MERGE_BADTARGET; (jsonLabelCompare)(__VA_ARGS__); })
@@ -276,6 +294,28 @@ static void myriad_unhex(sqlite3_context *, int, sqlite3_value **);
     }                                                                                          \
   }                                                                                            \
   static void myriad_unhex(first, second, third)
+
+/* format(), printf() and strftime() with a megabyte of conversions: 20 ms in one step. */
+#define MYRIAD_CONVERSIONS_MAX 16384
+static int myriad_has_many_conversions(const char *format) {
+  unsigned conversions = 0;
+  for (; format != 0 && (format = __builtin_strchr(format, '%')) != 0; format++) conversions++;
+  return conversions > MYRIAD_CONVERSIONS_MAX;
+}
+#define MYRIAD_FORMAT(name, first, second, third)                                              \
+  (name)(sqlite3_context *context, int count, sqlite3_value **values) {                        \
+    if (count > 0 && myriad_has_many_conversions((const char *)sqlite3_value_text(values[0]))) \
+      sqlite3_result_error(context, "the format has more than 16384 conversions", -1);         \
+    else                                                                                       \
+      myriad_##name(context, count, values);                                                   \
+  }                                                                                            \
+  static void myriad_##name(first, second, third)
+static void(printfFunc)(sqlite3_context *, int, sqlite3_value **);
+static void(strftimeFunc)(sqlite3_context *, int, sqlite3_value **);
+static void myriad_printfFunc(sqlite3_context *, int, sqlite3_value **);
+static void myriad_strftimeFunc(sqlite3_context *, int, sqlite3_value **);
+#define printfFunc(first, second, third) MYRIAD_FORMAT(printfFunc, first, second, third)
+#define strftimeFunc(first, second, third) MYRIAD_FORMAT(strftimeFunc, first, second, third)
 
 /* Functions of ours in the place of SQLite's, whose own code answers where ours does not: see functions.rs,
 ** whose table has the same order. Set at the start. */

@@ -42,15 +42,22 @@ static void myriad_pass(unsigned long count) {
 #define sqlite3Fts5PoslistNext64(list, bytes, at, position) \
   MYRIAD_JOIN(MYRIAD_POSITION_, MYRIAD_KIND(list))(list, bytes, at, position)
 
-/* The next row or term of an index: each step of its iterator calls one of these two. */
+/* The next row or term of an index: each step of its iterator calls one of these two. A query that gathers all
+** rows of a prefix before it answers ends here, and so does a merge, as where a page of it cannot be read. */
+#define MYRIAD_PASSED(iterator)                                                                \
+  ({                                                                                           \
+    if (myriad_is_over(192) && (iterator)->pIndex->rc == SQLITE_OK)                            \
+      (iterator)->pIndex->rc = SQLITE_INTERRUPT;                                               \
+    (iterator);                                                                                \
+  })
 #define MYRIAD_ADVANCE_DECLARATION(iterator, changed, first) \
   (fts5MultiIterAdvanceRowid)(iterator, changed, first)
 #define MYRIAD_ADVANCE_CALL(iterator, changed, first) \
-  (fts5MultiIterAdvanceRowid)((myriad_pass(4), (iterator)), changed, first)
+  (fts5MultiIterAdvanceRowid)(MYRIAD_PASSED(iterator), changed, first)
 #define fts5MultiIterAdvanceRowid(iterator, changed, first) \
   MYRIAD_JOIN(MYRIAD_ADVANCE_, MYRIAD_KIND(iterator))(iterator, changed, first)
 #define MYRIAD_AT_END_DECLARATION(iterator) (fts5MultiIterSetEof)(iterator)
-#define MYRIAD_AT_END_CALL(iterator) (fts5MultiIterSetEof)((myriad_pass(4), (iterator)))
+#define MYRIAD_AT_END_CALL(iterator) (fts5MultiIterSetEof)(MYRIAD_PASSED(iterator))
 #define fts5MultiIterSetEof(iterator) \
   MYRIAD_JOIN(MYRIAD_AT_END_, MYRIAD_KIND(iterator))(iterator)
 

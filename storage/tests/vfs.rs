@@ -492,25 +492,58 @@ fn temporary_files_stay_within_the_accounts_limit() {
     ledger::assert_closed();
 }
 
-/// Turns that one step of this statement gives up, after what makes ready for it; then the same, with
+/// Turns that one step of this statement gives up, after what makes ready for it; then the same anew, with
 /// the statement interrupted at the third turn.
 fn turns_of(prepare: &'static str, sql: &'static str) -> u64 {
+    let (result, turns, _) = step_of(prepare, sql, None);
+    assert_eq!(result, Ok(()), "{sql}");
+    let (result, interrupted, _) = step_of(prepare, sql, Some(3));
+    assert_eq!(result, Err(sqlite::SQLITE_INTERRUPT), "{sql}");
+    assert!(interrupted < 5, "interrupted at the third turn, ended at {interrupted}: {sql}");
+    turns
+}
+
+/// What comes of one step of this statement, interrupted at that turn, and what is there to see then.
+fn step_of(
+    prepare: &'static str,
+    sql: &'static str,
+    last_turn: Option<u64>,
+) -> (Result<(), i32>, u64, Vec<Vec<String>>) {
     let mut world = World::default();
     let mut volume = volume(false, 0);
     world.run(&mut volume, move || run(&mut Connection::open().expect("opens"), prepare));
-    let step = move || {
+    (world.turns, world.last_turn) = (0, last_turn);
+    let result = world.run(&mut volume, move || {
         let mut connection = Connection::open().expect("opens");
         let (statement, _) = connection.prepare(sql, false).expect(sql);
         let result = statement.expect("a statement").step(&connection);
         result.map(|_| ()).map_err(|error| error.primary())
-    };
-    world.turns = 0;
-    assert_eq!(world.run(&mut volume, step), Ok(()), "{sql}");
+    });
     let turns = world.turns;
-    (world.turns, world.last_turn) = (0, Some(3));
-    assert_eq!(world.run(&mut volume, step), Err(sqlite::SQLITE_INTERRUPT), "{sql}");
-    assert!(world.turns < 5, "interrupted at the third turn, ended at {}", world.turns);
-    turns
+    world.last_turn = None;
+    let seen = world.run(&mut volume, || {
+        let tables = "SELECT group_concat(name) FROM sqlite_schema WHERE rootpage > 0";
+        let mut connection = Connection::open().expect("opens");
+        let mut rows = run(&mut connection, tables);
+        rows.extend(run(&mut connection, "PRAGMA integrity_check"));
+        rows
+    });
+    drop(volume.close());
+    (result, turns, seen)
+}
+
+/// One step goes through a table of 9,000 pages.
+#[test]
+fn what_goes_through_all_pages_gives_up_its_turn_and_can_be_interrupted() {
+    let prepare = "CREATE TABLE t (x); WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n \
+                   LIMIT 9000) INSERT INTO t SELECT zeroblob(3000) FROM n";
+    for sql in ["SELECT count(*) FROM t", "DELETE FROM t", "DROP TABLE t"] {
+        let turns = turns_of(prepare, sql);
+        println!("{turns} turns: {sql}");
+        assert!(turns > 3, "{turns} turns: {sql}");
+        let (_, _, seen) = step_of(prepare, sql, Some(3));
+        assert_eq!(seen, [["t"], ["ok"]], "{sql}: what was interrupted has changed nothing");
+    }
 }
 
 /// The product of the sizes is what is limited: a small patch of a large target is none too many.
