@@ -67,6 +67,11 @@ const FOUND: &[(Profile, u64, &str)] = &[
     (Profile::Swarm, 51_059, "a commit's bytes were counted long after they were charged"),
     (Profile::Swarm, 1018, "a crash left one superblock of two, and no start wrote the other one"),
     (Profile::Drawn, 111_326_341, "a fleet asked on for as long as a quiet world lasts"),
+    (
+        Profile::Calm,
+        900_000_813,
+        "a bulk create, asked again, took copies that a start was giving up for copies that are there",
+    ),
     (Profile::Swarm, 295, "a commit was reported as interrupted by a late look at the clock"),
 ];
 

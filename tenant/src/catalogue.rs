@@ -383,8 +383,9 @@ pub enum Call {
     FindBulk(Box<str>),
     /// A part of a bulk call, with how far it was before, if it has a key.
     Bulk(Option<Box<BulkRecord>>, Vec<Call>),
-    /// In a part of a bulk call: a database of this name is in memory, so nothing is done here.
-    InMemory(Box<str>),
+    /// In a part of a bulk call: nothing is done here, because a database of this name is in memory, or
+    /// because what was said of the name before stays so.
+    Elsewhere(Box<str>),
     /// The bulk call of this key has ended, and this came of it.
     EndBulk(Box<str>, Box<str>),
     /// Give some databases of a group that says other times now their own: a bounded step.
@@ -518,7 +519,7 @@ impl Call {
                 | Call::SumIn(..)
                 | Call::Endings { .. }
                 | Call::FindBulk(_)
-                | Call::InMemory(_)
+                | Call::Elsewhere(_)
         )
     }
 
@@ -540,7 +541,7 @@ impl Call {
             Call::Drop(_) => 11,
             Call::End { .. } => 12,
             Call::Rearm => life::REARM_PAGES,
-            Call::FindBulk(_) | Call::InMemory(_) => 0,
+            Call::FindBulk(_) | Call::Elsewhere(_) => 0,
             Call::Bulk(record, calls) => bulk::pages(record.as_deref(), calls),
             Call::EndBulk(_, outcome) => 4 + outcome.len() as u32 / 2048,
             Call::Forget(_) => 4,
@@ -775,7 +776,7 @@ fn carry_out_one(pooled: &mut PooledConnection, call: &Call) -> Result<Outcome, 
         Call::End { id, used_s, ending } => life::end(pooled, *id, *used_s, *ending),
         Call::Endings { after, until_s, limit } => life::endings(pooled, *after, *until_s, *limit),
         Call::Rearm => life::rearm(pooled),
-        Call::InMemory(_) => Ok(Outcome::Done),
+        Call::Elsewhere(_) => Ok(Outcome::Done),
         Call::FindBulk(key) => bulk::find(pooled, key),
         Call::Bulk(record, calls) => bulk::carry_out(pooled, record.as_deref(), calls),
         Call::EndBulk(key, outcome) => bulk::end(pooled, key, outcome),

@@ -112,8 +112,11 @@ pub(super) fn remake(
     name: &str,
     change: &Change,
 ) -> Result<Outcome, SqliteError> {
-    if find(pooled, name)?.is_some() {
-        return Ok(Outcome::Done);
+    match find(pooled, name)? {
+        // Somebody else's: a start has given up what this call was building.
+        Some(row) if row.state == RowState::Building => return Ok(Outcome::Exists),
+        Some(_) => return Ok(Outcome::Done),
+        None => {}
     }
     match nodes::look_up(pooled, change, &Budget::default())? {
         Ok(Columns { template: Some(_), .. }) => {

@@ -160,8 +160,8 @@ impl<J: Job> Engine<J> {
         };
         let names = running.bulk.names.iter().enumerate().skip(running.done).take(part);
         let calls = names.map(|(index, name)| {
-            if self.is_memory_name(name) {
-                return Call::InMemory(name.clone());
+            if self.is_memory_name(name) || running.has_failed_before(index) {
+                return Call::Elsewhere(name.clone());
             }
             let name = name.to_string();
             let call = match &running.bulk.work {
@@ -228,13 +228,11 @@ impl<J: Job> Engine<J> {
         let running = self.bulks.get_mut(&request).expect("the caller has looked");
         let first = running.done;
         running.done += outcomes.len();
-        let again = running.again;
         // Some have nothing to give back: nothing is told before all of the part are gone through.
         running.dropping += 1;
+        let again = running.again;
         for (index, outcome) in outcomes.iter().enumerate() {
-            if let Some(word) = outcome.failure_word()
-                && first + index >= again
-            {
+            if let Some(word) = outcome.failure_word() {
                 running.failures.push((first + index, word));
             }
         }
@@ -245,13 +243,13 @@ impl<J: Job> Engine<J> {
                     let running = self.bulks.get_mut(&request).expect("it runs");
                     running.failures.push((index, "DATABASE_EXISTS"));
                 }
-            } else if index < again && matches!(call, Call::InMemory(_)) {
+            } else if index < again && matches!(call, Call::Elsewhere(_)) {
                 // What came of it was said before the crash.
             } else if let Outcome::Build(_) = outcome {
                 let running = self.bulks.get_mut(&request).expect("it runs");
                 running.dropping += 1;
                 self.fork_begun(Patron::Bulk(request, index), outcome);
-            } else if let Call::InMemory(name) = &call {
+            } else if let Call::Elsewhere(name) = &call {
                 self.in_memory_part(request, index, name);
             } else if let (Call::Drop(name), Outcome::Row(row)) = (&call, &outcome) {
                 let running = self.bulks.get_mut(&request).expect("it runs");
@@ -360,6 +358,11 @@ impl<J: Job> Engine<J> {
 }
 
 impl Running {
+    /// It was not carried out before the crash, and whoever asked may have been told so.
+    fn has_failed_before(&self, index: usize) -> bool {
+        index < self.again && self.failures.iter().any(|&(failed, _)| failed == index)
+    }
+
     fn named(&self, from: usize) -> Vec<(Box<str>, &'static str)> {
         let name = |&(index, word): &(usize, &'static str)| (self.bulk.names[index].clone(), word);
         self.failures[from..].iter().map(name).collect()

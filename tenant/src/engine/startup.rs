@@ -213,6 +213,8 @@ impl<J: Job> Engine<J> {
             match row.state {
                 RowState::Building => {
                     sometimes!("a start removes what was being built");
+                    // Whoever asks for the name from now on finds it free, however long the rest takes.
+                    self.call_catalogue(Asker::Nobody, Call::GiveUp(row.id));
                     dropped.push(row.id);
                 }
                 RowState::Dropped => {

@@ -448,19 +448,17 @@ impl<J: Job> Engine<J> {
                     return steps;
                 }
             };
-            match next {
-                // It has asked something and goes on at once: as if it had not come out.
-                Some(next @ Input::Host(_)) if !over => input = next,
-                next => {
-                    self.settle(tenant_key);
-                    let Some(next) = next else { return steps };
-                    if over && !self.doomed {
-                        self.wake(key, next);
-                        return steps;
-                    }
-                    input = next;
-                }
+            // Who has asked something and goes on at once has not come out as far as others can see.
+            let goes_on = !over && matches!(next, Some(Input::Host(_)));
+            if !goes_on {
+                self.settle(tenant_key);
             }
+            let Some(next) = next else { return steps };
+            if over && !self.doomed {
+                self.wake(key, next);
+                return steps;
+            }
+            input = next;
         }
     }
 
