@@ -3,7 +3,7 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 10
+#if MYRIAD_HOOKS != 11
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
@@ -356,3 +356,10 @@ static void myriad_lowerFunc(sqlite3_context *, int, sqlite3_value **);
 #define lowerFunc(first, second, third) MYRIAD_OWN(lowerFunc, first, second, third)
 
 #include "myriad_hooks_fts5.h"
+
+/* The next look is as far away as at the start of the process. */
+void myriad_reset(void) {
+  myriad_passed = 0;
+  myriad_instances = 0;
+  myriad_tokens = 0;
+}

@@ -162,6 +162,8 @@ unsafe extern "C" {
     static mut myriad_depth: Option<unsafe extern "C" fn() -> c_int>;
     /// See sqlite/myriad_hooks.h.
     static mut myriad_function: Option<OnFunction>;
+    /// See sqlite/myriad_hooks.h.
+    fn myriad_reset();
 }
 
 type OnFunction = unsafe extern "C" fn(
@@ -195,11 +197,14 @@ fn assert_build() {
     assert!(unsafe { ffi::sqlite3_libversion_number() } >= 3_054_000, "known CVEs are open");
 }
 
-/// Forget the state of SQLite's process-wide random generator: the next draw seeds it anew. For
-/// simulated runs that must repeat.
-pub fn reset_randomness() {
-    // SAFETY: zero bytes and a null buffer ask for exactly this.
-    unsafe { ffi::sqlite3_randomness(0, ptr::null_mut()) };
+/// Forget what SQLite keeps from one connection to the next, for simulated runs that must repeat: the state of
+/// its random generator, which the next draw seeds anew, and how far it is to the next look at the turn.
+pub fn reset() {
+    // SAFETY: zero bytes and a null buffer ask for exactly this; the other has no arguments.
+    unsafe {
+        ffi::sqlite3_randomness(0, ptr::null_mut());
+        myriad_reset();
+    }
 }
 
 unsafe extern "C" {

@@ -185,7 +185,7 @@ pub fn run(options: Options, expected: Vec<Checkpoint>, sink: Option<Sink>) -> O
 pub fn run_watched(options: Options, watch: Watch) -> Outcome {
     storage::sqlite::initialise();
     files::prepare();
-    storage::sqlite::reset_randomness();
+    storage::sqlite::reset();
     let mut world = World::new(options);
     let trace = world.io.trace_mut();
     trace.expect(watch.expected);
