@@ -237,6 +237,12 @@ impl Server {
         &self.engine
     }
 
+    /// Databases on which something of a fleet job runs now.
+    #[must_use]
+    pub fn job_runs(&self) -> usize {
+        self.jobs.running()
+    }
+
     /// From now on databases may hold so much memory together: see [`Engine::limit_memory`].
     pub fn limit_memory(&mut self, bytes: u64) {
         self.engine.limit_memory(bytes);
@@ -252,7 +258,7 @@ impl Server {
         let response = limits::RESPONSE_BYTES_MAX + limits::HEAD_BYTES_MAX;
         let mut gauges = self.engine.gauges();
         gauges.push(Gauge::new("connections", self.connections.len(), connections));
-        gauges.push(Gauge::new("job_runs", self.jobs.running(), limits::JOB_RUNS_MAX));
+        gauges.push(Gauge::new("job_runs", self.job_runs(), limits::JOB_RUNS_MAX));
         let peers = connections + limits::PEERS_REMEMBERED;
         gauges.push(Gauge::new("peers", self.peers.remembered(), peers));
         gauges.push(Gauge::new("proofs", self.auth.proofs(), limits::PROOFS_MAX));

@@ -131,14 +131,16 @@ const _: () = assert!(size_of::<Condition>() <= DECODED_ITEM_BYTES_MAX);
 
 /// The body of a pipeline request.
 pub(super) struct PipelineBody<'a> {
-    pub _booking: Booking,
+    /// What the rest takes, booked while it is there.
+    _booking: Booking,
     pub baton: Option<Cow<'a, str>>,
     pub requests: SmallVec<[StreamRequest<'a>; 2]>,
 }
 
 /// The body of a cursor request.
 pub(super) struct CursorBody<'a> {
-    pub _booking: Booking,
+    /// What the rest takes, booked while it is there.
+    _booking: Booking,
     pub baton: Option<Cow<'a, str>>,
     pub steps: Vec<Step<'a>>,
 }

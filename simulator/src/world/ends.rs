@@ -1,10 +1,10 @@
 //! The ends of the server: when and how each of its lives is over, and what is left behind.
 //!
 //! A fifth of the ends are clean stops, half of which are cut short by a crash. A quarter of the others
-//! come early, while the log is read. Half of the rest, more where databases are copied or imported, wait
-//! for a moment where something can be lost: for half a second at most for unsynced bytes on the disk, or
-//! for a checkpoint that is in its file and not yet in the catalogue; for a minute for a database that is
-//! being filled. The others come at a drawn event.
+//! come early, while the log is read. Half of the rest, more where databases are copied or imported or jobs
+//! run, wait for a moment where something can be lost: for half a second at most for unsynced bytes on the
+//! disk, or for a checkpoint that is in its file and not yet in the catalogue; for minutes for a database
+//! that is being filled, or for a job's script on one. The others come at a drawn event.
 
 use server::{Exit, Server};
 use storage::io::{Clock, Instant, Io};
@@ -24,8 +24,11 @@ const BIAS_NS_MAX: u64 = 500_000_000;
 /// The same for databases that are being filled, of which there are few.
 const BUILDING_BIAS_NS_MAX: u64 = 60_000_000_000;
 
+/// The same for jobs, which are rare.
+const JOB_BIAS_NS_MAX: u64 = 300_000_000_000;
+
 /// Events from its moment within which the crash comes then: the record of it is to be durable, perhaps.
-const BUILDING_EVENTS_MAX: u64 = 100;
+const RARE_EVENTS_MAX: u64 = 100;
 
 /// Most events that a start takes before it serves, for a crash inside of it.
 const START_EVENTS_MAX: u64 = 200;
@@ -39,6 +42,8 @@ enum Moment {
     Checkpoint,
     /// A copy or an import that is not whole; of a call about many, where there are such.
     Building,
+    /// A job's script runs on a database.
+    Job,
 }
 
 /// A crash to come at a moment of its own.
@@ -74,11 +79,12 @@ impl World {
             return;
         }
         self.ends_left -= 1;
-        let Options { copies, casts, imports, .. } = self.ground.options;
+        let Options { copies, casts, imports, jobs, .. } = self.ground.options;
         let moment = match bias {
             0 => Some(Moment::Unsynced),
             1 => Some(Moment::Checkpoint),
             2 if copies + casts + imports > 0 => Some(Moment::Building),
+            3 if jobs > 0 => Some(Moment::Job),
             _ => None,
         };
         match moment.filter(|_| !early) {
@@ -106,8 +112,9 @@ impl World {
                     0 => engine.is_building(),
                     _ => engine.is_building_many(),
                 };
-                (come, BUILDING_BIAS_NS_MAX, BUILDING_EVENTS_MAX)
+                (come, BUILDING_BIAS_NS_MAX, RARE_EVENTS_MAX)
             }
+            Moment::Job => (server.job_runs() > 0, JOB_BIAS_NS_MAX, RARE_EVENTS_MAX),
         };
         self.ambush = Some(ambush);
         if come || now.since(since) > patience_ns {

@@ -461,7 +461,7 @@ impl Asker for Fleet {
 
     fn hear(
         &mut self,
-        _: &mut Sim,
+        sim: &mut Sim,
         ground: &mut Ground,
         answer: &Answer<Ask>,
     ) -> Result<(), Violation> {
@@ -504,6 +504,11 @@ impl Asker for Fleet {
             }
             Ask::Results(id, from) => self.on_results(id, from, &body)?,
             Ask::Read(index) | Ask::Look(index) => self.on_rows(options, ask, index, &body)?,
+        }
+        // Before she has her databases no job can run: she makes one after the other.
+        let makes = matches!(ask, Ask::Create(_) | Ask::Find(_) | Ask::Tables(..));
+        if makes && !self.ending && self.unmade().is_some() {
+            return self.act(sim, ground);
         }
         Ok(())
     }
