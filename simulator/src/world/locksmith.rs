@@ -42,6 +42,9 @@ const LOOK_NS_MAX: u64 = 120_000_000_000;
 /// Keys at a time.
 const SLOTS: usize = 4;
 
+/// Forms of credentials that are none.
+const STRANGE_FORMS: usize = 4;
+
 /// Orders of a world: in one of four.
 pub(super) fn draw_keys(seed: u64) -> u64 {
     let mut draws = Draws::new(seed);
@@ -71,9 +74,10 @@ pub(super) enum Order {
     Revoke {
         slot: usize,
     },
-    /// With a key that never was, on either address.
+    /// With a key that never was, with what is no key at all, or with nothing, on either address.
     Strange {
         admin: bool,
+        form: usize,
     },
 }
 
@@ -126,8 +130,9 @@ impl Locksmith {
         let draws = sim.draws_mut();
         let slot = draws.index(Stream::Keys, 1, SLOTS);
         let what = draws.below(Stream::Keys, 2, 16);
+        let form = draws.index(Stream::Keys, 5, STRANGE_FORMS);
         match (&self.slots[slot], what) {
-            (_, 0 | 1) => Order::Strange { admin: what == 0 },
+            (_, 0 | 1) => Order::Strange { admin: what == 0, form },
             (None, _) => Order::Make { slot },
             // Another takes its place; sometimes one that is tried again and again.
             (Some(made), 2 | 3) if made.known == Known::Revoked => Order::Make { slot },
@@ -140,6 +145,17 @@ impl Locksmith {
         self.slots[slot].as_ref().expect("only a key that was made is used")
     }
 
+    /// What stands in a field for credentials that are none.
+    fn strange(&self, form: usize) -> String {
+        let forms: [String; STRANGE_FORMS] = [
+            format!("Bearer {}", self.strange),
+            "Bearer e30.e30.e30".to_owned(),
+            "Bearer".to_owned(),
+            String::new(),
+        ];
+        forms[form].clone()
+    }
+
     /// The bytes of a request, and where it goes.
     fn request(&self, order: &Order) -> (Vec<u8>, &'static str) {
         let query = |key: &str, baton: Option<&str>| {
@@ -147,8 +163,7 @@ impl Locksmith {
                 "baton": baton,
                 "requests": [{ "type": "execute", "stmt": { "sql": "SELECT 1" } }],
             });
-            let bearer = format!("Bearer {key}");
-            let fields = [("authorization", bearer.as_str())];
+            let fields = [("authorization", key)];
             let path = "/db/locksmith/v3/pipeline";
             request("POST", path, "sim", &fields, body.to_string().as_bytes())
         };
@@ -159,15 +174,15 @@ impl Locksmith {
             }
             Order::Use { slot } => {
                 let Made { text, baton, .. } = self.made(*slot);
-                (query(text, baton.as_deref()), LISTEN)
+                (query(&format!("Bearer {text}"), baton.as_deref()), LISTEN)
             }
             Order::Revoke { slot } => {
                 let path = format!("/v1/keys/{}", self.made(*slot).text);
                 (request("DELETE", &path, "sim", &[], b""), ADMIN)
             }
-            Order::Strange { admin: false } => (query(&self.strange, None), LISTEN),
-            Order::Strange { admin: true } => {
-                let bearer = format!("Bearer {}", self.strange);
+            Order::Strange { admin: false, form } => (query(&self.strange(*form), None), LISTEN),
+            Order::Strange { admin: true, form } => {
+                let bearer = self.strange(*form);
                 let fields = [("authorization", bearer.as_str())];
                 (request("GET", "/v1/namespaces", "sim", &fields, b""), ADMIN)
             }
