@@ -14,6 +14,7 @@ use storage::sometimes;
 use super::Engine;
 use super::context::Job;
 use super::disk::{DiskOperation, DiskRequest, Operation, Step};
+use super::life::Tenant;
 use super::tasks::{Kind, Task};
 use crate::limits;
 use crate::pool::Key;
@@ -82,20 +83,9 @@ impl<J: Job> Engine<J> {
         what: DiskOperation,
         bytes: u64,
     ) {
-        let writes = matches!(what, DiskOperation::Write(..));
         let request = self.disk_request(Operation::Task(task, step), what);
         let entry = self.tasks.get(task).expect("a task asks");
-        let tenant = self.tenants.get_mut(entry.tenant).expect("a task keeps its tenant");
-        match writes {
-            true => {
-                tenant.usage.io_written_bytes += bytes;
-                self.counters.io_written_bytes += bytes;
-            }
-            false => {
-                tenant.usage.io_read_bytes += bytes;
-                self.counters.io_read_bytes += bytes;
-            }
-        }
+        let tenant = self.tenants.get(entry.tenant).expect("a task keeps its tenant");
         let (priority, kind, key) = (entry.priority, entry.kind, entry.tenant);
         let leaf = tenant.place.expect("a tenant with tasks has its place").transfers;
         let takes_turns = match kind {
@@ -108,10 +98,24 @@ impl<J: Job> Engine<J> {
             self.transfers.schedule.push(leaf, priority, transfer, self.now);
             return;
         }
-        let tenant = self.tenants.get_mut(key).expect("a task keeps its tenant");
-        tenant.served.aside_bytes += bytes;
         self.transfers.schedule.charge_aside(leaf, priority, bytes, self.now);
+        let tenant = self.submit_transfer(key, request, bytes);
+        tenant.served.aside_bytes += bytes;
+    }
+
+    /// A transfer goes to the disk: only now it counts as its tenant's.
+    fn submit_transfer(&mut self, tenant: Key, request: DiskRequest, bytes: u64) -> &mut Tenant<J> {
+        let tenant = self.tenants.get_mut(tenant).expect("a task keeps its tenant");
+        let (of_tenant, of_all) = match request.operation {
+            DiskOperation::Write(..) => {
+                (&mut tenant.usage.io_written_bytes, &mut self.counters.io_written_bytes)
+            }
+            _ => (&mut tenant.usage.io_read_bytes, &mut self.counters.io_read_bytes),
+        };
+        *of_tenant += bytes;
+        *of_all += bytes;
         self.requests.push_back(request);
+        tenant
     }
 
     /// Others wait for a tenant's checkpoint, or will soon.
@@ -147,14 +151,12 @@ impl<J: Job> Engine<J> {
                     continue;
                 }
             };
-            if let Some(task) = self.tasks.get_mut(task) {
-                task.transfer_bytes = bytes;
-                self.transfers.bytes_in_flight += bytes;
-                if let Some(tenant) = self.tenants.get_mut(task.tenant) {
-                    tenant.served.transfer_bytes += bytes;
-                }
-            }
-            self.requests.push_back(request);
+            let Some(task) = self.tasks.get_mut(task) else { continue };
+            task.transfer_bytes = bytes;
+            self.transfers.bytes_in_flight += bytes;
+            let key = task.tenant;
+            let tenant = self.submit_transfer(key, request, bytes);
+            tenant.served.transfer_bytes += bytes;
         }
     }
 
@@ -195,16 +197,17 @@ impl<J: Job> Engine<J> {
     pub(super) fn hasten_transfer(&mut self, key: Key) {
         let Some(task) = self.tasks.get(key) else { return };
         let (tenant_key, priority) = (task.tenant, task.priority);
-        let Some(tenant) = self.tenants.get_mut(tenant_key) else { return };
-        let Some(place) = tenant.place else { return };
+        let Some(place) = self.tenants.get(tenant_key).and_then(|tenant| tenant.place) else {
+            return;
+        };
         let schedule = &mut self.transfers.schedule;
         let asked = schedule.take(place.transfers, self.now, |transfer| transfer.task == key);
         let Some(Transfer { bytes, act, .. }) = asked else { return };
         schedule.charge_aside(place.transfers, priority, bytes, self.now);
         match act {
             Act::Operation(request) => {
+                let tenant = self.submit_transfer(tenant_key, request, bytes);
                 tenant.served.aside_bytes += bytes;
-                self.requests.push_back(request);
             }
             Act::Commit(pages) => self.begin_commit(key, bytes, pages),
         }

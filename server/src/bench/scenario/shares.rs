@@ -3,7 +3,8 @@
 //!
 //! The kernel's page cache is no disk that anybody could saturate, so the disk is made one by a rate:
 //! the three are in one organisation, whose ceiling is [`DISK_RATE`]. Whose bytes go next under it is
-//! what is measured. Each keeps less in memory than it reads.
+//! what is measured. Each keeps less in memory than it reads; what is written stays there, for a database has
+//! one writer at a time, which a read would keep from wanting all that its weight allows.
 
 use std::time::Duration;
 
@@ -48,9 +49,10 @@ const DISK_ROWS: u32 = 8_000;
 const READ: &str =
     "SELECT sum(length(value)) FROM (SELECT value FROM bench WHERE id >= ? LIMIT 100)";
 
-/// Writes ten pages, somewhere.
+/// Writes four pages, somewhere among these rows.
 const WRITE: &str = "UPDATE bench SET value = randomblob(3800) WHERE id IN (SELECT id FROM bench WHERE \
-                     id >= ? LIMIT 10)";
+                     id >= ? LIMIT 4)";
+const WRITE_ROWS: u32 = 1_000;
 
 /// Counters of `usage` that are shared, and how their sum in a second is told.
 #[derive(Clone, Copy)]
@@ -87,8 +89,8 @@ impl Bench<'_> {
         }
         self.tables.push(table);
         self.reservation()?;
-        self.disk_shares("reads", "shares of the disk, reads", READ)?;
-        self.disk_shares("writes", "shares of the disk, writes", WRITE)
+        self.disk_shares("reads", "shares of the disk, reads", READ, DISK_ROWS)?;
+        self.disk_shares("writes", "shares of the disk, writes", WRITE, WRITE_ROWS)
     }
 
     /// One connection with a reservation beside a hundred attackers.
@@ -128,7 +130,13 @@ impl Bench<'_> {
     }
 
     /// Three who read, or write, as much as they get of one organisation's rate.
-    fn disk_shares(&mut self, what: &str, label: &'static str, sql: &str) -> Result<(), String> {
+    fn disk_shares(
+        &mut self,
+        what: &str,
+        label: &'static str,
+        sql: &str,
+        rows: u32,
+    ) -> Result<(), String> {
         let organisation = format!("/v1/organisations/disk-{what}");
         let (rate, burst) = DISK_RATE;
         self.put(&organisation, "{}")?;
@@ -146,7 +154,7 @@ impl Bench<'_> {
             let template =
                 Template::pipeline(self.target(), &self.base_name(name), &statements, OK);
             let mut competitor = self.party(party, template, DISK_CLIENTS);
-            competitor.choice = Choice { order: Order::Spread, tenants: 1, rows: DISK_ROWS };
+            competitor.choice = Choice { order: Order::Spread, tenants: 1, rows };
             parties.push(competitor);
         }
         let budget = format!(r#"{{"io_bytes_per_second":"{rate}","io_burst_bytes":"{burst}"}}"#);
