@@ -190,8 +190,12 @@ fn wanted(body: &[u8]) -> Result<Wanted, Problem> {
             _ => return Err(Problem::body(format!("{key} must be a text"))),
         };
         match key.as_str() {
-            "name" if text.len() <= tenant::limits::KEY_NAME_BYTES_MAX => name = Some(text.into()),
-            "name" => return Err(Problem::body("name has more than 128 bytes")),
+            "name" if is_name(text) => name = Some(text.into()),
+            "name" => {
+                return Err(Problem::body(
+                    "name must be up to 128 bytes, none of them control characters",
+                ));
+            }
             "scope" => of = Some(scope(text)?),
             "role" => {
                 let known = Role::of_name(text);
@@ -214,6 +218,11 @@ fn wanted(body: &[u8]) -> Result<Wanted, Problem> {
     })?;
     let role = role.ok_or_else(|| Problem::body("role is missing: read, write or admin"))?;
     Ok(Wanted { name, scope, role, priority, lifetime_s, budget })
+}
+
+/// What a key may be called: it is shown on terminals and pages.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= tenant::limits::KEY_NAME_BYTES_MAX && !text.contains(char::is_control)
 }
 
 /// What a key may spend: numbers of request units, or texts of them.
@@ -404,6 +413,8 @@ mod tests {
             "{}",
             r#"{"scope":"machine"}"#,
             r#"{"role":"read"}"#,
+            r#"{"name":"a\u0000b","scope":"machine","role":"read"}"#,
+            r#"{"name":"\u001b[2J","scope":"machine","role":"read"}"#,
             r#"{"scope":"machine","role":"root"}"#,
             r#"{"scope":"machine","role":2}"#,
             r#"{"scope":"machine","role":"read","expires":"soon"}"#,

@@ -64,8 +64,14 @@ fn template(value: &Value) -> Result<Option<Template>, Problem> {
 pub fn reason(value: &Value) -> Result<Option<Box<str>>, Problem> {
     match value {
         Value::Null => Ok(None),
-        Value::String(text) if text.len() <= REASON_BYTES_MAX => Ok(Some(text.as_str().into())),
-        _ => Err(Problem::body("block_reason must be null or a text of up to 512 bytes")),
+        Value::String(text)
+            if text.len() <= REASON_BYTES_MAX && !text.contains(char::is_control) =>
+        {
+            Ok(Some(text.as_str().into()))
+        }
+        _ => Err(Problem::body(
+            "block_reason must be null or a text of up to 512 bytes without control characters",
+        )),
     }
 }
 

@@ -6,7 +6,7 @@ use tenant::budget::{Budget, Part};
 use tenant::settings::SettingsChange;
 use tenant::{BudgetChange, Change, KeyScope};
 
-use crate::control::{budgets, percent, seed};
+use crate::control::{budgets, keys, percent, seed};
 use crate::http::TenantName;
 use crate::problem::Problem;
 
@@ -175,9 +175,8 @@ pub(super) fn permissions(body: &[u8]) -> Result<(), Problem> {
 
 /// A key's name as it stands in a path.
 pub(super) fn key_name(name: &str) -> Result<Box<str>, Problem> {
-    let name = percent::decoded(name)
-        .filter(|name| !name.is_empty() && name.len() <= tenant::limits::KEY_NAME_BYTES_MAX);
-    let text = "a token's name has 1 to 128 bytes of UTF-8";
+    let name = percent::decoded(name).filter(|name| !name.is_empty() && keys::is_name(name));
+    let text = "a token's name has 1 to 128 bytes of UTF-8, none of them control characters";
     name.map(String::into_boxed_str).ok_or_else(|| Problem::body(text))
 }
 
