@@ -771,7 +771,12 @@ impl Server {
                         self.read_on(key);
                         continue;
                     }
-                    Phase::Running => sometimes!("a client reads a streamed answer too slowly"),
+                    Phase::Running => {
+                        if self.stall_upload(io, key) {
+                            continue;
+                        }
+                        sometimes!("a client reads a streamed answer too slowly");
+                    }
                     Phase::Responding => sometimes!("a client reads its answer too slowly"),
                     Phase::Draining => sometimes!("a refused client does not hang up"),
                 }

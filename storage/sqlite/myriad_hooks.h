@@ -3,12 +3,13 @@
 ** cannot be left. No text of SQLite changes: each macro stands for a name that is called only in the
 ** loops meant here, or that is defined once and elsewhere only used as a pointer. A change here needs
 ** a new number of MYRIAD_HOOKS, or SQLite is not compiled again. */
-#if MYRIAD_HOOKS != 11
+#if MYRIAD_HOOKS != 13
 #error "MYRIAD_HOOKS in .cargo/config.toml and this file are of different versions"
 #endif
 
 typedef struct sqlite3_context sqlite3_context;
 typedef struct sqlite3_value sqlite3_value;
+typedef struct sqlite3_vtab sqlite3_vtab;
 typedef struct sqlite3_vtab_cursor sqlite3_vtab_cursor;
 
 /* Gives up the turn if it has ended; not 0: the statement is interrupted. Set at the start. */

@@ -194,3 +194,49 @@ static int myriad_filter(sqlite3_vtab_cursor *, int, const char *, int, sqlite3_
     return myriad_filter(cursor, plan, text, count, values);                                   \
   }                                                                                            \
   static int myriad_filter(first, second, third, fourth, fifth)
+
+/* Before a statement that may have to be undone, SQLite asks all tables with changes to write them (xSavepoint). A
+** statement that writes to an index's own tables is none of these, unless somebody has made an index on one of them
+** or refers to it by a foreign key: then writing asked for writing, without end, and the process ended; and undoing
+** it freed the terms that were being written. So while one of a table's own statements writes, nothing of it is
+** written, kept or undone in between, and it fails: with words where somebody takes them, for nobody else frees
+** them. */
+static int(fts5SavepointMethod)(sqlite3_vtab *, int);
+static int(fts5ReleaseMethod)(sqlite3_vtab *, int);
+static int(fts5RollbackToMethod)(sqlite3_vtab *, int);
+static int myriad_savepoint(sqlite3_vtab *, int);
+static int myriad_release(sqlite3_vtab *, int);
+static int myriad_rollback_to(sqlite3_vtab *, int);
+#define fts5SavepointMethod(first, second)                                                     \
+  (fts5SavepointMethod)(sqlite3_vtab *table, int savepoint) {                                  \
+    if (myriad_is_writing(table)) {                                                            \
+      char **message = ((Fts5Table *)table)->pConfig->pzErrmsg;                                \
+      if (message != 0 && *message == 0)                                                       \
+        *message = sqlite3_mprintf("fts5: a table of the index itself has an index or is "     \
+                                   "referred to by a foreign key");                            \
+      return SQLITE_ERROR;                                                                     \
+    }                                                                                          \
+    return myriad_savepoint(table, savepoint);                                                 \
+  }                                                                                            \
+  static int myriad_savepoint(first, second)
+#define fts5ReleaseMethod(first, second)                                                       \
+  (fts5ReleaseMethod)(sqlite3_vtab *table, int savepoint) {                                    \
+    return myriad_is_writing(table) ? SQLITE_OK : myriad_release(table, savepoint);            \
+  }                                                                                            \
+  static int myriad_release(first, second)
+#define fts5RollbackToMethod(first, second)                                                    \
+  (fts5RollbackToMethod)(sqlite3_vtab *table, int savepoint) {                                 \
+    return myriad_is_writing(table) ? SQLITE_OK : myriad_rollback_to(table, savepoint);        \
+  }                                                                                            \
+  static int myriad_rollback_to(first, second)
+/* Is defined before the three above, and behind the types. */
+#define fts5RenameMethod(first, second)                                                        \
+  (fts5RenameMethod)(first, second);                                                           \
+  static int myriad_is_writing(sqlite3_vtab *table) {                                          \
+    Fts5Index *index = ((Fts5Table *)table)->pIndex;                                           \
+    return index != 0                                                                          \
+           && (sqlite3_stmt_busy(index->pWriter) || sqlite3_stmt_busy(index->pDeleter)         \
+               || sqlite3_stmt_busy(index->pIdxWriter) || sqlite3_stmt_busy(index->pIdxDeleter) \
+               || sqlite3_stmt_busy(index->pDeleteFromIdx));                                   \
+  }                                                                                            \
+  static int(fts5RenameMethod)(first, second)

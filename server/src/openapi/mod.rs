@@ -7,6 +7,8 @@
 
 mod table;
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use crate::http::Method;
@@ -121,12 +123,17 @@ fn word_of(method: Method) -> &'static str {
     }
 }
 
-/// The document.
+/// The document. Anybody may ask for it, so it is made once: that takes two milliseconds.
 ///
 /// # Panics
 /// Never: the schemas are a constant, and a test reads them.
 #[must_use]
 pub fn document() -> Vec<u8> {
+    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(write);
+    DOCUMENT.clone()
+}
+
+fn write() -> Vec<u8> {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes() {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));

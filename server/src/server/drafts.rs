@@ -432,7 +432,7 @@ impl Server {
     }
 
     /// What comes of a chunk ends here; it may be sent again.
-    fn break_chunk<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
+    pub(super) fn break_chunk<I: Io<Server>>(&mut self, io: &mut I, key: Key, problem: &Problem) {
         self.leave_drafts(key);
         self.calls.remove(&request_id(key));
         let connection = self.connections.get_mut(key).expect("it sends a chunk");

@@ -193,4 +193,23 @@ impl Server {
         self.set_deadline(key, deadline);
         self.receive(io, key);
     }
+
+    /// Nothing has come of an upload in its time: it is given up. False if none is waited for.
+    pub(super) fn stall_upload<I: Io<Server>>(&mut self, io: &mut I, key: Key) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        // What it does not take of an answer is another matter.
+        let waits = |upload: &mut Box<Upload>| upload.chunk.is_some() || upload.wanted.is_some();
+        let sending = connection.sending;
+        let Some(upload) = connection.upload.take_if(|upload| !sending && waits(upload)) else {
+            return false;
+        };
+        if upload.chunk.is_some() {
+            self.break_chunk(io, key, &uploads::too_slow());
+            return true;
+        }
+        connection.broken_upload = Some(uploads::too_slow());
+        self.set_deadline(key, storage::io::Instant(u64::MAX));
+        self.engine.supply(request_id(key), Err(Gone));
+        true
+    }
 }
