@@ -584,6 +584,20 @@ fn unbuilt_problem(why: &Unbuilt) -> Problem {
             "the disk has no room for the new database; nothing of it was kept",
         ),
         Unbuilt::NoMemory => Problem::memory_full(),
+        Unbuilt::TooManyImports(limit) => Problem::detailed(
+            503,
+            "TOO_MANY_UPLOADS",
+            "as many databases are being uploaded as may",
+            format!("{limit} databases are being uploaded, the limit of this server; try again"),
+        )
+        .retry_after(5),
+        Unbuilt::TooManyOfOne(limit) => Problem::detailed(
+            429,
+            "TOO_MANY_UPLOADS",
+            "as many databases of this organisation are being uploaded as may",
+            format!("{limit} databases of this organisation are being uploaded, its limit; try again"),
+        )
+        .retry_after(5),
         Unbuilt::TooMany(limit) => Problem::detailed(
             503,
             "TOO_MANY_COPIES",

@@ -829,3 +829,58 @@ fn who_may_write_sends_a_database_that_was_created_for_it() {
     // What was issued before is good after.
     assert_eq!(open(&server, &reader, "sent").value("SELECT a FROM t"), "7");
 }
+
+/// Ask for many with an idempotency key: the last line of the answer.
+fn bulk_create(server: &Server, token: &str, body: &Value, key: &str) -> Value {
+    let (body, mut client) = (body.to_string(), server.admin());
+    let head = format!(
+        "POST /v1/bulk/create HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
+         idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.send_raw((head + &body).as_bytes()).expect("sent");
+    let text = client.receive().expect("answered").text();
+    serde_json::from_str(text.lines().last().expect("a line")).expect("a line is JSON")
+}
+
+/// Records of calls, and places for uploads, are shared by all: nobody takes another organisation's.
+#[test]
+fn one_organisation_takes_no_place_of_anothers() {
+    let data = folder();
+    let server = start(data.path(), &[]);
+    let admin = |organisation: &str| {
+        for path in ["", "/groups/default"] {
+            let path = format!("/v1/organisations/{organisation}{path}");
+            call(&server, "PUT", &path, &json!({}));
+        }
+        key(&server, &format!("group:{organisation}/default"), "admin").0
+    };
+    let (ours, theirs) = (admin("o1"), admin("o2"));
+
+    let body = json!({"prefix": "a-", "count": 3, "group": "o1/default"});
+    let first = bulk_create(&server, &ours, &body, "once");
+    assert_eq!(first["succeeded"], json!(3), "{first}");
+    for number in 0..120 {
+        let body = json!({"prefix": format!("b{number}-"), "count": 1, "group": "o2/default"});
+        let last = bulk_create(&server, &theirs, &body, &format!("key-{number}"));
+        assert_eq!(last["succeeded"], json!(1), "{last}");
+    }
+    assert_eq!(bulk_create(&server, &ours, &body, "once"), first, "it is remembered");
+    // Their own oldest is not.
+    let body = json!({"prefix": "b0-", "count": 1, "group": "o2/default"});
+    assert_eq!(bulk_create(&server, &theirs, &body, "key-0")["succeeded"], json!(0));
+
+    let upload = |token: &str, organisation: &str, name: &str| {
+        let body = json!({"name": name, "group": "default", "seed": {"type": "database_upload"}});
+        let path = format!("/v1/organizations/{organisation}/databases");
+        let response = ask(&server, token, "POST", &path, &body);
+        (response.status, response.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    for number in 0..4 {
+        assert_eq!(upload(&theirs, "o2", &format!("u-{number}")).0, 200);
+    }
+    for _ in 0..20 {
+        assert_eq!(upload(&theirs, "o2", "u-4"), (429, "TOO_MANY_UPLOADS".to_owned()));
+    }
+    assert_eq!(upload(&ours, "o1", "sent").0, 200);
+}

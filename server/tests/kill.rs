@@ -128,7 +128,8 @@ fn round_of_load(
                         Err(trouble) => break trouble,
                     };
                 };
-                if !trouble.is_lost() {
+                // Where other work takes the cores, a transaction idles for five seconds between two requests.
+                if !trouble.is_lost() && trouble.code() != "TRANSACTION_TIMEOUT" {
                     troubles.lock().unwrap().push(format!("{writer:?}: {trouble}"));
                 }
             });

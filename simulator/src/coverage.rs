@@ -191,6 +191,7 @@ pub const MARKS: &[Mark] = &[
     mark("an index over another table is made anew", BY_TESTS),
     mark("a dump writes the table of the schema", BY_TESTS),
     mark("an index of a large upload is made before its rows", BY_TESTS),
+    mark("an organisation has as many imports as it may", 30_000),
     mark("there are as many imports as may be", BY_TESTS),
     // ---- copies ----
     mark("a small copy goes into the log", 100),

@@ -152,7 +152,8 @@ use crate::session::PooledConnection;
 use crate::settings::SettingsChange;
 
 pub use building::{Build, Built};
-pub use bulk::BulkRecord;
+pub(crate) use bulk::failures;
+pub use bulk::{BulkKey, BulkRecord};
 pub use keys::{KeyRow, KeyScope, NewKey, Secret};
 pub use nodes::{BudgetChange, Change, DEFAULT_GROUP, NodePath};
 pub use rows::{DatabaseRow, ID_END, NodeId, NodeRow, PRIVATE_NAME, Plan, RowState, Said};
@@ -380,14 +381,14 @@ pub enum Call {
         limit: usize,
     },
     /// The record of a bulk call's key.
-    FindBulk(Box<str>),
+    FindBulk(BulkKey),
     /// A part of a bulk call, with how far it was before, if it has a key.
     Bulk(Option<Box<BulkRecord>>, Vec<Call>),
     /// In a part of a bulk call: nothing is done here, because a database of this name is in memory, or
     /// because what was said of the name before stays so.
     Elsewhere(Box<str>),
     /// The bulk call of this key has ended, and this came of it.
-    EndBulk(Box<str>, Box<str>),
+    EndBulk(BulkKey, Box<str>),
     /// Give some databases of a group that says other times now their own: a bounded step.
     Rearm,
     /// A new organisation or group that says nothing.

@@ -290,6 +290,9 @@ pub const IMPORT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// [`IMPORT_BYTES_MAX`] of the disk.
 pub const IMPORTS_MAX: usize = 16;
 
+/// Those of one organisation: others are to have their place.
+pub const IMPORTS_OF_ONE_MAX: usize = IMPORTS_MAX / 4;
+
 /// How long an import may work, the time that its sender takes not counted: some gigabytes.
 pub const IMPORT_NS: u64 = 3600 * SECOND_NS;
 

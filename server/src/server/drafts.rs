@@ -59,6 +59,8 @@ struct Draft {
     sender: Option<Key>,
     /// Who waits for its end.
     finalizer: Option<Key>,
+    /// Its sender has said that it begins.
+    started: bool,
     /// When it is given up, if nothing comes.
     deadline: Instant,
 }
@@ -119,6 +121,7 @@ impl Server {
             chunk_bytes: 0,
             sender: None,
             finalizer: None,
+            started: false,
             deadline: self.now.after(limits::DRAFT_STALL_NS),
         };
         self.drafts.all.insert(request, draft);
@@ -326,7 +329,10 @@ impl Server {
             if draft.chunk + draft.chunk_bytes > 0 {
                 return Err(begun());
             }
-            draft.deadline = self.now.after(limits::DRAFT_STALL_NS);
+            // Once: bytes keep it, words do not.
+            if !std::mem::replace(&mut draft.started, true) {
+                draft.deadline = self.now.after(limits::DRAFT_STALL_NS);
+            }
             let chunk_size = limits::DRAFT_CHUNK_BYTES;
             let answer = serde_json::json!({ "upload_id": format!("{:032x}", draft.id), "chunk_size": chunk_size });
             return Ok(Some(answer.to_string()));

@@ -31,6 +31,10 @@ pub enum Unbuilt {
     NoMemory,
     /// As many are being built, or wait for it, as may.
     TooMany(usize),
+    /// As many are being uploaded as may.
+    TooManyImports(usize),
+    /// The same, of one organisation.
+    TooManyOfOne(usize),
 }
 
 /// What is being filled, and who waits for it.

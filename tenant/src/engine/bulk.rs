@@ -19,7 +19,7 @@ use super::drops::{Dropper, Receipt};
 use super::patron::{self, Patron};
 use super::{Engine, Event, Phase, Refusal, RequestId};
 use crate::access::{Access, Scope};
-use crate::catalogue::{BulkRecord, Call, Change, Missing, Outcome};
+use crate::catalogue::{BulkKey, BulkRecord, Call, Change, Missing, Outcome, failures};
 use crate::limits;
 
 /// What is done with each name.
@@ -65,7 +65,7 @@ pub(super) struct Running {
     bulk: Bulk,
     access: Access,
     /// The key with its caller.
-    key: Option<Box<str>>,
+    key: Option<BulkKey>,
     done: usize,
     failures: Vec<(usize, &'static str)>,
     /// Failures that were told.
@@ -93,17 +93,6 @@ impl Running {
 /// See the head of the file.
 pub(super) type Bulks = BTreeMap<RequestId, Running>;
 
-/// A key is its caller's: another's finds nothing.
-fn key_of(access: &Access, key: &str) -> Box<str> {
-    let scope = match access.scope {
-        Scope::Machine => "machine".to_owned(),
-        Scope::Node(id) => format!("node{}", id.0),
-        Scope::Database(id) => format!("database{}", id.0),
-        Scope::Name(_) => "name".to_owned(),
-    };
-    format!("{scope}:{key}").into()
-}
-
 impl<J: Job> Engine<J> {
     pub(super) fn start_bulk(&mut self, request: RequestId, access: Access, bulk: Bulk) {
         let refuse = |engine: &mut Engine<J>, refusal| {
@@ -115,7 +104,7 @@ impl<J: Job> Engine<J> {
         if self.bulks.len() >= limits::BULKS_MAX {
             return refuse(self, Refusal::Unavailable);
         }
-        let key = bulk.key.as_deref().map(|key| key_of(&access, key));
+        let key = bulk.key.clone().map(|text| BulkKey { scope: access.scope, text });
         if key.is_some() && self.bulks.values().any(|running| running.key == key) {
             return refuse(self, Refusal::KeyRuns);
         }
@@ -179,8 +168,7 @@ impl<J: Job> Engine<J> {
             }
         });
         let record = running.key.clone().map(|key| {
-            let outcome = running.failures.iter().map(|(index, word)| format!("{index}={word}"));
-            let outcome = outcome.collect::<Vec<String>>().join(" ").into();
+            let outcome = failures::write(&running.failures).into();
             BulkRecord { key, digest: running.bulk.digest, done: running.done, outcome }
         });
         let call = Call::Bulk(record.map(Box::new), calls.collect());
@@ -385,13 +373,15 @@ impl Running {
 
     /// What came of all, as its record keeps it: failures, and behind a stroke the receipt's numbers.
     fn outcome(&self) -> String {
-        let failures = self.failures.iter().map(|(index, word)| format!("{index}={word}"));
         let Receipt { taken, returned, files_taken, files_returned, .. } = &self.receipt;
         let pages = [self.receipt.pages_taken, self.receipt.pages_returned];
         let numbers = taken.iter().chain(returned).chain([files_taken, files_returned]);
         let numbers = numbers.chain(&pages).map(u64::to_string);
-        let failures = failures.collect::<Vec<String>>().join(" ");
-        format!("{failures}|{}", numbers.collect::<Vec<String>>().join(","))
+        format!(
+            "{}|{}",
+            failures::write(&self.failures),
+            numbers.collect::<Vec<String>>().join(",")
+        )
     }
 }
 
@@ -399,12 +389,6 @@ impl Running {
 fn read_outcome(text: &str) -> (Vec<(usize, &'static str)>, Option<Receipt>) {
     let (failures, numbers) =
         text.split_once('|').map_or((text, None), |(failures, numbers)| (failures, Some(numbers)));
-    let failure = |entry: &str| {
-        let (index, word) = entry.split_once('=')?;
-        let known = FAILURE_WORDS.into_iter().chain(patron::WORDS).find(|known| *known == word)?;
-        Some((index.parse().ok()?, known))
-    };
-    let failures = failures.split(' ').filter_map(failure).collect();
     let receipt = numbers.map(|numbers| {
         let mut numbers = numbers.split(',').map(|number| number.parse().unwrap_or(0));
         let mut next = || numbers.next().unwrap_or(0);
@@ -419,7 +403,12 @@ fn read_outcome(text: &str) -> (Vec<(usize, &'static str)>, Option<Receipt>) {
         receipt.pages_returned = next();
         receipt
     });
-    (failures, receipt)
+    (failures::read(failures), receipt)
+}
+
+/// Every word of a failure. Records keep their places here, so a new one goes to the end.
+pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+    FAILURE_WORDS.into_iter().chain(patron::WORDS)
 }
 
 const FAILURE_WORDS: [&str; 8] = [
@@ -479,10 +468,7 @@ mod tests {
             ended: false,
         };
         assert_eq!(read_outcome(&running.outcome()), (failures.clone(), Some(receipt)));
-        assert_eq!(
-            read_outcome("3=DATABASE_EXISTS 4=UNAVAILABLE 9999=DELETE_PROTECTED"),
-            (failures, None)
-        );
+        assert_eq!(read_outcome(&failures::write(&failures)), (failures, None));
         assert_eq!(read_outcome(""), (Vec::new(), None));
     }
 }

@@ -608,7 +608,7 @@ impl<J: Job> Engine<J> {
         match asker {
             // Where there is a template, what is created is to be filled first.
             Asker::Control(request, Form::Row) if matches!(outcome, Outcome::Build(_)) => {
-                self.fork_begun(Patron::Request(request), outcome);
+                self.fork_begun(Patron::Creation(request), outcome);
             }
             Asker::Opening(key) if matches!(outcome, Outcome::Build(_)) => {
                 self.fork_begun(Patron::Opening(key), outcome);

@@ -19,7 +19,7 @@ use super::tasks::{Kind, WaitsFor, Work};
 use super::{Engine, Event, Refusal, RequestId};
 use crate::access::Holder;
 use crate::budget::{Priority, RequestLimits};
-use crate::catalogue::{DatabaseRow, Outcome};
+use crate::catalogue::{DatabaseRow, NodeId, Outcome};
 use crate::import::{
     ImportError, ImportFormat, ImportHost, ImportOrder, Imported, Progress, import,
 };
@@ -27,8 +27,17 @@ use crate::limits;
 use crate::pool::Key;
 use crate::statement::{Gone, JobHost};
 
-/// Imports that were asked for and not answered, with what they have made once they have.
-pub(super) type Imports = BTreeMap<RequestId, Option<Imported>>;
+/// Imports that were asked for and not answered.
+pub(super) type Imports = BTreeMap<RequestId, Import>;
+
+/// What is known of one.
+#[derive(Default)]
+pub(super) struct Import {
+    /// Whose database it is to be, once it has a row.
+    organisation: Option<NodeId>,
+    /// What it has made, once it has.
+    imported: Option<Imported>,
+}
 
 impl ImportHost for JobContext<'_> {
     fn receive(&mut self, spare: Vec<u8>) -> Result<Option<Vec<u8>>, Gone> {
@@ -72,9 +81,9 @@ impl<J: Job> Engine<J> {
     pub(super) fn admit_import(&mut self, request: RequestId) -> Result<(), Refusal> {
         if self.imports.len() >= limits::IMPORTS_MAX {
             sometimes!("there are as many imports as may be");
-            return Err(Refusal::Unbuilt(Unbuilt::TooMany(limits::IMPORTS_MAX)));
+            return Err(Refusal::Unbuilt(Unbuilt::TooManyImports(limits::IMPORTS_MAX)));
         }
-        self.imports.insert(request, None);
+        self.imports.insert(request, Import::default());
         Ok(())
     }
 
@@ -96,6 +105,16 @@ impl<J: Job> Engine<J> {
                 return self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
             }
         };
+        let organisation = row.path.last().map(|node| node.id);
+        let of_one = |import: &&Import| import.organisation == organisation;
+        if organisation.is_some()
+            && self.imports.values().filter(of_one).count() >= limits::IMPORTS_OF_ONE_MAX
+        {
+            sometimes!("an organisation has as many imports as it may");
+            let refusal = Refusal::Unbuilt(Unbuilt::TooManyOfOne(limits::IMPORTS_OF_ONE_MAX));
+            return self.give_up(Patron::Request(request), row.id, refusal);
+        }
+        self.imports.insert(request, Import { organisation, imported: None });
         let key = self.open_building(Patron::Request(request), row);
         let Some(tenant) = self.tenants.get(key).filter(|tenant| tenant.volume.is_some()) else {
             return;
@@ -129,7 +148,7 @@ impl<J: Job> Engine<J> {
         }
         match result {
             Ok(imported) => {
-                self.imports.insert(request, Some(imported));
+                self.imports.entry(request).or_default().imported = Some(imported);
                 self.end_building(tenant, Ok(()));
             }
             Err(error) => {
@@ -146,7 +165,7 @@ impl<J: Job> Engine<J> {
 
     /// What answers a request whose database is there now.
     pub(super) fn import_reply(&mut self, request: RequestId, row: DatabaseRow) -> ControlReply {
-        match self.imports.remove(&request).flatten() {
+        match self.imports.remove(&request).and_then(|import| import.imported) {
             Some(imported) => ControlReply::Imported(Box::new((row, imported))),
             None => ControlReply::Databases(vec![row]),
         }

@@ -81,6 +81,7 @@ use crate::statement::Ticket;
 
 pub use budgets::{BudgetView, Node, UsageView};
 pub use building::Unbuilt;
+pub(crate) use bulk::words as bulk_words;
 pub use bulk::{Bulk, BulkProgress, BulkWork};
 pub use context::{Job, JobContext};
 pub use control::{ControlCall, ControlReply};

@@ -8,7 +8,7 @@
 use super::building::Unbuilt;
 use super::context::Job;
 use super::{Engine, Event, Refusal, RequestId};
-use crate::catalogue::DatabaseRow;
+use crate::catalogue::{DatabaseRow, Missing};
 use crate::pool::Key;
 
 /// See the head of the file.
@@ -16,6 +16,8 @@ use crate::pool::Key;
 pub(super) enum Patron {
     /// A caller's request.
     Request(RequestId),
+    /// A request to create a database in a group with a template.
+    Creation(RequestId),
     /// Requests that wait for a database of this name, which their use makes.
     Opening(Key),
     /// A call about many, for the name at this place.
@@ -26,7 +28,7 @@ impl Patron {
     /// The caller's request that is for this database alone.
     pub fn request(self) -> Option<RequestId> {
         match self {
-            Patron::Request(request) => Some(request),
+            Patron::Request(request) | Patron::Creation(request) => Some(request),
             Patron::Opening(_) | Patron::Bulk(..) => None,
         }
     }
@@ -36,7 +38,7 @@ impl<J: Job> Engine<J> {
     /// The database is there.
     pub(super) fn tell_built(&mut self, patron: Patron, row: DatabaseRow) {
         match patron {
-            Patron::Request(request) => {
+            Patron::Request(request) | Patron::Creation(request) => {
                 let reply = self.import_reply(request, row);
                 self.emit_gated(self.catalogue_key, Event::Control(request, reply));
             }
@@ -47,8 +49,15 @@ impl<J: Job> Engine<J> {
 
     /// There will be none.
     pub(super) fn tell_unbuilt(&mut self, patron: Patron, refusal: Refusal) {
+        let refusal = match (patron, refusal) {
+            // What is not there is the template, whose name nobody has said.
+            (Patron::Creation(_) | Patron::Opening(_), Refusal::NotFound) => {
+                Refusal::Missing(Missing::Template)
+            }
+            (_, refusal) => refusal,
+        };
         match patron {
-            Patron::Request(request) => {
+            Patron::Request(request) | Patron::Creation(request) => {
                 self.imports.remove(&request);
                 self.emit_gated(self.catalogue_key, Event::Refused(request, refusal));
             }
