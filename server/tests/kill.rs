@@ -116,11 +116,12 @@ fn round_of_load(
     acts: u64,
 ) -> (u64, Instant, Server) {
     let acknowledged = AtomicU64::new(0);
-    let troubles = Mutex::new(Vec::new());
+    let (troubles, late) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+    let count = writers.len() as u64;
     let wires: Vec<_> = writers.iter().map(|writer| writer.wires(&server)).collect();
     let (killed_at, next) = std::thread::scope(|scope| {
         for (writer, mut wires) in writers.iter_mut().zip(wires) {
-            let (acknowledged, troubles) = (&acknowledged, &troubles);
+            let (acknowledged, troubles, late) = (&acknowledged, &troubles, &late);
             scope.spawn(move || {
                 let trouble = loop {
                     match writer.act(&mut wires) {
@@ -129,7 +130,9 @@ fn round_of_load(
                     };
                 };
                 // Where other work takes the cores, a transaction idles for five seconds between two requests.
-                if !trouble.is_lost() && trouble.code() != "TRANSACTION_TIMEOUT" {
+                if trouble.code() == "TRANSACTION_TIMEOUT" {
+                    late.fetch_add(1, Ordering::Relaxed);
+                } else if !trouble.is_lost() {
                     troubles.lock().unwrap().push(format!("{writer:?}: {trouble}"));
                 }
             });
@@ -151,6 +154,8 @@ fn round_of_load(
     });
     let troubles = troubles.into_inner().unwrap();
     assert!(troubles.is_empty(), "refused under load: {troubles:#?}");
+    let late = late.into_inner();
+    assert!(late <= count / 20, "{late} of {count} writers lost their transactions");
     (acknowledged.into_inner(), killed_at, next)
 }
 

@@ -406,7 +406,8 @@ fn read_outcome(text: &str) -> (Vec<(usize, &'static str)>, Option<Receipt>) {
     (failures::read(failures), receipt)
 }
 
-/// Every word of a failure. Records keep their places here, so a new one goes to the end.
+/// Every word of a failure. Records keep their places here, so a new one goes to the end of all: behind the
+/// copies' ([`patron::WORDS`]).
 pub(crate) fn words() -> impl Iterator<Item = &'static str> {
     FAILURE_WORDS.into_iter().chain(patron::WORDS)
 }
